@@ -1,0 +1,219 @@
+//! The calls a model makes: attention over a plan, and appending keys and values to a cache.
+//!
+//! All shape and type checks stand here, before any launch.
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Tensor},
+};
+
+use crate::{
+    error::AttentionError,
+    index::QUERY_TILE,
+    ops::{self, SparseAttentionOps},
+    plan::AttentionPlan,
+};
+
+/// Smallest, largest and step of supported head dimensions.
+pub const HEAD_DIMS: (usize, usize, usize) = (32, 256, 8);
+
+/// Attention of new query rows over cached keys and values.
+///
+/// `out[b,h,i] = softmax_j(q[b,h,i] . k[b,h/g,j] / sqrt(d)) v[b,h/g,j]` over the keys `j` that the
+/// plan lets row `i` see (renormalised over those), `g = Hq / Hk`. Softmax and sums run in f32.
+///
+/// # Shapes
+/// `query` `[B, Hq, N, d]`, right-padded to the longest span; `key`, `value` `[B, Hk, S, d]` with
+/// `S >= kv_len` of every span, read through their strides (a longer cache is not copied); result
+/// `[B, Hq, N, d]` of the query's type, in `[B, N, Hq, d]` memory order, so that
+/// `swap_dims(1, 2).reshape([B, N, Hq * d])` is free. Padded rows are zeros.
+///
+/// # Errors
+/// Shapes, types or a device that the operation does not support.
+pub fn attend(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<Tensor<4>, AttentionError> {
+    let scale = check(&query, key, value, plan)?;
+    Ok(Tensor::from_dispatch(Dispatch::attend(
+        query.into_dispatch(),
+        key.clone().into_dispatch(),
+        value.clone().into_dispatch(),
+        plan.table().into_dispatch(),
+        plan.options(scale),
+    )))
+}
+
+/// [`attend`], and the natural logarithm of each row's softmax denominator.
+///
+/// # Shapes
+/// As [`attend`]; the second result is `[B, Hq, N]` in f32, `-inf` for padded rows.
+///
+/// # Errors
+/// As [`attend`].
+pub fn attend_with_lse(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<(Tensor<4>, Tensor<3>), AttentionError> {
+    let scale = check(&query, key, value, plan)?;
+    let (out, lse) = Dispatch::attend_with_lse(
+        query.into_dispatch(),
+        key.clone().into_dispatch(),
+        value.clone().into_dispatch(),
+        plan.table().into_dispatch(),
+        plan.options(scale),
+    );
+    Ok((Tensor::from_dispatch(out), Tensor::from_dispatch(lse)))
+}
+
+/// Writes the new rows of every sequence into its cache, in place when `cache` is the only owner.
+///
+/// Row `i` of sequence `b` lands at `kv_len - query_len + i`; padded rows are not written.
+///
+/// # Shapes
+/// `cache` `[B, Hk, S, d]`, `new` `[B, Hk, N, d]`, both of one type; the result is the cache.
+///
+/// # Errors
+/// Shapes or types that differ, or a span past the cache's end.
+pub fn append_kv(
+    cache: Tensor<4>,
+    new: Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<Tensor<4>, AttentionError> {
+    check_append(&cache, &new, plan)?;
+    Ok(append_unchecked(cache, new, plan))
+}
+
+/// The checks of [`append_kv`].
+pub(crate) fn check_append(
+    cache: &Tensor<4>,
+    new: &Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<(), AttentionError> {
+    let (c, n) = (cache.dims(), new.dims());
+    let longest = plan.spans().iter().map(|s| s.query_len).max().unwrap_or(0);
+    same("append", "the new rows' shape", [n[0], n[1], n[3]], [c[0], c[1], c[3]])?;
+    same("append", "the batch", [n[0]], [plan.spans().len()])?;
+    same("append", "the number of new rows", [n[2]], [longest])?;
+    if cache.dtype() != new.dtype() {
+        return Err(types("append", cache.dtype(), new.dtype()));
+    }
+    match plan.spans().iter().enumerate().find(|(_, s)| s.kv_len > c[2]) {
+        Some((sequence, s)) => Err(AttentionError::CacheFull {
+            sequence,
+            needed: s.kv_len,
+            capacity: c[2],
+        }),
+        None => Ok(()),
+    }
+}
+
+/// [`append_kv`] after its checks.
+pub(crate) fn append_unchecked(
+    cache: Tensor<4>,
+    new: Tensor<4>,
+    plan: &AttentionPlan,
+) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::append_kv(
+        cache.into_dispatch(),
+        new.into_dispatch(),
+        plan.table().into_dispatch(),
+    ))
+}
+
+/// Checks one call and returns its softmax scale.
+fn check(
+    query: &Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<f32, AttentionError> {
+    let op = "attend";
+    let ([batch, heads, rows, dim], [kb, kv_heads, keys, kd]) = (query.dims(), key.dims());
+    let spans = plan.spans();
+    same(op, "the value's shape", value.dims(), key.dims())?;
+    same(op, "the key's batch and head dim", [kb, kd], [batch, dim])?;
+    same(op, "the number of spans in the plan", [spans.len()], [batch])?;
+    let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
+    same(op, "the number of query rows", [rows], [longest])?;
+    let (min, max, step) = HEAD_DIMS;
+    let setting = |field, got: String, limit: String, hint| AttentionError::Setting {
+        op,
+        field,
+        got,
+        limit,
+        hint,
+    };
+    if !(min..=max).contains(&dim) || !dim.is_multiple_of(step) {
+        let limit = format!("{min} to {max} in steps of {step}");
+        let hint = "pad the head dimension with zeros and scale the query to match";
+        return Err(setting("head_dim", dim.to_string(), limit, hint));
+    }
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+        let limit = format!("a multiple of the KV heads ({kv_heads})");
+        let hint = "grouped-query attention shares each KV head among equally many query heads";
+        return Err(setting("query heads", heads.to_string(), limit, hint));
+    }
+    if let Some(s) = spans.iter().find(|s| s.kv_len > keys) {
+        return Err(AttentionError::Shape {
+            op,
+            what: "a span's kv_len",
+            got: s.kv_len.to_string(),
+            expected: format!("at most the {keys} keys given"),
+            hint: "append the new keys before attending",
+        });
+    }
+    if let Some(index) = plan.index() {
+        let h = index.heads();
+        if h != heads && !kv_heads.is_multiple_of(h) {
+            let limit = format!("{heads} (query heads) or a divisor of {kv_heads} (KV heads)");
+            let hint = "build the index for these heads";
+            return Err(setting("index heads", h.to_string(), limit, hint));
+        }
+        same(op, "the index's query tiles", [index.tiles()], [rows.div_ceil(QUERY_TILE)])?;
+    }
+    for other in [key.dtype(), value.dtype()] {
+        if other != query.dtype() {
+            return Err(types(op, query.dtype(), other));
+        }
+    }
+    if !matches!(query.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+        let hint = "cast to a supported type";
+        let limit = "f32, f16 or bf16".to_string();
+        return Err(setting("element type", format!("{:?}", query.dtype()), limit, hint));
+    }
+    ops::check_device(query, kv_heads, plan)?;
+    Ok((dim as f64).sqrt().recip() as f32)
+}
+
+fn same<const N: usize>(
+    op: &'static str,
+    what: &'static str,
+    got: [usize; N],
+    expected: [usize; N],
+) -> Result<(), AttentionError> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(AttentionError::Shape {
+        op,
+        what,
+        got: format!("{got:?}"),
+        expected: format!("{expected:?}"),
+        hint: "query is [B, Hq, N, d], key and value are [B, Hk, S, d]",
+    })
+}
+
+fn types(op: &'static str, left: DType, right: DType) -> AttentionError {
+    AttentionError::Shape {
+        op,
+        what: "an element type",
+        got: format!("{right:?}"),
+        expected: format!("{left:?}"),
+        hint: "cast query, key, value and cache to one type",
+    }
+}

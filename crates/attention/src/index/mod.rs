@@ -1,0 +1,22 @@
+//! The universal index: for every query tile, the key ranges and single columns it may see.
+//!
+//! One structure for all patterns, one kernel that reads it. Per (sequence, index head, query tile)
+//! there is a *row*: ascending disjoint key ranges `[start, end)` in tokens whose starts are aligned
+//! to [`RANGE_ALIGN`], and ascending single columns outside the ranges and before the tile. Causal
+//! visibility and the [`Band`] are applied per element on top, so a range may cross the diagonal.
+//! One index head may serve one query head, one KV head, or all of them.
+
+mod band;
+mod build;
+mod tile_index;
+mod validate;
+
+pub use band::Band;
+pub use build::{Builder, block_cluster, full, interval_slash, triangular};
+pub use tile_index::{Row, TileIndex};
+
+/// Query rows (tokens) per index row: one tile of 64 serves every kernel tier, which may split it.
+pub const QUERY_TILE: usize = 64;
+
+/// Range starts are multiples of this many tokens, so that vector loads of a tile stay aligned.
+pub const RANGE_ALIGN: usize = 16;

@@ -1,0 +1,133 @@
+//! The index itself, as flat `u32` tables in the layout that devices read.
+
+use crate::{
+    index::{Band, QUERY_TILE},
+    span::Span,
+};
+
+/// One row of the index, borrowed: what one query tile of one index head sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Key ranges `[start, end)` in tokens, flattened in pairs.
+    pub ranges: &'a [u32],
+    /// Single key positions.
+    pub columns: &'a [u32],
+}
+
+/// An index for a ragged batch. See the [module documentation](crate::index) for its invariants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TileIndex {
+    pub(super) spans: Vec<Span>,
+    pub(super) heads: usize,
+    pub(super) tiles: usize,
+    pub(super) band: Option<Band>,
+    /// `[batch * heads * tiles, 4]`: range start, range count, column start, column count.
+    pub(super) rows: Vec<u32>,
+    /// `[ranges, 2]`: start, end.
+    pub(super) ranges: Vec<u32>,
+    pub(super) columns: Vec<u32>,
+}
+
+impl TileIndex {
+    /// The sequences the index was built for.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Index heads: a divisor of the KV heads, or the number of query heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Query tiles per sequence and head: those of the longest sequence.
+    pub fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// The element rule inside the ranges, if any. Columns are not subject to it.
+    pub fn band(&self) -> Option<Band> {
+        self.band
+    }
+
+    /// Row table, `[batch * heads * tiles, 4]`: first range, ranges, first column, columns.
+    pub fn row_table(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Range table, `[n, 2]`: start and end in tokens.
+    pub fn range_table(&self) -> &[u32] {
+        &self.ranges
+    }
+
+    /// Column table, `[n]`: key positions in tokens.
+    pub fn column_table(&self) -> &[u32] {
+        &self.columns
+    }
+
+    /// Number of rows in the row table.
+    pub fn row_count(&self) -> usize {
+        self.rows.len() / 4
+    }
+
+    /// The row of a sequence, an index head and a query tile.
+    pub fn row(&self, sequence: usize, head: usize, tile: usize) -> Row<'_> {
+        self.row_at((sequence * self.heads + head) * self.tiles + tile)
+    }
+
+    pub(super) fn row_at(&self, flat: usize) -> Row<'_> {
+        let r = &self.rows[flat * 4..flat * 4 + 4];
+        let at = |i: usize| r[i] as usize;
+        Row {
+            ranges: &self.ranges[at(0) * 2..(at(0) + at(1)) * 2],
+            columns: &self.columns[at(2)..at(2) + at(3)],
+        }
+    }
+
+    /// Whether query row `i` (0-based among the new rows) of a sequence sees key `j`.
+    pub fn sees(&self, sequence: usize, head: usize, i: usize, j: usize) -> bool {
+        let span = &self.spans[sequence];
+        let p = span.offset() + i;
+        let row = self.row(sequence, head, i / QUERY_TILE);
+        let key = j as u32;
+        let in_ranges = || row.ranges.chunks_exact(2).any(|r| r[0] <= key && key < r[1]);
+        let in_band = || self.band.is_none_or(|b| b.sees(span, p, j));
+        j <= p && (row.columns.binary_search(&key).is_ok() || (in_ranges() && in_band()))
+    }
+
+    /// Kept causal (query, key) pairs, averaged over index heads.
+    pub fn kept_pairs(&self) -> u64 {
+        let mut kept = 0u64;
+        for (b, span) in self.spans.iter().enumerate() {
+            for h in 0..self.heads {
+                for i in 0..span.query_len {
+                    kept += self.kept_of_row(span, self.row(b, h, i / QUERY_TILE), i);
+                }
+            }
+        }
+        kept / self.heads as u64
+    }
+
+    fn kept_of_row(&self, span: &Span, row: Row<'_>, i: usize) -> u64 {
+        let p = span.offset() + i;
+        let clip = |lo: usize, hi: usize| -> u64 {
+            row.ranges
+                .chunks_exact(2)
+                .map(|r| (r[1] as usize).min(hi).saturating_sub((r[0] as usize).max(lo)) as u64)
+                .sum()
+        };
+        let in_ranges = match self.band {
+            Some(b) if p < b.dense_from(span) => {
+                let window = (p + 1).saturating_sub(b.window);
+                clip(0, b.sink.min(p + 1)) + clip(window.max(b.sink), p + 1)
+            }
+            _ => clip(0, p + 1),
+        };
+        in_ranges + row.columns.len() as u64
+    }
+
+    /// Kept causal pairs over all causal pairs, 0 to 1.
+    pub fn density(&self) -> f64 {
+        let all: u64 = self.spans.iter().map(Span::causal_pairs).sum();
+        self.kept_pairs() as f64 / all as f64
+    }
+}

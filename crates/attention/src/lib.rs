@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+mod attend;
+mod cache;
+pub mod diagnostics;
+mod error;
+pub mod index;
+mod module;
+mod ops;
+mod pattern;
+mod plan;
+mod settings;
+mod span;
+
+pub use attend::{HEAD_DIMS, append_kv, attend, attend_with_lse};
+pub use cache::{CacheShape, KvCache};
+pub use error::AttentionError;
+pub use module::{SparseAttention, SparseAttentionConfig};
+pub use ops::{AttendOptions, SparseAttentionOps};
+pub use pattern::{BlockCluster, IntervalSlash, Pattern, Triangular};
+pub use plan::AttentionPlan;
+pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
+pub use span::{MAX_KV_LEN, Span};

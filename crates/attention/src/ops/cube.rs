@@ -1,0 +1,154 @@
+//! The extension on every CubeCL runtime: allocate, then launch what [`check`] accepted.
+
+use burn::{
+    backend::cubecl::dtype_to_storage_type,
+    tensor::{DType, Tensor},
+};
+use burn_cubecl::{
+    CubeBackend, CubeDevice,
+    kernel::into_contiguous,
+    ops::numeric::empty_device_contiguous_dtype,
+    tensor::CubeTensor,
+};
+use sparse_accelerate_kernels::{append, attend as kernels};
+
+use super::{AttendOptions, SparseAttentionOps};
+use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
+
+fn problem(query: [usize; 4], kv_heads: usize, options: &AttendOptions) -> kernels::Problem {
+    kernels::Problem {
+        batch: query[0],
+        heads: query[1],
+        kv_heads,
+        rows: query[2],
+        head_dim: query[3],
+        scale: options.scale,
+        index: (options.index_heads > 0).then_some(kernels::IndexShape {
+            heads: options.index_heads,
+            tiles: options.tiles,
+            band: options.band,
+        }),
+    }
+}
+
+/// Asks the kernels whether this device runs the problem.
+pub(super) fn check(
+    query: &Tensor<4>,
+    kv_heads: usize,
+    plan: &AttentionPlan,
+    device: &CubeDevice,
+) -> Result<(), AttentionError> {
+    let client = device.client();
+    let problem = problem(query.dims(), kv_heads, &plan.options(1.0));
+    let elem = dtype_to_storage_type(query.dtype());
+    kernels::prepare(&problem, elem, client.properties())
+        .map(drop)
+        .map_err(|refusal| AttentionError::Device {
+            op: "attend",
+            reason: refusal.to_string(),
+        })
+}
+
+/// The kernels read vectors of 4 through strides: the last dimension must be contiguous and every
+/// other stride a multiple of 4. Caches and swapped projections are; anything else is copied.
+fn readable(tensor: CubeTensor) -> CubeTensor {
+    let strides = tensor.meta.strides();
+    match strides[3] == 1 && strides[..3].iter().all(|s| s % 4 == 0) {
+        true => tensor,
+        false => into_contiguous(tensor),
+    }
+}
+
+fn attend(
+    query: CubeTensor,
+    key: CubeTensor,
+    value: CubeTensor,
+    table: CubeTensor,
+    options: &AttendOptions,
+    with_lse: bool,
+) -> (CubeTensor, CubeTensor) {
+    let shape = query.meta.shape();
+    let dims = [shape[0], shape[1], shape[2], shape[3]];
+    let problem = problem(dims, key.meta.shape()[1], options);
+    let elem = dtype_to_storage_type(query.dtype);
+    let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
+    let plan = match kernels::prepare(&problem, elem, client.properties()) {
+        Ok(plan) => plan,
+        // The public functions call `check`; only a direct call of the extension gets here.
+        Err(refusal) => panic!("attend: {refusal}"),
+    };
+    let empty = |shape: &[usize], dtype| {
+        empty_device_contiguous_dtype(client.clone(), device.clone(), shape.to_vec().into(), dtype)
+    };
+    let [batch, heads, rows, head_dim] = dims;
+    let (query, key, value) = (readable(query), readable(key), readable(value));
+    // Written as [B, N, Hq, d], seen as [B, Hq, N, d]: the model's next reshape copies nothing.
+    let mut out = empty(&[batch, rows, heads, head_dim], dtype);
+    out.meta.swap(1, 2);
+    let lse = match with_lse {
+        true => empty(&[batch, heads, rows], DType::F32),
+        false => empty(&[1, 1, 1], DType::F32),
+    };
+    let address = [&query, &key, &value, &out]
+        .iter()
+        .map(|t| t.required_address_type())
+        .max()
+        .unwrap_or_default();
+    let tensors = kernels::Tensors {
+        query: query.into_tensor_arg(),
+        key: key.into_tensor_arg(),
+        value: value.into_tensor_arg(),
+        table: table.into_buffer_arg(),
+        out: out.clone().into_tensor_arg(),
+        lse: lse.clone().into_buffer_arg(),
+        with_lse,
+        address,
+    };
+    kernels::launch(&client, &problem, &plan, elem, tensors);
+    (out, lse)
+}
+
+impl SparseAttentionOps for CubeBackend {
+    fn attend(
+        query: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        table: CubeTensor,
+        options: AttendOptions,
+    ) -> CubeTensor {
+        attend(query, key, value, table, &options, false).0
+    }
+
+    fn attend_with_lse(
+        query: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        table: CubeTensor,
+        options: AttendOptions,
+    ) -> (CubeTensor, CubeTensor) {
+        attend(query, key, value, table, &options, true)
+    }
+
+    fn append_kv(cache: CubeTensor, new: CubeTensor, table: CubeTensor) -> CubeTensor {
+        let cache = match cache.can_mut() {
+            true => cache,
+            false => {
+                diagnostics::count_append_copy();
+                cache.copy()
+            }
+        };
+        let (cache, new) = (readable(cache), readable(new));
+        let shape = new.meta.shape();
+        let address = cache.required_address_type().max(new.required_address_type());
+        append::launch(
+            &cache.client,
+            [shape[0], shape[1], shape[2], shape[3]],
+            dtype_to_storage_type(cache.dtype),
+            address,
+            cache.clone().into_tensor_arg(),
+            new.into_tensor_arg(),
+            table.into_buffer_arg(),
+        );
+        cache
+    }
+}

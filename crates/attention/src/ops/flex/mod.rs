@@ -1,0 +1,157 @@
+//! The extension on the CPU: blocked attention over the same index, on all threads.
+//!
+//! One work item is one query tile of one head group (as in the kernels: the query heads of a KV
+//! group share every key). It walks its keys in blocks of up to [`blocks::KEY_BLOCK`]: scores and
+//! output by matrix products, softmax by rows with a running maximum. Work is proportional to the
+//! kept tiles. All arithmetic in f32; f16 and bf16 are widened block by block.
+
+mod append;
+mod blocks;
+mod softmax;
+mod tile;
+
+use burn::{
+    backend::Flex,
+    tensor::{DType, Element, Shape, bf16, f16},
+};
+use burn_flex::FlexTensor;
+use bytemuck::Pod;
+use rayon::prelude::*;
+
+use super::{AttendOptions, SparseAttentionOps};
+use crate::index::QUERY_TILE;
+use tile::{Problem, Scratch};
+
+/// Element types that this backend computes attention in.
+pub(super) trait FlexFloat: Element + Pod + Send + Sync {
+    /// Exact.
+    fn widen(self) -> f32;
+    /// To nearest even.
+    fn narrow(value: f32) -> Self;
+    /// The same slice, if it needs no widening.
+    fn as_f32(slice: &[Self]) -> Option<&[f32]>;
+}
+
+impl FlexFloat for f32 {
+    fn widen(self) -> f32 {
+        self
+    }
+    fn narrow(value: f32) -> Self {
+        value
+    }
+    fn as_f32(slice: &[Self]) -> Option<&[f32]> {
+        Some(slice)
+    }
+}
+
+impl FlexFloat for f16 {
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    fn narrow(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+}
+
+impl FlexFloat for bf16 {
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    fn narrow(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+}
+
+impl SparseAttentionOps for Flex {
+    fn attend(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        table: FlexTensor,
+        options: AttendOptions,
+    ) -> FlexTensor {
+        attend(query, key, value, table, options).0
+    }
+
+    fn attend_with_lse(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        table: FlexTensor,
+        options: AttendOptions,
+    ) -> (FlexTensor, FlexTensor) {
+        attend(query, key, value, table, options)
+    }
+
+    fn append_kv(cache: FlexTensor, new: FlexTensor, table: FlexTensor) -> FlexTensor {
+        match cache.dtype() {
+            DType::F32 => append::append::<f32>(cache, new, table),
+            DType::F16 => append::append::<f16>(cache, new, table),
+            DType::BF16 => append::append::<bf16>(cache, new, table),
+            // The public function checks the type; only a direct call of the extension gets here.
+            other => panic!("append: element type {other:?} is not supported"),
+        }
+    }
+}
+
+fn attend(
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    table: FlexTensor,
+    options: AttendOptions,
+) -> (FlexTensor, FlexTensor) {
+    match query.dtype() {
+        DType::F32 => attend_typed::<f32>(query, key, value, table, options),
+        DType::F16 => attend_typed::<f16>(query, key, value, table, options),
+        DType::BF16 => attend_typed::<bf16>(query, key, value, table, options),
+        other => panic!("attend: element type {other:?} is not supported"),
+    }
+}
+
+fn attend_typed<E: FlexFloat>(
+    query: FlexTensor,
+    key: FlexTensor,
+    value: FlexTensor,
+    table: FlexTensor,
+    options: AttendOptions,
+) -> (FlexTensor, FlexTensor) {
+    let (key, value) = (rows_contiguous(key), rows_contiguous(value));
+    let problem = Problem::<E>::new(&query, &key, &value, &table, options);
+    let [batch, heads, rows, head_dim] = problem.dims;
+
+    // Written as [B, N, Hq, d], returned as [B, Hq, N, d]: the model's next reshape copies nothing.
+    let mut out = FlexTensor::empty(Shape::new([batch, rows, heads, head_dim]), E::dtype());
+    let mut lse = FlexTensor::empty(Shape::new([batch, heads, rows]), DType::F32);
+    let (out_rows, lse_rows) = (
+        tile::Rows::new(out.storage_mut::<E>()),
+        tile::Rows::new(lse.storage_mut::<f32>()),
+    );
+
+    let tiles = rows.div_ceil(QUERY_TILE);
+    let groups = heads / problem.pack;
+    (0..batch * groups * tiles)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each_init(Scratch::default, |scratch, item| {
+            // The last tiles see most, so they come first.
+            let tile = tiles - 1 - item / (batch * groups);
+            let (b, group) = (item / groups % batch, item % groups);
+            problem.run(scratch, (b, group, tile), &out_rows, &lse_rows);
+        });
+    (out.transpose(1, 2), lse)
+}
+
+/// Rows of keys and values are read as slices: their last dimension must be contiguous.
+fn rows_contiguous(tensor: FlexTensor) -> FlexTensor {
+    match tensor.layout().strides()[3] == 1 && tensor.layout().has_positive_strides() {
+        true => tensor,
+        false => tensor.to_contiguous(),
+    }
+}

@@ -1,0 +1,337 @@
+//! One work item: the packed query rows of one tile and head group over their key blocks.
+
+use std::marker::PhantomData;
+
+use burn_flex::FlexTensor;
+use pulp::Arch;
+
+use super::{
+    AttendOptions, FlexFloat,
+    blocks::{Block, KEY_BLOCK, Keys, blocks},
+    softmax,
+};
+use crate::index::QUERY_TILE;
+
+/// A strided `[B, H, rows, d]` tensor as slices.
+struct View<'a, E> {
+    data: &'a [E],
+    offset: usize,
+    strides: [isize; 4],
+}
+
+impl<'a, E: FlexFloat> View<'a, E> {
+    fn new(tensor: &'a FlexTensor) -> Self {
+        let s = tensor.layout().strides();
+        Self {
+            data: tensor.storage(),
+            offset: tensor.layout().start_offset(),
+            strides: [s[0], s[1], s[2], s[3]],
+        }
+    }
+
+    fn at(&self, b: usize, h: usize, row: usize) -> usize {
+        let [sb, sh, sr, _] = self.strides;
+        (self.offset as isize + b as isize * sb + h as isize * sh + row as isize * sr) as usize
+    }
+}
+
+/// Output rows that work items write side by side.
+pub(super) struct Rows<'a, E> {
+    start: *mut E,
+    len: usize,
+    owner: PhantomData<&'a mut [E]>,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every work item writes rows of its own (sequence, head, query row); see `Rows::row`.
+unsafe impl<E: Send> Sync for Rows<'_, E> {}
+
+impl<'a, E> Rows<'a, E> {
+    pub(super) fn new(slice: &'a mut [E]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            owner: PhantomData,
+        }
+    }
+
+    /// `len` elements from `at`.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    fn row(&self, at: usize, len: usize) -> &mut [E] {
+        assert!(at + len <= self.len);
+        // SAFETY: inside the slice by the assertion; no two work items name the same (sequence,
+        // head, row), and one item asks for a row once at a time.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+/// Buffers of one thread, reused from item to item.
+#[derive(Default)]
+pub(super) struct Scratch {
+    query: Vec<f32>,
+    scores: Vec<f32>,
+    out: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    maximum: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+pub(super) struct Problem<'a, E> {
+    /// Batch, query heads, query rows, head dim.
+    pub(super) dims: [usize; 4],
+    /// Query heads per work item.
+    pub(super) pack: usize,
+    query: View<'a, E>,
+    key: View<'a, E>,
+    value: View<'a, E>,
+    table: &'a [u32],
+    group_size: usize,
+    options: AttendOptions,
+    arch: Arch,
+}
+
+impl<'a, E: FlexFloat> Problem<'a, E> {
+    pub(super) fn new(
+        query: &'a FlexTensor,
+        key: &'a FlexTensor,
+        value: &'a FlexTensor,
+        table: &'a FlexTensor,
+        options: AttendOptions,
+    ) -> Self {
+        let shape = query.layout().shape();
+        let dims = [shape[0], shape[1], shape[2], shape[3]];
+        let group_size = dims[1] / key.layout().shape()[1];
+        let per_head = options.index_heads == dims[1];
+        Self {
+            dims,
+            pack: if per_head { 1 } else { group_size },
+            query: View::new(query),
+            key: View::new(key),
+            value: View::new(value),
+            table: table.storage(),
+            group_size,
+            options,
+            arch: Arch::new(),
+        }
+    }
+
+    /// Key blocks of a tile whose last visible position is `end - 1`.
+    fn blocks(&self, b: usize, group: usize, tile: usize, end: usize) -> Vec<Block> {
+        let heads = self.options.index_heads;
+        if heads == 0 {
+            return blocks(&[0, end as u32], &[], end, false);
+        }
+        let groups = self.dims[1] / self.pack;
+        let row = (b * heads + group * heads / groups) * self.options.tiles + tile;
+        let at = (self.dims[0] + row) * 4;
+        let [r, n, c, m] = std::array::from_fn(|i| self.table[at + i] as usize);
+        let (ranges, columns) = (&self.table[r..r + 2 * n], &self.table[c..c + m]);
+        blocks(ranges, columns, end, self.options.band.is_some())
+    }
+
+    /// Computes one tile of one head group and writes its rows.
+    pub(super) fn run(
+        &self,
+        scratch: &mut Scratch,
+        (b, group, tile): (usize, usize, usize),
+        out: &Rows<'_, E>,
+        lse: &Rows<'_, f32>,
+    ) {
+        let [_, heads, n_rows, d] = self.dims;
+        let [query_len, kv_len, dense_from] =
+            std::array::from_fn(|i| self.table[b * 4 + i] as usize);
+        let first = tile * QUERY_TILE;
+        let last = (first + QUERY_TILE).min(n_rows);
+        let live = last.min(query_len).saturating_sub(first);
+        let rows = live * self.pack;
+        let offset = kv_len - query_len;
+        let head = |r: usize| group * self.pack + r % self.pack;
+        let kv_head = group * self.pack / self.group_size;
+
+        self.load_query(scratch, b, rows, |r| (head(r), first + r / self.pack));
+        scratch.out.clear();
+        scratch.out.resize(rows * d, 0.0);
+        scratch.maximum.clear();
+        scratch.maximum.resize(rows, softmax::UNSEEN);
+        scratch.sum.clear();
+        scratch.sum.resize(rows, 0.0);
+
+        let walk = match live {
+            0 => Vec::new(),
+            _ => self.blocks(b, group, tile, offset + first + live),
+        };
+        for block in &walk {
+            let position = |r: usize| offset + first + r / self.pack;
+            self.step(scratch, block, (b, kv_head), rows, position, dense_from);
+        }
+
+        for r in 0..(last - first) * self.pack {
+            let (h, i) = (head(r), first + r / self.pack);
+            let target = out.row(((b * n_rows + i) * heads + h) * d, d);
+            let sum = if r < rows { scratch.sum[r] } else { 0.0 };
+            // A NaN sum is not 0: it reaches the output.
+            if sum == 0.0 {
+                target.fill(E::narrow(0.0));
+            } else {
+                let inverse = 1.0 / sum;
+                for (t, &o) in target.iter_mut().zip(&scratch.out[r * d..]) {
+                    *t = E::narrow(o * inverse);
+                }
+            }
+            lse.row((b * heads + h) * n_rows + i, 1)[0] = match sum == 0.0 {
+                true => f32::NEG_INFINITY,
+                false => scratch.maximum[r] + sum.ln(),
+            };
+        }
+    }
+
+    fn load_query(
+        &self,
+        scratch: &mut Scratch,
+        b: usize,
+        rows: usize,
+        source: impl Fn(usize) -> (usize, usize),
+    ) {
+        let d = self.dims[3];
+        scratch.query.clear();
+        for r in 0..rows {
+            let (head, row) = source(r);
+            let at = self.query.at(b, head, row);
+            let stride = self.query.strides[3];
+            let element = |i: usize| self.query.data[(at as isize + i as isize * stride) as usize];
+            scratch.query.extend((0..d).map(|i| element(i).widen() * self.options.scale));
+        }
+    }
+
+    /// One key block: scores, softmax, output.
+    fn step(
+        &self,
+        scratch: &mut Scratch,
+        block: &Block,
+        (b, kv_head): (usize, usize),
+        rows: usize,
+        position: impl Fn(usize) -> usize,
+        dense_from: usize,
+    ) {
+        let d = self.dims[3];
+        let keys = block.keys.len();
+        if scratch.scores.len() < rows * KEY_BLOCK {
+            scratch.scores.resize(rows * KEY_BLOCK, 0.0);
+        }
+        let key = operand(&self.key, &block.keys, b, kv_head, d, &mut scratch.key);
+        // scores [rows, keys] = query [rows, d] . key [keys, d]^T
+        product(
+            [rows, keys, d],
+            &mut scratch.scores,
+            false,
+            (&scratch.query, [d, 1]),
+            (key.0, [1, key.1]),
+        );
+        for r in 0..rows {
+            let row = &mut scratch.scores[r * keys..(r + 1) * keys];
+            let p = position(r);
+            let seen = block.keys.below(p + 1);
+            let (mut hidden_from, mut hidden_to) = (seen, seen);
+            if let (true, Some((sink, window))) = (block.banded, self.options.band)
+                && p < dense_from
+            {
+                let from = (p + 1).saturating_sub(window as usize);
+                hidden_from = block.keys.below(sink as usize).min(seen);
+                hidden_to = block.keys.below(from).clamp(hidden_from, seen);
+            }
+            // Visible: [0, hidden_from) and [hidden_to, seen).
+            row[hidden_from..hidden_to].fill(f32::NEG_INFINITY);
+            row[seen..].fill(f32::NEG_INFINITY);
+            let (maximum, sum) = softmax::row(self.arch, row, scratch.maximum[r]);
+            let shrink = softmax::exp(scratch.maximum[r] - maximum);
+            scratch.maximum[r] = maximum;
+            scratch.sum[r] = scratch.sum[r] * shrink + sum;
+            if shrink != 1.0 {
+                for o in &mut scratch.out[r * d..(r + 1) * d] {
+                    *o *= shrink;
+                }
+            }
+        }
+        let value = operand(&self.value, &block.keys, b, kv_head, d, &mut scratch.value);
+        // out [rows, d] += probabilities [rows, keys] . value [keys, d]
+        product(
+            [rows, d, keys],
+            &mut scratch.out,
+            true,
+            (&scratch.scores, [keys, 1]),
+            (value.0, [value.1, 1]),
+        );
+    }
+}
+
+/// A block's rows as f32 with their row stride: in place where possible, else copied.
+fn operand<'s, E: FlexFloat>(
+    view: &View<'s, E>,
+    keys: &Keys,
+    b: usize,
+    head: usize,
+    d: usize,
+    scratch: &'s mut Vec<f32>,
+) -> (&'s [f32], usize)
+where
+{
+    if let (Keys::Direct { start, len }, Some(data)) = (keys, E::as_f32(view.data)) {
+        let stride = view.strides[2] as usize;
+        let at = view.at(b, head, *start);
+        return (&data[at..at + (len - 1) * stride + d], stride);
+    }
+    scratch.clear();
+    let mut copy = |position: usize| {
+        let at = view.at(b, head, position);
+        scratch.extend(view.data[at..at + d].iter().map(|x| x.widen()));
+    };
+    match keys {
+        Keys::Direct { start, len } => (*start..start + len).for_each(&mut copy),
+        Keys::Gathered(list) => list.iter().for_each(|&p| copy(p as usize)),
+    }
+    (scratch, d)
+}
+
+/// `out [m, n] (+)= left [m, k] . right [k, n]`; operands with their (row, column) strides, `out`
+/// contiguous. Runs on the calling thread: the items around it are the parallelism.
+fn product(
+    [m, n, k]: [usize; 3],
+    out: &mut [f32],
+    add: bool,
+    (left, [left_row, left_column]): (&[f32], [usize; 2]),
+    (right, [right_row, right_column]): (&[f32], [usize; 2]),
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let last = |rows: usize, columns: usize, [r, c]: [usize; 2]| (rows - 1) * r + (columns - 1) * c;
+    assert!(m * n <= out.len() && k > 0);
+    assert!(last(m, k, [left_row, left_column]) < left.len());
+    assert!(last(k, n, [right_row, right_column]) < right.len());
+    #[allow(unsafe_code)]
+    // SAFETY: every element that the strides reach lies inside its slice, by the assertions above.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            add,
+            left.as_ptr(),
+            left_column as isize,
+            left_row as isize,
+            right.as_ptr(),
+            right_column as isize,
+            right_row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! The backend extension: what a backend must provide, and what each of ours does.
+//!
+//! The trait is the unchecked layer under [`crate::attend`]; call the functions there. With Fusion
+//! the operations are registered lazily and stay opaque to it: they end a fused group, they do not
+//! force a synchronisation.
+
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "flex")]
+mod flex;
+
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::{
+    backend::{
+        Backend, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::Tensor,
+};
+
+use crate::{error::AttentionError, plan::AttentionPlan};
+
+/// The scalars of one attention call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttendOptions {
+    /// Softmax scale, `1 / sqrt(d)`.
+    pub scale: f32,
+    /// Heads of the index; 0 for dense, whose single range `[0, p]` is implicit.
+    pub index_heads: usize,
+    /// Query tiles per sequence and head of the index.
+    pub tiles: usize,
+    /// Sinks and window of the index's band, if it has one.
+    pub band: Option<(u32, u32)>,
+}
+
+/// Sparse attention and the cache update, per backend.
+///
+/// All index data travels in one `u32` table, so that the operation stays within the eight storage
+/// buffers every WebGPU device has. Its parts, in order: `[B, 4]` spans (query rows, keys, first
+/// position that sees everything, unused); then, if there is an index, `[B * heads * tiles, 4]` rows
+/// (where in this table the row's ranges begin, how many, where its columns begin, how many), the
+/// ranges `[n, 2]` and the columns `[m]`. See [`crate::index`] for the invariants.
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    Fusion: cfg(feature = "cube")
+)]
+pub trait SparseAttentionOps: Backend {
+    /// Attention of `query` `[B, Hq, N, d]` over `key`, `value` `[B, Hk, S, d]`.
+    #[fusion(dtype = query, shape = query)]
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        options: AttendOptions,
+    ) -> FloatTensor<Self>;
+
+    /// As `attend`, with the log-sum-exp of each row, `[B, Hq, N]` in f32.
+    #[fusion(meta = attend_with_lse_spec)]
+    fn attend_with_lse(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        options: AttendOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Writes `new` `[B, Hk, N, d]` into `cache` `[B, Hk, S, d]` at each sequence's offset.
+    #[fusion(dtype = cache, shape = cache)]
+    fn append_kv(
+        cache: FloatTensor<Self>,
+        new: FloatTensor<Self>,
+        table: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+#[cfg(feature = "cube")]
+fn attend_with_lse_spec(
+    query: &TensorSpec,
+    _key: &TensorSpec,
+    _value: &TensorSpec,
+    _table: &TensorSpec,
+    _options: &AttendOptions,
+) -> (TensorSpec, TensorSpec) {
+    let s = &query.shape;
+    let lse = TensorSpec::new([s[0], s[1], s[2]].into(), burn::tensor::DType::F32);
+    (query.clone(), lse)
+}
+
+/// Refuses what the tensor's device cannot run, before any launch.
+pub(crate) fn check_device(
+    query: &Tensor<4>,
+    kv_heads: usize,
+    plan: &AttentionPlan,
+) -> Result<(), AttentionError> {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
+        return cube::check(query, kv_heads, plan, device);
+    }
+    let _ = (query, kv_heads, plan);
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Attention patterns: which keys a query row may see, beyond the causal rule.
+//!
+//! Notation: `p` is the absolute position of a query row, `j` a key position; `j <= p` always holds.
+//! The three sparse patterns and their names follow SparseAccelerate (arXiv 2412.06198), whose
+//! shapes follow MInference (arXiv 2407.02490). Triangular is exact per element; the other two are
+//! chosen from the input, and here carry the budgets of that choice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::AttentionError;
+
+/// A pattern and its parameters. Serialised as `{"kind": "triangular", "sink": 64, ...}`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Pattern {
+    /// Every key up to the row itself.
+    Dense,
+    /// Sinks, a sliding window, and dense last rows.
+    Triangular(Triangular),
+    /// Vertical columns and slash-shaped intervals, chosen from the input.
+    IntervalSlash(IntervalSlash),
+    /// Clusters of key blocks per query block, chosen from the input.
+    BlockCluster(BlockCluster),
+}
+
+/// `M(p) = { j <= p : j < sink  or  p - j < window }`, and all `j <= p` for the last `last` rows
+/// of the prompt (without that clause retrieval at the end of the prompt collapses).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Triangular {
+    /// Tokens at the start that every row sees.
+    pub sink: usize,
+    /// Latest tokens, the row itself included, that every row sees. At least 1.
+    pub window: usize,
+    /// Rows at the end of the prompt that see everything.
+    pub last: usize,
+}
+
+impl Default for Triangular {
+    fn default() -> Self {
+        Self {
+            sink: 256,
+            window: 1024,
+            last: 128,
+        }
+    }
+}
+
+/// `M(p) = { j <= p : j in V  or  p - j in D }` with the column set `V` and the offset set `D`
+/// taken from the attention of the last rows; slashes are widened to key ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IntervalSlash {
+    /// Columns kept, `|V|`.
+    pub columns: usize,
+    /// Slash offsets kept, `|D|`.
+    pub slashes: usize,
+    /// Probe rows from which both are estimated.
+    pub probe_rows: usize,
+}
+
+impl Default for IntervalSlash {
+    fn default() -> Self {
+        Self {
+            columns: 1000,
+            slashes: 6096,
+            probe_rows: 64,
+        }
+    }
+}
+
+/// `M(p) = { j <= p : block(j) in T(block(p)) }` with `T` taken from pooled scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlockCluster {
+    /// Tokens per block.
+    pub block: usize,
+    /// Keep blocks whose energy is at least `alpha` times the row's largest.
+    pub alpha: f32,
+}
+
+impl Default for BlockCluster {
+    fn default() -> Self {
+        Self {
+            block: 128,
+            alpha: 0.1,
+        }
+    }
+}
+
+impl Pattern {
+    /// The pattern's name as written in configuration files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Pattern::Dense => "dense",
+            Pattern::Triangular(_) => "triangular",
+            Pattern::IntervalSlash(_) => "interval-slash",
+            Pattern::BlockCluster(_) => "block-cluster",
+        }
+    }
+
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] with the field, its value and its range.
+    pub fn validate(&self) -> Result<(), AttentionError> {
+        match self {
+            Pattern::Dense => Ok(()),
+            Pattern::Triangular(t) => at_least_one("window", t.window),
+            Pattern::IntervalSlash(s) => {
+                at_least_one("slashes", s.slashes)?;
+                at_least_one("probe_rows", s.probe_rows)
+            }
+            Pattern::BlockCluster(b) => {
+                at_least_one("block", b.block)?;
+                if b.alpha.is_finite() && (0.0..=1.0).contains(&b.alpha) {
+                    return Ok(());
+                }
+                Err(setting("alpha", b.alpha.to_string(), "between 0 and 1"))
+            }
+        }
+    }
+}
+
+fn at_least_one(field: &'static str, got: usize) -> Result<(), AttentionError> {
+    if got == 0 {
+        return Err(setting(field, got.to_string(), "at least 1"));
+    }
+    Ok(())
+}
+
+fn setting(field: &'static str, got: String, limit: &str) -> AttentionError {
+    AttentionError::Setting {
+        op: "pattern",
+        field,
+        got,
+        limit: limit.to_string(),
+        hint: "a row must always see at least its own key; use `dense` for no sparsity",
+    }
+}

@@ -1,0 +1,190 @@
+//! A plan: one chunk's decision and its index, on the host and on the device.
+//!
+//! A plan is made once per chunk and serves every layer whose pattern does not depend on the input.
+//! Making it checks the spans and the pattern; running it cannot change path.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::{
+    error::AttentionError,
+    index::{self, TileIndex},
+    ops::AttendOptions,
+    pattern::Pattern,
+    settings::{AttentionMode, AttentionSettings, Decision, Path, Reason},
+    span::{self, Span},
+};
+
+/// Marks "no limit" in device tables.
+const UNLIMITED: u32 = u32::MAX;
+
+/// What [`crate::attend`] needs to know of a chunk: spans, decision, index.
+#[derive(Debug, Clone)]
+pub struct AttentionPlan {
+    spans: Vec<Span>,
+    decision: Decision,
+    index: Option<TileIndex>,
+    table: Tensor<1, Int>,
+    options: AttendOptions,
+}
+
+impl AttentionPlan {
+    /// Decides how a chunk is computed and builds its index.
+    ///
+    /// # Errors
+    /// Contradicting spans, parameters out of range, or a pattern that needs a selector this
+    /// version does not have.
+    pub fn new(
+        settings: &AttentionSettings,
+        spans: &[Span],
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
+        span::validate(spans)?;
+        settings.pattern.validate()?;
+        let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
+        let threshold = settings.min_sparse_len;
+        let reason = match settings.mode {
+            AttentionMode::Dense => Reason::DenseRequested,
+            _ if settings.pattern == Pattern::Dense => Reason::DenseRequested,
+            AttentionMode::Sparse => Reason::SparseRequested,
+            AttentionMode::Auto if prompt < threshold => Reason::BelowThreshold { prompt, threshold },
+            AttentionMode::Auto => Reason::AtOrAboveThreshold { prompt, threshold },
+        };
+        if matches!(reason, Reason::DenseRequested | Reason::BelowThreshold { .. }) {
+            return Ok(Self::dense(spans, reason, device));
+        }
+        let index = match &settings.pattern {
+            Pattern::Triangular(t) => index::triangular(spans, t)?,
+            other => {
+                return Err(AttentionError::PatternUnavailable {
+                    pattern: other.name(),
+                });
+            }
+        };
+        let decision = Decision {
+            path: Path::Sparse,
+            pattern: settings.pattern,
+            density: index.density(),
+            causal_pairs: causal_pairs(spans),
+            reason,
+        };
+        if index.kept_pairs() == decision.causal_pairs {
+            return Ok(Self::dense(spans, Reason::PatternKeepsAll, device));
+        }
+        Ok(Self::sparse(index, decision, device))
+    }
+
+    /// A plan for an index made by hand or by a selector; `pattern` is recorded in the decision.
+    ///
+    /// # Errors
+    /// [`AttentionError::Index`] if the index breaks an invariant.
+    pub fn with_index(
+        index: TileIndex,
+        pattern: Pattern,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
+        index.validate()?;
+        let decision = Decision {
+            path: Path::Sparse,
+            pattern,
+            density: index.density(),
+            causal_pairs: causal_pairs(index.spans()),
+            reason: Reason::IndexGiven,
+        };
+        Ok(Self::sparse(index, decision, device))
+    }
+
+    fn dense(spans: &[Span], reason: Reason, device: &Device) -> Self {
+        Self {
+            spans: spans.to_vec(),
+            decision: Decision {
+                path: Path::Dense,
+                pattern: Pattern::Dense,
+                density: 1.0,
+                causal_pairs: causal_pairs(spans),
+                reason,
+            },
+            index: None,
+            table: on_device(span_table(spans, |_| UNLIMITED), device),
+            options: AttendOptions {
+                index_heads: 0,
+                tiles: 0,
+                band: None,
+                scale: 0.0,
+            },
+        }
+    }
+
+    fn sparse(index: TileIndex, decision: Decision, device: &Device) -> Self {
+        let spans = index.spans().to_vec();
+        let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
+        let mut table = span_table(&spans, dense_from);
+        let ranges_at = (table.len() + index.row_table().len()) as u32;
+        let columns_at = ranges_at + index.range_table().len() as u32;
+        for row in index.row_table().chunks_exact(4) {
+            table.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
+        }
+        table.extend_from_slice(index.range_table());
+        table.extend_from_slice(index.column_table());
+        let options = AttendOptions {
+            index_heads: index.heads(),
+            tiles: index.tiles(),
+            band: index.band().map(|b| (clamp(b.sink), clamp(b.window))),
+            scale: 0.0,
+        };
+        Self {
+            spans,
+            decision,
+            index: Some(index),
+            table: on_device(table, device),
+            options,
+        }
+    }
+
+    /// The sequences of the chunk.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// What was decided, and why.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// The index; `None` on the dense path, whose ranges are implicit.
+    pub fn index(&self) -> Option<&TileIndex> {
+        self.index.as_ref()
+    }
+
+    /// The device table, see [`crate::SparseAttentionOps`].
+    pub(crate) fn table(&self) -> Tensor<1, Int> {
+        self.table.clone()
+    }
+
+    /// The options of one call, with its softmax scale.
+    pub(crate) fn options(&self, scale: f32) -> AttendOptions {
+        AttendOptions {
+            scale,
+            ..self.options
+        }
+    }
+}
+
+fn causal_pairs(spans: &[Span]) -> u64 {
+    spans.iter().map(Span::causal_pairs).sum()
+}
+
+fn clamp(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(UNLIMITED)
+}
+
+fn span_table(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
+    spans
+        .iter()
+        .flat_map(|s| [clamp(s.query_len), clamp(s.kv_len), dense_from(s), 0])
+        .collect()
+}
+
+fn on_device(table: Vec<u32>, device: &Device) -> Tensor<1, Int> {
+    let len = table.len();
+    Tensor::from_data(TensorData::new(table, [len]), (device, DType::U32))
+}

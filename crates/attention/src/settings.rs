@@ -1,0 +1,155 @@
+//! What a caller asks for, and what was decided: settings in, a [`Decision`] out.
+//!
+//! Nothing changes path in silence: every plan carries the decision with its reason, the density
+//! of what will be computed and the pattern that rules it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pattern::{Pattern, Triangular};
+
+/// Whether to use a sparse pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttentionMode {
+    /// Sparse from [`AttentionSettings::min_sparse_len`] prompt tokens on, dense below.
+    #[default]
+    Auto,
+    /// Always every key.
+    Dense,
+    /// Always the pattern, however short the prompt.
+    Sparse,
+}
+
+/// How attention is computed. Serialised as TOML or JSON; every field has a default.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttentionSettings {
+    /// Dense, sparse, or by prompt length.
+    pub mode: AttentionMode,
+    /// The sparse pattern.
+    pub pattern: Pattern,
+    /// Prompt tokens from which `auto` is sparse.
+    pub min_sparse_len: usize,
+}
+
+impl Default for AttentionSettings {
+    fn default() -> Self {
+        Self {
+            mode: AttentionMode::Auto,
+            pattern: Pattern::Triangular(Triangular::default()),
+            min_sparse_len: 8192,
+        }
+    }
+}
+
+impl AttentionSettings {
+    /// Dense attention, whatever the length.
+    pub fn dense() -> Self {
+        Self {
+            mode: AttentionMode::Dense,
+            ..Self::default()
+        }
+    }
+
+    /// The given pattern, whatever the length.
+    pub fn sparse(pattern: Pattern) -> Self {
+        Self {
+            mode: AttentionMode::Sparse,
+            pattern,
+            ..Self::default()
+        }
+    }
+}
+
+/// Which computation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Path {
+    /// Every causal key, by implicit ranges.
+    Dense,
+    /// The keys of an index.
+    Sparse,
+}
+
+/// Why a path was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The settings or the pattern say dense.
+    DenseRequested,
+    /// The settings say sparse.
+    SparseRequested,
+    /// The caller passed an index.
+    IndexGiven,
+    /// `auto`: the longest prompt of the batch is below the threshold.
+    BelowThreshold {
+        /// Longest prompt, tokens.
+        prompt: usize,
+        /// `min_sparse_len`.
+        threshold: usize,
+    },
+    /// `auto`: the longest prompt of the batch reaches the threshold.
+    AtOrAboveThreshold {
+        /// Longest prompt, tokens.
+        prompt: usize,
+        /// `min_sparse_len`.
+        threshold: usize,
+    },
+    /// The pattern keeps every causal key of these rows, so dense is the same computation.
+    PatternKeepsAll,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::DenseRequested => write!(f, "dense was asked for"),
+            Reason::SparseRequested => write!(f, "sparse was asked for"),
+            Reason::IndexGiven => write!(f, "the caller gave an index"),
+            Reason::BelowThreshold { prompt, threshold } => write!(
+                f,
+                "auto: {prompt} prompt tokens are fewer than min_sparse_len = {threshold}"
+            ),
+            Reason::AtOrAboveThreshold { prompt, threshold } => write!(
+                f,
+                "auto: {prompt} prompt tokens reach min_sparse_len = {threshold}"
+            ),
+            Reason::PatternKeepsAll => {
+                write!(f, "the pattern keeps every key of these rows, so dense is the same")
+            }
+        }
+    }
+}
+
+/// What was decided for one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Dense or sparse.
+    pub path: Path,
+    /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path).
+    pub pattern: Pattern,
+    /// Kept causal (query, key) pairs over all causal pairs of the chunk, 0 to 1.
+    pub density: f64,
+    /// All causal pairs of the chunk: the weight of `density` when chunks are averaged.
+    pub causal_pairs: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = match self.path {
+            Path::Dense => "dense",
+            Path::Sparse => "sparse",
+        };
+        write!(
+            f,
+            "{path} ({}), density {:.3}: {}",
+            self.pattern.name(),
+            self.density,
+            self.reason
+        )
+    }
+}

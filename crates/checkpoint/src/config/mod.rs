@@ -1,0 +1,16 @@
+//! config.json: what a model is, checked once and then trusted.
+//!
+//! [`ModelConfig::from_json`] refuses whatever it cannot honour: a key that changes the model's mathematics is an error, never
+//! dropped. Keys that do not (dropout, initializer, library versions) are ignored.
+
+mod dtype;
+mod fields;
+mod model;
+mod parse;
+mod rope;
+mod tensors;
+mod unsupported;
+
+pub use dtype::WeightDtype;
+pub(crate) use fields::{Fields, describe};
+pub use model::{Architecture, Llama3Scaling, ModelConfig};

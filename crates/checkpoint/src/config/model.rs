@@ -1,0 +1,89 @@
+//! The model configuration as the rest of the program sees it.
+//!
+//! Every value has been checked: sizes are non-zero and small enough that products of two, and `layers` times those, fit in
+//! 64 bits; `heads` is a multiple of `kv_heads`; `head_dim` is a multiple of 8 in 32..=256.
+
+use super::WeightDtype;
+
+/// Model family: which blocks, which norms, where biases stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Architecture {
+    /// Llama and its relatives (SmolLM2, Llama 2 and 3, TinyLlama): `LlamaForCausalLM`.
+    Llama,
+    /// Qwen2 and Qwen2.5: `Qwen2ForCausalLM`, biases on Q, K and V.
+    Qwen2,
+}
+
+impl Architecture {
+    /// The class name in config.json.
+    pub(crate) fn class_name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+        }
+    }
+
+    /// The `model_type` in config.json, which is also the architecture's name in GGUF.
+    pub(crate) fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+}
+
+/// Rotary frequencies stretched the Llama 3.1 way: low frequencies divided by `factor`, high ones kept, between them a ramp.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3Scaling {
+    /// Divisor of the low frequencies, at least 1.
+    pub factor: f64,
+    /// Wavelengths longer than `original_max_positions / low_freq_factor` are stretched in full.
+    pub low_freq_factor: f64,
+    /// Wavelengths shorter than `original_max_positions / high_freq_factor` are kept; above `low_freq_factor`.
+    pub high_freq_factor: f64,
+    /// Context length in tokens before the stretch.
+    pub original_max_positions: usize,
+}
+
+/// What a decoder-only model is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Model family.
+    pub architecture: Architecture,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the gated MLP.
+    pub intermediate_size: usize,
+    /// Decoder blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_positions: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Scaling of the rotary frequencies, if any.
+    pub rope_scaling: Option<Llama3Scaling>,
+    /// Epsilon of the RMS norms.
+    pub norm_eps: f64,
+    /// Whether the output projection is the embedding table.
+    pub tied_embeddings: bool,
+    /// Whether Q, K and V have biases.
+    pub qkv_bias: bool,
+    /// Whether the attention's output projection has a bias.
+    pub output_bias: bool,
+    /// Whether the three MLP projections have biases.
+    pub mlp_bias: bool,
+    /// Element type the weights were released in.
+    pub dtype: WeightDtype,
+    /// Beginning-of-sequence token.
+    pub bos: Option<u32>,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+}

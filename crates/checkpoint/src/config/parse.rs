@@ -1,0 +1,221 @@
+//! config.json to [`ModelConfig`]: fields, defaults and the rules between fields.
+//!
+//! Defaults are those of the model classes that write these files: `num_key_value_heads` = heads, `head_dim` = hidden size /
+//! heads, `rope_theta` = 10000, untied embeddings, no biases except Qwen2's on Q, K and V. Caps on sizes are far above any
+//! model and keep every product of sizes inside 64 bits.
+
+use serde_json::Value;
+
+use super::{Architecture, Fields, ModelConfig, WeightDtype, describe, rope, unsupported};
+use crate::ConfigError;
+
+const FILE: &str = "config.json";
+const MAX_HIDDEN: usize = 1 << 17;
+const MAX_INTERMEDIATE: usize = 1 << 20;
+const MAX_LAYERS: usize = 1 << 10;
+const MAX_HEADS: usize = 1 << 10;
+const MAX_VOCAB: usize = 1 << 24;
+const MAX_POSITIONS: usize = 1 << 28;
+const HEAD_DIMS: std::ops::RangeInclusive<usize> = 32..=256;
+const HEAD_DIM_STEP: usize = 8;
+
+/// Parses and checks the text of a config.json.
+pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
+    let value: Value = serde_json::from_str(text).map_err(|error| ConfigError::Syntax {
+        file: FILE,
+        reason: error.to_string(),
+    })?;
+    let fields = Fields::new(FILE, &value)?;
+    let architecture = architecture(fields)?;
+    unsupported::check(fields)?;
+
+    let hidden_size = required(fields, "hidden_size", MAX_HIDDEN)?;
+    let heads = required(fields, "num_attention_heads", MAX_HEADS)?;
+    let kv_heads = optional(fields, "num_key_value_heads", MAX_HEADS)?.unwrap_or(heads);
+    if heads % kv_heads != 0 {
+        return Err(conflict(
+            ("num_attention_heads", heads),
+            ("num_key_value_heads", kv_heads),
+            "query heads share key heads evenly",
+        ));
+    }
+    let vocab_size = required(fields, "vocab_size", MAX_VOCAB)?;
+    let (rope_theta, rope_scaling) = rope::parse(fields)?;
+    let attention_bias = fields.flag("attention_bias")?;
+    let eos = fields.ids("eos_token_id")?;
+    let bos = fields.id("bos_token_id")?;
+    check_ids("eos_token_id", &eos, vocab_size)?;
+    check_ids("bos_token_id", bos.as_slice(), vocab_size)?;
+
+    Ok(ModelConfig {
+        architecture,
+        hidden_size,
+        intermediate_size: required(fields, "intermediate_size", MAX_INTERMEDIATE)?,
+        layers: required(fields, "num_hidden_layers", MAX_LAYERS)?,
+        heads,
+        kv_heads,
+        head_dim: head_dim(fields, hidden_size, heads)?,
+        vocab_size,
+        max_positions: required(fields, "max_position_embeddings", MAX_POSITIONS)?,
+        rope_theta,
+        rope_scaling,
+        norm_eps: norm_eps(fields)?,
+        tied_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+        qkv_bias: attention_bias.unwrap_or(architecture == Architecture::Qwen2),
+        output_bias: architecture == Architecture::Llama && attention_bias.unwrap_or(false),
+        mlp_bias: architecture == Architecture::Llama && fields.flag("mlp_bias")?.unwrap_or(false),
+        dtype: dtype(fields)?,
+        bos,
+        eos,
+    })
+}
+
+fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
+    let known = [Architecture::Llama, Architecture::Qwen2];
+    let class = match fields.get("architectures") {
+        None => None,
+        Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => list[0].as_str(),
+        Some(other) => {
+            return Err(fields.wrong("architectures", other, "a list of one class name"));
+        }
+    };
+    let by_class = class.map(|class| {
+        known
+            .into_iter()
+            .find(|a| a.class_name() == class)
+            .ok_or_else(|| ConfigError::UnsupportedArchitecture {
+                field: "architectures",
+                got: class.to_owned(),
+            })
+    });
+    let model_type = fields.text("model_type")?;
+    let by_type = model_type.map(|name| {
+        known
+            .into_iter()
+            .find(|a| a.model_type() == name)
+            .ok_or_else(|| ConfigError::UnsupportedArchitecture {
+                field: "model_type",
+                got: name.to_owned(),
+            })
+    });
+    match (by_class.transpose()?, by_type.transpose()?) {
+        (Some(a), Some(b)) if a != b => Err(ConfigError::Conflict {
+            file: FILE,
+            field: "architectures",
+            got: a.class_name().to_owned(),
+            other: "model_type",
+            other_got: b.model_type().to_owned(),
+            rule: "both name one family",
+        }),
+        (Some(found), _) | (None, Some(found)) => Ok(found),
+        (None, None) => Err(ConfigError::Missing {
+            file: FILE,
+            field: "architectures",
+            expected: "[\"LlamaForCausalLM\"] or [\"Qwen2ForCausalLM\"]",
+        }),
+    }
+}
+
+fn optional(
+    fields: Fields<'_>,
+    field: &'static str,
+    max: usize,
+) -> Result<Option<usize>, ConfigError> {
+    let Some(got) = fields.size(field)? else {
+        return Ok(None);
+    };
+    match usize::try_from(got) {
+        Ok(size) if (1..=max).contains(&size) => Ok(Some(size)),
+        _ => Err(value(field, got, format!("a size in 1..={max}"))),
+    }
+}
+
+fn required(fields: Fields<'_>, field: &'static str, max: usize) -> Result<usize, ConfigError> {
+    optional(fields, field, max)?.ok_or(ConfigError::Missing {
+        file: FILE,
+        field,
+        expected: "a size above zero",
+    })
+}
+
+fn head_dim(fields: Fields<'_>, hidden_size: usize, heads: usize) -> Result<usize, ConfigError> {
+    let head_dim = match fields.size("head_dim")? {
+        Some(got) => usize::try_from(got).unwrap_or(usize::MAX),
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
+            return Err(conflict(
+                ("hidden_size", hidden_size),
+                ("num_attention_heads", heads),
+                "without `head_dim` the heads divide the hidden size evenly",
+            ));
+        }
+    };
+    if HEAD_DIMS.contains(&head_dim) && head_dim % HEAD_DIM_STEP == 0 {
+        Ok(head_dim)
+    } else {
+        Err(ConfigError::HeadDim { got: head_dim })
+    }
+}
+
+fn norm_eps(fields: Fields<'_>) -> Result<f64, ConfigError> {
+    let field = "rms_norm_eps";
+    let eps = fields.number(field)?.ok_or(ConfigError::Missing {
+        file: FILE,
+        field,
+        expected: "a number above zero",
+    })?;
+    if eps > 0.0 && eps < 1.0 {
+        Ok(eps)
+    } else {
+        Err(value(field, eps, "a number above 0 and below 1".to_owned()))
+    }
+}
+
+fn dtype(fields: Fields<'_>) -> Result<WeightDtype, ConfigError> {
+    let field = if fields.get("dtype").is_some() {
+        "dtype"
+    } else {
+        "torch_dtype"
+    };
+    match fields.text(field)? {
+        None | Some("float32") => Ok(WeightDtype::F32),
+        Some("float16") => Ok(WeightDtype::F16),
+        Some("bfloat16") => Ok(WeightDtype::Bf16),
+        Some(other) => Err(value(
+            field,
+            describe(&other.into()),
+            "float32, float16 or bfloat16".to_owned(),
+        )),
+    }
+}
+
+fn check_ids(field: &'static str, ids: &[u32], vocab_size: usize) -> Result<(), ConfigError> {
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(&id) => Err(value(
+            field,
+            id,
+            format!("token ids below vocab_size {vocab_size}"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn value(field: &'static str, got: impl ToString, expected: String) -> ConfigError {
+    ConfigError::Value {
+        file: FILE,
+        field,
+        got: got.to_string(),
+        expected,
+    }
+}
+
+fn conflict(a: (&'static str, usize), b: (&'static str, usize), rule: &'static str) -> ConfigError {
+    ConfigError::Conflict {
+        file: FILE,
+        field: a.0,
+        got: a.1.to_string(),
+        other: b.0,
+        other_got: b.1.to_string(),
+        rule,
+    }
+}

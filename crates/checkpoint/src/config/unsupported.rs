@@ -1,0 +1,123 @@
+//! Keys of config.json that change what a model computes and that no code here honours.
+//!
+//! Each is accepted only at the value that switches it off. Dropping such a key without a word would give a model that runs and
+//! answers wrongly.
+
+use serde_json::Value;
+
+use super::{Fields, describe};
+use crate::ConfigError;
+
+/// Values at which a key does nothing.
+enum Neutral {
+    /// `false`, 0 or null.
+    Off,
+    /// The number one, or null.
+    One,
+    /// A list whose entries all are `full_attention`.
+    FullAttention,
+}
+
+const KEYS: &[(&str, Neutral, &str)] = &[
+    (
+        "quantization_config",
+        Neutral::Off,
+        "use an unquantised release of the model",
+    ),
+    (
+        "use_sliding_window",
+        Neutral::Off,
+        "only full attention is, use a model without sliding windows",
+    ),
+    (
+        "layer_types",
+        Neutral::FullAttention,
+        "every layer must be full_attention",
+    ),
+    (
+        "partial_rotary_factor",
+        Neutral::One,
+        "rotary positions cover the whole head",
+    ),
+    (
+        "rope_interleaved",
+        Neutral::Off,
+        "rotary pairs lie half a head apart",
+    ),
+    (
+        "attn_logit_softcapping",
+        Neutral::Off,
+        "attention scores are not capped",
+    ),
+    (
+        "final_logit_softcapping",
+        Neutral::Off,
+        "logits are not capped",
+    ),
+    (
+        "query_pre_attn_scalar",
+        Neutral::Off,
+        "attention scores are scaled by 1/sqrt(head_dim)",
+    ),
+    (
+        "use_qk_norm",
+        Neutral::Off,
+        "queries and keys are not normalised",
+    ),
+    ("clip_qkv", Neutral::Off, "projections are not clipped"),
+    ("alibi", Neutral::Off, "positions are rotary"),
+    (
+        "no_rope_layers",
+        Neutral::Off,
+        "every layer has rotary positions",
+    ),
+    ("num_local_experts", Neutral::Off, "only dense MLPs are"),
+    ("num_experts", Neutral::Off, "only dense MLPs are"),
+    (
+        "embedding_multiplier",
+        Neutral::One,
+        "embeddings are not scaled",
+    ),
+    (
+        "residual_multiplier",
+        Neutral::One,
+        "residuals are not scaled",
+    ),
+    ("logits_scaling", Neutral::One, "logits are not scaled"),
+];
+
+/// Refuses a config that asks for something unsupported.
+pub(super) fn check(fields: Fields<'_>) -> Result<(), ConfigError> {
+    for (field, neutral, way_out) in KEYS {
+        if let Some(value) = fields.get(field)
+            && !neutral.allows(value)
+        {
+            return Err(ConfigError::UnsupportedFeature {
+                field,
+                got: describe(value),
+                way_out,
+            });
+        }
+    }
+    match fields.text("hidden_act")? {
+        None | Some("silu" | "swish") => Ok(()),
+        Some(other) => Err(ConfigError::UnsupportedFeature {
+            field: "hidden_act",
+            got: describe(&other.into()),
+            way_out: "the MLP's activation is silu",
+        }),
+    }
+}
+
+impl Neutral {
+    fn allows(&self, value: &Value) -> bool {
+        match self {
+            Self::Off => matches!(value, Value::Bool(false)) || value.as_f64() == Some(0.0),
+            Self::One => value.as_f64() == Some(1.0),
+            Self::FullAttention => value.as_array().is_some_and(|list| {
+                list.iter()
+                    .all(|kind| kind.as_str() == Some("full_attention"))
+            }),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! config.json and generation_config.json from GGUF metadata.
+//!
+//! The JSON is built first and then read back by [`ModelConfig::from_json`], so an import is held to the rules of a load. The
+//! norm epsilon is stored as f32 (9.9999997e-06); six significant digits give back what the model was made with.
+
+use serde_json::{Value, json};
+
+use super::names;
+use crate::gguf::GgufFile;
+use crate::gguf::metadata::{Metadata, required};
+use crate::{Architecture, GgufError, WeightDtype};
+
+/// What the tokenizer knows and the config states.
+pub(super) struct TokenFacts {
+    pub(super) vocab_size: usize,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) padding: Option<u32>,
+}
+
+/// The architecture, if it is one of those supported.
+pub(super) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufError> {
+    let key = "general.architecture";
+    match required(key, metadata.text(key))? {
+        "llama" => Ok(Architecture::Llama),
+        "qwen2" => Ok(Architecture::Qwen2),
+        other => Err(unsupported(key, other, "llama and qwen2")),
+    }
+}
+
+/// The text of config.json.
+pub(super) fn config_json(
+    file: &GgufFile,
+    architecture: Architecture,
+    tokens: &TokenFacts,
+    dtype: WeightDtype,
+    tied: bool,
+) -> Result<Value, GgufError> {
+    let metadata = &file.metadata;
+    let prefix = architecture.model_type();
+    let key = |name: &str| format!("{prefix}.{name}");
+    let size = |name: &str| required(&key(name), metadata.size(&key(name)));
+
+    refuse_variants(file, &key)?;
+    let hidden = size("embedding_length")?;
+    let heads = size("attention.head_count")?;
+    let kv_heads = metadata
+        .size(&key("attention.head_count_kv"))?
+        .unwrap_or(heads);
+    let head_dim = match metadata.size(&key("attention.key_length"))? {
+        Some(length) => length,
+        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None => {
+            return Err(unsupported(
+                &key("attention.head_count"),
+                &heads.to_string(),
+                "a divisor of the width",
+            ));
+        }
+    };
+    for name in ["rope.dimension_count", "attention.value_length"] {
+        if let Some(got) = metadata.size(&key(name))?.filter(|&got| got != head_dim) {
+            return Err(unsupported(
+                &key(name),
+                &got.to_string(),
+                "the size of a whole head",
+            ));
+        }
+    }
+    let eps = key("attention.layer_norm_rms_epsilon");
+    let eps = six_digits(required(&eps, metadata.float(&eps))?);
+    let has = |name: &str| file.tensors.iter().any(|tensor| tensor.name == name);
+
+    let mut config = json!({
+        "architectures": [architecture.class_name()],
+        "model_type": prefix,
+        "attention_dropout": 0.0,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": tokens.eos,
+        "pad_token_id": tokens.padding,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "head_dim": head_dim,
+        "initializer_range": 0.02,
+        "intermediate_size": size("feed_forward_length")?,
+        "max_position_embeddings": size("context_length")?,
+        "num_attention_heads": heads,
+        "num_hidden_layers": size("block_count")?,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": eps,
+        "rope_scaling": null,
+        "rope_theta": metadata.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        "tie_word_embeddings": tied,
+        "vocab_size": tokens.vocab_size,
+        "use_cache": true,
+        "torch_dtype": dtype.config_name(),
+    });
+    match architecture {
+        Architecture::Llama => {
+            config["attention_bias"] = has("blk.0.attn_q.bias").into();
+            config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
+            config["rope_interleaved"] = false.into();
+        }
+        Architecture::Qwen2 => config["use_sliding_window"] = false.into(),
+    }
+    Ok(config)
+}
+
+/// The text of generation_config.json. A separate end-of-turn token also ends a text.
+pub(super) fn generation_json(
+    metadata: &Metadata,
+    tokens: &TokenFacts,
+) -> Result<Value, GgufError> {
+    let turn = metadata
+        .size("tokenizer.ggml.eot_token_id")?
+        .filter(|&id| id < tokens.vocab_size as u64);
+    let eos = match (tokens.eos, turn) {
+        (Some(eos), Some(turn)) if u64::from(eos) != turn => json!([eos, turn]),
+        (None, Some(turn)) => json!(turn),
+        (eos, _) => json!(eos),
+    };
+    Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
+}
+
+fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {
+    let metadata = &file.metadata;
+    let scaling = key("rope.scaling.type");
+    if let Some(got) = metadata.text(&scaling)?.filter(|&kind| kind != "none") {
+        return Err(unsupported(&scaling, got, "none"));
+    }
+    let experts = key("expert_count");
+    if let Some(got) = metadata.size(&experts)?.filter(|&count| count > 0) {
+        return Err(unsupported(
+            &experts,
+            &got.to_string(),
+            "dense models, 0 experts",
+        ));
+    }
+    if let Some(got) = metadata.size("split.count")?.filter(|&count| count > 1) {
+        return Err(unsupported(
+            "split.count",
+            &got.to_string(),
+            "models in one file, merge the parts first",
+        ));
+    }
+    if let Some(tensor) = file
+        .tensors
+        .iter()
+        .find(|tensor| tensor.name == names::ROPE_FREQS)
+    {
+        let mut factors = vec![0.0; tensor.shape().iter().product()];
+        super::super::dequant::dequantize(tensor.kind, file.bytes(tensor), &mut factors);
+        if let Some(factor) = factors.into_iter().find(|&factor| factor != 1.0) {
+            return Err(unsupported(
+                names::ROPE_FREQS,
+                &factor.to_string(),
+                "1 throughout, no rotary scaling",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Rounds to six significant digits.
+fn six_digits(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+pub(super) fn unsupported(key: &str, got: &str, supported: &'static str) -> GgufError {
+    let got = got.chars().take(80).collect();
+    GgufError::Unsupported {
+        key: key.to_owned(),
+        got,
+        supported,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_digits_undo_the_rounding_to_f32() {
+        for eps in [1e-5, 1e-6, 1e-12, 0.00123456] {
+            assert_eq!(six_digits(f64::from(eps as f32)), eps);
+        }
+    }
+}

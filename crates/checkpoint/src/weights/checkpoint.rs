@@ -1,0 +1,161 @@
+//! The weights of a model directory as one set of names.
+//!
+//! The contract is that a load accounts for every tensor: [`Weights::take`] gives each name once, [`Weights::finish`] refuses
+//! to end while a name is left. So neither a forgotten projection nor a checkpoint of another model goes unseen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Shard, WeightView, index, near};
+use crate::{CheckpointError, WeightDtype};
+
+/// File name of weights that lie in one file.
+const SINGLE: &str = "model.safetensors";
+/// Buffers that some exporters write and that follow from the config.
+const HARMLESS_SUFFIX: &str = "rotary_emb.inv_freq";
+/// Names listed when a load leaves some over.
+const NAMES_SHOWN: usize = 8;
+
+/// The mapped weights of a model directory. The files must not change while this lives.
+#[derive(Debug)]
+pub struct Weights {
+    shards: Vec<Shard>,
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shard: usize,
+    tensor: usize,
+    done: bool,
+}
+
+impl Weights {
+    /// Maps model.safetensors, or the shards of model.safetensors.index.json.
+    pub(crate) fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let single = dir.join(SINGLE);
+        let shards = if single.is_file() {
+            vec![Shard::open(&single)?]
+        } else if let Some(text) = index::read(dir)? {
+            index::open_shards(dir, &text)?
+        } else {
+            return Err(CheckpointError::MissingFile {
+                dir: dir.to_path_buf(),
+                file: SINGLE,
+                hint: "weights are read from it or from the shards of model.safetensors.index.json; pickled (*.bin) weights are \
+                       not read, a GGUF file has to be imported first",
+            });
+        };
+        let mut entries = BTreeMap::new();
+        for (shard, file) in shards.iter().enumerate() {
+            for (tensor, found) in file.tensors.iter().enumerate() {
+                entries.insert(
+                    found.name.clone(),
+                    Entry {
+                        shard,
+                        tensor,
+                        done: false,
+                    },
+                );
+            }
+        }
+        Ok(Self { shards, entries })
+    }
+
+    /// Names of all tensors, taken ones included, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Bytes of all tensors, taken ones included.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.shards
+            .iter()
+            .flat_map(|shard| &shard.tensors)
+            .map(|tensor| tensor.range.len() as u64)
+            .sum()
+    }
+
+    /// Takes the tensor for good, without copying it.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`], [`CheckpointError::TensorTwice`], [`CheckpointError::TensorShape`] when it is not of
+    /// `shape` (slowest dimension first), or [`CheckpointError::TensorDtype`] when it is no plain float.
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<WeightView<'_>, CheckpointError> {
+        let Some(entry) = self.entries.get_mut(name) else {
+            let near = near::near(name, self.entries.keys().map(String::as_str));
+            return Err(CheckpointError::MissingTensor {
+                name: name.to_owned(),
+                near,
+            });
+        };
+        if entry.done {
+            return Err(CheckpointError::TensorTwice {
+                name: name.to_owned(),
+            });
+        }
+        let shard = &self.shards[entry.shard];
+        let tensor = &shard.tensors[entry.tensor];
+        if tensor.shape != shape {
+            return Err(CheckpointError::TensorShape {
+                name: name.to_owned(),
+                got: tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        let dtype = WeightDtype::from_safetensors(tensor.dtype).ok_or_else(|| {
+            CheckpointError::TensorDtype {
+                name: name.to_owned(),
+                got: tensor.dtype.to_string(),
+            }
+        })?;
+        entry.done = true;
+        Ok(WeightView {
+            dtype,
+            shape: tensor.shape.clone(),
+            bytes: shard.bytes(&tensor.range),
+        })
+    }
+
+    /// Counts a tensor as used. A name that is not there is no error.
+    pub fn ignore(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.done = true;
+        }
+    }
+
+    /// Ends the load. Names that end in `rotary_emb.inv_freq` are not asked for.
+    ///
+    /// # Errors
+    /// [`CheckpointError::TensorsUnused`] when tensors were neither taken nor ignored.
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        let left: Vec<String> = self
+            .entries
+            .into_iter()
+            .filter(|(name, entry)| !entry.done && !name.ends_with(HARMLESS_SUFFIX))
+            .map(|(name, _)| name)
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let count = left.len();
+        Err(CheckpointError::TensorsUnused {
+            names: left.into_iter().take(NAMES_SHOWN).collect(),
+            count,
+        })
+    }
+
+    /// Every tensor with the name of its dtype, its shape and its size in bytes, sorted by name.
+    pub(crate) fn describe(&self) -> impl Iterator<Item = (&str, String, &[usize], u64)> {
+        self.entries.iter().map(|(name, entry)| {
+            let tensor = &self.shards[entry.shard].tensors[entry.tensor];
+            (
+                name.as_str(),
+                tensor.dtype.to_string(),
+                tensor.shape.as_slice(),
+                tensor.range.len() as u64,
+            )
+        })
+    }
+}

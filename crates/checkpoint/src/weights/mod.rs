@@ -1,0 +1,16 @@
+//! Safetensors weights: mapped, checked, and each tensor handed out once.
+//!
+//! `header` reads what a file declares, `layout` checks it against the bytes, `shard` is one mapped file, `index` the map over
+//! several, [`Weights`] the checkpoint as a whole. No tensor is copied until [`WeightView::to_f32`].
+
+mod checkpoint;
+mod header;
+mod index;
+mod layout;
+mod near;
+mod shard;
+mod view;
+
+pub use checkpoint::Weights;
+pub(crate) use shard::{Shard, ShardTensor};
+pub use view::WeightView;

@@ -1,0 +1,191 @@
+//! Values of config.json and generation_config.json: numbers, rotary scaling, token ids, dtype, sampling defaults.
+//!
+//! Each bad config is the sound one with a single edit.
+
+mod support;
+
+use serde_json::{Value, json};
+use sparse_accelerate_checkpoint::{
+    CheckpointError, ConfigError, GenerationConfig, Llama3Scaling, ModelConfig, WeightDtype,
+};
+use support::config::{parse, refused, with};
+use support::llama_config;
+
+#[test]
+fn numbers_are_finite_and_positive() {
+    for bad in [json!(0.0), json!(-1e-5), json!(2.0)] {
+        assert!(matches!(
+            refused("rms_norm_eps", bad),
+            ConfigError::Value {
+                field: "rms_norm_eps",
+                ..
+            }
+        ));
+    }
+    for bad in [json!(0.0), json!(-1.0)] {
+        assert!(matches!(
+            refused("rope_theta", bad),
+            ConfigError::Value {
+                field: "rope_theta",
+                ..
+            }
+        ));
+    }
+    let text = llama_config().to_string().replace("10000.0", "NaN");
+    assert!(matches!(
+        ModelConfig::from_json(&text),
+        Err(CheckpointError::Config(ConfigError::Syntax { .. }))
+    ));
+    let text = llama_config().to_string().replace("10000.0", "1e999");
+    assert!(matches!(
+        ModelConfig::from_json(&text),
+        Err(CheckpointError::Config(_))
+    ));
+}
+
+#[test]
+fn rope_scaling_speaks_two_dialects() {
+    let llama3 = json!({ "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 8192 });
+    let expected = Some(Llama3Scaling {
+        factor: 32.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_positions: 8192,
+    });
+    assert_eq!(
+        parse(&with("rope_scaling", llama3.clone()))
+            .expect("sound")
+            .rope_scaling,
+        expected
+    );
+    assert_eq!(
+        parse(&with("rope_scaling", json!({ "type": "default" })))
+            .expect("sound")
+            .rope_scaling,
+        None
+    );
+
+    let mut newer = with("rope_theta", Value::Null);
+    newer["rope_parameters"] = llama3.clone();
+    newer["rope_parameters"]["rope_theta"] = json!(500_000.0);
+    let parsed = parse(&newer).expect("sound");
+    assert_eq!(
+        (parsed.rope_theta, parsed.rope_scaling),
+        (500_000.0, expected)
+    );
+    newer["rope_theta"] = json!(1.0);
+    assert!(
+        parse(&newer)
+            .expect_err("two thetas")
+            .to_string()
+            .contains("rope_parameters.rope_theta")
+    );
+
+    for kind in ["linear", "dynamic", "yarn", "longrope"] {
+        let error = refused("rope_scaling", json!({ "type": kind, "factor": 2.0 }));
+        assert!(matches!(error, ConfigError::RopeScaling { .. }), "{error}");
+    }
+    for (field, bad) in [
+        ("factor", json!(0.5)),
+        ("high_freq_factor", json!(1.0)),
+        ("low_freq_factor", Value::Null),
+    ] {
+        let mut scaling = llama3.clone();
+        scaling[field] = bad;
+        assert!(refused("rope_scaling", scaling).to_string().contains(field));
+    }
+}
+
+#[test]
+fn token_ids_are_one_or_many_and_inside_the_vocabulary() {
+    assert_eq!(
+        parse(&with("eos_token_id", json!([1, 2])))
+            .expect("sound")
+            .eos,
+        [1, 2]
+    );
+    assert_eq!(
+        parse(&with("eos_token_id", Value::Null))
+            .expect("sound")
+            .eos,
+        [0u32; 0]
+    );
+    assert!(matches!(
+        refused("eos_token_id", json!([1, 300])),
+        ConfigError::Value {
+            field: "eos_token_id",
+            ..
+        }
+    ));
+    assert!(matches!(
+        refused("bos_token_id", json!(-1)),
+        ConfigError::Type { .. }
+    ));
+}
+
+#[test]
+fn dtype_is_one_of_three() {
+    assert_eq!(
+        parse(&with("torch_dtype", Value::Null))
+            .expect("sound")
+            .dtype,
+        WeightDtype::F32
+    );
+    assert_eq!(
+        parse(&with("dtype", json!("float16")))
+            .expect("sound")
+            .dtype,
+        WeightDtype::F16
+    );
+    assert!(matches!(
+        refused("torch_dtype", json!("float8_e4m3fn")),
+        ConfigError::Value { .. }
+    ));
+    assert_eq!(
+        format!(
+            "{} {} {}",
+            WeightDtype::F32,
+            WeightDtype::F16,
+            WeightDtype::Bf16
+        ),
+        "f32 f16 bf16"
+    );
+}
+
+#[test]
+fn generation_defaults_are_read_and_checked() {
+    let text = r#"{"eos_token_id": [1, 2], "temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05,
+                   "repetition_penalty": 1.1, "do_sample": true, "bos_token_id": 3}"#;
+    let expected = GenerationConfig {
+        eos: vec![1, 2],
+        bos: Some(3),
+        temperature: Some(0.7),
+        top_k: Some(20),
+        top_p: Some(0.8),
+        min_p: Some(0.05),
+        repetition_penalty: Some(1.1),
+        do_sample: true,
+    };
+    assert_eq!(GenerationConfig::from_json(text).expect("sound"), expected);
+    assert_eq!(
+        GenerationConfig::from_json("{}").expect("sound"),
+        GenerationConfig::default()
+    );
+    for bad in [
+        r#"{"temperature": -1}"#,
+        r#"{"top_p": 0}"#,
+        r#"{"top_p": 1.5}"#,
+        r#"{"min_p": 2}"#,
+        r#"{"repetition_penalty": 0}"#,
+        r#"{"eos_token_id": "x"}"#,
+        r#"{"do_sample": 1}"#,
+        "[]",
+    ] {
+        let error = GenerationConfig::from_json(bad).expect_err(bad);
+        assert!(
+            error.to_string().contains("generation_config.json"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Importing GGUF: what is refused, and that a refused import leaves nothing behind.
+//!
+//! Each bad file is the sound tiny model with a single edit.
+
+mod support;
+
+use std::fs;
+
+use sparse_accelerate_checkpoint::{
+    CheckpointError, GgufError, ImportOptions, WeightDtype, import_gguf,
+};
+use support::gguf_file::{Meta, tiny_model};
+use support::import::{F32, import, listing, refused};
+use support::put;
+
+#[test]
+fn metadata_that_is_not_supported_is_refused() {
+    for (key, value) in [
+        ("general.architecture", Meta::Text("gemma".into())),
+        ("tokenizer.ggml.pre", Meta::Text("llama-bpe".into())),
+        ("tokenizer.ggml.model", Meta::Text("llama".into())),
+        ("llama.rope.scaling.type", Meta::Text("yarn".into())),
+        ("llama.rope.dimension_count", Meta::U32(16)),
+        ("llama.expert_count", Meta::U32(8)),
+        ("split.count", Meta::U32(2)),
+    ] {
+        let mut gguf = tiny_model("llama");
+        gguf.set(key, value);
+        let error = refused(&gguf);
+        assert!(
+            matches!(&error, GgufError::Unsupported { key: named, .. } if named == key),
+            "{error}"
+        );
+    }
+    let mut gguf = tiny_model("llama");
+    gguf.add("rope_freqs.weight", &[16], &[8.0; 16]);
+    assert!(matches!(refused(&gguf), GgufError::Unsupported { .. }));
+    let mut gguf = tiny_model("llama");
+    gguf.add("rope_freqs.weight", &[16], &[1.0; 16]);
+    assert!(import(&gguf, &F32).1.is_ok());
+}
+
+#[test]
+fn metadata_that_is_missing_is_named() {
+    for key in [
+        "general.architecture",
+        "llama.block_count",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.merges",
+        "tokenizer.ggml.pre",
+    ] {
+        let mut gguf = tiny_model("llama");
+        gguf.metadata.retain(|(name, _)| name != key);
+        assert!(matches!(refused(&gguf), GgufError::MissingKey { key: named } if named == key));
+    }
+    let mut gguf = tiny_model("llama");
+    gguf.set("llama.block_count", Meta::Text("1".into()));
+    assert!(matches!(refused(&gguf), GgufError::ValueType { .. }));
+}
+
+#[test]
+fn a_vocabulary_that_contradicts_itself() {
+    let edits: [(&str, Meta); 5] = [
+        ("tokenizer.ggml.token_type", Meta::I32s(vec![1; 7])),
+        ("tokenizer.ggml.token_type", Meta::I32s(vec![6; 260])),
+        ("tokenizer.ggml.tokens", Meta::Texts(vec!["a".into(); 260])),
+        ("tokenizer.ggml.merges", Meta::Texts(vec!["abc".into()])),
+        ("tokenizer.ggml.eos_token_id", Meta::U32(260)),
+    ];
+    for (key, value) in edits {
+        let mut gguf = tiny_model("llama");
+        gguf.set(key, value);
+        assert!(
+            matches!(refused(&gguf), GgufError::Vocabulary { .. }),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn tensors_and_metadata_agree() {
+    let mut gguf = tiny_model("llama");
+    gguf.tensors
+        .retain(|tensor| tensor.name != "blk.0.ffn_up.weight");
+    assert!(
+        matches!(refused(&gguf), GgufError::MissingTensor { name } if name == "blk.0.ffn_up.weight")
+    );
+    let mut gguf = tiny_model("llama");
+    gguf.add("blk.0.attn_q_norm.weight", &[32], &[1.0; 32]);
+    assert!(matches!(refused(&gguf), GgufError::UnexpectedTensor { .. }));
+    let mut gguf = tiny_model("llama");
+    gguf.set("llama.feed_forward_length", Meta::U32(64));
+    assert!(matches!(refused(&gguf), GgufError::TensorShape { .. }));
+}
+
+#[test]
+fn a_config_that_could_not_be_loaded_is_refused_before_writing() {
+    let mut gguf = tiny_model("llama");
+    gguf.set("llama.attention.head_count", Meta::U32(8));
+    let (dir, result) = import(&gguf, &F32);
+    assert!(matches!(result, Err(CheckpointError::Config(_))));
+    assert_eq!(listing(dir.path()), ["x.gguf"]);
+}
+
+#[test]
+fn values_that_do_not_fit_end_the_import() {
+    let mut gguf = tiny_model("llama");
+    gguf.tensors[3].data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(matches!(refused(&gguf), GgufError::NonFinite { .. }));
+    let mut gguf = tiny_model("llama");
+    gguf.tensors[3].data[..4].copy_from_slice(&1e6f32.to_le_bytes());
+    let (dir, result) = import(
+        &gguf,
+        &ImportOptions {
+            dtype: WeightDtype::F16,
+            tie: false,
+        },
+    );
+    assert!(result.expect_err("beyond f16").to_string().contains("bf16"));
+    assert_eq!(listing(dir.path()), ["x.gguf"]);
+}
+
+#[test]
+fn the_destination_is_free_or_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    put(dir.path(), "x.gguf", &tiny_model("llama").bytes());
+    let to = |out: &str| {
+        import_gguf(
+            &dir.path().join("x.gguf"),
+            &dir.path().join(out),
+            &F32,
+            &mut |_| {},
+        )
+    };
+    fs::create_dir(dir.path().join("empty")).expect("writable");
+    to("empty").expect("an empty directory is free");
+    assert!(matches!(
+        to("empty"),
+        Err(CheckpointError::OutputExists {
+            what: "not empty",
+            ..
+        })
+    ));
+    assert!(matches!(
+        to("x.gguf"),
+        Err(CheckpointError::OutputExists {
+            what: "not a directory",
+            ..
+        })
+    ));
+    assert!(matches!(to("x.gguf/out"), Err(CheckpointError::Io { .. })));
+    assert!(matches!(
+        to("x.gguf/deeper/out"),
+        Err(CheckpointError::Io { .. })
+    ));
+    assert_eq!(listing(dir.path()), ["empty", "x.gguf"]);
+}

@@ -1,0 +1,83 @@
+//! Arguments shared by several commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use sparse_accelerate_checkpoint::WeightDtype;
+
+/// Which model, where and in which type.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model and device")]
+pub(crate) struct ModelArgs {
+    /// Model directory in Hugging Face layout (config.json, tokenizer.json, *.safetensors)
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+
+    /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+
+    /// Type of weights, activations and cache [default: the stored type where the device has it]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<Dtype>,
+
+    /// Prompt tokens computed at a time; more is faster and needs more memory
+    /// [default: 2048 on the CPU, 8192 on a GPU]
+    #[arg(long, value_name = "N")]
+    pub(crate) chunk: Option<usize>,
+}
+
+/// A weight type as written on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    /// 32-bit float
+    F32,
+    /// 16-bit float
+    F16,
+    /// bfloat16
+    Bf16,
+}
+
+impl From<Dtype> for WeightDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => WeightDtype::F32,
+            Dtype::F16 => WeightDtype::F16,
+            Dtype::Bf16 => WeightDtype::Bf16,
+        }
+    }
+}
+
+/// How tokens are chosen. Everything left out comes from the model's generation_config.json, which
+/// is greedy unless it says otherwise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling (applied in this order; default from the model, else greedy)")]
+pub(crate) struct SamplingArgs {
+    /// Make tokens already seen less likely; 1 is off
+    #[arg(long, value_name = "X")]
+    pub(crate) repetition_penalty: Option<f32>,
+
+    /// 0 always takes the most likely token; higher is more varied
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+
+    /// Keep the K most likely tokens; 0 is off
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Keep the fewest tokens whose probabilities reach P; 1 is off
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+
+    /// Keep tokens at least P times as likely as the likeliest; 0 is off
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+
+    /// Seed; the same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// End the text before this string; may be given several times
+    #[arg(long, value_name = "STRING")]
+    pub(crate) stop: Vec<String>,
+}

@@ -1,0 +1,140 @@
+//! `demo`: one question at the end of a long text, answered dense and sparse, side by side.
+//!
+//! The text and the question are compiled in. Both runs share one loaded model and one prompt; the
+//! sparse answer is compared with the dense one by its words and by the hidden state it comes from.
+//! Exit code 1 when the dense answer lacks the expected text: then the set-up is wrong, not sparsity.
+
+use std::{ops::ControlFlow, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use sparse_accelerate::{AttentionSettings, Pattern, Triangular};
+use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session, memory};
+use sparse_accelerate_models::CausalLm;
+
+use crate::{
+    args::ModelArgs,
+    demo_report::Report,
+    demo_spec::Spec,
+    load::Opened,
+    output::{print_json, print_text},
+    progress::{Meter, Unit},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate demo --model DIR
+  sparse-accelerate demo --model DIR --device wgpu --tokens 8000 --window 2048
+
+Every token sees the first --sink tokens and the latest --window ones; the last --last tokens, which
+hold the question, see everything.";
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Tokens of text before the question
+    #[arg(long, value_name = "N", default_value_t = 4000)]
+    tokens: usize,
+
+    /// New tokens at most
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    max_tokens: usize,
+
+    /// Tokens at the start of the prompt that every token sees
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    sink: usize,
+
+    /// Latest tokens that every token sees, itself included
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    window: usize,
+
+    /// Tokens at the end of the prompt that see everything
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    last: usize,
+
+    /// One JSON object on standard output instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let pattern = Pattern::Triangular(Triangular {
+        sink: args.sink,
+        window: args.window,
+        last: args.last,
+    });
+    pattern.validate()?;
+    let spec = Spec::built_in()?;
+    let opened = Opened::new(&args.model)?;
+    let ids = spec.prompt(&opened.dir, args.tokens)?;
+    let plan = opened.check(ids.len(), args.max_tokens)?;
+    eprintln!("device: {}", opened.describe());
+    eprintln!("prompt: {} tokens, the question at the end: {}", ids.len(), spec.question);
+    eprintln!("planned memory: {plan}");
+    let model = opened.load()?;
+
+    let case = Case {
+        args,
+        opened: &opened,
+        model: &model,
+        ids: &ids,
+    };
+    let dense = case.run("dense", AttentionSettings::dense())?;
+    let sparse = case.run("sparse", AttentionSettings::sparse(pattern))?;
+    let report = Report::new(&spec, &opened, pattern, dense, sparse);
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_text(&report.render())?;
+    }
+    Ok(if report.dense.found {
+        ExitCode::SUCCESS
+    } else {
+        eprintln!(
+            "error: the dense answer lacks {:?}; this model cannot answer the question, so the \
+             comparison says nothing. Try fewer --tokens or another model",
+            spec.expect
+        );
+        ExitCode::FAILURE
+    })
+}
+
+/// What both runs share.
+struct Case<'a> {
+    args: &'a DemoArgs,
+    opened: &'a Opened,
+    model: &'a CausalLm,
+    ids: &'a [u32],
+}
+
+impl Case<'_> {
+    /// One run in a session of its own; its cache is freed before the next.
+    fn run(&self, name: &str, attention: AttentionSettings) -> Result<Generation> {
+        memory::reset_peak();
+        let mut session = Session::new(self.model, self.ids.len() + self.args.max_tokens)?;
+        let settings = GenerateSettings {
+            max_tokens: self.args.max_tokens,
+            chunk: self.opened.chunk,
+            mlp_rows: self.opened.mlp_rows(),
+            attention,
+            sampling: SamplingSettings::default(),
+            stop: Vec::new(),
+            eos: self.opened.dir.generation().eos.clone(),
+        };
+        let mut meter = Meter::new(format!("{name}: reading the prompt"), Unit::Tokens);
+        let generation = session.generate(
+            self.opened.dir.tokenizer(),
+            self.ids,
+            &settings,
+            &mut |progress| meter.set(progress.done as u64, progress.total as u64),
+            &mut |_| ControlFlow::Continue(()),
+        )?;
+        meter.finish(self.ids.len() as u64);
+        Ok(generation)
+    }
+}

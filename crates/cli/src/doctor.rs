@@ -1,0 +1,173 @@
+//! `doctor`: what this machine can run, and what this build contains.
+//!
+//! Opens every device once to read its features and limits. Good to attach to a bug report.
+
+use std::{fmt::Write, path::PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use sparse_accelerate_engine::{
+    device::{Backend, Capabilities, DeviceChoice, DeviceInfo, list_devices, select},
+    memory::Bytes,
+};
+
+use crate::output::{print_json, print_text};
+
+/// Environment variable that moves the data folder (downloads and converted models of xtask).
+const DATA_ENV: &str = "SPARSE_ACCELERATE_DATA";
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    system: String,
+    /// Cargo features: name and whether this build has it.
+    features: Vec<(&'static str, bool)>,
+    data_dir: PathBuf,
+    data_dir_exists: bool,
+    auto: String,
+    devices: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    info: DeviceInfo,
+    tiers: Vec<Tier>,
+}
+
+/// What a group of kernels does on a device.
+#[derive(Debug, Serialize)]
+struct Tier {
+    name: &'static str,
+    runs: bool,
+    reason: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
+    let data_dir = data_dir();
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        features: Backend::ALL.map(|b| (b.name(), b.built_in())).to_vec(),
+        data_dir_exists: data_dir.is_dir(),
+        data_dir,
+        devices: list_devices()
+            .into_iter()
+            .map(|info| Entry {
+                tiers: tiers(&info),
+                info,
+            })
+            .collect(),
+        auto: match select(DeviceChoice::Auto) {
+            Ok(selected) => selected.reason,
+            Err(error) => error.to_string(),
+        },
+    };
+    if args.json {
+        return print_json(&report);
+    }
+    print_text(&render(&report)?)
+}
+
+fn data_dir() -> PathBuf {
+    match std::env::var_os(DATA_ENV).filter(|value| !value.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(".data"),
+    }
+}
+
+fn tiers(info: &DeviceInfo) -> Vec<Tier> {
+    let opened = info.capabilities.is_some();
+    let native = info.choice == DeviceChoice::FLEX;
+    let general = Tier {
+        name: if native { "native CPU" } else { "unit" },
+        runs: opened,
+        reason: match (opened, native) {
+            (false, _) => "the device could not be opened; see its driver".to_string(),
+            (true, true) => "runs: Rust loops over all cores".to_string(),
+            (true, false) => "runs: plain arithmetic, needs no device feature".to_string(),
+        },
+    };
+    let units = info.capabilities.as_ref().map_or(0, |c| c.matrix_units.len());
+    let matrix = Tier {
+        name: "matrix unit",
+        runs: false,
+        reason: match units {
+            0 => "not in this version; this device shows no matrix units either".to_string(),
+            n => format!("not in this version; this device has {n} shapes for it"),
+        },
+    };
+    vec![general, matrix]
+}
+
+fn render(report: &Report) -> Result<String, std::fmt::Error> {
+    let list = |wanted: bool| {
+        let of_kind = report.features.iter().filter(|(_, on)| *on == wanted);
+        let names: Vec<_> = of_kind.map(|(name, _)| *name).collect();
+        if names.is_empty() {
+            "none".to_string()
+        } else {
+            names.join(", ")
+        }
+    };
+    let mut out = String::new();
+    writeln!(out, "sparse-accelerate {} on {}", report.version, report.system)?;
+    writeln!(out, "built in:   {} (cargo features)", list(true))?;
+    writeln!(out, "left out:   {}", list(false))?;
+    let state = if report.data_dir_exists {
+        "exists"
+    } else {
+        "not made yet"
+    };
+    let data = report.data_dir.display();
+    writeln!(out, "data:       {data} ({state}; {DATA_ENV} moves it)")?;
+    writeln!(out, "auto picks: {}", report.auto)?;
+    for entry in &report.devices {
+        let info = &entry.info;
+        writeln!(out, "\n{}  {}", info.choice, info.title())?;
+        writeln!(out, "  backend        {}", info.backend)?;
+        if let Some(bytes) = info.memory {
+            writeln!(out, "  memory         {}", Bytes(bytes))?;
+        }
+        if let Some(capabilities) = &info.capabilities {
+            render_capabilities(&mut out, capabilities)?;
+        }
+        for tier in &entry.tiers {
+            writeln!(out, "  {:<14} {}", tier.name, tier.reason)?;
+        }
+    }
+    Ok(out)
+}
+
+fn render_capabilities(out: &mut String, can: &Capabilities) -> std::fmt::Result {
+    let yes = |on: bool| if on { "yes" } else { "no" };
+    let (f16, bf16) = (yes(can.f16), yes(can.bf16));
+    writeln!(out, "  types          f32 yes, f16 {f16}, bf16 {bf16}")?;
+    let Some(shared) = can.max_shared_memory else {
+        return Ok(());
+    };
+    let (low, high) = can.plane_size;
+    writeln!(out, "  plane ops      {}, size {low} to {high}", yes(can.plane_ops))?;
+    let units = can.max_units_per_cube.unwrap_or(0);
+    writeln!(out, "  shared memory  {} KiB a cube, up to {units} units", shared / 1024)?;
+    if let Some(bytes) = can.max_binding {
+        writeln!(out, "  largest tensor {}", Bytes(bytes))?;
+    }
+    let shapes = &can.matrix_units;
+    let shown = shapes.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match shapes.len() {
+        0 => writeln!(out, "  matrix units   none"),
+        n if n > 4 => writeln!(out, "  matrix units   {shown}, and {} more", n - 4),
+        _ => writeln!(out, "  matrix units   {shown}"),
+    }
+}

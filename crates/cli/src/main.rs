@@ -1,0 +1,98 @@
+//! `sparse-accelerate`: long prompts with dynamic sparse attention.
+//!
+//! The command line parses, calls the engine and prints. Model text and `--json` go to standard
+//! output, everything else to standard error. Exit code 0 is success, 1 a failure, 2 a request that
+//! should be asked differently (a wrong flag, device, pattern or prompt length).
+
+mod args;
+mod attention;
+mod demo;
+mod demo_report;
+mod demo_spec;
+mod doctor;
+mod exit;
+mod import;
+mod inspect;
+mod load;
+mod output;
+mod progress;
+mod prompt;
+mod run;
+mod summary;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Long prompts with dynamic sparse attention, on CPU and GPU.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Long prompts with dynamic sparse attention, on CPU and GPU.
+
+Reads Hugging Face model directories (Llama and Qwen2 families). Attention over a long prompt is \
+computed for the keys a pattern keeps; what was decided, and why, is printed after every run.";
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate doctor                                 what this machine can run
+  sparse-accelerate run --model DIR \"What is a kernel?\"    a short question
+  sparse-accelerate run --model DIR --file book.txt        a long prompt from a file
+  sparse-accelerate demo --model DIR                       dense against sparse, side by side
+
+RUST_LOG=info shows what the libraries log.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer a prompt, streaming the text
+    Run(run::RunArgs),
+    /// Show what a model directory or weight file holds
+    Inspect(inspect::InspectArgs),
+    /// Show devices, their features and limits, and what this build contains
+    Doctor(doctor::DoctorArgs),
+    /// Convert a GGUF file to a model directory
+    Import(import::ImportArgs),
+    /// Ask one long question dense and sparse, and compare
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match command {
+        Command::Run(args) => run::run(&args).map(done),
+        Command::Inspect(args) => inspect::run(&args).map(done),
+        Command::Doctor(args) => doctor::run(&args).map(done),
+        Command::Import(args) => import::run(&args).map(done),
+        Command::Demo(args) => demo::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,95 @@
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+//!
+//! Plain lines come at most every two seconds, so that a log tells what is happening without being
+//! flooded; work that ends sooner prints only its result.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+const PLAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// What the numbers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Prompt tokens.
+    Tokens,
+    /// Tensors.
+    Tensors,
+}
+
+/// The progress of one piece of work.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    label: String,
+    unit: Unit,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    last_line: Instant,
+}
+
+impl Meter {
+    /// Begins; nothing is drawn yet.
+    pub(crate) fn new(label: impl Into<String>, unit: Unit) -> Self {
+        let label = label.into();
+        let bar = stderr().is_terminal().then(|| {
+            let numbers = match unit {
+                Unit::Bytes => "{bytes}/{total_bytes}",
+                Unit::Tokens => "{pos}/{len} tokens, {per_sec}",
+                Unit::Tensors => "{pos}/{len} tensors",
+            };
+            let template = format!("{{msg:24}} [{{bar:32}}] {numbers}");
+            let style = ProgressStyle::with_template(&template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0)
+                .with_style(style.progress_chars("=> "))
+                .with_message(label.clone())
+        });
+        let now = Instant::now();
+        Self {
+            label,
+            unit,
+            bar,
+            start: now,
+            last_line: now,
+        }
+    }
+
+    /// `done` of `total`.
+    pub(crate) fn set(&mut self, done: u64, total: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None if self.last_line.elapsed() >= PLAIN_EVERY && done < total => {
+                self.last_line = Instant::now();
+                let percent = 100.0 * done as f64 / total as f64;
+                eprintln!("{}: {percent:.0}% ({})", self.label, self.count(done));
+            }
+            None => {}
+        }
+    }
+
+    /// Removes the bar and says how much was done, in how long.
+    pub(crate) fn finish(self, done: u64) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = self.start.elapsed().as_secs_f64();
+        eprintln!("{}: {} in {seconds:.1} s", self.label, self.count(done));
+    }
+
+    fn count(&self, done: u64) -> String {
+        match self.unit {
+            Unit::Bytes => sparse_accelerate_engine::memory::Bytes(done).to_string(),
+            Unit::Tokens => format!("{done} tokens"),
+            Unit::Tensors => format!("{done} tensors"),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The block printed after a run, and the words for a decision.
+//!
+//! Seconds, tokens per second and bytes as a person reads them; `--json` has the same numbers bare.
+
+use std::fmt::Write;
+
+use sparse_accelerate::Decision;
+use sparse_accelerate_engine::{Generation, MeasuredMemory, memory::Bytes};
+
+/// The summary block.
+pub(crate) fn block(device: &str, generation: &Generation) -> String {
+    let timings = &generation.timings;
+    let decode = timings.decode_tokens_per_s.map_or_else(
+        || "- (needs a second token)".to_string(),
+        |rate| format!("{rate:.1} tokens/s"),
+    );
+    let mut out = String::new();
+    let rows = [
+        ("device", device.to_string()),
+        (
+            "prefill",
+            format!(
+                "{} tokens at {:.1} tokens/s",
+                generation.prompt_tokens, timings.prefill_tokens_per_s
+            ),
+        ),
+        ("time to first token", format!("{:.3} s", timings.ttft_s)),
+        (
+            "decode",
+            format!("{} tokens at {decode}", generation.ids.len()),
+        ),
+        ("attention", decision(&generation.decisions)),
+        (
+            "density",
+            format!(
+                "{:.1} % of causal query-key pairs computed",
+                100.0 * generation.density
+            ),
+        ),
+        ("peak memory", measured(&generation.memory.measured)),
+        ("planned memory", generation.memory.planned.to_string()),
+    ];
+    for (name, value) in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name:<20} {value}");
+    }
+    out
+}
+
+/// The path that the heaviest chunk took and why.
+pub(crate) fn decision(decisions: &[Decision]) -> String {
+    let Some(heaviest) = decisions.iter().max_by_key(|d| d.causal_pairs) else {
+        return "none".to_string();
+    };
+    let same = decisions.iter().filter(|d| d.path == heaviest.path).count();
+    let chunks = match decisions.len() {
+        1 => String::new(),
+        n => format!(" ({same} of {n} chunks)"),
+    };
+    let path = match heaviest.path {
+        sparse_accelerate::Path::Dense => "dense",
+        sparse_accelerate::Path::Sparse => heaviest.pattern.name(),
+    };
+    format!("{path}{chunks}: {}", heaviest.reason)
+}
+
+/// A measured peak and its source.
+pub(crate) fn measured(memory: &MeasuredMemory) -> String {
+    match memory.bytes {
+        Some(bytes) => format!("{} ({})", Bytes(bytes), memory.source),
+        None => format!("unknown ({} is not told here)", memory.source),
+    }
+}

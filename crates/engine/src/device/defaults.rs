@@ -1,0 +1,68 @@
+//! What a run uses on a device when the caller does not say: element type and chunk size.
+//!
+//! CPU: f32, since half types are converted on every use there. GPU: the stored type where the
+//! device computes in it, else f16, else f32. bf16 to f16 can overflow; loading checks for that.
+
+use sparse_accelerate_checkpoint::WeightDtype;
+
+use super::select::Selected;
+
+/// Prompt tokens of a chunk on the CPU: enough to fill its cores, small enough for its caches.
+const CPU_CHUNK: usize = 2048;
+/// Prompt tokens of a chunk on a GPU: enough work for a launch, small enough for its memory.
+const GPU_CHUNK: usize = 8192;
+
+impl Selected {
+    /// Prompt tokens to compute at a time.
+    pub fn default_chunk(&self) -> usize {
+        if self.is_flex() { CPU_CHUNK } else { GPU_CHUNK }
+    }
+
+    /// The type to load a checkpoint of type `stored` in.
+    pub fn default_dtype(&self, stored: WeightDtype) -> WeightDtype {
+        let Some(can) = self.info.capabilities.as_ref().filter(|_| !self.is_flex()) else {
+            return WeightDtype::F32;
+        };
+        match stored {
+            WeightDtype::Bf16 if can.bf16 => WeightDtype::Bf16,
+            WeightDtype::F16 | WeightDtype::Bf16 if can.f16 => WeightDtype::F16,
+            _ => WeightDtype::F32,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::device::{Backend, Capabilities, DeviceChoice, select};
+
+    #[test]
+    fn the_type_follows_what_the_device_computes_in() {
+        let mut device = select(DeviceChoice::FLEX).expect("flex");
+        assert_eq!(device.default_dtype(WeightDtype::Bf16), WeightDtype::F32);
+        assert_eq!(device.default_chunk(), CPU_CHUNK);
+        device.choice = DeviceChoice::Named {
+            backend: Backend::Wgpu,
+            index: 0,
+        };
+        assert_eq!(device.default_chunk(), GPU_CHUNK);
+        for (f16, bf16, stored, expected) in [
+            (true, true, WeightDtype::Bf16, WeightDtype::Bf16),
+            (true, false, WeightDtype::Bf16, WeightDtype::F16),
+            (false, false, WeightDtype::F16, WeightDtype::F32),
+            (true, true, WeightDtype::F32, WeightDtype::F32),
+        ] {
+            device.info.capabilities = Some(Capabilities {
+                f16,
+                bf16,
+                plane_ops: true,
+                plane_size: (32, 32),
+                matrix_units: Vec::new(),
+                max_shared_memory: None,
+                max_units_per_cube: None,
+                max_binding: None,
+            });
+            assert_eq!(device.default_dtype(stored), expected);
+        }
+    }
+}

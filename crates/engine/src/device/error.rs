@@ -1,0 +1,56 @@
+//! Why a device cannot be had: the value asked for, what there is, and the way to it.
+
+use thiserror::Error;
+
+use super::choice::Backend;
+
+/// Naming or opening a device failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The text is no device name.
+    #[error(
+        "device `{got}` is not a device name; use auto, flex, wgpu[:n], vulkan[:n], metal[:n] or \
+         cuda[:n], n counting from 0 (`sparse-accelerate doctor` lists them)"
+    )]
+    UnknownName {
+        /// The text given.
+        got: String,
+    },
+    /// The backend was not compiled in.
+    #[error(
+        "device `{got}`: this build has no {} backend; built in: {built_in}. \
+         Build with cargo feature `{}`", .backend.name(), .backend.name()
+    )]
+    NotBuiltIn {
+        /// The choice given.
+        got: String,
+        /// Its backend, whose name is the cargo feature to add.
+        backend: Backend,
+        /// Backends of this build.
+        built_in: String,
+    },
+    /// The backend is there; the device is not.
+    #[error("device `{got}`: {} has {available} here{list}", .backend.name())]
+    NoSuchDevice {
+        /// The choice given.
+        got: String,
+        /// Its backend.
+        backend: Backend,
+        /// How many devices, in words.
+        available: String,
+        /// The devices, one a line, or advice when there are none.
+        list: String,
+    },
+    /// The driver lists the device but will not open it.
+    #[error(
+        "device `{got}` ({name}) is listed but could not be opened; update its driver or choose \
+         another device (`sparse-accelerate doctor` lists them)"
+    )]
+    CannotOpen {
+        /// The choice given.
+        got: String,
+        /// The driver's name for it.
+        name: String,
+    },
+}

@@ -1,0 +1,120 @@
+//! Every way a run can be refused or fail, in one type.
+//!
+//! [`EngineError::is_usage`] tells what the caller can put right by asking differently (exit code 2
+//! of the command line) from what failed while running.
+
+use sparse_accelerate::AttentionError;
+use sparse_accelerate_checkpoint::CheckpointError;
+use sparse_accelerate_models::ModelError;
+use thiserror::Error;
+
+use crate::{
+    device::DeviceError,
+    memory::{Bytes, MemoryPlan},
+    sampling::SamplingError,
+    stop::StopError,
+};
+
+/// Why a run was refused or failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A sampling setting, or the logits, cannot be used.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A stop string cannot be used.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// Attention settings, or the cache.
+    #[error(transparent)]
+    Attention(#[from] AttentionError),
+    /// The model directory or its tokenizer.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Loading or running the model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The prompt has no tokens.
+    #[error("prompt: 0 tokens; a prompt needs at least 1")]
+    EmptyPrompt,
+    /// The prompt and the answer do not fit the model or the cache.
+    #[error(
+        "prompt: {prompt} tokens + {max_tokens} new ones = {}, but {what} is {limit}. \
+         Nothing was cut off; {hint}", .prompt.saturating_add(*.max_tokens)
+    )]
+    TooLong {
+        /// Prompt tokens.
+        prompt: usize,
+        /// New tokens asked for.
+        max_tokens: usize,
+        /// What limits them.
+        what: &'static str,
+        /// The limit, tokens.
+        limit: usize,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A chunk of no tokens.
+    #[error("prefill: chunk is 0 tokens, but must be at least 1")]
+    EmptyChunk,
+    /// The run needs more memory than the device has.
+    #[error(
+        "memory: needs {plan}, but {device} has {}. Use a shorter prompt, fewer new tokens, a \
+         smaller --chunk or --dtype f16", Bytes(*.available)
+    )]
+    Memory {
+        /// What was planned.
+        plan: MemoryPlan,
+        /// Bytes the device has.
+        available: u64,
+        /// The device's name.
+        device: String,
+    },
+    /// The device failed while running; on a GPU this may be an earlier kernel's failure.
+    #[error("{op}: the device failed: {reason}")]
+    Execution {
+        /// What was being done.
+        op: &'static str,
+        /// The backend's words.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// Whether asking differently would help: a wrong name, setting or prompt length.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            EngineError::Device(error) => !matches!(error, DeviceError::CannotOpen { .. }),
+            EngineError::Sampling(error) => matches!(error, SamplingError::Setting { .. }),
+            EngineError::Attention(error) | EngineError::Model(ModelError::Attention(error)) => {
+                matches!(
+                    error,
+                    AttentionError::Setting { .. } | AttentionError::PatternUnavailable { .. }
+                )
+            }
+            EngineError::Model(error) => {
+                matches!(
+                    error,
+                    ModelError::UnsupportedDtype { .. } | ModelError::PromptTooLong { .. }
+                )
+            }
+            EngineError::Stop(_)
+            | EngineError::EmptyPrompt
+            | EngineError::EmptyChunk
+            | EngineError::TooLong { .. } => true,
+            EngineError::Checkpoint(_)
+            | EngineError::Memory { .. }
+            | EngineError::Execution { .. } => false,
+        }
+    }
+
+    pub(crate) fn execution(op: &'static str, reason: impl ToString) -> Self {
+        EngineError::Execution {
+            op,
+            reason: reason.to_string(),
+        }
+    }
+}

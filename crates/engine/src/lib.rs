@@ -1,0 +1,22 @@
+//! From a prompt to text: devices, memory, chunked prefill, sampling, stop strings, generation.
+//!
+//! [`device::select`] finds a device, [`memory::MemoryPlan`] says what a run will need before
+//! anything is loaded, [`Session`] holds the KV cache of one loaded model and runs prompts through
+//! it. Nothing here prints, exits or panics on user input; every refusal is an [`EngineError`] with
+//! the value, the limit and the way out.
+
+pub mod device;
+mod error;
+mod generate;
+pub mod memory;
+pub mod sampling;
+mod session;
+pub mod stop;
+
+pub use device::{DeviceChoice, DeviceError, Selected};
+pub use error::EngineError;
+pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings};
+pub use memory::{MeasuredMemory, MemoryPlan};
+pub use sampling::{Sampler, SamplingError, SamplingSettings};
+pub use session::{Prefill, PrefillProgress, Session, check_length};
+pub use stop::{StopError, StopScanner};

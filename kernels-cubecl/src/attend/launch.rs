@@ -1,0 +1,64 @@
+//! Hands a checked plan and its buffers to the kernel of its tier.
+
+use cubecl::{
+    client::Client,
+    ir::{AddressType, ElemType},
+    prelude::*,
+};
+
+use super::{Plan, Problem, Tier, unit::attend_unit};
+
+/// The buffers of one call. `query`, `key`, `value` and `out` share one element type, have a
+/// contiguous last dimension and strides that are multiples of 4.
+#[allow(missing_debug_implementations)] // CubeCL's arguments have none
+pub struct Tensors {
+    /// `[B, Hq, N, d]`.
+    pub query: TensorArg,
+    /// `[B, Hk, S, d]`.
+    pub key: TensorArg,
+    /// `[B, Hk, S, d]`.
+    pub value: TensorArg,
+    /// `u32`: spans, index rows, ranges, columns in one table.
+    pub table: BufferArg,
+    /// `[B, Hq, N, d]`, written everywhere.
+    pub out: TensorArg,
+    /// `[B, Hq, N]` f32 log-sum-exp, contiguous, or any one f32 when not wanted.
+    pub lse: BufferArg,
+    /// Whether `lse` is written.
+    pub with_lse: bool,
+    /// Index width that reaches every element of the largest buffer.
+    pub address: AddressType,
+}
+
+/// Runs a plan made by [`super::prepare`] for the same problem.
+pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
+    let Tier::Unit(blueprint) = plan.tier;
+    let index = problem.index;
+    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
+    attend_unit::launch(
+        client,
+        CubeCount::Static(plan.grid.0, plan.grid.1, 1),
+        CubeDim::new_2d(blueprint.units_x() as u32, blueprint.units_y as u32),
+        tensors.address,
+        tensors.query,
+        tensors.key,
+        tensors.value,
+        tensors.table,
+        tensors.out,
+        tensors.lse,
+        problem.batch as u32,
+        (problem.heads / problem.pack()) as u32,
+        problem.pack() as u32,
+        (problem.heads / problem.kv_heads) as u32,
+        problem.rows as u32,
+        problem.tiles() as u32,
+        plan.splits as u32,
+        index.map_or(1, |i| i.heads) as u32,
+        problem.scale,
+        sink,
+        window,
+        tensors.with_lse,
+        blueprint,
+        elem,
+    );
+}

@@ -1,0 +1,14 @@
+//! Device code of sparse-accelerate, and the host plans that launch it.
+//!
+//! Written once in CubeCL; the runtime (CUDA, WGSL, SPIR-V, Metal) is the binary's choice. This crate
+//! knows nothing of Burn. A launch reports no error, so [`attend::prepare`] checks a problem against
+//! the device first and says why it refuses; what it accepted, [`attend::launch`] runs.
+//!
+//! * [`attend`]: attention over an index, tier by tier.
+//! * [`append`]: writing new keys and values into a cache.
+
+pub mod append;
+pub mod attend;
+mod refusal;
+
+pub use refusal::Refusal;

@@ -1,0 +1,89 @@
+//! One chunk of a ragged batch, checked and padded.
+//!
+//! Sequences are padded on the right to the longest of the chunk with token 0. A padded row is
+//! computed like any other up to attention, which writes zeros for it, and nothing of it reaches the
+//! cache or the result.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{blueprint::Blueprint, decoder::LastRows, error::ModelError};
+
+/// The ids of a chunk and where its sequences end.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// New tokens of each sequence.
+    pub(crate) lens: Vec<usize>,
+    /// New tokens of the longest sequence.
+    pub(crate) rows: usize,
+    ids: Vec<i32>,
+}
+
+impl Chunk {
+    /// Checks ids and lengths.
+    pub(crate) fn new(
+        ids: &[&[u32]],
+        prompt_lens: &[usize],
+        blueprint: &Blueprint,
+    ) -> Result<Self, ModelError> {
+        if ids.len() != prompt_lens.len() {
+            return Err(ModelError::BatchMismatch {
+                ids: ids.len(),
+                prompt_lens: prompt_lens.len(),
+            });
+        }
+        let lens: Vec<usize> = ids.iter().map(|sequence| sequence.len()).collect();
+        let rows = lens.iter().copied().max().unwrap_or(0);
+        if lens.is_empty() || lens.contains(&0) {
+            return Err(ModelError::EmptyInput);
+        }
+        let vocab = blueprint.vocab;
+        if let Some(&id) = ids
+            .iter()
+            .copied()
+            .flatten()
+            .find(|&&id| id as usize >= vocab)
+        {
+            return Err(ModelError::TokenOutOfRange { id, vocab });
+        }
+        let limit = blueprint.max_positions;
+        if let Some(&got) = prompt_lens.iter().find(|&&len| len > limit) {
+            return Err(ModelError::PromptTooLong { got, limit });
+        }
+        let mut padded = vec![0; ids.len() * rows];
+        for (sequence, row) in ids.iter().zip(padded.chunks_mut(rows)) {
+            for (&id, slot) in sequence.iter().zip(row) {
+                *slot = id as i32;
+            }
+        }
+        Ok(Self {
+            lens,
+            rows,
+            ids: padded,
+        })
+    }
+
+    /// The padded ids, `[B * N]`.
+    pub(crate) fn ids(&self, device: &Device) -> Tensor<1, Int> {
+        index_tensor(self.ids.clone(), device)
+    }
+
+    /// The last row of each sequence in `[B * N, ..]`.
+    pub(crate) fn last_rows(&self, device: &Device) -> LastRows {
+        match self.lens.as_slice() {
+            _ if self.rows == 1 => LastRows::All,
+            [len] => LastRows::One(len - 1),
+            lens => {
+                let rows = lens.iter().enumerate();
+                let rows = rows
+                    .map(|(b, len)| (b * self.rows + len - 1) as i32)
+                    .collect();
+                LastRows::Each(index_tensor(rows, device))
+            }
+        }
+    }
+}
+
+fn index_tensor(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}

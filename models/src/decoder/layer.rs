@@ -1,0 +1,74 @@
+//! One decoder layer, and what a pass over the layers carries.
+//!
+//! The last layer of a model narrows the stream: every row attends there, because its keys and
+//! values must reach the cache, but only the last row of each sequence is projected, goes through
+//! the MLP and leaves the layer.
+
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor},
+};
+use sparse_accelerate::{AttentionPlan, KvCache};
+
+use super::{Attention, Mlp, Rotation};
+use crate::error::ModelError;
+
+/// What one chunk carries through the layers.
+#[derive(Debug)]
+pub(crate) struct Pass<'a> {
+    pub(crate) batch: usize,
+    /// Rows a sequence, padding included.
+    pub(crate) rows: usize,
+    pub(crate) rotation: &'a Rotation,
+    pub(crate) plan: &'a AttentionPlan,
+    pub(crate) cache: &'a mut KvCache,
+}
+
+/// Which rows of `[B * N, ..]` are the last of their sequence.
+#[derive(Debug, Clone)]
+pub(crate) enum LastRows {
+    /// Every row: each sequence has one.
+    All,
+    /// One sequence: this row.
+    One(usize),
+    /// These rows, one a sequence.
+    Each(Tensor<1, Int>),
+}
+
+impl LastRows {
+    /// `[B * N, width]` to `[B, width]`.
+    pub(crate) fn take(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::All => x,
+            Self::One(row) => x.slice_dim(0, *row..*row + 1),
+            Self::Each(rows) => x.select(0, rows.clone()),
+        }
+    }
+}
+
+/// Attention and MLP with their norms and residual sums.
+#[derive(Module, Debug)]
+pub(crate) struct DecoderLayer {
+    pub(crate) attention: Attention,
+    pub(crate) mlp: Mlp,
+}
+
+impl DecoderLayer {
+    /// `x` `[B * N, hidden]` to the same, or to `[B, hidden]` when `narrow` is given.
+    pub(crate) fn forward(
+        &self,
+        index: usize,
+        x: Tensor<2>,
+        pass: &mut Pass<'_>,
+        narrow: Option<&LastRows>,
+    ) -> Result<Tensor<2>, ModelError> {
+        let context = self.attention.context(index, x.clone(), pass)?;
+        let (x, context) = match narrow {
+            Some(last) => (last.take(x), last.take(context)),
+            None => (x, context),
+        };
+        let x = x + self.attention.output.forward(context);
+        let added = self.mlp.forward(x.clone());
+        Ok(x + added)
+    }
+}

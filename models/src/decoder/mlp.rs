@@ -1,0 +1,57 @@
+//! The gated MLP, in row chunks.
+//!
+//!   y = down(silu(gate(n)) * up(n)),  n = norm(x)
+//!
+//! Gate and up are one product: their weights are stacked `[gate; up]` at load. Rows are taken
+//! `rows` at a time, norm included, so that the widest temporary is `[rows, 2 * intermediate]`
+//! however long the chunk is; rows are independent, so the result does not depend on `rows`.
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, activation::silu},
+};
+
+use super::{Projection, RmsNorm};
+
+/// Norm, gate, up and down of one layer.
+#[derive(Module, Debug)]
+pub(crate) struct Mlp {
+    pub(crate) norm: RmsNorm,
+    /// `[2 * intermediate, hidden]`.
+    pub(crate) gate_up: Projection,
+    /// `[hidden, intermediate]`.
+    pub(crate) down: Projection,
+    pub(crate) intermediate: usize,
+    /// Rows per chunk, at least 1.
+    pub(crate) rows: usize,
+}
+
+impl Mlp {
+    /// What the block adds to the residual stream: `[rows, hidden]` to the same.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let total = x.dims()[0];
+        if total <= self.rows {
+            return self.chunk(x);
+        }
+        let parts = (0..total)
+            .step_by(self.rows)
+            .map(|start| {
+                let end = (start + self.rows).min(total);
+                self.chunk(x.clone().slice_dim(0, start..end))
+            })
+            .collect();
+        Tensor::cat(parts, 0)
+    }
+
+    fn chunk(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate_up = self.gate_up.forward(self.norm.forward(x));
+        self.down.forward(gated(gate_up, self.intermediate))
+    }
+}
+
+/// `silu(gate) * up` of `[gate, up]` rows: `[rows, 2 * width]` to `[rows, width]`.
+fn gated(gate_up: Tensor<2>, width: usize) -> Tensor<2> {
+    let gate = gate_up.clone().slice_dim(1, 0..width);
+    let up = gate_up.slice_dim(1, width..2 * width);
+    silu(gate) * up
+}

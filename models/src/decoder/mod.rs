@@ -1,0 +1,22 @@
+//! The decoder every family shares: pre-norm blocks of grouped-query attention and a gated MLP.
+//!
+//!   x += output(attend(rotate(query(n)), rotate(key(n)), value(n)))    n = norm(x)
+//!   x += down(silu(gate(n)) * up(n))                                   n = norm(x)
+//!
+//! The residual stream is `[rows, hidden]`, rows = batch times the longest sequence of the chunk, in
+//! the type of the weights. Norms and rotary run in f32. Weights stay as checkpoints hold them,
+//! `[out, in]`; a product reads them through transposed strides, without a copy.
+
+mod attention;
+mod layer;
+mod mlp;
+mod norm;
+mod projection;
+mod rotary;
+
+pub(crate) use attention::Attention;
+pub(crate) use layer::{DecoderLayer, LastRows, Pass};
+pub(crate) use mlp::Mlp;
+pub(crate) use norm::RmsNorm;
+pub(crate) use projection::Projection;
+pub(crate) use rotary::{Rotary, Rotation, rotate};

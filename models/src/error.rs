@@ -1,0 +1,81 @@
+//! What can go wrong between a model directory and its logits.
+//!
+//! Every variant says what was asked for and what the limit is. Errors of the crates below pass
+//! through unchanged: their messages already name the file, the tensor or the shape.
+
+use sparse_accelerate::AttentionError;
+use sparse_accelerate_checkpoint::{CheckpointError, WeightDtype};
+
+/// An error from loading or running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The model directory could not be read, or its tensors do not fit its configuration.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Attention or its cache refused the chunk.
+    #[error(transparent)]
+    Attention(#[from] AttentionError),
+    /// A weight holds NaN or an infinity.
+    #[error(
+        "weights: tensor {tensor} holds a NaN or an infinity; the file is damaged or was converted \
+         to a type that cannot hold its values"
+    )]
+    NonFiniteWeight {
+        /// Name of the tensor in the checkpoint.
+        tensor: String,
+    },
+    /// A token id is not in the vocabulary.
+    #[error(
+        "forward: token id {id} is outside the vocabulary of {vocab} tokens; was another model's \
+         tokenizer used?"
+    )]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A sequence is longer than the positions the model was made for.
+    #[error("forward: {got} tokens are more than the {limit} positions this model has")]
+    PromptTooLong {
+        /// Length of the sequence.
+        got: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// No sequence was given, or one without a token.
+    #[error("forward: every sequence of a chunk needs at least one token")]
+    EmptyInput,
+    /// The number of sequences differs between two arguments.
+    #[error("forward: {ids} sequences of ids but {prompt_lens} prompt lengths")]
+    BatchMismatch {
+        /// Sequences of ids.
+        ids: usize,
+        /// Prompt lengths.
+        prompt_lens: usize,
+    },
+    /// The device does not compute in the asked type.
+    #[error(
+        "load: {device} does not compute in {dtype:?}; it does in {supported:?} (set \
+         `LoadOptions::dtype`)"
+    )]
+    UnsupportedDtype {
+        /// The asked type.
+        dtype: WeightDtype,
+        /// The device.
+        device: String,
+        /// Types the device computes in.
+        supported: Vec<WeightDtype>,
+    },
+    /// A value of the configuration is outside what the decoder handles.
+    #[error("config: {field} is {got}; {limit}")]
+    UnsupportedConfig {
+        /// Field of the configuration.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it must be.
+        limit: &'static str,
+    },
+}

@@ -1,0 +1,24 @@
+//! Llama and Qwen2 language models as Burn modules over `sparse-accelerate`.
+//!
+//! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
+//! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes
+//! through `sparse_accelerate::attend`; nothing here builds a mask, repeats a key head or keeps a
+//! logit of a token that is not the last of its sequence.
+//!
+//! What happens to a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
+//! layers of `decoder`, the last layer narrows to one row a sequence. A family (`llama`, `qwen2`)
+//! is a mapping from its configuration to a `blueprint` and the names of its tensors; `load` reads
+//! those tensors one at a time.
+
+mod blueprint;
+mod chunk;
+mod decoder;
+mod error;
+mod llama;
+mod load;
+mod model;
+mod qwen2;
+
+pub use error::ModelError;
+pub use load::{LoadOptions, LoadProgress};
+pub use model::{CausalLm, ChunkOutput};

@@ -1,0 +1,203 @@
+//! Building the decoder's modules from a source of tensors.
+//!
+//! The order of reading is embedding, layers from the first to the last, final norm, head: the order
+//! in which sharded checkpoints are cut, so each shard is read front to back and then left alone.
+
+use burn::{
+    module::{Param, ParamId},
+    tensor::{Device, Tensor},
+};
+use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
+
+use super::{
+    host::HostTensor,
+    options::{LoadOptions, LoadProgress, dtype_of},
+    source::WeightSource,
+};
+use crate::{
+    blueprint::Blueprint,
+    decoder::{Attention, DecoderLayer, Mlp, Projection, RmsNorm, Rotary},
+    error::ModelError,
+    model::{CausalLm, Facts},
+};
+
+/// Reads, stacks and uploads the tensors of one model.
+pub(crate) struct Assembler<'a> {
+    source: &'a mut dyn WeightSource,
+    blueprint: &'a Blueprint,
+    dtype: WeightDtype,
+    device: &'a Device,
+    mlp_rows: usize,
+    progress: &'a mut dyn FnMut(LoadProgress<'_>),
+    index: usize,
+    total: usize,
+    bytes: u64,
+    total_bytes: u64,
+}
+
+/// One checkpoint tensor: its name without `.weight` or `.bias`, and its rows.
+type Part = (String, usize);
+
+impl<'a> Assembler<'a> {
+    pub(crate) fn new(
+        source: &'a mut dyn WeightSource,
+        blueprint: &'a Blueprint,
+        dtype: WeightDtype,
+        options: &'a LoadOptions,
+        progress: &'a mut dyn FnMut(LoadProgress<'_>),
+    ) -> Self {
+        let (total, total_bytes) = blueprint.census(dtype_of(dtype).size());
+        Self {
+            source,
+            blueprint,
+            dtype,
+            device: &options.device,
+            mlp_rows: options.mlp_rows.max(1),
+            progress,
+            index: 0,
+            total,
+            bytes: 0,
+            total_bytes,
+        }
+    }
+
+    /// The whole model.
+    pub(crate) fn model(mut self, config: &ModelConfig) -> Result<CausalLm, ModelError> {
+        let b = self.blueprint;
+        let embedding = [(b.keys.embedding.to_owned(), [b.vocab, b.hidden])];
+        let embedding = self.parameter(&embedding, [b.vocab, b.hidden], self.dtype)?;
+        let layers = (0..b.layers).map(|index| self.layer(index));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let norm = self.norm(b.keys.final_norm.to_owned())?;
+        let head = match b.tied_embeddings {
+            true => None,
+            false => {
+                let name = b.keys.head.to_owned();
+                let parts = [(name, [b.vocab, b.hidden])];
+                let weight = self.parameter(&parts, [b.vocab, b.hidden], self.dtype)?;
+                Some(Projection { weight, bias: None })
+            }
+        };
+        Ok(CausalLm {
+            embedding,
+            layers,
+            norm,
+            head,
+            rotary: Rotary::new(&b.frequencies, self.device),
+            facts: Facts {
+                config: config.clone(),
+                blueprint: b.clone(),
+                device: self.device.clone(),
+                dtype: self.dtype,
+                weight_bytes: self.bytes,
+            },
+        })
+    }
+
+    fn layer(&mut self, index: usize) -> Result<DecoderLayer, ModelError> {
+        let b = self.blueprint;
+        let (keys, biases) = (b.keys, b.biases);
+        let name = |part: &str| format!("{}.{index}.{part}", keys.layers);
+        let norm = self.norm(format!("{}.weight", name(keys.attention_norm)))?;
+        let qkv = [
+            (name(keys.query), b.query_width()),
+            (name(keys.key), b.kv_width()),
+            (name(keys.value), b.kv_width()),
+        ];
+        let qkv = self.projection(&qkv, b.hidden, biases.qkv)?;
+        let output = [(name(keys.output), b.hidden)];
+        let output = self.projection(&output, b.query_width(), biases.output)?;
+        let attention = Attention {
+            norm,
+            qkv,
+            output,
+            heads: b.heads,
+            kv_heads: b.kv_heads,
+            head_dim: b.head_dim,
+        };
+        let norm = self.norm(format!("{}.weight", name(keys.mlp_norm)))?;
+        let gate_up = [
+            (name(keys.gate), b.intermediate),
+            (name(keys.up), b.intermediate),
+        ];
+        let gate_up = self.projection(&gate_up, b.hidden, biases.mlp)?;
+        let down = [(name(keys.down), b.hidden)];
+        let down = self.projection(&down, b.intermediate, biases.mlp)?;
+        let mlp = Mlp {
+            norm,
+            gate_up,
+            down,
+            intermediate: b.intermediate,
+            rows: self.mlp_rows,
+        };
+        Ok(DecoderLayer { attention, mlp })
+    }
+
+    /// Projections of one input, stacked along their rows.
+    fn projection(
+        &mut self,
+        parts: &[Part],
+        width: usize,
+        biased: bool,
+    ) -> Result<Projection, ModelError> {
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let named = |kind: &str, (name, rows): &Part| (format!("{name}.{kind}"), *rows);
+        let weights = parts.iter().map(|part| {
+            let (name, rows) = named("weight", part);
+            (name, [rows, width])
+        });
+        let weights: Vec<_> = weights.collect();
+        let weight = self.parameter(&weights, [rows, width], self.dtype)?;
+        let bias = if biased {
+            let biases = parts.iter().map(|part| {
+                let (name, rows) = named("bias", part);
+                (name, [rows])
+            });
+            let biases: Vec<_> = biases.collect();
+            Some(self.parameter(&biases, [rows], self.dtype)?)
+        } else {
+            None
+        };
+        Ok(Projection { weight, bias })
+    }
+
+    /// A norm; its gain is f32 whatever the weights are.
+    fn norm(&mut self, name: String) -> Result<RmsNorm, ModelError> {
+        let width = self.blueprint.hidden;
+        let gamma = self.parameter(&[(name, [width])], [width], WeightDtype::F32)?;
+        Ok(RmsNorm {
+            gamma,
+            eps: self.blueprint.norm_eps,
+        })
+    }
+
+    /// Reads `parts` into one buffer and puts it on the device as `shape`.
+    fn parameter<const D: usize>(
+        &mut self,
+        parts: &[(String, [usize; D])],
+        shape: [usize; D],
+        dtype: WeightDtype,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let mut host = HostTensor::new(dtype, shape.iter().product());
+        for (name, part) in parts {
+            self.source.read(name, part, &mut host)?;
+            let values: usize = part.iter().product();
+            self.bytes += (values * dtype_of(dtype).size()) as u64;
+            (self.progress)(LoadProgress {
+                tensor: name,
+                index: self.index,
+                total: self.total,
+                bytes: self.bytes,
+                total_bytes: self.total_bytes,
+            });
+            self.index += 1;
+        }
+        let data = host.into_data(shape);
+        let device = self.device;
+        // Weights live as long as the model: out of the pools that forward passes use.
+        let tensor = device.memory_persistent_allocations(data, |data| {
+            Tensor::from_data(data, (device, dtype_of(dtype)))
+        });
+        Ok(Param::initialized(ParamId::new(), tensor))
+    }
+}

@@ -1,0 +1,77 @@
+//! A tensor on its way to the device: one host buffer of the device's type.
+//!
+//! Parts of a stacked weight are written one after another. A part of the same type is copied as
+//! bytes (safetensors are little-endian, and so is every host Burn runs on); another type goes
+//! through f32, once.
+
+use burn::tensor::TensorData;
+use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
+use sparse_accelerate_checkpoint::WeightDtype;
+
+/// Values of one device tensor, filled from the front.
+#[derive(Debug)]
+pub(crate) struct HostTensor {
+    values: Values,
+    filled: usize,
+}
+
+#[derive(Debug)]
+enum Values {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl HostTensor {
+    /// A buffer of `len` values.
+    pub(crate) fn new(dtype: WeightDtype, len: usize) -> Self {
+        // Zeroed by the allocator (for `u16` too): a page is touched only when it is written.
+        let values = match dtype {
+            WeightDtype::F32 => Values::F32(vec![0.0; len]),
+            WeightDtype::F16 => Values::F16(vec![0u16; len].reinterpret_into()),
+            WeightDtype::Bf16 => Values::Bf16(vec![0u16; len].reinterpret_into()),
+        };
+        Self { values, filled: 0 }
+    }
+
+    /// The type of the buffer.
+    pub(crate) fn dtype(&self) -> WeightDtype {
+        match self.values {
+            Values::F32(_) => WeightDtype::F32,
+            Values::F16(_) => WeightDtype::F16,
+            Values::Bf16(_) => WeightDtype::Bf16,
+        }
+    }
+
+    /// Appends little-endian bytes of the buffer's own type.
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
+        let (buffer, size): (&mut [u8], usize) = match &mut self.values {
+            Values::F32(values) => (bytemuck::cast_slice_mut(values), 4),
+            Values::F16(values) => (bytemuck::cast_slice_mut(values), 2),
+            Values::Bf16(values) => (bytemuck::cast_slice_mut(values), 2),
+        };
+        let start = self.filled * size;
+        buffer[start..start + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len() / size;
+    }
+
+    /// Appends values, rounded to the buffer's type.
+    pub(crate) fn push_f32(&mut self, source: &[f32]) {
+        let range = self.filled..self.filled + source.len();
+        match &mut self.values {
+            Values::F32(values) => values[range].copy_from_slice(source),
+            Values::F16(values) => values[range].convert_from_f32_slice(source),
+            Values::Bf16(values) => values[range].convert_from_f32_slice(source),
+        }
+        self.filled += source.len();
+    }
+
+    /// The buffer as tensor data of `shape`.
+    pub(crate) fn into_data<const D: usize>(self, shape: [usize; D]) -> TensorData {
+        match self.values {
+            Values::F32(values) => TensorData::new(values, shape),
+            Values::F16(values) => TensorData::new(values, shape),
+            Values::Bf16(values) => TensorData::new(values, shape),
+        }
+    }
+}

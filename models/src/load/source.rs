@@ -1,0 +1,49 @@
+//! Where weights come from, and the checkpoint as such a place.
+//!
+//! A source is asked once for every tensor of the model, in the order of the layers, with the shape
+//! the configuration implies.
+
+use sparse_accelerate_checkpoint::Weights;
+
+use super::host::HostTensor;
+use crate::error::ModelError;
+
+/// A supply of named tensors.
+pub(crate) trait WeightSource {
+    /// Appends the tensor `name` of `shape` to `into`, in the type of `into`.
+    fn read(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        into: &mut HostTensor,
+    ) -> Result<(), ModelError>;
+}
+
+/// Tensors of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Checkpoint<'a> {
+    pub(crate) weights: &'a mut Weights,
+    pub(crate) check_finite: bool,
+}
+
+impl WeightSource for Checkpoint<'_> {
+    fn read(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        into: &mut HostTensor,
+    ) -> Result<(), ModelError> {
+        let view = self.weights.take(name, shape)?;
+        if self.check_finite && view.has_non_finite() {
+            return Err(ModelError::NonFiniteWeight {
+                tensor: name.to_owned(),
+            });
+        }
+        if view.dtype == into.dtype() && cfg!(target_endian = "little") {
+            into.push_bytes(view.bytes);
+        } else {
+            into.push_f32(&view.to_f32());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Contracts of the models, on the CPU backend, with tiny checkpoints written into temporary folders.
+//!
+//! `parity` compares logits with a plain f64 forward written from the formulae; `chunks` compares ways
+//! of cutting the same work; `loading` holds the errors. One program, because linking Burn is most
+//! of what building it takes.
+
+mod chunks;
+mod loading;
+mod parity;
+mod reference;
+mod tiny;

@@ -1,0 +1,77 @@
+//! Logits of the last token against the f64 reference: at most 1e-4 apart.
+
+use sparse_accelerate_models::{CausalLm, LoadOptions};
+
+use crate::{
+    reference,
+    tiny::{Tiny, distance, whole},
+};
+
+fn assert_parity(tiny: &Tiny, len: usize) {
+    let prompt = tiny.prompt(len, 0);
+    let expected = reference::logits(tiny, &tiny.tensors(), &prompt);
+    let got = whole(&tiny.load(), &prompt);
+    let distance = distance(&expected, &got);
+    assert!(distance <= 1e-4, "{tiny:?} at {len} tokens: {distance}");
+    let spread = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    assert!(spread > 0.1, "logits near zero prove nothing: {spread}");
+}
+
+#[test]
+fn llama_tied() {
+    assert_parity(&Tiny::llama(), 37);
+}
+
+#[test]
+fn llama_untied() {
+    let tiny = Tiny {
+        tied: false,
+        ..Tiny::llama()
+    };
+    assert_parity(&tiny, 37);
+}
+
+#[test]
+fn llama_3_scaling_in_all_three_bands() {
+    // Wavelengths below 16, from 16 to 64 and above 64 tokens.
+    let tiny = Tiny {
+        scaling: Some((8.0, 1.0, 4.0, 64)),
+        ..Tiny::llama()
+    };
+    assert_parity(&tiny, 90);
+    let plain = whole(&Tiny::llama().load(), &tiny.prompt(90, 0));
+    let scaled = whole(&tiny.load(), &tiny.prompt(90, 0));
+    assert!(distance(&plain, &scaled) > 1e-3, "the scaling must show");
+}
+
+#[test]
+fn qwen2_with_biases() {
+    assert_parity(&Tiny::qwen2(), 37);
+}
+
+#[test]
+fn one_kv_head_a_query_head() {
+    let tiny = Tiny {
+        kv_heads: 4,
+        ..Tiny::llama()
+    };
+    assert_parity(&tiny, 20);
+}
+
+#[test]
+fn one_token() {
+    assert_parity(&Tiny::llama(), 1);
+}
+
+#[test]
+fn random_models_repeat_by_seed() {
+    let tiny = Tiny::qwen2();
+    let loaded = tiny.load();
+    let options = LoadOptions::new(loaded.device().clone());
+    let make = |seed| CausalLm::random(loaded.config(), seed, &options).expect("a model");
+    let prompt = tiny.prompt(9, 0);
+    let (first, again, other) = (make(1), make(1), make(2));
+    assert_eq!(whole(&first, &prompt), whole(&again, &prompt));
+    assert!(distance(&whole(&first, &prompt), &whole(&other, &prompt)) > 1e-2);
+    assert_eq!(first.weight_bytes(), loaded.weight_bytes());
+}

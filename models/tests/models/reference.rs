@@ -1,0 +1,172 @@
+//! The forward pass from its formulae: f64, loops, no cache, every row, one sequence.
+//!
+//! Written without a look at the crate: heads are repeated by index, the mask is the loop's bound,
+//! the rotation is the complex product of each pair `(x[i], x[i + h])`.
+
+use std::f64::consts::PI;
+
+use crate::tiny::{Tensors, Tiny};
+
+type Row = Vec<f64>;
+
+struct Reference<'a> {
+    tiny: &'a Tiny,
+    tensors: &'a Tensors,
+}
+
+/// Logits of the last token.
+pub(crate) fn logits(tiny: &Tiny, tensors: &Tensors, ids: &[u32]) -> Vec<f32> {
+    let model = Reference { tiny, tensors };
+    let mut rows: Vec<Row> = ids
+        .iter()
+        .map(|&id| model.row_of("model.embed_tokens.weight", id as usize))
+        .collect();
+    for layer in 0..tiny.layers {
+        model.layer(layer, &mut rows);
+    }
+    let last = model.norm("model.norm.weight", rows.last().expect("a row"));
+    let head = if tiny.tied {
+        "model.embed_tokens"
+    } else {
+        "lm_head"
+    };
+    model
+        .linear(head, &last)
+        .iter()
+        .map(|&v| v as f32)
+        .collect()
+}
+
+impl Reference<'_> {
+    fn row_of(&self, name: &str, row: usize) -> Row {
+        let (shape, values) = &self.tensors[name];
+        let width = shape[1];
+        values[row * width..(row + 1) * width]
+            .iter()
+            .map(|&v| f64::from(v))
+            .collect()
+    }
+
+    fn norm(&self, name: &str, x: &[f64]) -> Row {
+        let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
+        let (_, gamma) = &self.tensors[name];
+        let scale = 1.0 / (mean + self.tiny.eps).sqrt();
+        x.iter()
+            .zip(gamma)
+            .map(|(v, &g)| v * scale * f64::from(g))
+            .collect()
+    }
+
+    fn linear(&self, name: &str, x: &[f64]) -> Row {
+        let (shape, _) = &self.tensors[&format!("{name}.weight")];
+        let bias = self.tensors.get(&format!("{name}.bias"));
+        (0..shape[0])
+            .map(|out| {
+                let weight = self.row_of(&format!("{name}.weight"), out);
+                let bias = bias.map_or(0.0, |(_, values)| f64::from(values[out]));
+                bias + weight.iter().zip(x).map(|(w, v)| w * v).sum::<f64>()
+            })
+            .collect()
+    }
+
+    fn frequency(&self, pair: usize) -> f64 {
+        let base = 1.0
+            / self
+                .tiny
+                .theta
+                .powf((2 * pair) as f64 / self.tiny.head_dim as f64);
+        let Some((factor, low, high, original)) = self.tiny.scaling else {
+            return base;
+        };
+        let (wavelength, original) = (2.0 * PI / base, original as f64);
+        if wavelength < original / high {
+            base
+        } else if wavelength > original / low {
+            base / factor
+        } else {
+            let smooth = (original / wavelength - low) / (high - low);
+            (1.0 - smooth) * base / factor + smooth * base
+        }
+    }
+
+    fn rotated(&self, x: &[f64], position: usize) -> Row {
+        let dim = self.tiny.head_dim;
+        let half = dim / 2;
+        let mut out = x.to_vec();
+        for head in 0..x.len() / dim {
+            for pair in 0..half {
+                let (sin, cos) = (position as f64 * self.frequency(pair)).sin_cos();
+                let (re, im) = (x[head * dim + pair], x[head * dim + half + pair]);
+                out[head * dim + pair] = re * cos - im * sin;
+                out[head * dim + half + pair] = re * sin + im * cos;
+            }
+        }
+        out
+    }
+
+    fn layer(&self, layer: usize, rows: &mut [Row]) {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let normed: Vec<Row> = rows
+            .iter()
+            .map(|row| self.norm(&name("input_layernorm.weight"), row))
+            .collect();
+        let project = |part: &str| -> Vec<Row> {
+            normed
+                .iter()
+                .map(|row| self.linear(&name(part), row))
+                .collect()
+        };
+        let turn = |rows: Vec<Row>| -> Vec<Row> {
+            rows.iter()
+                .enumerate()
+                .map(|(position, row)| self.rotated(row, position))
+                .collect()
+        };
+        let query = turn(project("self_attn.q_proj"));
+        let key = turn(project("self_attn.k_proj"));
+        let value = project("self_attn.v_proj");
+        for (position, row) in rows.iter_mut().enumerate() {
+            let context = self.attend(&query[position], &key[..=position], &value[..=position]);
+            add(row, &self.linear(&name("self_attn.o_proj"), &context));
+            let normed = self.norm(&name("post_attention_layernorm.weight"), row);
+            let gate = self.linear(&name("mlp.gate_proj"), &normed);
+            let up = self.linear(&name("mlp.up_proj"), &normed);
+            let gated: Row = gate
+                .iter()
+                .zip(&up)
+                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                .collect();
+            add(row, &self.linear(&name("mlp.down_proj"), &gated));
+        }
+    }
+
+    fn attend(&self, query: &[f64], keys: &[Row], values: &[Row]) -> Row {
+        let (dim, group) = (self.tiny.head_dim, self.tiny.heads / self.tiny.kv_heads);
+        let mut out = vec![0.0; query.len()];
+        for head in 0..self.tiny.heads {
+            let own = head * dim..(head + 1) * dim;
+            let shared = (head / group) * dim..(head / group + 1) * dim;
+            let dot = |key: &Row| {
+                let products = query[own.clone()].iter().zip(&key[shared.clone()]);
+                products.map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt()
+            };
+            let scores: Vec<f64> = keys.iter().map(dot).collect();
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for (weight, value) in weights.iter().zip(values) {
+                let value = &value[shared.clone()];
+                for (slot, v) in out[own.clone()].iter_mut().zip(value) {
+                    *slot += weight / total * v;
+                }
+            }
+        }
+        out
+    }
+}
+
+fn add(row: &mut [f64], other: &[f64]) {
+    for (slot, value) in row.iter_mut().zip(other) {
+        *slot += value;
+    }
+}

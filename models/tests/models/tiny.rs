@@ -1,0 +1,253 @@
+//! Tiny models: a description, random weights, and a checkpoint folder of them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::tensor::Device;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+use sparse_accelerate::{AttentionSettings, KvCache};
+use sparse_accelerate_checkpoint::ModelDir;
+use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError};
+
+/// What a test varies.
+#[derive(Debug, Clone)]
+pub(crate) struct Tiny {
+    pub(crate) family: &'static str,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) vocab: usize,
+    pub(crate) positions: usize,
+    pub(crate) theta: f64,
+    pub(crate) eps: f64,
+    /// factor, low, high, original positions
+    pub(crate) scaling: Option<(f64, f64, f64, usize)>,
+    pub(crate) tied: bool,
+}
+
+/// Tensors by name: shape and values.
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+impl Tiny {
+    pub(crate) fn llama() -> Self {
+        Self {
+            family: "llama",
+            hidden: 48,
+            intermediate: 72,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 32,
+            vocab: 61,
+            positions: 128,
+            theta: 10_000.0,
+            eps: 1e-5,
+            scaling: None,
+            tied: true,
+        }
+    }
+
+    pub(crate) fn qwen2() -> Self {
+        Self {
+            family: "qwen2",
+            hidden: 120,
+            heads: 3,
+            kv_heads: 1,
+            head_dim: 40,
+            theta: 1_000_000.0,
+            eps: 1e-6,
+            ..Self::llama()
+        }
+    }
+
+    pub(crate) fn qkv_bias(&self) -> bool {
+        self.family == "qwen2"
+    }
+
+    /// The weights, the same at every call.
+    pub(crate) fn tensors(&self) -> Tensors {
+        let (h, f) = (self.hidden, self.intermediate);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut shapes: Vec<(String, Vec<usize>)> = vec![
+            ("model.embed_tokens.weight".into(), vec![self.vocab, h]),
+            ("model.norm.weight".into(), vec![h]),
+        ];
+        if !self.tied {
+            shapes.push(("lm_head.weight".into(), vec![self.vocab, h]));
+        }
+        for layer in 0..self.layers {
+            let mut push = |name: &str, shape: &[usize]| {
+                shapes.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+            };
+            push("input_layernorm.weight", &[h]);
+            push("post_attention_layernorm.weight", &[h]);
+            for (name, rows) in [("q", q), ("k", kv), ("v", kv)] {
+                push(&format!("self_attn.{name}_proj.weight"), &[rows, h]);
+                if self.qkv_bias() {
+                    push(&format!("self_attn.{name}_proj.bias"), &[rows]);
+                }
+            }
+            push("self_attn.o_proj.weight", &[h, q]);
+            push("mlp.gate_proj.weight", &[f, h]);
+            push("mlp.up_proj.weight", &[f, h]);
+            push("mlp.down_proj.weight", &[h, f]);
+        }
+        let mut state = 7u64;
+        let mut values = |name: &str, shape: &[usize]| {
+            let (center, scale) = match shape {
+                [_, fan_in] => (0.0, 1.5 / (*fan_in as f32).sqrt()),
+                _ if name.ends_with("bias") => (0.0, 0.5),
+                _ => (1.0, 0.3),
+            };
+            let next = |_| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                center + scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+            };
+            (0..shape.iter().product()).map(next).collect::<Vec<_>>()
+        };
+        let entry = |(name, shape): (String, Vec<usize>)| {
+            let values = values(&name, &shape);
+            (name, (shape, values))
+        };
+        shapes.into_iter().map(entry).collect()
+    }
+
+    fn config_json(&self) -> Value {
+        let architecture = match self.family {
+            "llama" => "LlamaForCausalLM",
+            _ => "Qwen2ForCausalLM",
+        };
+        let mut config = json!({
+            "architectures": [architecture],
+            "model_type": self.family,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.positions,
+            "rope_theta": self.theta,
+            "rms_norm_eps": self.eps,
+            "hidden_act": "silu",
+            "tie_word_embeddings": self.tied,
+            "torch_dtype": "float32",
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        });
+        if let Some((factor, low, high, original)) = self.scaling {
+            config["rope_scaling"] = json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            });
+        }
+        config
+    }
+
+    /// Writes a model folder.
+    pub(crate) fn write(&self, dir: &Path, tensors: &Tensors) {
+        let write = |name: &str, text: String| std::fs::write(dir.join(name), text).expect(name);
+        write("config.json", self.config_json().to_string());
+        let vocab: BTreeMap<String, usize> =
+            (0..self.vocab).map(|id| (format!("t{id}"), id)).collect();
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+            "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "t0"},
+        });
+        write("tokenizer.json", tokenizer.to_string());
+        let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = tensors
+            .iter()
+            .map(|(name, (shape, values))| {
+                let bytes = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
+                (name, (shape.clone(), bytes))
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, (shape, bytes))| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a valid view");
+            (name.as_str(), view)
+        });
+        let file = dir.join("model.safetensors");
+        safetensors::serialize_to_file(views, None, &file).expect("model.safetensors");
+    }
+
+    /// Writes `tensors` and loads them.
+    pub(crate) fn try_load(
+        &self,
+        tensors: &Tensors,
+        mlp_rows: usize,
+    ) -> Result<CausalLm, ModelError> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        self.write(dir.path(), tensors);
+        let options = LoadOptions {
+            mlp_rows,
+            ..LoadOptions::new(Device::flex())
+        };
+        CausalLm::load(&ModelDir::open(dir.path())?, &options, &mut |_| {})
+    }
+
+    /// The model with its own weights.
+    pub(crate) fn load(&self) -> CausalLm {
+        self.try_load(&self.tensors(), 2048)
+            .expect("a sound checkpoint")
+    }
+
+    /// Some tokens.
+    pub(crate) fn prompt(&self, len: usize, seed: usize) -> Vec<u32> {
+        (0..len)
+            .map(|i| ((i * i * 7 + i * 13 + seed * 29 + 3) % self.vocab) as u32)
+            .collect()
+    }
+}
+
+/// An empty cache for a model.
+pub(crate) fn cache(model: &CausalLm, batch: usize, capacity: usize) -> KvCache {
+    let shape = model.cache_shape(batch, capacity);
+    KvCache::new(&shape, model.cache_dtype(), model.device()).expect("a cache")
+}
+
+/// Feeds one chunk a sequence and returns the logits after it.
+pub(crate) fn feed(
+    model: &CausalLm,
+    cache: &mut KvCache,
+    ids: &[&[u32]],
+    prompt_lens: &[usize],
+) -> Vec<Vec<f32>> {
+    let settings = AttentionSettings::dense();
+    let output = model
+        .forward(ids, prompt_lens, cache, &settings)
+        .expect("a forward pass");
+    let logits = model.logits(output.last_hidden);
+    let vocab = logits.dims()[1];
+    let values = logits.try_into_vec_as::<f32>().expect("logits");
+    values.chunks(vocab).map(<[f32]>::to_vec).collect()
+}
+
+/// Logits after a whole prompt in one chunk.
+pub(crate) fn whole(model: &CausalLm, prompt: &[u32]) -> Vec<f32> {
+    let mut cache = cache(model, 1, prompt.len());
+    feed(model, &mut cache, &[prompt], &[prompt.len()]).remove(0)
+}
+
+/// The largest absolute difference; infinite when lengths differ or something is not finite.
+pub(crate) fn distance(left: &[f32], right: &[f32]) -> f32 {
+    if left.len() != right.len() || left.iter().chain(right).any(|v| !v.is_finite()) {
+        return f32::INFINITY;
+    }
+    left.iter()
+        .zip(right)
+        .map(|(l, r)| (l - r).abs())
+        .fold(0.0, f32::max)
+}

@@ -1,0 +1,53 @@
+//! Cargo as a child process: the same cargo that started us, in the repository root.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::layout::Layout;
+use crate::run;
+
+/// Package of the command-line program.
+pub(crate) const CLI_PACKAGE: &str = "sparse-accelerate-cli";
+/// Its binary.
+pub(crate) const CLI_BINARY: &str = "sparse-accelerate";
+
+/// `cargo`, in the repository root, without the variables our own `cargo run` put around us.
+pub(crate) fn cargo(layout: &Layout) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&layout.root);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("CARGO_MANIFEST_DIR");
+    command.env_remove("CARGO_MANIFEST_PATH");
+    command
+}
+
+/// `cargo run` of the command-line program, ready for its own arguments.
+pub(crate) fn cli(layout: &Layout) -> Command {
+    let mut command = cargo(layout);
+    command.args(["run", "--package", CLI_PACKAGE, "--"]);
+    command
+}
+
+/// `cargo metadata` of the members alone, which needs no network and no lock.
+pub(crate) fn metadata(layout: &Layout) -> Result<Value> {
+    let mut command = cargo(layout);
+    command.args(["metadata", "--no-deps", "--format-version", "1"]);
+    serde_json::from_str(&run::read(&mut command)?)
+        .with_context(|| format!("`{}` did not print JSON", run::line(&command)))
+}
+
+/// The folder cargo builds into.
+pub(crate) fn target_dir(layout: &Layout) -> Result<PathBuf> {
+    let metadata = metadata(layout)?;
+    let folder = metadata["target_directory"]
+        .as_str()
+        .context("`cargo metadata` gave no target_directory")?;
+    Ok(PathBuf::from(folder))
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask`: everything this repository does apart from compiling.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `setup [--cuda] [--check]` | brings the Vulkan software driver, the demo model and, if asked, LLVM |
+//! | `demo [-- ARGS]` | the set-up a demo needs, then `sparse-accelerate demo` |
+//! | `test [--fast] [ARGS]` | the set-up tests need, then every test of the workspace, then a table |
+//! | `validate` | format, lints, docs, file lengths, crate order, licences, stray paths |
+//! | `cuda CARGO-ARGS` | cargo with what a CUDA build needs in its environment |
+//!
+//! Commands only ever write to the data folder (`.data/`, or `SPARSE_ACCELERATE_DATA`) and to
+//! cargo's target folder; `setup` and `test` may also ask `apt-get` for two packages.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cargo;
+mod cuda;
+mod demo;
+mod layout;
+mod run;
+mod setup;
+mod tally;
+mod test;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::layout::Layout;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, demo, tests and checks of this repository"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring what is missing: Vulkan software driver, demo model, and LLVM with `--cuda`
+    Setup(setup::SetupArgs),
+    /// Fetch the demo model if needed and run the demo on it
+    Demo(demo::DemoArgs),
+    /// Set up, run every test of the workspace, print a table of the results
+    Test(test::TestArgs),
+    /// Format, lints, docs, file lengths, crate order, licences, stray machine paths
+    Validate,
+    /// Run cargo with the environment of a CUDA build: `cargo xtask cuda build --features cuda`
+    Cuda(cuda::CudaArgs),
+}
+
+fn main() -> ExitCode {
+    let done = Layout::find().and_then(|layout| match Cli::parse().command {
+        Command::Setup(args) => setup::run(&layout, &args),
+        Command::Demo(args) => demo::run(&layout, &args),
+        Command::Test(args) => test::run(&layout, &args),
+        Command::Validate => validate::run(&layout),
+        Command::Cuda(args) => cuda::run(&layout, &args),
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
