@@ -6,8 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use sparse_accelerate_checkpoint::{
-    Architecture, CheckpointError, ConfigError, GenerationConfig, Llama3Scaling, ModelConfig,
-    WeightDtype,
+    Architecture, CheckpointError, ConfigError, ModelConfig, WeightDtype,
 };
 use support::config::{parse, refused, with};
 use support::llama_config;

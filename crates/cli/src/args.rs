@@ -17,7 +17,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 
-    /// Type of weights, activations and cache [default: the stored type where the device has it]
+    /// Type of weights, activations and cache [default: f32 on the CPU; on a GPU the stored type
+    /// where it computes in it, else f16]
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<Dtype>,
 
@@ -51,7 +52,9 @@ impl From<Dtype> for WeightDtype {
 /// How tokens are chosen. Everything left out comes from the model's generation_config.json, which
 /// is greedy unless it says otherwise.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling (applied in this order; default from the model, else greedy)")]
+#[command(
+    next_help_heading = "Sampling (applied in this order; default from the model, else greedy)"
+)]
 pub(crate) struct SamplingArgs {
     /// Make tokens already seen less likely; 1 is off
     #[arg(long, value_name = "X")]

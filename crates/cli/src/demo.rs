@@ -36,28 +36,28 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Tokens of text before the question
-    #[arg(long, value_name = "N", default_value_t = 4000)]
-    tokens: usize,
+    /// Tokens of text before the question [default: 4000]
+    #[arg(long, value_name = "N", help_heading = "Demo")]
+    tokens: Option<usize>,
 
     /// New tokens at most
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Demo")]
     max_tokens: usize,
 
     /// Tokens at the start of the prompt that every token sees
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Demo")]
     sink: usize,
 
     /// Latest tokens that every token sees, itself included
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Demo")]
     window: usize,
 
     /// Tokens at the end of the prompt that see everything
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Demo")]
     last: usize,
 
     /// One JSON object on standard output instead of the table
-    #[arg(long)]
+    #[arg(long, help_heading = "Demo")]
     json: bool,
 }
 
@@ -71,10 +71,14 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     pattern.validate()?;
     let spec = Spec::built_in()?;
     let opened = Opened::new(&args.model)?;
-    let ids = spec.prompt(&opened.dir, args.tokens)?;
+    let ids = spec.prompt(&opened.dir, args.tokens.unwrap_or(spec.tokens))?;
     let plan = opened.check(ids.len(), args.max_tokens)?;
     eprintln!("device: {}", opened.describe());
-    eprintln!("prompt: {} tokens, the question at the end: {}", ids.len(), spec.question);
+    eprintln!(
+        "prompt: {} tokens, the question at the end: {}",
+        ids.len(),
+        spec.question
+    );
     eprintln!("planned memory: {plan}");
     let model = opened.load()?;
 

@@ -69,12 +69,24 @@ impl Report {
         let mut table = Table::default();
         table.row("", "dense", &format!("sparse ({})", self.pattern.name()));
         table.row("answer", d.text.trim(), s.text.trim());
-        table.row("found expected", yes(self.dense.found), yes(self.sparse.found));
-        table.row("prompt tokens", &d.prompt_tokens.to_string(), &s.prompt_tokens.to_string());
+        table.row(
+            "found expected",
+            yes(self.dense.found),
+            yes(self.sparse.found),
+        );
+        table.row(
+            "prompt tokens",
+            &d.prompt_tokens.to_string(),
+            &s.prompt_tokens.to_string(),
+        );
         table.row("time to first token", &seconds(d), &seconds(s));
         table.row("speed-up", "1.00x", &format!("{:.2}x", self.speed_up));
         table.row("pairs computed", &percent(d.density), &percent(s.density));
-        table.row("hidden-state error", "0", &format!("{:.4}", self.hidden_error));
+        table.row(
+            "hidden-state error",
+            "0",
+            &format!("{:.4}", self.hidden_error),
+        );
         table.row(
             "peak memory",
             &summary::measured(&d.memory.measured),
@@ -141,7 +153,9 @@ fn wrap(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let length = |s: &str| s.chars().count();
-        let full = lines.last().is_some_and(|l| !l.is_empty() && length(l) + 1 + length(word) > COLUMN);
+        let full = lines
+            .last()
+            .is_some_and(|l| !l.is_empty() && length(l) + 1 + length(word) > COLUMN);
         if full {
             lines.push(String::new());
         }
@@ -171,7 +185,12 @@ mod tests {
         let long = "word ".repeat(20);
         table.row("answer", &long, "short");
         let lines: Vec<_> = table.text.lines().collect();
-        assert!(lines.len() > 2 && lines.iter().all(|l| l.len() <= 20 + 1 + COLUMN + 2 + COLUMN));
+        assert!(
+            lines.len() > 2
+                && lines
+                    .iter()
+                    .all(|l| l.len() <= 20 + 1 + COLUMN + 2 + COLUMN)
+        );
         assert!(lines[0].starts_with("answer") && lines[0].ends_with("short"));
     }
 }

@@ -15,6 +15,8 @@ const TEXT: &str = include_str!("../../../demo/jargon.txt");
 /// What is asked and what should come back.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Spec {
+    /// Tokens of text the question was chosen for.
+    pub(crate) tokens: usize,
     /// The question, asked after the text.
     pub(crate) question: String,
     /// Texts of which the answer should hold one, whatever the case.
@@ -40,12 +42,34 @@ impl Spec {
         }
         ids.truncate(tokens);
         let text = tokenizer.decode(&ids, false)?;
-        chat_ids(dir, None, &format!("{}\n\n{}", text.trim_end(), self.question))
+        chat_ids(
+            dir,
+            None,
+            &format!("{}\n\n{}", text.trim_end(), self.question),
+        )
     }
 
     /// Whether an answer holds an expected text.
     pub(crate) fn found_in(&self, answer: &str) -> bool {
         let answer = answer.to_lowercase();
-        self.expect.iter().any(|e| answer.contains(&e.to_lowercase()))
+        self.expect
+            .iter()
+            .any(|e| answer.contains(&e.to_lowercase()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_demo_can_be_asked() {
+        let spec = Spec::built_in().expect("demo.json");
+        assert_eq!(
+            spec.tokens, 4000,
+            "the help text of `demo --tokens` names the default"
+        );
+        assert!(spec.expect.iter().all(|e| TEXT.contains(e.as_str())));
+        assert!(!spec.found_in("I do not know") && !spec.question.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Opens every device once to read its features and limits. Good to attach to a bug report.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -29,8 +29,8 @@ pub(crate) struct DoctorArgs {
 struct Report {
     version: &'static str,
     system: String,
-    /// Cargo features: name and whether this build has it.
-    features: Vec<(&'static str, bool)>,
+    /// Cargo features of backends, and whether this build has them.
+    features: BTreeMap<&'static str, bool>,
     data_dir: PathBuf,
     data_dir_exists: bool,
     auto: String,
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        features: Backend::ALL.map(|b| (b.name(), b.built_in())).to_vec(),
+        features: BTreeMap::from(Backend::ALL.map(|b| (b.name(), b.built_in()))),
         data_dir_exists: data_dir.is_dir(),
         data_dir,
         devices: list_devices()
@@ -98,7 +98,10 @@ fn tiers(info: &DeviceInfo) -> Vec<Tier> {
             (true, false) => "runs: plain arithmetic, needs no device feature".to_string(),
         },
     };
-    let units = info.capabilities.as_ref().map_or(0, |c| c.matrix_units.len());
+    let units = info
+        .capabilities
+        .as_ref()
+        .map_or(0, |c| c.matrix_units.len());
     let matrix = Tier {
         name: "matrix unit",
         runs: false,
@@ -112,7 +115,7 @@ fn tiers(info: &DeviceInfo) -> Vec<Tier> {
 
 fn render(report: &Report) -> Result<String, std::fmt::Error> {
     let list = |wanted: bool| {
-        let of_kind = report.features.iter().filter(|(_, on)| *on == wanted);
+        let of_kind = report.features.iter().filter(|(_, on)| **on == wanted);
         let names: Vec<_> = of_kind.map(|(name, _)| *name).collect();
         if names.is_empty() {
             "none".to_string()
@@ -121,7 +124,11 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
         }
     };
     let mut out = String::new();
-    writeln!(out, "sparse-accelerate {} on {}", report.version, report.system)?;
+    writeln!(
+        out,
+        "sparse-accelerate {} on {}",
+        report.version, report.system
+    )?;
     writeln!(out, "built in:   {} (cargo features)", list(true))?;
     writeln!(out, "left out:   {}", list(false))?;
     let state = if report.data_dir_exists {
@@ -157,14 +164,27 @@ fn render_capabilities(out: &mut String, can: &Capabilities) -> std::fmt::Result
         return Ok(());
     };
     let (low, high) = can.plane_size;
-    writeln!(out, "  plane ops      {}, size {low} to {high}", yes(can.plane_ops))?;
+    writeln!(
+        out,
+        "  plane ops      {}, size {low} to {high}",
+        yes(can.plane_ops)
+    )?;
     let units = can.max_units_per_cube.unwrap_or(0);
-    writeln!(out, "  shared memory  {} KiB a cube, up to {units} units", shared / 1024)?;
+    writeln!(
+        out,
+        "  shared memory  {} KiB a cube, up to {units} units",
+        shared / 1024
+    )?;
     if let Some(bytes) = can.max_binding {
         writeln!(out, "  largest tensor {}", Bytes(bytes))?;
     }
     let shapes = &can.matrix_units;
-    let shown = shapes.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = shapes
+        .iter()
+        .take(4)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     match shapes.len() {
         0 => writeln!(out, "  matrix units   none"),
         n if n > 4 => writeln!(out, "  matrix units   {shown}, and {} more", n - 4),

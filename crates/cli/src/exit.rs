@@ -43,7 +43,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<UsageError>()
-            || cause.downcast_ref::<EngineError>().is_some_and(EngineError::is_usage)
+            || cause
+                .downcast_ref::<EngineError>()
+                .is_some_and(EngineError::is_usage)
             || cause
                 .downcast_ref::<DeviceError>()
                 .is_some_and(|e| !matches!(e, DeviceError::CannotOpen { .. }))

@@ -35,7 +35,10 @@ pub(crate) struct InspectArgs {
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     if !args.path.exists() {
-        return Err(usage(format!("{}: no such file or directory", args.path.display())));
+        return Err(usage(format!(
+            "{}: no such file or directory",
+            args.path.display()
+        )));
     }
     let inspection = inspect(&args.path)?;
     if args.json {
@@ -65,7 +68,12 @@ fn render(model: &Inspection) -> Result<String, fmt::Error> {
         writeln!(out, "{key} = {shown}{cut}")?;
     }
     writeln!(out)?;
-    let width = model.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+    let width = model
+        .tensors
+        .iter()
+        .map(|t| t.name.len())
+        .max()
+        .unwrap_or(0);
     for tensor in &model.tensors {
         let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
         writeln!(

@@ -67,7 +67,10 @@ impl Opened {
 
     /// The device, the type and the chunk in one line.
     pub(crate) fn describe(&self) -> String {
-        format!("{} [{}, chunk {}]", self.selected.reason, self.dtype, self.chunk)
+        format!(
+            "{} [{}, chunk {}]",
+            self.selected.reason, self.dtype, self.chunk
+        )
     }
 
     /// Refuses what does not fit the model or the device; says what it will take.

@@ -51,11 +51,11 @@ pub(crate) struct RunArgs {
     attention: AttentionArgs,
 
     /// New tokens at most [default: 256, less where the model has no more positions]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Output")]
     max_tokens: Option<usize>,
 
     /// One JSON object on standard output instead of streamed text and summary
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 
     #[command(flatten)]
@@ -81,10 +81,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
-    sampling.validate().map_err(sparse_accelerate_engine::EngineError::from)?;
+    sampling
+        .validate()
+        .map_err(sparse_accelerate_engine::EngineError::from)?;
     let ids = args.format.ids(&opened.dir, &text)?;
     let room = opened.dir.config().max_positions.saturating_sub(ids.len());
-    let max_tokens = args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
+    let max_tokens = args
+        .max_tokens
+        .unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
     let plan = opened.check(ids.len(), max_tokens)?;
     eprintln!("device: {}", opened.describe());
     eprintln!("prompt: {} tokens; planned memory {plan}", ids.len());

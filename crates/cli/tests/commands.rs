@@ -11,7 +11,13 @@ use support::{model, program};
 const PROMPT: &str = "a b c d e f g h i j k l m n o a b c d e f g h i j k l m n o a b c d e f g h";
 
 fn json(args: &[&str]) -> Value {
-    let output = program().args(args).assert().success().get_output().stdout.clone();
+    let output = program()
+        .args(args)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
     serde_json::from_slice(&output).expect("one JSON object on standard output")
 }
 
@@ -31,8 +37,16 @@ fn doctor_lists_the_cpu_and_says_what_auto_takes() {
     );
     let report = json(&["doctor", "--json"]);
     let devices = report["devices"].as_array().expect("devices");
-    assert!(devices.iter().any(|d| d["choice"] == "flex" && d["kind"] == "cpu"));
-    assert!(devices.iter().all(|d| d["tiers"].as_array().is_some_and(|t| t.len() == 2)));
+    assert!(
+        devices
+            .iter()
+            .any(|d| d["choice"] == "flex" && d["kind"] == "cpu")
+    );
+    assert!(
+        devices
+            .iter()
+            .all(|d| d["tiers"].as_array().is_some_and(|t| t.len() == 2))
+    );
 }
 
 #[test]
@@ -72,7 +86,12 @@ fn run_reports_as_json_and_repeats() {
     let dir = model();
     let first = run_json(dir.path(), &["--max-tokens", "6"]);
     assert_eq!(first["device"], "flex");
-    for path in ["/timings/ttft_s", "/memory/planned/total", "/decisions/0/density", "/text"] {
+    for path in [
+        "/timings/ttft_s",
+        "/memory/planned/total",
+        "/decisions/0/density",
+        "/text",
+    ] {
         assert!(first.pointer(path).is_some(), "{path} in {first}");
     }
     let chunked = run_json(dir.path(), &["--max-tokens", "6", "--chunk", "5"]);
@@ -88,14 +107,34 @@ fn run_reports_as_json_and_repeats() {
 #[test]
 fn the_pattern_decides_the_density() {
     let dir = model();
-    let flags = ["--attention", "sparse", "--sink", "2", "--window", "4", "--last", "1"];
+    let flags = [
+        "--attention",
+        "sparse",
+        "--sink",
+        "2",
+        "--window",
+        "4",
+        "--last",
+        "1",
+    ];
     let by_flags = run_json(dir.path(), &[&flags[..], &["--max-tokens", "1"]].concat());
     let density = by_flags["density"].as_f64().expect("density");
     assert!(density < 0.6, "{density}");
     let file = dir.path().join("pattern.json");
-    fs::write(&file, r#"{"kind": "triangular", "sink": 2, "window": 4, "last": 1}"#).expect("write");
+    fs::write(
+        &file,
+        r#"{"kind": "triangular", "sink": 2, "window": 4, "last": 1}"#,
+    )
+    .expect("write");
     let file = file.to_str().expect("path");
-    let flags = ["--attention", "sparse", "--pattern", file, "--max-tokens", "1"];
+    let flags = [
+        "--attention",
+        "sparse",
+        "--pattern",
+        file,
+        "--max-tokens",
+        "1",
+    ];
     let by_file = run_json(dir.path(), &flags);
     assert_eq!(by_flags["density"], by_file["density"]);
     let dense = run_json(dir.path(), &["--attention", "dense", "--max-tokens", "1"]);
@@ -109,11 +148,29 @@ fn the_prompt_may_come_from_a_file_or_standard_input() {
     fs::write(&file, PROMPT).expect("write");
     let model = dir.path().to_str().expect("path");
     let by_file = json(&[
-        "run", "--model", model, "--file", file.to_str().expect("path"), "--device", "flex",
-        "--max-tokens", "2", "--json",
+        "run",
+        "--model",
+        model,
+        "--file",
+        file.to_str().expect("path"),
+        "--device",
+        "flex",
+        "--max-tokens",
+        "2",
+        "--json",
     ]);
     let output = program()
-        .args(["run", "--model", model, "--stdin", "--device", "flex", "--max-tokens", "2", "--json"])
+        .args([
+            "run",
+            "--model",
+            model,
+            "--stdin",
+            "--device",
+            "flex",
+            "--max-tokens",
+            "2",
+            "--json",
+        ])
         .write_stdin(PROMPT)
         .assert()
         .success();

@@ -18,10 +18,11 @@ fn refused(args: &[&str], words: &[&str]) {
 
 #[test]
 fn no_command_teaches_the_commands() {
-    program()
-        .assert()
-        .code(2)
-        .stderr(contains("run").and(contains("doctor")).and(contains("Examples:")));
+    program().assert().code(2).stderr(
+        contains("run")
+            .and(contains("doctor"))
+            .and(contains("Examples:")),
+    );
 }
 
 #[test]
@@ -34,20 +35,34 @@ fn help_has_examples() {
             .stdout(contains("Example").and(contains("Usage:")));
     }
     for command in ["inspect", "doctor"] {
-        program().args([command, "--help"]).assert().success().stdout(contains("Usage:"));
+        program()
+            .args([command, "--help"])
+            .assert()
+            .success()
+            .stdout(contains("Usage:"));
     }
-    program().arg("--version").assert().success().stdout(contains("sparse-accelerate"));
+    program()
+        .arg("--version")
+        .assert()
+        .success()
+        .stdout(contains("sparse-accelerate"));
 }
 
 #[test]
 fn a_prompt_has_exactly_one_source() {
     refused(&["run", "--model", "x"], &["required", "PROMPT"]);
-    refused(&["run", "--model", "x", "hello", "--stdin"], &["cannot be used with"]);
+    refused(
+        &["run", "--model", "x", "hello", "--stdin"],
+        &["cannot be used with"],
+    );
 }
 
 #[test]
 fn a_missing_directory_is_named() {
-    refused(&["run", "--model", "no/such/dir", "hello"], &["error: ", "no/such/dir"]);
+    refused(
+        &["run", "--model", "no/such/dir", "hello"],
+        &["error: ", "no/such/dir"],
+    );
     refused(&["demo", "--model", "no/such/dir"], &["no/such/dir"]);
     refused(&["inspect", "no/such/dir"], &["no/such/dir"]);
     refused(&["import", "no-such.gguf", "out"], &["no-such.gguf"]);
@@ -64,16 +79,28 @@ fn an_empty_prompt_is_refused() {
         .assert()
         .code(2)
         .stderr(contains("prompt is empty"));
-    refused(&["run", "--model", dir, "--file", "no-such-file"], &["no-such-file"]);
+    refused(
+        &["run", "--model", dir, "--file", "no-such-file"],
+        &["no-such-file"],
+    );
 }
 
 #[test]
 fn an_unknown_or_absent_device_is_refused() {
     let dir = model();
     let dir = dir.path().to_str().expect("path");
-    refused(&["run", "--model", dir, "a", "--device", "gpu"], &["`gpu`", "cuda[:n]"]);
-    refused(&["run", "--model", dir, "a", "--device", "wgpu:99"], &["wgpu:99"]);
-    refused(&["run", "--model", dir, "a", "--device", "cuda:99"], &["cuda:99"]);
+    refused(
+        &["run", "--model", dir, "a", "--device", "gpu"],
+        &["`gpu`", "cuda[:n]"],
+    );
+    refused(
+        &["run", "--model", dir, "a", "--device", "wgpu:99"],
+        &["wgpu:99"],
+    );
+    refused(
+        &["run", "--model", dir, "a", "--device", "cuda:99"],
+        &["cuda:99"],
+    );
 }
 
 #[test]
@@ -81,11 +108,23 @@ fn lengths_over_the_model_are_refused_with_the_numbers() {
     let dir = model();
     let dir = dir.path().to_str().expect("path");
     refused(
-        &["run", "--model", dir, "a b c", "--device", "flex", "--max-tokens", "500"],
+        &[
+            "run",
+            "--model",
+            dir,
+            "a b c",
+            "--device",
+            "flex",
+            "--max-tokens",
+            "500",
+        ],
         &["500", "128", "Nothing was cut off"],
     );
     let long = "a ".repeat(200);
-    refused(&["run", "--model", dir, &long, "--device", "flex"], &["128"]);
+    refused(
+        &["run", "--model", dir, &long, "--device", "flex"],
+        &["128"],
+    );
 }
 
 #[test]
@@ -112,7 +151,10 @@ fn a_wrong_pattern_file_shows_a_right_one() {
     let path = |name: &str| dir.path().join(name).to_str().expect("path").to_string();
     let run = |pattern: &str, words: &[&str]| {
         let model = path("");
-        refused(&["run", "--model", &model, "a b", "--pattern", pattern], words);
+        refused(
+            &["run", "--model", &model, "a b", "--pattern", pattern],
+            words,
+        );
     };
     run("star", &["neither `triangular` nor a file"]);
     fs::write(path("typo.toml"), "kind = \"triangular\"\nsnik = 4\n").expect("write");

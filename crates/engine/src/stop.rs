@@ -160,7 +160,10 @@ mod tests {
             let seen = &text[..at + c.len_utf8()];
             let ended = stops.iter().filter(|s| seen.ends_with(**s));
             if let Some(stop) = ended.max_by_key(|s| s.len()) {
-                return (seen[..seen.len() - stop.len()].to_string(), Some(stop.to_string()));
+                return (
+                    seen[..seen.len() - stop.len()].to_string(),
+                    Some(stop.to_string()),
+                );
             }
         }
         (text.to_string(), None)

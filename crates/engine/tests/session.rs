@@ -79,7 +79,10 @@ fn chunk_size_does_not_change_the_prefill() {
         window: 8,
         last: 4,
     });
-    for attention in [AttentionSettings::dense(), AttentionSettings::sparse(pattern)] {
+    for attention in [
+        AttentionSettings::dense(),
+        AttentionSettings::sparse(pattern),
+    ] {
         let whole = session
             .prefill(&ids, 50, &attention, &mut |_| ())
             .expect("whole");
@@ -89,8 +92,14 @@ fn chunk_size_does_not_change_the_prefill() {
                 .prefill(&ids, chunk, &attention, &mut |p| seen.push(p.done))
                 .expect("chunks");
             assert!(close(&whole.logits, &parts.logits), "chunk {chunk}");
-            assert!(close(&whole.last_hidden, &parts.last_hidden), "chunk {chunk}");
-            assert!((whole.density - parts.density).abs() < 1e-9, "chunk {chunk}");
+            assert!(
+                close(&whole.last_hidden, &parts.last_hidden),
+                "chunk {chunk}"
+            );
+            assert!(
+                (whole.density - parts.density).abs() < 1e-9,
+                "chunk {chunk}"
+            );
             assert_eq!(parts.decisions.len(), 50usize.div_ceil(chunk));
             assert_eq!((seen.first(), seen.last()), (Some(&0), Some(&50)));
             assert_eq!(session.len(), 50);
@@ -108,7 +117,12 @@ fn sparse_prefill_computes_less() {
         last: 0,
     });
     let sparse = session
-        .prefill(&prompt(120), 32, &AttentionSettings::sparse(pattern), &mut |_| ())
+        .prefill(
+            &prompt(120),
+            32,
+            &AttentionSettings::sparse(pattern),
+            &mut |_| (),
+        )
         .expect("sparse");
     assert!(sparse.density < 0.5, "{}", sparse.density);
 }
@@ -119,8 +133,12 @@ fn decode_continues_the_prefill() {
     let ids = prompt(30);
     let dense = AttentionSettings::dense();
     let mut session = Session::new(&model, 64).expect("session");
-    let whole = session.prefill(&ids, 64, &dense, &mut |_| ()).expect("whole");
-    session.prefill(&ids[..29], 64, &dense, &mut |_| ()).expect("head");
+    let whole = session
+        .prefill(&ids, 64, &dense, &mut |_| ())
+        .expect("whole");
+    session
+        .prefill(&ids[..29], 64, &dense, &mut |_| ())
+        .expect("head");
     let last = session.decode(ids[29]).expect("decode");
     assert!(close(&whole.logits, &last));
 }
@@ -128,18 +146,35 @@ fn decode_continues_the_prefill() {
 #[test]
 fn lengths_are_refused_with_both_numbers() {
     let model = model();
-    assert!(matches!(Session::new(&model, 129), Err(EngineError::TooLong { limit: 128, .. })));
+    assert!(matches!(
+        Session::new(&model, 129),
+        Err(EngineError::TooLong { limit: 128, .. })
+    ));
     let mut session = Session::new(&model, 8).expect("session");
     let dense = AttentionSettings::dense();
     let empty = session.prefill(&[], 4, &dense, &mut |_| ());
     assert!(matches!(empty, Err(EngineError::EmptyPrompt)));
     let no_chunk = session.prefill(&prompt(4), 0, &dense, &mut |_| ());
     assert!(matches!(no_chunk, Err(EngineError::EmptyChunk)));
-    let long = session.prefill(&prompt(9), 4, &dense, &mut |_| ()).expect_err("too long");
+    let long = session
+        .prefill(&prompt(9), 4, &dense, &mut |_| ())
+        .expect_err("too long");
     assert!(long.is_usage() && long.to_string().contains('9') && long.to_string().contains('8'));
-    session.prefill(&prompt(8), 4, &dense, &mut |_| ()).expect("fits");
-    assert!(matches!(session.decode(1), Err(EngineError::TooLong { prompt: 8, limit: 8, .. })));
-    let error = session.check(100, 50).expect_err("over the positions").to_string();
+    session
+        .prefill(&prompt(8), 4, &dense, &mut |_| ())
+        .expect("fits");
+    assert!(matches!(
+        session.decode(1),
+        Err(EngineError::TooLong {
+            prompt: 8,
+            limit: 8,
+            ..
+        })
+    ));
+    let error = session
+        .check(100, 50)
+        .expect_err("over the positions")
+        .to_string();
     assert!(error.contains("150") && error.contains("128"), "{error}");
 }
 
@@ -148,7 +183,10 @@ fn generation_ends_for_each_reason() {
     let model = model();
     let long = generate(&model, &settings(8)).expect("length");
     assert_eq!((long.ids.len(), &long.finish), (8, &FinishReason::Length));
-    assert_eq!(long.text, tokenizer().decode(&long.ids, true).expect("decode"));
+    assert_eq!(
+        long.text,
+        tokenizer().decode(&long.ids, true).expect("decode")
+    );
     assert!(long.timings.decode_tokens_per_s.is_some());
     assert!(long.timings.ttft_s >= long.timings.prefill_s);
 
@@ -161,10 +199,16 @@ fn generation_ends_for_each_reason() {
     let first: String = long.text.chars().take(1).collect();
     stop.stop = vec![first.clone()];
     let stopped = generate(&model, &stop).expect("stop");
-    assert_eq!((stopped.text.as_str(), stopped.finish), ("", FinishReason::Stop(first)));
+    assert_eq!(
+        (stopped.text.as_str(), stopped.finish),
+        ("", FinishReason::Stop(first))
+    );
 
     let nothing = generate(&model, &settings(0)).expect("prefill only");
-    assert_eq!((nothing.ids.len(), nothing.finish), (0, FinishReason::Length));
+    assert_eq!(
+        (nothing.ids.len(), nothing.finish),
+        (0, FinishReason::Length)
+    );
 }
 
 #[test]
@@ -173,14 +217,20 @@ fn the_caller_may_end_it_and_pieces_make_the_text() {
     let mut session = Session::new(&model, 64).expect("session");
     let mut pieces = Vec::new();
     let generation = session
-        .generate(&tokenizer(), &prompt(40), &settings(8), &mut |_| (), &mut |piece| {
-            pieces.push(piece.to_string());
-            if pieces.len() == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })
+        .generate(
+            &tokenizer(),
+            &prompt(40),
+            &settings(8),
+            &mut |_| (),
+            &mut |piece| {
+                pieces.push(piece.to_string());
+                if pieces.len() == 2 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )
         .expect("generation");
     assert_eq!(generation.finish, FinishReason::Cancelled);
     assert_eq!(generation.text, pieces.concat());
@@ -208,8 +258,13 @@ fn a_generation_serialises_with_its_memory() {
     let generation = generate(&model, &settings(2)).expect("generation");
     let value = serde_json::to_value(&generation).expect("json");
     for path in [
-        "/text", "/finish", "/timings/ttft_s", "/density", "/decisions/0/reason",
-        "/memory/planned/total", "/memory/measured/source",
+        "/text",
+        "/finish",
+        "/timings/ttft_s",
+        "/density",
+        "/decisions/0/reason",
+        "/memory/planned/total",
+        "/memory/measured/source",
     ] {
         assert!(value.pointer(path).is_some(), "{path} in {value}");
     }

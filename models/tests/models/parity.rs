@@ -1,5 +1,6 @@
 //! Logits of the last token against the f64 reference: at most 1e-4 apart.
 
+use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
 use crate::{
@@ -61,6 +62,22 @@ fn one_kv_head_a_query_head() {
 #[test]
 fn one_token() {
     assert_parity(&Tiny::llama(), 1);
+}
+
+#[test]
+fn half_types_stay_near_f32() {
+    // Rounding of 2^-11 and 2^-8 through two layers; logits reach about 3.
+    for (dtype, tolerance) in [(WeightDtype::F16, 0.02), (WeightDtype::Bf16, 0.15)] {
+        let (tiny, prompt) = (Tiny::qwen2(), Tiny::qwen2().prompt(30, 0));
+        let half = tiny.try_load_with(&tiny.tensors(), |options| options.dtype = Some(dtype));
+        let half = half.expect("a sound checkpoint");
+        assert_eq!(half.dtype(), dtype);
+        let distance = distance(&whole(&tiny.load(), &prompt), &whole(&half, &prompt));
+        assert!(
+            distance > 0.0 && distance <= tolerance,
+            "{dtype:?}: {distance}"
+        );
+    }
 }
 
 #[test]

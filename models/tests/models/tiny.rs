@@ -183,19 +183,26 @@ impl Tiny {
         safetensors::serialize_to_file(views, None, &file).expect("model.safetensors");
     }
 
-    /// Writes `tensors` and loads them.
+    /// Writes `tensors` and loads them as `change` has it.
+    pub(crate) fn try_load_with(
+        &self,
+        tensors: &Tensors,
+        change: impl FnOnce(&mut LoadOptions),
+    ) -> Result<CausalLm, ModelError> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        self.write(dir.path(), tensors);
+        let mut options = LoadOptions::new(Device::flex());
+        change(&mut options);
+        CausalLm::load(&ModelDir::open(dir.path())?, &options, &mut |_| {})
+    }
+
+    /// Writes `tensors` and loads them, with MLP chunks of `mlp_rows`.
     pub(crate) fn try_load(
         &self,
         tensors: &Tensors,
         mlp_rows: usize,
     ) -> Result<CausalLm, ModelError> {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        self.write(dir.path(), tensors);
-        let options = LoadOptions {
-            mlp_rows,
-            ..LoadOptions::new(Device::flex())
-        };
-        CausalLm::load(&ModelDir::open(dir.path())?, &options, &mut |_| {})
+        self.try_load_with(tensors, |options| options.mlp_rows = mlp_rows)
     }
 
     /// The model with its own weights.

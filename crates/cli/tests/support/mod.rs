@@ -24,7 +24,9 @@ const TEMPLATE: &str =
 /// The binary, with no settings from outside.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparse-accelerate"));
-    command.env_remove("RUST_LOG").env_remove("SPARSE_ACCELERATE_DATA");
+    command
+        .env_remove("RUST_LOG")
+        .env_remove("SPARSE_ACCELERATE_DATA");
     command
 }
 

@@ -26,13 +26,13 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Every backend this project knows, built in or not.
+    /// Every backend this project knows, built in or not, in the order of listing.
     pub const ALL: [Backend; 5] = [
         Backend::Flex,
+        Backend::Cuda,
         Backend::Wgpu,
         Backend::Vulkan,
         Backend::Metal,
-        Backend::Cuda,
     ];
 
     /// The name, which is also the cargo feature that builds it in.
@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn wrong_names_say_what_is_allowed() {
-        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "flex:0", "CUDA", "auto:1"] {
+        for text in [
+            "", "gpu", "cuda:", "cuda:x", "cuda:-1", "flex:0", "CUDA", "auto:1",
+        ] {
             let error = text.parse::<DeviceChoice>().expect_err(text).to_string();
             assert!(error.contains("wgpu[:n]"), "{error}");
         }

@@ -14,9 +14,7 @@ use super::info::{Capabilities, DeviceInfo};
 
 /// Opens the device and fills in memory, name and capabilities. False when it will not open.
 pub(super) fn ask(device: &cubecl::Device, info: &mut DeviceInfo) -> bool {
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        device.client().properties_shared()
-    }));
+    let opened = catch_unwind(AssertUnwindSafe(|| device.client().properties_shared()));
     let Ok(properties) = opened else {
         return false;
     };

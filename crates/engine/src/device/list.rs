@@ -3,6 +3,8 @@
 //! `found` only enumerates; `list_devices` also opens each device to ask what it can do, which on a
 //! GPU makes a context (some tens of milliseconds and a little memory each).
 
+#[cfg(feature = "wgpu")]
+use super::wgpu::{Api, adapters};
 use super::{
     choice::{Backend, DeviceChoice},
     info::{Capabilities, DeviceInfo, DeviceKind},
@@ -42,30 +44,37 @@ impl Handle {
 /// flex first, then each built-in GPU backend. A device that cannot be opened has
 /// `capabilities: None`. Never fails: a machine without drivers lists flex only.
 pub fn list_devices() -> Vec<DeviceInfo> {
-    let mut found = found();
+    let mut found = found(None);
     for device in &mut found {
         ask(device);
     }
     found.into_iter().map(|f| f.info).collect()
 }
 
-/// Every device of this machine that this build can use, without opening any.
-pub(super) fn found() -> Vec<Found> {
-    let mut all = Vec::new();
-    #[cfg(feature = "flex")]
-    all.push(flex());
-    #[cfg(feature = "cuda")]
-    all.extend(super::cube::cuda_devices());
-    #[cfg(feature = "wgpu")]
-    {
-        use super::wgpu::{Api, adapters};
-        all.extend(adapters(Api::Auto));
-        #[cfg(feature = "vulkan")]
-        all.extend(adapters(Api::Vulkan));
-        #[cfg(feature = "metal")]
-        all.extend(adapters(Api::Metal));
-    }
-    all
+/// The devices of one backend, or of all that this build has, without opening any.
+pub(super) fn found(only: Option<Backend>) -> Vec<Found> {
+    let asked = |backend: &Backend| only.is_none_or(|only| only == *backend);
+    Backend::ALL
+        .into_iter()
+        .filter(asked)
+        .flat_map(|backend| match backend {
+            #[cfg(feature = "flex")]
+            Backend::Flex => vec![flex()],
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => super::cube::cuda_devices(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu => adapters(Api::Auto),
+            #[cfg(feature = "vulkan")]
+            Backend::Vulkan => adapters(Api::Vulkan),
+            #[cfg(feature = "metal")]
+            Backend::Metal => adapters(Api::Metal),
+            #[allow(
+                unreachable_patterns,
+                reason = "which are left depends on the features"
+            )]
+            _ => Vec::new(),
+        })
+        .collect()
 }
 
 /// Opens the device and fills in what it can do. Returns whether it could be opened.

@@ -37,9 +37,9 @@ impl Selected {
 /// [`DeviceError`]: the backend is not built in (with the cargo feature that adds it), the index is
 /// out of range (with what there is), or the driver will not open the device.
 pub fn select(choice: DeviceChoice) -> Result<Selected, DeviceError> {
-    let mut all = found();
     match choice {
         DeviceChoice::Named { backend, index } => {
+            let mut all = found(Some(backend));
             let at = position(&all, choice, backend, index)?;
             let mut chosen = all.swap_remove(at);
             if !ask(&mut chosen) {
@@ -52,6 +52,7 @@ pub fn select(choice: DeviceChoice) -> Result<Selected, DeviceError> {
             Ok(selected(chosen, reason))
         }
         DeviceChoice::Auto => {
+            let mut all = found(None);
             let infos: Vec<_> = all.iter().map(|f| f.info.clone()).collect();
             for at in gpus_by_preference(&infos) {
                 let mut chosen = all[at].clone();
@@ -101,9 +102,7 @@ fn position(
 }
 
 fn missing(got: String, backend: Backend, all: &[Found]) -> DeviceError {
-    let of_backend = |f: &&Found| {
-        matches!(f.info.choice, DeviceChoice::Named { backend: b, .. } if b == backend)
-    };
+    let of_backend = |f: &&Found| matches!(f.info.choice, DeviceChoice::Named { backend: b, .. } if b == backend);
     let there: Vec<_> = all.iter().filter(of_backend).collect();
     let available = match there.len() {
         0 => "no device".to_string(),

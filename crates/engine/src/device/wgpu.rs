@@ -1,9 +1,10 @@
 //! wgpu adapters, enumerated without opening any, mapped to the devices CubeCL will make.
 //!
 //! CubeCL names an adapter by its kind and its position among adapters of that kind on one
-//! graphics API; this file follows the same walk (CubeCL 0.11.3, `runtime.rs`: `settle` and
-//! `adapter_device_ids`) so that a choice lands on the adapter it was listed for. Enumerated once
-//! per process: Vulkan loaders dislike instances that come and go on several threads.
+//! graphics API; this file counts the same way (CubeCL 0.11.3, `adapter_device_ids`) and pins the
+//! API, so that a choice lands on the adapter it was listed for. OpenGL is left out: its compute
+//! shaders lack what the kernels need, and asking it prints warnings on machines with no display.
+//! Enumerated once per process: Vulkan loaders dislike instances that come and go on threads.
 
 use std::sync::Mutex;
 
@@ -33,20 +34,12 @@ pub(super) enum Api {
 
 /// The adapters on `api`: discrete GPUs first, software drivers last, otherwise in driver order.
 pub(super) fn adapters(api: Api) -> Vec<Found> {
-    let (backend, pinned, candidates) = match api {
-        Api::Auto => (Backend::Wgpu, WgpuBackend::Auto, AutoGraphicsApi::chain()),
+    let (backend, candidates) = match api {
+        Api::Auto => (Backend::Wgpu, AutoGraphicsApi::chain()),
         #[cfg(feature = "vulkan")]
-        Api::Vulkan => (
-            Backend::Vulkan,
-            WgpuBackend::Vulkan,
-            vec![wgpu::Backend::Vulkan],
-        ),
+        Api::Vulkan => (Backend::Vulkan, vec![wgpu::Backend::Vulkan]),
         #[cfg(feature = "metal")]
-        Api::Metal => (
-            Backend::Metal,
-            WgpuBackend::Metal,
-            vec![wgpu::Backend::Metal],
-        ),
+        Api::Metal => (Backend::Metal, vec![wgpu::Backend::Metal]),
     };
     let mut counted = count(settle(&candidates));
     counted.sort_by_key(|(info, _)| rank(info.device_type));
@@ -62,14 +55,31 @@ pub(super) fn adapters(api: Api) -> Vec<Found> {
                 memory: None,
                 capabilities: None,
             },
-            handle: Handle::Cube(cubecl::Device::Wgpu(WgpuDevice::new(kind).on(pinned))),
+            handle: Handle::Cube(cubecl::Device::Wgpu(
+                WgpuDevice::new(kind).on(pinned(info.backend)),
+            )),
         })
         .collect()
 }
 
+fn pinned(api: wgpu::Backend) -> WgpuBackend {
+    match api {
+        wgpu::Backend::Vulkan => WgpuBackend::Vulkan,
+        wgpu::Backend::Metal => WgpuBackend::Metal,
+        wgpu::Backend::Dx12 => WgpuBackend::Dx12,
+        wgpu::Backend::Gl => WgpuBackend::Gl,
+        _ => WgpuBackend::Auto,
+    }
+}
+
 fn describe(backend: Backend, info: &wgpu::AdapterInfo) -> String {
     let driver = format!("{} {}", info.driver, info.driver_info);
-    format!("{} on {:?}, driver {}", backend.name(), info.backend, driver.trim())
+    format!(
+        "{} on {:?}, driver {}",
+        backend.name(),
+        info.backend,
+        driver.trim()
+    )
 }
 
 fn device_kind(kind: wgpu::DeviceType) -> DeviceKind {
@@ -123,7 +133,7 @@ fn count(adapters: Vec<wgpu::AdapterInfo>) -> Vec<(wgpu::AdapterInfo, WgpuDevice
 /// The adapters of the first API with a GPU, else of the first with anything.
 fn settle(candidates: &[wgpu::Backend]) -> Vec<wgpu::AdapterInfo> {
     let mut software_only = Vec::new();
-    for &api in candidates {
+    for &api in candidates.iter().filter(|api| **api != wgpu::Backend::Gl) {
         let adapters = probe(api);
         if adapters
             .iter()

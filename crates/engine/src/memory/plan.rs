@@ -116,9 +116,16 @@ mod tests {
     fn too_much_is_refused_with_its_parts() {
         assert!(plan(8 << 30).check(Some(8 << 30), "cuda:0").is_ok());
         assert!(plan(8 << 30).check(None, "wgpu:0").is_ok());
-        let error = plan(8 << 30).check(Some(6 << 30), "cuda:0").expect_err("too much");
+        let error = plan(8 << 30)
+            .check(Some(6 << 30), "cuda:0")
+            .expect_err("too much");
         let text = error.to_string();
-        for part in ["8.00 GiB", "weights 4.00 GiB", "KV cache 2.00 GiB", "cuda:0 has 6.00 GiB"] {
+        for part in [
+            "8.00 GiB",
+            "weights 4.00 GiB",
+            "KV cache 2.00 GiB",
+            "cuda:0 has 6.00 GiB",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -9,7 +9,10 @@ use super::{Candidate, SamplingError};
 
 /// A copy of the logits, checked: no NaN, no plus infinity, something to choose from.
 pub(super) fn checked(logits: &[f32]) -> Result<Vec<f32>, SamplingError> {
-    if let Some(token) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+    if let Some(token) = logits
+        .iter()
+        .position(|l| l.is_nan() || *l == f32::INFINITY)
+    {
         return Err(SamplingError::NotFinite {
             token,
             got: logits[token],

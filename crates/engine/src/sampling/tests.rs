@@ -129,7 +129,10 @@ fn frequencies_follow_the_probabilities() {
     }
     for (token, probability) in naive(&logits, 1.0) {
         let seen = counts[token as usize] as f64 / 20_000.0;
-        assert!((seen - probability).abs() < 0.015, "{token}: {seen} for {probability}");
+        assert!(
+            (seen - probability).abs() < 0.015,
+            "{token}: {seen} for {probability}"
+        );
     }
 }
 
@@ -159,11 +162,20 @@ fn different_seeds_differ() {
 fn bad_logits_are_typed_errors() {
     let mut s = sampler(warm());
     let nan = s.sample(&[0.0, f32::NAN], &[]);
-    assert!(matches!(nan, Err(SamplingError::NotFinite { token: 1, .. })));
+    assert!(matches!(
+        nan,
+        Err(SamplingError::NotFinite { token: 1, .. })
+    ));
     let inf = s.sample(&[f32::INFINITY], &[]);
-    assert!(matches!(inf, Err(SamplingError::NotFinite { token: 0, .. })));
+    assert!(matches!(
+        inf,
+        Err(SamplingError::NotFinite { token: 0, .. })
+    ));
     for empty in [&[][..], &[f32::NEG_INFINITY; 2][..]] {
-        assert!(matches!(s.sample(empty, &[]), Err(SamplingError::NoCandidates { .. })));
+        assert!(matches!(
+            s.sample(empty, &[]),
+            Err(SamplingError::NoCandidates { .. })
+        ));
     }
     assert_eq!(s.sample(&[f32::NEG_INFINITY, 0.0], &[]), Ok(1));
 }
@@ -171,12 +183,48 @@ fn bad_logits_are_typed_errors() {
 #[test]
 fn bad_settings_name_the_field() {
     let cases = [
-        ("temperature", SamplingSettings { temperature: -1.0, ..warm() }),
-        ("temperature", SamplingSettings { temperature: f32::NAN, ..warm() }),
-        ("top_p", SamplingSettings { top_p: 0.0, ..warm() }),
-        ("top_p", SamplingSettings { top_p: 1.5, ..warm() }),
-        ("min_p", SamplingSettings { min_p: -0.1, ..warm() }),
-        ("repetition_penalty", SamplingSettings { repetition_penalty: 0.0, ..warm() }),
+        (
+            "temperature",
+            SamplingSettings {
+                temperature: -1.0,
+                ..warm()
+            },
+        ),
+        (
+            "temperature",
+            SamplingSettings {
+                temperature: f32::NAN,
+                ..warm()
+            },
+        ),
+        (
+            "top_p",
+            SamplingSettings {
+                top_p: 0.0,
+                ..warm()
+            },
+        ),
+        (
+            "top_p",
+            SamplingSettings {
+                top_p: 1.5,
+                ..warm()
+            },
+        ),
+        (
+            "min_p",
+            SamplingSettings {
+                min_p: -0.1,
+                ..warm()
+            },
+        ),
+        (
+            "repetition_penalty",
+            SamplingSettings {
+                repetition_penalty: 0.0,
+                ..warm()
+            },
+        ),
     ];
     for (field, settings) in cases {
         let error = Sampler::new(settings).expect_err(field).to_string();
