@@ -22,7 +22,7 @@ const TEMPLATE: &str =
     "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}b{% endif %}";
 
 /// The binary, with no settings from outside.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparse-accelerate"));
     command
         .env_remove("RUST_LOG")
@@ -31,7 +31,7 @@ pub fn program() -> Command {
 }
 
 /// A model directory with a chat template.
-pub fn model() -> TempDir {
+pub(crate) fn model() -> TempDir {
     let dir = tempfile::tempdir().expect("temporary directory");
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect(name);
     write("config.json", CONFIG);

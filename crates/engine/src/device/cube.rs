@@ -50,7 +50,7 @@ fn capabilities(properties: &DeviceProperties) -> Capabilities {
 
 fn shape(config: &MmaConfig) -> String {
     let MmaConfig { m, n, k, .. } = config;
-    let [a, b, c] = [config.a_type, config.b_type, config.cd_type].map(|t| format!("{t:?}"));
+    let [a, b, c] = [config.a_type, config.b_type, config.cd_type].map(|t| t.to_string());
     format!("{m}x{n}x{k} {a}*{b}+{c}")
 }
 

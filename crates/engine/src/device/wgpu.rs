@@ -3,7 +3,7 @@
 //! CubeCL names an adapter by its kind and its position among adapters of that kind on one
 //! graphics API; this file counts the same way (CubeCL 0.11.3, `adapter_device_ids`) and pins the
 //! API, so that a choice lands on the adapter it was listed for. OpenGL is left out: its compute
-//! shaders lack what the kernels need, and asking it prints warnings on machines with no display.
+//! shaders lack what the kernels need.
 //! Enumerated once per process: Vulkan loaders dislike instances that come and go on threads.
 
 use std::sync::Mutex;
