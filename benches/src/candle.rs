@@ -20,9 +20,8 @@ impl Model {
         let weights = [path.join("model.safetensors")];
         #[allow(unsafe_code)]
         // SAFETY: the file is not changed while it is mapped.
-        let vars = unsafe {
-            VarBuilder::from_mmaped_safetensors(&weights, DType::F32, &Device::Cpu)?
-        };
+        let vars =
+            unsafe { VarBuilder::from_mmaped_safetensors(&weights, DType::F32, &Device::Cpu)? };
         Ok(Self {
             llama: Llama::load(vars, &config)?,
             config,
@@ -33,6 +32,10 @@ impl Model {
     pub(crate) fn prefill(&self, ids: &[u32]) -> Result<Vec<f32>> {
         let mut cache = Cache::new(true, DType::F32, &self.config, &Device::Cpu)?;
         let input = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
-        Ok(self.llama.forward(&input, 0, &mut cache)?.squeeze(0)?.to_vec1()?)
+        Ok(self
+            .llama
+            .forward(&input, 0, &mut cache)?
+            .squeeze(0)?
+            .to_vec1()?)
     }
 }

@@ -22,7 +22,11 @@ struct Args {
     #[command(subcommand)]
     command: Command,
     /// Model directory (f32), e.g. the demo model that `cargo xtask setup` brings.
-    #[arg(long, global = true, default_value = ".data/models/smollm2-135m-instruct-f32")]
+    #[arg(
+        long,
+        global = true,
+        default_value = ".data/models/smollm2-135m-instruct-f32"
+    )]
     model: PathBuf,
     /// Timed runs of each contestant, after one that warms up.
     #[arg(long, global = true, default_value_t = 3)]
@@ -97,14 +101,25 @@ fn against_candle(args: &Args, model: &ours::Model, tokens: usize) -> Result<Val
         .iter()
         .zip(theirs.prefill(&ids)?)
         .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    ensure!(difference <= 2e-3, "logits differ by {difference}, more than 2e-3: not timed");
+    ensure!(
+        difference <= 2e-3,
+        "logits differ by {difference}, more than 2e-3: not timed"
+    );
     let [ours, candle] = alternate(
         args.runs,
-        [&mut || model.prefill(&ids, &dense).map(drop), &mut || theirs.prefill(&ids).map(drop)],
+        [&mut || model.prefill(&ids, &dense).map(drop), &mut || {
+            theirs.prefill(&ids).map(drop)
+        }],
     )?;
     println!("dense prefill of {tokens} tokens, f32; logits differ by at most {difference:.2e}");
-    println!("  ours    {ours}  {:7.1} tokens/s", tokens as f64 / ours.median);
-    println!("  candle  {candle}  {:7.1} tokens/s", tokens as f64 / candle.median);
+    println!(
+        "  ours    {ours}  {:7.1} tokens/s",
+        tokens as f64 / ours.median
+    );
+    println!(
+        "  candle  {candle}  {:7.1} tokens/s",
+        tokens as f64 / candle.median
+    );
     println!("  ours / candle, time: {:.3}", ours.median / candle.median);
     Ok(json!({
         "bench": "candle", "tokens": tokens, "max_logit_difference": difference,
@@ -123,7 +138,10 @@ fn sparse_against_dense(
         AttentionSettings::dense(),
         AttentionSettings::sparse(Pattern::Triangular(pattern)),
     ];
-    let [reference, sparse] = [model.prefill(&ids, &settings[0])?, model.prefill(&ids, &settings[1])?];
+    let [reference, sparse] = [
+        model.prefill(&ids, &settings[0])?,
+        model.prefill(&ids, &settings[1])?,
+    ];
     let error = relative_l2(&sparse.last_hidden, &reference.last_hidden);
     let run = |s: &AttentionSettings| model.prefill(&ids, s).map(drop);
     let [dense_time, sparse_time] = alternate(

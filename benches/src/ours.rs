@@ -27,7 +27,10 @@ impl Model {
 
     /// The first `tokens` tokens of the demo text, repeated where it is too short.
     pub(crate) fn prompt(&self, tokens: usize) -> Result<Vec<u32>> {
-        let ids = self.dir.tokenizer().encode(include_str!("../../demo/jargon.txt"), false)?;
+        let ids = self
+            .dir
+            .tokenizer()
+            .encode(include_str!("../../demo/jargon.txt"), false)?;
         ensure!(!ids.is_empty(), "the demo text has no tokens");
         Ok(ids.into_iter().cycle().take(tokens).collect())
     }

@@ -45,6 +45,9 @@ pub fn all() -> Vec<Backend> {
             dtypes: vec![DType::F32, DType::F16, DType::BF16],
         });
     }
-    assert!(!out.is_empty(), "no backend to test: {wanted:?} names none of this build");
+    assert!(
+        !out.is_empty(),
+        "no backend to test: {wanted:?} names none of this build"
+    );
     out
 }

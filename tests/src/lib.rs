@@ -4,6 +4,7 @@
 //! asks only whether a row sees a key. Everything is deterministic.
 
 pub mod backends;
+pub mod models;
 pub mod oracle;
 pub mod problem;
 pub mod tolerance;

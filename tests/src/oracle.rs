@@ -54,8 +54,9 @@ fn run(
             for i in 0..problem.spans[b].query_len {
                 let row = (b * heads + h) * rows + i;
                 let q = &inputs.query[row * d..(row + 1) * d];
-                let visible: Vec<usize> =
-                    (0..problem.spans[b].kv_len).filter(|&j| sees(b, h, i, j)).collect();
+                let visible: Vec<usize> = (0..problem.spans[b].kv_len)
+                    .filter(|&j| sees(b, h, i, j))
+                    .collect();
                 if visible.is_empty() {
                     continue;
                 }

@@ -94,7 +94,11 @@ impl Problem {
                         for _ in 0..d {
                             // Irwin-Hall of 12: mean 0, variance 1.
                             let x: f32 = (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
-                            let x = if live(sequence, row) { x * self.magnitude } else { f32::NAN };
+                            let x = if live(sequence, row) {
+                                x * self.magnitude
+                            } else {
+                                f32::NAN
+                            };
                             out.push(round(x, self.dtype));
                         }
                     }

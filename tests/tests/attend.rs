@@ -45,8 +45,20 @@ fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan)
     let (out, lse) = attend_with_lse(query.clone(), &key, &value, plan).expect(&name);
     assert_eq!(out.dims(), problem.query_dims(), "{name}");
     let (out, lse) = (floats(out.into_data()), floats(lse.into_data()));
-    tolerance::check(&format!("{name}/out"), problem.dtype, &out, &exact.out, &plain.out);
-    tolerance::check(&format!("{name}/lse"), problem.dtype, &lse, &exact.lse, &plain.lse);
+    tolerance::check(
+        &format!("{name}/out"),
+        problem.dtype,
+        &out,
+        &exact.out,
+        &plain.out,
+    );
+    tolerance::check(
+        &format!("{name}/lse"),
+        problem.dtype,
+        &lse,
+        &exact.lse,
+        &plain.lse,
+    );
 
     let alone = floats(attend(query, &key, &value, plan).expect(&name).into_data());
     assert_eq!(out, alone, "{name}: with and without log-sum-exp");
@@ -98,7 +110,12 @@ fn dense_lengths() {
     for backend in backends::all() {
         for len in [1, 2, 31, 32, 33, 63, 64, 65, 127, 129, 257] {
             let problem = Problem::whole(DType::F32, [2, 1, 32], len);
-            check(&format!("len{len}"), &backend, &problem, &dense(&problem, &backend));
+            check(
+                &format!("len{len}"),
+                &backend,
+                &problem,
+                &dense(&problem, &backend),
+            );
         }
     }
 }
@@ -122,7 +139,12 @@ fn ragged_batch_with_prefixes_in_a_longer_cache() {
     for backend in backends::all() {
         for &dtype in &backend.dtypes {
             let problem = ragged(dtype);
-            check("ragged/dense", &backend, &problem, &dense(&problem, &backend));
+            check(
+                "ragged/dense",
+                &backend,
+                &problem,
+                &dense(&problem, &backend),
+            );
             let t = Triangular {
                 sink: 5,
                 window: 21,
@@ -137,12 +159,23 @@ fn ragged_batch_with_prefixes_in_a_longer_cache() {
 #[test]
 fn triangular_windows_sinks_and_last_rows() {
     for backend in backends::all() {
-        for (sink, window, last) in [(0, 1, 0), (1, 1, 1), (16, 64, 0), (17, 63, 9), (100, 10, 64)] {
+        for (sink, window, last) in [
+            (0, 1, 0),
+            (1, 1, 1),
+            (16, 64, 0),
+            (17, 63, 9),
+            (100, 10, 64),
+        ] {
             let problem = Problem::whole(DType::F32, [4, 2, 32], 300);
             let t = Triangular { sink, window, last };
             let plan = triangular(&problem, &backend, t);
             assert!(plan.decision().density < 1.0);
-            check(&format!("tri{sink}-{window}-{last}"), &backend, &problem, &plan);
+            check(
+                &format!("tri{sink}-{window}-{last}"),
+                &backend,
+                &problem,
+                &plan,
+            );
         }
     }
 }
@@ -163,8 +196,9 @@ fn columns_and_slashes_per_index_head() {
     for backend in backends::all() {
         for heads in [1, 2, 6] {
             let problem = Problem::whole(DType::F32, [6, 2, 48], 330);
-            let columns: Vec<Vec<usize>> =
-                (0..heads).map(|h| (0..250).step_by(7 + h).collect()).collect();
+            let columns: Vec<Vec<usize>> = (0..heads)
+                .map(|h| (0..250).step_by(7 + h).collect())
+                .collect();
             let offsets: Vec<Vec<usize>> =
                 (0..heads).map(|h| vec![0, 30 + 11 * h, 200, 201]).collect();
             let index = index::interval_slash(&problem.spans, &columns, &offsets).expect("index");
@@ -211,7 +245,11 @@ fn two_runs_are_bitwise_equal() {
             let key = at(&inputs.key, problem.key_dims());
             let value = at(&inputs.value, problem.key_dims());
             let query = at(&inputs.query, problem.query_dims());
-            floats(attend(query, &key, &value, &plan).expect("attend").into_data())
+            floats(
+                attend(query, &key, &value, &plan)
+                    .expect("attend")
+                    .into_data(),
+            )
         };
         assert_eq!(run(), run(), "{}", backend.name);
     }

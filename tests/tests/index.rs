@@ -145,12 +145,19 @@ proptest! {
 fn a_row_never_set_is_refused() {
     let builder = index::Builder::new(&[Span::whole(65)], 1, None).expect("builder");
     let error = builder.finish().expect_err("rows are empty");
-    assert!(matches!(error, AttentionError::Index { row: 0, .. }), "{error}");
+    assert!(
+        matches!(error, AttentionError::Index { row: 0, .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn blocks_off_the_tile_grid_are_refused() {
-    let odd = Span { query_len: 10, kv_len: 30, prompt_len: 30 };
+    let odd = Span {
+        query_len: 10,
+        kv_len: 30,
+        prompt_len: 30,
+    };
     for (spans, block) in [(Span::whole(100), 0), (Span::whole(100), 96), (odd, 64)] {
         let error = index::block_cluster(&[spans], 1, block, |_, _, _| true).expect_err("off grid");
         assert!(error.to_string().contains("a multiple of 64"), "{error}");
@@ -163,17 +170,41 @@ fn plans_decide_and_say_why() {
     let plan = |settings: &AttentionSettings, len| {
         AttentionPlan::new(settings, &[Span::whole(len)], &device).expect("plan")
     };
-    let auto = AttentionSettings { min_sparse_len: 3000, ..Default::default() };
+    let auto = AttentionSettings {
+        min_sparse_len: 3000,
+        ..Default::default()
+    };
     let below = *plan(&auto, 2999).decision();
-    assert_eq!(below.reason, Reason::BelowThreshold { prompt: 2999, threshold: 3000 });
+    assert_eq!(
+        below.reason,
+        Reason::BelowThreshold {
+            prompt: 2999,
+            threshold: 3000
+        }
+    );
     assert_eq!(below.density, 1.0);
     let above = *plan(&auto, 3000).decision();
-    assert_eq!(above.reason, Reason::AtOrAboveThreshold { prompt: 3000, threshold: 3000 });
+    assert_eq!(
+        above.reason,
+        Reason::AtOrAboveThreshold {
+            prompt: 3000,
+            threshold: 3000
+        }
+    );
     assert!(above.density < 1.0);
     let sparse = AttentionSettings::sparse(auto.pattern);
-    assert_eq!(plan(&sparse, 1000).decision().reason, Reason::PatternKeepsAll);
-    assert_eq!(plan(&sparse, 2000).decision().reason, Reason::SparseRequested);
-    assert_eq!(plan(&AttentionSettings::dense(), 9000).decision().reason, Reason::DenseRequested);
+    assert_eq!(
+        plan(&sparse, 1000).decision().reason,
+        Reason::PatternKeepsAll
+    );
+    assert_eq!(
+        plan(&sparse, 2000).decision().reason,
+        Reason::SparseRequested
+    );
+    assert_eq!(
+        plan(&AttentionSettings::dense(), 9000).decision().reason,
+        Reason::DenseRequested
+    );
 }
 
 #[test]
@@ -182,14 +213,36 @@ fn patterns_without_a_selector_and_bad_parameters_are_errors() {
     let error = |pattern| {
         let settings = AttentionSettings::sparse(pattern);
         let spans = [Span::whole(100)];
-        AttentionPlan::new(&settings, &spans, &device).expect_err("refused").to_string()
+        AttentionPlan::new(&settings, &spans, &device)
+            .expect_err("refused")
+            .to_string()
     };
     let slash = error(Pattern::IntervalSlash(Default::default()));
-    assert!(slash.contains("`interval-slash` has no selector in this version"), "{slash}");
-    let window = error(Pattern::Triangular(Triangular { window: 0, ..Default::default() }));
-    assert!(window.contains("window is 0, but must be at least 1"), "{window}");
-    for spans in [vec![], vec![Span { query_len: 0, kv_len: 4, prompt_len: 4 }],
-        vec![Span { query_len: 5, kv_len: 4, prompt_len: 4 }]] {
+    assert!(
+        slash.contains("`interval-slash` has no selector in this version"),
+        "{slash}"
+    );
+    let window = error(Pattern::Triangular(Triangular {
+        window: 0,
+        ..Default::default()
+    }));
+    assert!(
+        window.contains("window is 0, but must be at least 1"),
+        "{window}"
+    );
+    for spans in [
+        vec![],
+        vec![Span {
+            query_len: 0,
+            kv_len: 4,
+            prompt_len: 4,
+        }],
+        vec![Span {
+            query_len: 5,
+            kv_len: 4,
+            prompt_len: 4,
+        }],
+    ] {
         let refused = AttentionPlan::new(&AttentionSettings::dense(), &spans, &device);
         assert!(matches!(refused, Err(AttentionError::Shape { .. })));
     }
@@ -199,9 +252,19 @@ fn patterns_without_a_selector_and_bad_parameters_are_errors() {
 fn settings_round_trip_and_refuse_unknown_fields() {
     let text = r#"{"mode":"sparse","pattern":{"kind":"triangular","sink":8,"window":99,"last":3}}"#;
     let settings: AttentionSettings = serde_json::from_str(text).expect("settings");
-    assert_eq!(settings.pattern, Pattern::Triangular(Triangular { sink: 8, window: 99, last: 3 }));
+    assert_eq!(
+        settings.pattern,
+        Pattern::Triangular(Triangular {
+            sink: 8,
+            window: 99,
+            last: 3
+        })
+    );
     let again = serde_json::to_string(&settings).expect("json");
-    assert_eq!(serde_json::from_str::<AttentionSettings>(&again).expect("again"), settings);
+    assert_eq!(
+        serde_json::from_str::<AttentionSettings>(&again).expect("again"),
+        settings
+    );
     let typo = r#"{"pattern":{"kind":"triangular","sinks":8}}"#;
     assert!(serde_json::from_str::<AttentionSettings>(typo).is_err());
     let toml: AttentionSettings =

@@ -1,6 +1,5 @@
 //! The kernels below the extension, launched by hand: outputs are filled with NaN and longer than
-//! needed, so a kernel that did not run, skipped a row or wrote past its slice fails. Plans are
-//! compared with a golden file for fixture devices.
+//! needed, so a kernel that did not run, skipped a row or wrote past its slice fails.
 #![cfg(feature = "wgpu")]
 #![allow(unsafe_code)]
 
@@ -35,7 +34,12 @@ fn upload<T: bytemuck::Pod>(client: &Client, values: &[T]) -> Handle {
 }
 
 fn tensor(handle: &Handle, shape: [usize; 4]) -> TensorArg {
-    let strides = [shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1];
+    let strides = [
+        shape[1] * shape[2] * shape[3],
+        shape[2] * shape[3],
+        shape[3],
+        1,
+    ];
     // SAFETY: the handle holds at least the product of the shape, contiguous in this order.
     unsafe { TensorArg::from_raw_parts(handle.clone(), strides.into(), shape.into()) }
 }
@@ -114,8 +118,14 @@ fn run(problem: &Problem, index: Option<&index::TileIndex>, last: usize) {
         let plain = oracle::plain(problem, &inputs, &sees);
         tolerance::check(name, DType::F32, &out[..out_len], &exact.out, &plain.out);
         tolerance::check(name, DType::F32, &lse[..lse_len], &exact.lse, &plain.lse);
-        assert!(out[out_len..].iter().all(|x| x.is_nan()), "{name}: wrote past the output");
-        assert!(lse[lse_len..].iter().all(|x| x.is_nan()), "{name}: wrote past the log-sum-exp");
+        assert!(
+            out[out_len..].iter().all(|x| x.is_nan()),
+            "{name}: wrote past the output"
+        );
+        assert!(
+            lse[lse_len..].iter().all(|x| x.is_nan()),
+            "{name}: wrote past the log-sum-exp"
+        );
     }
 }
 
@@ -166,8 +176,10 @@ fn append_touches_only_its_rows() {
         let spans: [(usize, usize); 2] = [(5, 12), (2, 2)];
         let new: Vec<f32> = (0..240).map(|i| i as f32).collect();
         let cache = upload(&client, &vec![f32::NAN; 960 + BEYOND]);
-        let rows: Vec<u32> =
-            spans.iter().flat_map(|&(q, kv)| [q as u32, kv as u32, 0, 0]).collect();
+        let rows: Vec<u32> = spans
+            .iter()
+            .flat_map(|&(q, kv)| [q as u32, kv as u32, 0, 0])
+            .collect();
         append::launch(
             &client,
             new_shape,
@@ -180,9 +192,9 @@ fn append_touches_only_its_rows() {
         let got = read(&client, cache);
         for (at, x) in got.iter().enumerate() {
             let (b, h, row, d) = (at / 480, at / 160 % 3, at / 8 % 20, at % 8);
-            let written = spans.get(b).and_then(|&(q, kv)| {
-                (kv - q..kv).contains(&row).then(|| row - (kv - q))
-            });
+            let written = spans
+                .get(b)
+                .and_then(|&(q, kv)| (kv - q..kv).contains(&row).then(|| row - (kv - q)));
             match written {
                 Some(i) => assert_eq!(*x, new[((b * 3 + h) * 5 + i) * 8 + d], "{name} at {at}"),
                 None => assert!(x.is_nan(), "{name}: touched {at}"),

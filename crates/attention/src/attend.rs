@@ -96,13 +96,23 @@ pub(crate) fn check_append(
 ) -> Result<(), AttentionError> {
     let (c, n) = (cache.dims(), new.dims());
     let longest = plan.spans().iter().map(|s| s.query_len).max().unwrap_or(0);
-    same("append", "the new rows' shape", [n[0], n[1], n[3]], [c[0], c[1], c[3]])?;
+    same(
+        "append",
+        "the new rows' shape",
+        [n[0], n[1], n[3]],
+        [c[0], c[1], c[3]],
+    )?;
     same("append", "the batch", [n[0]], [plan.spans().len()])?;
     same("append", "the number of new rows", [n[2]], [longest])?;
     if cache.dtype() != new.dtype() {
         return Err(types("append", cache.dtype(), new.dtype()));
     }
-    match plan.spans().iter().enumerate().find(|(_, s)| s.kv_len > c[2]) {
+    match plan
+        .spans()
+        .iter()
+        .enumerate()
+        .find(|(_, s)| s.kv_len > c[2])
+    {
         Some((sequence, s)) => Err(AttentionError::CacheFull {
             sequence,
             needed: s.kv_len,
@@ -137,7 +147,12 @@ fn check(
     let spans = plan.spans();
     same(op, "the value's shape", value.dims(), key.dims())?;
     same(op, "the key's batch and head dim", [kb, kd], [batch, dim])?;
-    same(op, "the number of spans in the plan", [spans.len()], [batch])?;
+    same(
+        op,
+        "the number of spans in the plan",
+        [spans.len()],
+        [batch],
+    )?;
     let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
     same(op, "the number of query rows", [rows], [longest])?;
     let (min, max, step) = HEAD_DIMS;
@@ -174,7 +189,12 @@ fn check(
             let hint = "build the index for these heads";
             return Err(setting("index heads", h.to_string(), limit, hint));
         }
-        same(op, "the index's query tiles", [index.tiles()], [rows.div_ceil(QUERY_TILE)])?;
+        same(
+            op,
+            "the index's query tiles",
+            [index.tiles()],
+            [rows.div_ceil(QUERY_TILE)],
+        )?;
     }
     for other in [key.dtype(), value.dtype()] {
         if other != query.dtype() {
@@ -184,7 +204,12 @@ fn check(
     if !matches!(query.dtype(), DType::F32 | DType::F16 | DType::BF16) {
         let hint = "cast to a supported type";
         let limit = "f32, f16 or bf16".to_string();
-        return Err(setting("element type", format!("{:?}", query.dtype()), limit, hint));
+        return Err(setting(
+            "element type",
+            format!("{:?}", query.dtype()),
+            limit,
+            hint,
+        ));
     }
     ops::check_device(query, kv_heads, plan)?;
     Ok((dim as f64).sqrt().recip() as f32)

@@ -32,9 +32,16 @@ pub struct CacheShape {
 impl CacheShape {
     /// Bytes of the whole cache with elements of `element` bytes.
     pub fn bytes(&self, element: usize) -> u64 {
-        [self.batch, self.kv_heads, self.capacity, self.head_dim, element, 2]
-            .iter()
-            .fold(self.layers as u64, |acc, &n| acc.saturating_mul(n as u64))
+        [
+            self.batch,
+            self.kv_heads,
+            self.capacity,
+            self.head_dim,
+            element,
+            2,
+        ]
+        .iter()
+        .fold(self.layers as u64, |acc, &n| acc.saturating_mul(n as u64))
     }
 }
 
@@ -105,7 +112,12 @@ impl KvCache {
                 });
             }
         }
-        let sequences = self.lens.iter().zip(query_lens).zip(prompt_lens).enumerate();
+        let sequences = self
+            .lens
+            .iter()
+            .zip(query_lens)
+            .zip(prompt_lens)
+            .enumerate();
         sequences
             .map(|(sequence, ((&len, &query_len), &prompt_len))| {
                 let kv_len = len.saturating_add(query_len);

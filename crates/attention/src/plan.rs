@@ -46,10 +46,15 @@ impl AttentionPlan {
             AttentionMode::Dense => Reason::DenseRequested,
             _ if settings.pattern == Pattern::Dense => Reason::DenseRequested,
             AttentionMode::Sparse => Reason::SparseRequested,
-            AttentionMode::Auto if prompt < threshold => Reason::BelowThreshold { prompt, threshold },
+            AttentionMode::Auto if prompt < threshold => {
+                Reason::BelowThreshold { prompt, threshold }
+            }
             AttentionMode::Auto => Reason::AtOrAboveThreshold { prompt, threshold },
         };
-        if matches!(reason, Reason::DenseRequested | Reason::BelowThreshold { .. }) {
+        if matches!(
+            reason,
+            Reason::DenseRequested | Reason::BelowThreshold { .. }
+        ) {
             return Ok(Self::dense(spans, reason, device));
         }
         let index = match &settings.pattern {

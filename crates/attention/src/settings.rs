@@ -117,7 +117,10 @@ impl fmt::Display for Reason {
                 "auto: {prompt} prompt tokens reach min_sparse_len = {threshold}"
             ),
             Reason::PatternKeepsAll => {
-                write!(f, "the pattern keeps every key of these rows, so dense is the same")
+                write!(
+                    f,
+                    "the pattern keeps every key of these rows, so dense is the same"
+                )
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     demo_spec::Spec,
     load::Opened,
     output::{print_json, print_text},
-    progress::{Meter, Unit},
+    progress::PromptMeter,
 };
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Tokens of text before the question [default: 4000]
+    /// Tokens of text before the question [default: what the question was chosen for]
     #[arg(long, value_name = "N", help_heading = "Demo")]
     tokens: Option<usize>,
 
@@ -130,15 +130,19 @@ impl Case<'_> {
             stop: Vec::new(),
             eos: self.opened.dir.generation().eos.clone(),
         };
-        let mut meter = Meter::new(format!("{name}: reading the prompt"), Unit::Tokens);
+        let mut meter = PromptMeter::new(format!("{name}: reading the prompt"));
         let generation = session.generate(
             self.opened.dir.tokenizer(),
             self.ids,
             &settings,
-            &mut |progress| meter.set(progress.done as u64, progress.total as u64),
+            &mut |progress| {
+                meter.update(progress);
+                if progress.done == progress.total {
+                    eprintln!("{name}: answering");
+                }
+            },
             &mut |_| ControlFlow::Continue(()),
         )?;
-        meter.finish(self.ids.len() as u64);
         Ok(generation)
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sparse_accelerate_engine::PrefillProgress;
 
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
@@ -90,6 +91,41 @@ impl Meter {
             Unit::Bytes => sparse_accelerate_engine::memory::Bytes(done).to_string(),
             Unit::Tokens => format!("{done} tokens"),
             Unit::Tensors => format!("{done} tensors"),
+        }
+    }
+}
+
+/// The progress of a prefill: says at once that it began, and removes itself at the end so that the
+/// answer can follow.
+#[derive(Debug)]
+pub(crate) struct PromptMeter {
+    label: String,
+    meter: Option<Meter>,
+}
+
+impl PromptMeter {
+    /// Begins; nothing is drawn yet.
+    pub(crate) fn new(label: impl Into<String>) -> Self {
+        Self {
+            label: label.into(),
+            meter: None,
+        }
+    }
+
+    /// Shows how far the prefill is.
+    pub(crate) fn update(&mut self, progress: PrefillProgress) {
+        let (done, total) = (progress.done as u64, progress.total as u64);
+        let mut meter = self.meter.take().unwrap_or_else(|| {
+            if !stderr().is_terminal() {
+                eprintln!("{}: {total} tokens ...", self.label);
+            }
+            Meter::new(self.label.clone(), Unit::Tokens)
+        });
+        meter.set(done, total);
+        if done == total {
+            meter.finish(done);
+        } else {
+            self.meter = Some(meter);
         }
     }
 }

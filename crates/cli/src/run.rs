@@ -20,7 +20,7 @@ use crate::{
     attention::AttentionArgs,
     load::Opened,
     output::{print_json, print_text},
-    progress::{Meter, Unit},
+    progress::PromptMeter,
     prompt::{FormatArgs, SourceArgs},
     summary,
 };
@@ -130,23 +130,13 @@ fn generate(
     settings: &GenerateSettings,
     stream: bool,
 ) -> Result<Generation> {
-    let mut meter = Some(Meter::new("reading the prompt", Unit::Tokens));
+    let mut meter = PromptMeter::new("reading the prompt");
     let mut broken = Ok(());
     let generation = session.generate(
         opened.dir.tokenizer(),
         ids,
         settings,
-        &mut |progress| {
-            let (done, total) = (progress.done as u64, progress.total as u64);
-            if let Some(mut meter_now) = meter.take() {
-                meter_now.set(done, total);
-                if done == total {
-                    meter_now.finish(done);
-                } else {
-                    meter = Some(meter_now);
-                }
-            }
-        },
+        &mut |progress| meter.update(progress),
         &mut |piece| {
             if !stream {
                 return ControlFlow::Continue(());

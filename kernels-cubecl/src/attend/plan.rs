@@ -120,7 +120,9 @@ pub fn prepare(
     let groups = problem.heads / problem.pack();
     let cubes = problem.batch * groups * problem.tiles() * splits;
     let (max_x, max_y, _) = hardware.max_cube_count;
-    let limit = (max_x as usize).saturating_mul(max_y as usize).min(u32::MAX as usize);
+    let limit = (max_x as usize)
+        .saturating_mul(max_y as usize)
+        .min(u32::MAX as usize);
     if cubes > limit {
         return Err(Refusal::TooLarge {
             what: "the number of query tiles",

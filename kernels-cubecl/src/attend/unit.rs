@@ -242,7 +242,15 @@ pub(super) fn attend_unit<E: Float>(
                     q_tile[r * PITCH + v] = loaded;
                 }
                 stage::<E>(
-                    key, &mut kv_tile, &positions, b, kv_head, chunk, vectors, unit, units,
+                    key,
+                    &mut kv_tile,
+                    &positions,
+                    b,
+                    kv_head,
+                    chunk,
+                    vectors,
+                    unit,
+                    units,
                 );
                 sync_cube();
                 for v in 0..CHUNK {
@@ -281,7 +289,9 @@ pub(super) fn attend_unit<E: Float>(
                     }
                     seen[i] = sees;
                     let s = scores[i];
-                    p[i] = (s.extract(0usize) + s.extract(1usize) + s.extract(2usize)
+                    p[i] = (s.extract(0usize)
+                        + s.extract(1usize)
+                        + s.extract(2usize)
                         + s.extract(3usize))
                         * scale;
                     if sees {
@@ -324,7 +334,15 @@ pub(super) fn attend_unit<E: Float>(
             for chunk in 0..chunks {
                 sync_cube();
                 stage::<E>(
-                    value, &mut kv_tile, &positions, b, kv_head, chunk, vectors, unit, units,
+                    value,
+                    &mut kv_tile,
+                    &positions,
+                    b,
+                    kv_head,
+                    chunk,
+                    vectors,
+                    unit,
+                    units,
                 );
                 sync_cube();
                 #[unroll]

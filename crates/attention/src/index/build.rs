@@ -32,7 +32,11 @@ impl Builder {
                 hint: "use 1 for an index that all heads share",
             });
         }
-        let tiles = spans.iter().map(|s| s.query_len.div_ceil(QUERY_TILE)).max().unwrap_or(1);
+        let tiles = spans
+            .iter()
+            .map(|s| s.query_len.div_ceil(QUERY_TILE))
+            .max()
+            .unwrap_or(1);
         Ok(Self {
             index: TileIndex {
                 spans: spans.to_vec(),
@@ -214,7 +218,10 @@ pub fn block_cluster(
         return Err(off_grid("block", block, QUERY_TILE));
     }
     let builder = Builder::new(spans, heads, None)?;
-    if let Some(span) = spans.iter().find(|s| !s.offset().is_multiple_of(QUERY_TILE)) {
+    if let Some(span) = spans
+        .iter()
+        .find(|s| !s.offset().is_multiple_of(QUERY_TILE))
+    {
         return Err(off_grid("offset", span.offset(), QUERY_TILE));
     }
     builder.set_all(

@@ -89,7 +89,11 @@ impl TileIndex {
         let p = span.offset() + i;
         let row = self.row(sequence, head, i / QUERY_TILE);
         let key = j as u32;
-        let in_ranges = || row.ranges.chunks_exact(2).any(|r| r[0] <= key && key < r[1]);
+        let in_ranges = || {
+            row.ranges
+                .chunks_exact(2)
+                .any(|r| r[0] <= key && key < r[1])
+        };
         let in_band = || self.band.is_none_or(|b| b.sees(span, p, j));
         j <= p && (row.columns.binary_search(&key).is_ok() || (in_ranges() && in_band()))
     }
@@ -112,7 +116,11 @@ impl TileIndex {
         let clip = |lo: usize, hi: usize| -> u64 {
             row.ranges
                 .chunks_exact(2)
-                .map(|r| (r[1] as usize).min(hi).saturating_sub((r[0] as usize).max(lo)) as u64)
+                .map(|r| {
+                    (r[1] as usize)
+                        .min(hi)
+                        .saturating_sub((r[0] as usize).max(lo)) as u64
+                })
                 .sum()
         };
         let in_ranges = match self.band {

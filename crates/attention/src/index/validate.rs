@@ -29,7 +29,9 @@ impl TileIndex {
         if row >= len {
             return match entry.ranges.len() + entry.columns.len() {
                 0 => Ok(()),
-                n => Err(format!("{n} entries for a tile past the sequence's {len} rows")),
+                n => Err(format!(
+                    "{n} entries for a tile past the sequence's {len} rows"
+                )),
             };
         }
         let (first, last) = (offset + row, offset + (row + QUERY_TILE).min(len) - 1);
@@ -38,13 +40,19 @@ impl TileIndex {
         for (i, range) in entry.ranges.chunks_exact(2).enumerate() {
             let (s, e) = (range[0] as usize, range[1] as usize);
             if s >= e || (i > 0 && s <= end) {
-                return Err(format!("range [{s}, {e}) is empty or not after the end {end}"));
+                return Err(format!(
+                    "range [{s}, {e}) is empty or not after the end {end}"
+                ));
             }
             if s % RANGE_ALIGN != 0 {
-                return Err(format!("range start {s} is not a multiple of {RANGE_ALIGN}"));
+                return Err(format!(
+                    "range start {s} is not a multiple of {RANGE_ALIGN}"
+                ));
             }
             if e > last + 1 {
-                return Err(format!("range end {e} passes the tile's last position {last}"));
+                return Err(format!(
+                    "range end {e} passes the tile's last position {last}"
+                ));
             }
             end = e;
         }
@@ -60,7 +68,9 @@ impl TileIndex {
             c as usize >= first || entry.ranges.chunks_exact(2).any(|r| r[0] <= c && c < r[1])
         };
         match entry.columns.iter().find(misplaced) {
-            Some(c) => Err(format!("column {c} lies in a range or is not before {first}")),
+            Some(c) => Err(format!(
+                "column {c} lies in a range or is not before {first}"
+            )),
             None => Ok(()),
         }
     }

@@ -5,9 +5,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 use burn_cubecl::{
-    CubeBackend, CubeDevice,
-    kernel::into_contiguous,
-    ops::numeric::empty_device_contiguous_dtype,
+    CubeBackend, CubeDevice, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
 use sparse_accelerate_kernels::{append, attend as kernels};
@@ -139,7 +137,9 @@ impl SparseAttentionOps for CubeBackend {
         };
         let (cache, new) = (readable(cache), readable(new));
         let shape = new.meta.shape();
-        let address = cache.required_address_type().max(new.required_address_type());
+        let address = cache
+            .required_address_type()
+            .max(new.required_address_type());
         append::launch(
             &cache.client,
             [shape[0], shape[1], shape[2], shape[3]],

@@ -16,7 +16,10 @@ pub(super) fn append<E: FlexFloat>(
     if !cache.is_contiguous() {
         cache = cache.to_contiguous();
     }
-    let (to, to_offset) = (cache.layout().strides().to_vec(), cache.layout().start_offset());
+    let (to, to_offset) = (
+        cache.layout().strides().to_vec(),
+        cache.layout().start_offset(),
+    );
     let (from, from_offset) = (new.layout().strides().to_vec(), new.layout().start_offset());
     let shape = new.layout().shape();
     let [batch, heads, head_dim] = [shape[0], shape[1], shape[3]];
@@ -28,9 +31,8 @@ pub(super) fn append<E: FlexFloat>(
         let (query_len, kv_len) = (spans[b * 4] as usize, spans[b * 4 + 1] as usize);
         for h in 0..heads {
             for i in 0..query_len {
-                let at = |s: &[isize], row| {
-                    b as isize * s[0] + h as isize * s[1] + row as isize * s[2]
-                };
+                let at =
+                    |s: &[isize], row| b as isize * s[0] + h as isize * s[1] + row as isize * s[2];
                 let t = to_offset + at(&to, kv_len - query_len + i) as usize;
                 let f = from_offset as isize + at(&from, i);
                 let row = &mut target[t..t + head_dim];

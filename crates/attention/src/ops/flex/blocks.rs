@@ -71,7 +71,10 @@ pub(super) fn blocks(ranges: &[u32], columns: &[u32], end: usize, banded: bool) 
     flush(&mut pending, banded, &mut out);
     for chunk in columns.chunks(KEY_BLOCK) {
         let keys = Keys::Gathered(chunk.to_vec());
-        out.push(Block { keys, banded: false });
+        out.push(Block {
+            keys,
+            banded: false,
+        });
     }
     out
 }

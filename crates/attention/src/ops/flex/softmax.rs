@@ -92,7 +92,9 @@ mod tests {
     #[test]
     fn row_matches_a_plain_loop() {
         for len in [1, 15, 16, 17, 100, 256] {
-            let scores: Vec<f32> = (0..len).map(|i| ((i * 37) % 101) as f32 * 0.3 - 9.0).collect();
+            let scores: Vec<f32> = (0..len)
+                .map(|i| ((i * 37) % 101) as f32 * 0.3 - 9.0)
+                .collect();
             let mut got = scores.clone();
             let (maximum, sum) = row(Arch::new(), &mut got, UNSEEN);
             let expected = scores.iter().copied().fold(UNSEEN, f32::max);

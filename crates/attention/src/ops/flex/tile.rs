@@ -200,7 +200,9 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
             let at = self.query.at(b, head, row);
             let stride = self.query.strides[3];
             let element = |i: usize| self.query.data[(at as isize + i as isize * stride) as usize];
-            scratch.query.extend((0..d).map(|i| element(i).widen() * self.options.scale));
+            scratch
+                .query
+                .extend((0..d).map(|i| element(i).widen() * self.options.scale));
         }
     }
 
