@@ -15,74 +15,21 @@
 
 use cubecl::prelude::*;
 
-use super::{QUERY_TILE, plan::Problem};
+use super::{CHUNK, KEYS, PER_UNIT, PITCH, UNITS_X, UnitBlueprint};
+use crate::attend::QUERY_TILE;
 
 type Vec4<E> = Vector<E, Const<4>>;
 
-/// Keys per step.
-const KEYS: usize = 32;
-/// Units along keys, and along the head dimension.
-const UNITS_X: usize = 8;
-/// Query rows per unit, and keys per unit and step.
-const PER_UNIT: usize = 4;
-/// Vectors of 4 per chunk of the head dimension.
-const CHUNK: usize = 8;
-/// Row pitch of staged tiles in vectors: one more than a chunk, against bank conflicts.
-const PITCH: usize = CHUNK + 1;
 /// Position of a slot past the end of a range.
 const NOWHERE: u32 = u32::MAX;
 /// Score of a key that is not seen; finite, since not every device has infinities.
 const UNSEEN: f32 = -1.0e30;
 
-/// What a kernel of this tier is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct UnitBlueprint {
-    /// Units along query rows; a cube owns four times as many rows.
-    pub units_y: usize,
-    /// Head dimension, a multiple of 8.
-    pub head_dim: usize,
-    /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
-    pub indexed: bool,
-    /// Triangular's element rule applies.
-    pub banded: bool,
-}
-
-impl UnitBlueprint {
-    pub(super) fn new(problem: &Problem, units_y: usize) -> Self {
-        Self {
-            units_y,
-            head_dim: problem.head_dim,
-            indexed: problem.index.is_some(),
-            banded: problem.index.is_some_and(|i| i.band.is_some()),
-        }
-    }
-
-    /// Query rows of a cube.
-    pub fn rows(&self) -> usize {
-        self.units_y * PER_UNIT
-    }
-
-    /// Units of a cube.
-    pub fn units(&self) -> usize {
-        self.units_y * UNITS_X
-    }
-
-    pub(super) fn units_x(&self) -> usize {
-        UNITS_X
-    }
-
-    /// Shared memory of a cube.
-    pub fn shared_bytes(&self) -> usize {
-        let vectors = self.rows() * PITCH * 2 + KEYS * PITCH;
-        (vectors * 4 + self.rows() * UNITS_X + KEYS) * 4
-    }
-}
-
 /// See the module documentation. `table` as in the extension trait: spans `[B, 4]`, then index rows
 /// `[B * index_heads * tiles, 4]`, ranges, columns.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn attend_unit<E: Float>(
+pub(crate) fn attend_unit<E: Float>(
     query: &Tensor<Vec4<E>>,
     key: &Tensor<Vec4<E>>,
     value: &Tensor<Vec4<E>>,
