@@ -1,6 +1,6 @@
 //! The kernels below the extension, launched by hand: outputs are filled with NaN and longer than
 //! needed, so a kernel that did not run, skipped a row or wrote past its slice fails.
-#![cfg(feature = "wgpu")]
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
 #![allow(unsafe_code)]
 
 use burn::{backend::DispatchDevice, tensor::DType};

@@ -126,8 +126,7 @@ fn two_runs_are_bitwise_equal() {
     });
 }
 
-/// The counter serves the whole program, so this file appends on nobody's behalf but through
-/// `KvCache`, and only this test holds a handle.
+/// The counter serves the whole program: of all tests in this file only this one holds a handle.
 #[test]
 fn the_cache_is_updated_in_place_unless_a_handle_is_held() {
     on_every_model(|name, recorded, model| {
@@ -213,22 +212,23 @@ fn decisions_tell_path_density_and_reason() {
             let decision = decide(&settings);
             assert_eq!((decision.path, decision.reason), (path, reason), "{name}");
             assert_eq!(decision.causal_pairs, causal, "{name}");
-            let density = if path == Path::Sparse {
-                kept as f64 / causal as f64
-            } else {
-                1.0
-            };
-            assert!(
-                (decision.density - density).abs() < 1e-12,
-                "{name}: {decision}"
-            );
-            let pattern = if path == Path::Sparse {
-                sparse.pattern
-            } else {
-                Pattern::Dense
+            let (density, pattern) = match path {
+                Path::Sparse => (kept as f64 / causal as f64, sparse.pattern),
+                Path::Dense => (1.0, Pattern::Dense),
             };
             assert_eq!(decision.pattern, pattern, "{name}");
+            let apart = (decision.density - density).abs();
+            assert!(apart < 1e-12, "{name}: {decision}");
         }
+        let mut chunked = Running::new(model, 1, ids.len());
+        chunked.chunks(ids, 5, &sparse);
+        let [first, .., last] = chunked.decisions.as_slice() else {
+            panic!("{name}: one decision a chunk");
+        };
+        let first = (first.path, first.reason);
+        assert_eq!(first, (Path::Dense, Reason::PatternKeepsAll), "{name}");
+        assert_eq!(last.reason, Reason::SparseRequested, "{name}");
+        assert!(last.density < 1.0, "{name}: {last}");
         assert!(
             kept < causal / 2,
             "the pattern must leave something out: {kept} of {causal}"

@@ -1,8 +1,8 @@
 //! Logits, greedy tokens and token ids against what `fixtures/reference.py` recorded.
 //!
-//! The reference is another program, in f64, with no cache and no fused weight. Logits in f32 are at
-//! most 2e-3 apart; the recorded gaps between the two likeliest tokens are wider, so that greedy tokens
-//! are compared exactly. `--nocapture` shows what was measured.
+//! The reference is another program, in f64, with no cache and no fused weight. The recorded gaps
+//! between the two likeliest tokens are wider than twice the tolerance, so that greedy tokens are
+//! compared exactly. `--nocapture` shows what was measured.
 
 use std::ops::ControlFlow;
 
@@ -14,8 +14,10 @@ use sparse_accelerate_tests::{
     models::{Case, ROWS, Recorded, Running, TINY, distance},
 };
 
-/// For logits of order 10 after up to 30 layers.
-const TOLERANCE: f32 = 2e-3;
+/// Largest difference of a logit in f32; logits are of order 10. Some five times what the CPU and a
+/// software Vulkan show, and below the 5e-4 that a norm's epsilon of 1e-6 for 1e-5 makes in the tiny
+/// models.
+const TOLERANCE: f32 = 3e-4;
 
 /// Tokens of one prefill chunk: fewer than the longest prompts have.
 const CHUNK: usize = 48;
@@ -110,7 +112,7 @@ fn tiny_models_at_every_chunk_end() {
                 ("triangular", recorded.triangular()),
             ] {
                 let expected = recorded.row_logits(kind == "triangular");
-                for size in [1, 7, 64, ids.len()] {
+                for size in [1, 7, ids.len()] {
                     let got = Running::new(&model, 1, ids.len()).chunks(ids, size, &settings);
                     let mut ends = (0..ids.len()).collect::<Vec<_>>();
                     ends.retain(|row| (row + 1) % size == 0 || row + 1 == ids.len());
@@ -142,13 +144,15 @@ fn tiny_models_logits_and_greedy_tokens() {
     }
 }
 
+fn named(keep: impl Fn(&str) -> bool) -> impl Iterator<Item = Backend> {
+    let all = backends::all().into_iter();
+    all.filter(move |backend| keep(backend.name))
+}
+
 #[test]
 fn smollm2_logits_and_greedy_tokens() {
     let recorded = Recorded::smollm2();
-    for backend in backends::all()
-        .into_iter()
-        .filter(|backend| backend.name == "flex")
-    {
+    for backend in named(|name| name != "wgpu") {
         let model = recorded.load(&backend.device);
         for case in &recorded.cases {
             check_logits(&recorded, &model, &backend, case);
@@ -158,17 +162,13 @@ fn smollm2_logits_and_greedy_tokens() {
     }
 }
 
+/// One prompt and no greedy tokens: wgpu may be a software Vulkan, and compiling kernels for it takes
+/// half a minute.
 #[test]
-fn smollm2_logits_of_one_prompt_on_a_gpu() {
+fn smollm2_logits_of_one_prompt_on_wgpu() {
     let recorded = Recorded::smollm2();
-    for backend in backends::all()
-        .into_iter()
-        .filter(|backend| backend.name != "flex")
-    {
-        let start = std::time::Instant::now();
+    for backend in named(|name| name == "wgpu") {
         let model = recorded.load(&backend.device);
-        println!("loaded in {:.1?}", start.elapsed());
         check_logits(&recorded, &model, &backend, &recorded.cases[0]);
-        println!("done in {:.1?}", start.elapsed());
     }
 }

@@ -4,7 +4,7 @@
 //! sparse answer is compared with the dense one by its words and by the hidden state it comes from.
 //! Exit code 1 when the dense answer lacks the expected text: then the set-up is wrong, not sparsity.
 
-use std::{ops::ControlFlow, process::ExitCode};
+use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
 use anyhow::Result;
 use clap::Args;
@@ -88,8 +88,15 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         model: &model,
         ids: &ids,
     };
-    let dense = case.run("dense", AttentionSettings::dense())?;
-    let sparse = case.run("sparse", AttentionSettings::sparse(pattern))?;
+    let settings = [
+        AttentionSettings::dense(),
+        AttentionSettings::sparse(pattern),
+    ];
+    if !opened.selected.is_flex() {
+        case.warm_up(&settings)?;
+    }
+    let dense = case.run("dense", settings[0])?;
+    let sparse = case.run("sparse", settings[1])?;
     let report = Report::new(&spec, &opened, pattern, dense, sparse);
     if args.json {
         print_json(&report)?;
@@ -117,6 +124,23 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// One prefill each that is not counted: a GPU compiles and tunes its kernels at first use, and
+    /// whichever run came first would pay for both.
+    fn warm_up(&self, settings: &[AttentionSettings]) -> Result<()> {
+        let start = Instant::now();
+        let mut session = Session::new(self.model, self.ids.len() + 1)?;
+        for attention in settings {
+            let mut meter = PromptMeter::new("compiling and tuning kernels (not counted)".into());
+            let mut update = |progress| meter.update(progress);
+            session.prefill(self.ids, self.opened.chunk, attention, &mut update)?;
+            session.decode(self.ids[0])?;
+            meter.finish();
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("kernels compiled and tuned in {seconds:.1} s, not counted below");
+        Ok(())
+    }
+
     /// One run in a session of its own; its cache is freed before the next.
     fn run(&self, name: &str, attention: AttentionSettings) -> Result<Generation> {
         memory::reset_peak();
