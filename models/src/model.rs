@@ -46,6 +46,7 @@ pub(crate) struct Facts {
     pub(crate) device: Device,
     pub(crate) dtype: WeightDtype,
     pub(crate) weight_bytes: u64,
+    pub(crate) mlp_rows: usize,
 }
 
 /// What one chunk gives.
@@ -119,6 +120,11 @@ impl CausalLm {
         self.facts.weight_bytes
     }
 
+    /// Rows its MLPs handle at a time; rules the largest temporary of a chunk.
+    pub fn mlp_rows(&self) -> usize {
+        self.facts.mlp_rows
+    }
+
     /// The shape of a cache for `batch` sequences of up to `capacity` tokens.
     ///
     /// Allocate it in the type of [`CausalLm::cache_dtype`].
@@ -186,7 +192,7 @@ impl CausalLm {
         pass.cache.advance(&plan);
         Ok(ChunkOutput {
             last_hidden: self.norm.forward(x),
-            decision: plan.decision().clone(),
+            decision: *plan.decision(),
         })
     }
 

@@ -58,7 +58,6 @@ fn check_greedy(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: 
     let settings = GenerateSettings {
         max_tokens: case.greedy.len(),
         chunk: CHUNK,
-        mlp_rows: CHUNK,
         attention: AttentionSettings::dense(),
         sampling: SamplingSettings::default(),
         stop: Vec::new(),

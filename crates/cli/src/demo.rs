@@ -130,11 +130,10 @@ impl Case<'_> {
         let start = Instant::now();
         let mut session = Session::new(self.model, self.ids.len() + 1)?;
         for attention in settings {
-            let mut meter = PromptMeter::new("compiling and tuning kernels (not counted)".into());
+            let mut meter = PromptMeter::new("compiling and tuning kernels");
             let mut update = |progress| meter.update(progress);
             session.prefill(self.ids, self.opened.chunk, attention, &mut update)?;
             session.decode(self.ids[0])?;
-            meter.finish();
         }
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("kernels compiled and tuned in {seconds:.1} s, not counted below");
@@ -148,7 +147,6 @@ impl Case<'_> {
         let settings = GenerateSettings {
             max_tokens: self.args.max_tokens,
             chunk: self.opened.chunk,
-            mlp_rows: self.opened.mlp_rows(),
             attention,
             sampling: SamplingSettings::default(),
             stop: Vec::new(),

@@ -98,7 +98,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let settings = GenerateSettings {
         max_tokens,
         chunk: opened.chunk,
-        mlp_rows: opened.mlp_rows(),
         attention,
         sampling,
         stop: args.sampling.stop.clone(),
@@ -118,7 +117,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         print_json(&report)?;
     } else {
         print_text("\n")?;
-        eprint!("\n{}", summary::block(&opened.describe(), &generation));
+        eprint!(
+            "\n{}",
+            summary::block(&opened.describe(), !opened.selected.is_flex(), &generation)
+        );
     }
     Ok(())
 }

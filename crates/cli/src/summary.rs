@@ -7,8 +7,8 @@ use std::fmt::Write;
 use sparse_accelerate::Decision;
 use sparse_accelerate_engine::{Generation, MeasuredMemory, memory::Bytes};
 
-/// The summary block.
-pub(crate) fn block(device: &str, generation: &Generation) -> String {
+/// The summary block; `first_use` says that kernels were compiled and tuned on the way.
+pub(crate) fn block(device: &str, first_use: bool, generation: &Generation) -> String {
     let timings = &generation.timings;
     let decode = timings.decode_tokens_per_s.map_or_else(
         || "- (needs a second token)".to_string(),
@@ -24,7 +24,16 @@ pub(crate) fn block(device: &str, generation: &Generation) -> String {
                 generation.prompt_tokens, timings.prefill_tokens_per_s
             ),
         ),
-        ("time to first token", format!("{:.3} s", timings.ttft_s)),
+        (
+            "time to first token",
+            match first_use {
+                true => format!(
+                    "{:.3} s, compiling and tuning kernels included",
+                    timings.ttft_s
+                ),
+                false => format!("{:.3} s", timings.ttft_s),
+            },
+        ),
         (
             "decode",
             format!("{} tokens at {decode}", generation.ids.len()),

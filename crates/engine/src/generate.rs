@@ -25,8 +25,6 @@ pub struct GenerateSettings {
     pub max_tokens: usize,
     /// Tokens of one prefill chunk, at least 1.
     pub chunk: usize,
-    /// Tokens the MLP handles at a time, for the memory plan.
-    pub mlp_rows: usize,
     /// Attention of the prefill; decode is dense.
     pub attention: AttentionSettings,
     /// How tokens are chosen.
@@ -177,7 +175,7 @@ impl Session<'_> {
             element: self.model().cache_dtype().size(),
             capacity: self.capacity(),
             chunk: settings.chunk,
-            mlp_rows: settings.mlp_rows,
+            mlp_rows: self.model().mlp_rows(),
         };
         MemoryReport {
             planned: MemoryPlan::new(self.model().config(), &workload),

@@ -128,9 +128,24 @@ impl<'m> Session<'m> {
         if chunk == 0 {
             return Err(EngineError::EmptyChunk);
         }
+        self.cache.clear();
+        let prefill = self.prefill_chunks(ids, chunk, settings, progress);
+        if prefill.is_err() {
+            // Half a prompt is no state to decode from.
+            self.cache.clear();
+        }
+        prefill
+    }
+
+    fn prefill_chunks(
+        &mut self,
+        ids: &[u32],
+        chunk: usize,
+        settings: &AttentionSettings,
+        progress: &mut dyn FnMut(PrefillProgress),
+    ) -> Result<Prefill, EngineError> {
         let start = Instant::now();
         let total = ids.len();
-        self.cache.clear();
         progress(PrefillProgress { done: 0, total });
         let mut decisions = Vec::new();
         let mut last = None;

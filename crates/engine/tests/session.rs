@@ -51,7 +51,6 @@ fn settings(max_tokens: usize) -> GenerateSettings {
     GenerateSettings {
         max_tokens,
         chunk: 16,
-        mlp_rows: 16,
         attention: AttentionSettings::dense(),
         sampling: SamplingSettings::default(),
         stop: Vec::new(),

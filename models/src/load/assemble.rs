@@ -90,6 +90,7 @@ impl<'a> Assembler<'a> {
                 device: self.device.clone(),
                 dtype: self.dtype,
                 weight_bytes: self.bytes,
+                mlp_rows: self.mlp_rows,
             },
         })
     }
