@@ -4,6 +4,7 @@
 //! against dense. Contestants take turns, so that a drifting clock hits both; the table shows minimum
 //! and median. `cargo run -p ...` builds this with the workspace's one profile; see README.md here.
 
+mod attention;
 mod candle;
 mod ours;
 mod stats;
@@ -44,6 +45,21 @@ enum Command {
         #[arg(long, default_value_t = 2048)]
         tokens: usize,
     },
+    /// Attention of one layer alone, dense and Triangular.
+    Attention {
+        /// Prompt tokens.
+        #[arg(long, default_value_t = 4096)]
+        tokens: usize,
+        /// Query heads.
+        #[arg(long, default_value_t = 9)]
+        heads: usize,
+        /// KV heads.
+        #[arg(long, default_value_t = 3)]
+        kv_heads: usize,
+        /// Head dimension.
+        #[arg(long, default_value_t = 64)]
+        head_dim: usize,
+    },
     /// Triangular against dense, ours, per prompt length.
     Sparse {
         /// Prompt tokens.
@@ -66,9 +82,23 @@ fn main() -> Result<()> {
     ensure!(args.runs > 0, "--runs is 0, but must be at least 1");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     eprintln!("threads: {threads} (RAYON_NUM_THREADS narrows both programs)");
-    let model = ours::Model::load(&args.model)?;
+    let load = || ours::Model::load(&args.model);
     let rows = match &args.command {
-        Command::Candle { tokens } => vec![against_candle(&args, &model, *tokens)?],
+        Command::Candle { tokens } => vec![against_candle(&args, &load()?, *tokens)?],
+        Command::Attention {
+            tokens,
+            heads,
+            kv_heads,
+            head_dim,
+        } => {
+            let pattern = Triangular {
+                sink: 64,
+                window: 1024,
+                last: 128,
+            };
+            let shape = [*heads, *kv_heads, *head_dim];
+            vec![attention::run(*tokens, shape, pattern, args.runs)?]
+        }
         Command::Sparse {
             tokens,
             sink,
@@ -80,6 +110,7 @@ fn main() -> Result<()> {
                 window: *window,
                 last: *last,
             };
+            let model = load()?;
             let row = |&n| sparse_against_dense(&args, &model, n, pattern);
             tokens.iter().map(row).collect::<Result<_>>()?
         }

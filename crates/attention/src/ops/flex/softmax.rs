@@ -36,9 +36,12 @@ impl pulp::NullaryFnOnce for RowOp<'_> {
         }
         let mut sums = [0.0f32; LANES];
         for chunk in body.iter_mut() {
-            for (sum, s) in sums.iter_mut().zip(chunk) {
-                *s = exp(*s - maximum);
-                *sum += *s;
+            // Indexed loops over whole chunks: these become vector instructions, zipped ones did not.
+            for i in 0..LANES {
+                chunk[i] = exp(chunk[i] - maximum);
+            }
+            for i in 0..LANES {
+                sums[i] += chunk[i];
             }
         }
         let mut sum: f32 = sums.iter().sum();
@@ -56,7 +59,8 @@ impl pulp::NullaryFnOnce for RowOp<'_> {
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let clamped = if x < -87.0 { -87.0 } else { x };
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let mut series = 1.0 / 5040.0;
     series = series * r + 1.0 / 720.0;
@@ -66,7 +70,9 @@ pub(super) fn exp(x: f32) -> f32 {
     series = series * r + 0.5;
     series = series * r + 1.0;
     series = series * r + 1.0;
-    let power = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    // The integer stands in the low bits of `shifted`; a conversion would not vectorise.
+    let integer = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let power = f32::from_bits(integer.wrapping_add(127) << 23);
     let value = series * power;
     if x < -87.0 { 0.0 } else { value }
 }

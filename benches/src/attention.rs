@@ -1,0 +1,51 @@
+//! Attention alone on burn-flex: rate over the work actually done.
+
+use anyhow::Result;
+use burn::tensor::{Device, Distribution, Tensor};
+use serde_json::{Value, json};
+use sparse_accelerate::{AttentionPlan, AttentionSettings, Pattern, Span, Triangular, attend};
+
+use crate::stats::alternate;
+
+/// Query heads, KV heads, head dimension.
+pub(crate) type Shape = [usize; 3];
+
+pub(crate) fn run(tokens: usize, shape: Shape, pattern: Triangular, runs: usize) -> Result<Value> {
+    let [heads, kv_heads, head_dim] = shape;
+    let device = Device::flex();
+    let random = |heads| {
+        let dims = [1, heads, tokens, head_dim];
+        Tensor::<4>::random(dims, Distribution::Normal(0.0, 1.0), &device)
+    };
+    let (query, key, value) = (random(heads), random(kv_heads), random(kv_heads));
+    let plan = |settings| AttentionPlan::new(&settings, &[Span::whole(tokens)], &device);
+    let dense = plan(AttentionSettings::dense())?;
+    let sparse = plan(AttentionSettings::sparse(Pattern::Triangular(pattern)))?;
+    let call = |plan: &AttentionPlan| -> Result<()> {
+        let out = attend(query.clone(), &key, &value, plan)?;
+        anyhow::ensure!(out.dims()[2] == tokens);
+        Ok(())
+    };
+    let times = alternate(runs, [&mut || call(&dense), &mut || call(&sparse)])?;
+    println!(
+        "attention of one layer, {heads}/{kv_heads} heads of {head_dim}, {tokens} tokens, f32"
+    );
+    let mut rows = Vec::new();
+    for (name, plan, time) in [("dense ", &dense, times[0]), ("sparse", &sparse, times[1])] {
+        let decision = plan.decision();
+        let pairs = decision.density * decision.causal_pairs as f64 * heads as f64;
+        let rate = 4.0 * pairs * head_dim as f64 / time.median / 1e9;
+        println!(
+            "  {name}  {time}  density {:.3}  {rate:6.1} GFLOP/s",
+            decision.density
+        );
+        rows.push(
+            json!({ "path": name.trim(), "density": decision.density, "time": time,
+            "gflop_per_s": rate }),
+        );
+    }
+    Ok(
+        json!({ "bench": "attention", "tokens": tokens, "heads": heads, "kv_heads": kv_heads,
+        "head_dim": head_dim, "rows": rows }),
+    )
+}
