@@ -75,7 +75,7 @@ proptest! {
         offsets in prop::collection::vec(0usize..500, 0..8),
     ) {
         let lists = [columns.clone()];
-        let index = index::interval_slash(&spans, &lists, &[offsets.clone()]).expect("index");
+        let index = index::interval_slash(&spans, &lists, std::slice::from_ref(&offsets)).expect("index");
         index.validate().expect("invariants");
         let reach = QUERY_TILE + RANGE_ALIGN;
         rows(&spans, |b, span, i, p| {
@@ -123,9 +123,9 @@ proptest! {
         columns in prop::collection::vec(0usize..700, 0..40),
     ) {
         let mut builder = index::Builder::new(&spans, 2, None).expect("builder");
-        for b in 0..spans.len() {
+        for (b, span) in spans.iter().enumerate() {
             for h in 0..2 {
-                for t in 0..spans[b].query_len.div_ceil(QUERY_TILE) {
+                for t in 0..span.query_len.div_ceil(QUERY_TILE) {
                     builder.set((b, h, t), ranges.iter().copied(), columns.iter().copied());
                 }
             }

@@ -50,6 +50,7 @@ Examples:
 RUST_LOG=info shows what the libraries log.";
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // one value a process
 enum Command {
     /// Answer a prompt, streaming the text
     Run(run::RunArgs),

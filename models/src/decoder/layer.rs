@@ -25,6 +25,8 @@ pub(crate) struct Pass<'a> {
 }
 
 /// Which rows of `[B * N, ..]` are the last of their sequence.
+// One value a chunk: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub(crate) enum LastRows {
     /// Every row: each sequence has one.

@@ -37,6 +37,7 @@ impl pulp::NullaryFnOnce for RowOp<'_> {
         let mut sums = [0.0f32; LANES];
         for chunk in body.iter_mut() {
             // Indexed loops over whole chunks: these become vector instructions, zipped ones did not.
+            #[allow(clippy::needless_range_loop)]
             for i in 0..LANES {
                 chunk[i] = exp(chunk[i] - maximum);
             }
