@@ -16,9 +16,28 @@ pub struct Backend {
     pub dtypes: Vec<DType>,
 }
 
+/// What `SPARSE_ACCELERATE_TEST_BACKENDS` says; empty for no restriction.
+fn wanted() -> String {
+    std::env::var("SPARSE_ACCELERATE_TEST_BACKENDS").unwrap_or_default()
+}
+
+/// The backends of this build that run CubeCL kernels. None of them is an error, unless the list was
+/// narrowed on purpose: then the caller's test says that it was skipped.
+pub fn with_kernels() -> Vec<Backend> {
+    let found: Vec<_> = all().into_iter().filter(|b| b.name != "flex").collect();
+    if found.is_empty() {
+        assert!(
+            !wanted().is_empty(),
+            "this build has no CubeCL runtime to test"
+        );
+        println!("skipped: {:?} leaves no CubeCL runtime to test", wanted());
+    }
+    found
+}
+
 /// All backends of this build.
 pub fn all() -> Vec<Backend> {
-    let wanted = std::env::var("SPARSE_ACCELERATE_TEST_BACKENDS").unwrap_or_default();
+    let wanted = wanted();
     let keep = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     let mut out = Vec::new();
     #[cfg(feature = "flex")]

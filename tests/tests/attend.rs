@@ -254,3 +254,30 @@ fn two_runs_are_bitwise_equal() {
         assert_eq!(run(), run(), "{}", backend.name);
     }
 }
+
+#[test]
+fn module_attends_whole_prompts() {
+    use sparse_accelerate::SparseAttentionConfig;
+    for backend in backends::all() {
+        let problem = Problem::whole(DType::F32, [4, 2, 32], 200);
+        let inputs = problem.inputs(5);
+        let at = |v: &[f32], dims| problem.tensor(v, dims, Layout::Contiguous, &backend.device);
+        let key = at(&inputs.key, problem.key_dims());
+        let value = at(&inputs.value, problem.key_dims());
+        let query = at(&inputs.query, problem.query_dims());
+        let pattern = Triangular {
+            sink: 8,
+            window: 30,
+            last: 4,
+        };
+        let settings = AttentionSettings::sparse(Pattern::Triangular(pattern));
+        let module = SparseAttentionConfig { settings }.init();
+        let (out, decision) = module
+            .forward(query.clone(), &key, &value)
+            .expect("forward");
+        let plan = triangular(&problem, &backend, pattern);
+        assert_eq!(decision, *plan.decision());
+        let direct = attend(query, &key, &value, &plan).expect("attend");
+        assert_eq!(floats(out.into_data()), floats(direct.into_data()));
+    }
+}

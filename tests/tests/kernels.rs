@@ -24,9 +24,10 @@ fn clients() -> Vec<(&'static str, Client)> {
         #[allow(unreachable_patterns)]
         _ => None,
     };
-    let found: Vec<_> = backends::all().into_iter().filter_map(cube).collect();
-    assert!(!found.is_empty(), "no CubeCL runtime was tested");
-    found
+    backends::with_kernels()
+        .into_iter()
+        .filter_map(cube)
+        .collect()
 }
 
 fn upload<T: bytemuck::Pod>(client: &Client, values: &[T]) -> Handle {

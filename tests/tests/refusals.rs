@@ -166,25 +166,30 @@ fn a_cache_says_what_does_not_fit_and_stays_usable() {
     }
 }
 
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod kernels {
-    use burn::{backend::DispatchDevice, tensor::DeviceKind};
+    use burn::backend::DispatchDevice;
     use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
     use sparse_accelerate_kernels::{
         Refusal,
         attend::{Problem, prepare},
     };
+    use sparse_accelerate_tests::backends;
 
     use super::*;
 
     const F32: ElemType = ElemType::Float(FloatKind::F32);
+    const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
-    fn properties() -> DeviceProperties {
-        match Device::wgpu(DeviceKind::DefaultDevice).as_dispatch() {
-            DispatchDevice::Cube(device) => device.client().properties().clone(),
+    /// The devices under test, and what each can do.
+    fn devices() -> Vec<(Device, DeviceProperties)> {
+        let properties = |device: &Device| match device.as_dispatch() {
+            DispatchDevice::Cube(cube) => cube.client().properties().clone(),
             #[allow(unreachable_patterns)]
             other => panic!("{other:?} is no CubeCL device"),
-        }
+        };
+        let found = backends::with_kernels().into_iter().map(|b| b.device);
+        found.map(|d| (d.clone(), properties(&d))).collect()
     }
 
     fn problem() -> Problem {
@@ -201,61 +206,60 @@ mod kernels {
 
     #[test]
     fn every_webgpu_device_can_run_the_unit_tier() {
-        let mut device = properties();
-        // The limits that WebGPU guarantees.
-        device.hardware.max_shared_memory_size = 16 << 10;
-        device.hardware.max_units_per_cube = 256;
-        device.hardware.max_cube_count = (65_535, 65_535, 65_535);
-        let plan = prepare(&problem(), F32, &device).expect("plan");
-        assert_eq!((plan.cubes, plan.grid), (2 * 16 * 8, (256, 1)));
-        let long = Problem {
-            rows: 1 << 20,
-            ..problem()
-        };
-        let plan = prepare(&long, F32, &device).expect("plan");
-        assert_eq!(plan.grid, (65_535, 5), "folded into a second axis");
+        for (_, mut device) in devices() {
+            // The limits that WebGPU guarantees.
+            device.hardware.max_shared_memory_size = 16 << 10;
+            device.hardware.max_units_per_cube = 256;
+            device.hardware.max_cube_count = (65_535, 65_535, 65_535);
+            let plan = prepare(&problem(), F32, &device).expect("plan");
+            assert_eq!((plan.cubes, plan.grid), (2 * 16 * 8, (256, 1)));
+            let long = Problem {
+                rows: 1 << 20,
+                ..problem()
+            };
+            let plan = prepare(&long, F32, &device).expect("plan");
+            assert_eq!(plan.grid, (65_535, 5), "folded into a second axis");
+        }
     }
 
     #[test]
-    fn small_devices_and_missing_types_are_refused_with_numbers() {
-        let mut device = properties();
-        device.hardware.max_shared_memory_size = 8 << 10;
-        let refusal = prepare(&problem(), F32, &device).expect_err("refused");
-        assert!(
-            matches!(refusal, Refusal::Resource { limit: 8192, .. }),
-            "{refusal}"
-        );
-
-        let mut device = properties();
-        device.hardware.max_units_per_cube = 2;
-        let refusal = prepare(&problem(), F32, &device).expect_err("refused");
-        assert!(
-            refusal
-                .to_string()
-                .contains("units per cube is 2 on this device, 64"),
-            "{refusal}"
-        );
-
-        let mut device = properties();
-        device.hardware.max_cube_count = (10, 1, 1);
-        let refusal = prepare(&problem(), F32, &device).expect_err("refused");
-        assert!(
-            matches!(refusal, Refusal::TooLarge { limit: 10, .. }),
-            "{refusal}"
-        );
+    fn small_devices_are_refused_with_numbers() {
+        for (_, device) in devices() {
+            let refuse = |change: &dyn Fn(&mut DeviceProperties)| {
+                let mut small = device.clone();
+                change(&mut small);
+                prepare(&problem(), F32, &small).expect_err("refused")
+            };
+            let shared = refuse(&|d| d.hardware.max_shared_memory_size = 8 << 10);
+            assert!(
+                matches!(shared, Refusal::Resource { limit: 8192, .. }),
+                "{shared}"
+            );
+            let units = refuse(&|d| d.hardware.max_units_per_cube = 2).to_string();
+            assert!(
+                units.contains("units per cube is 2 on this device, 64"),
+                "{units}"
+            );
+            let cubes = refuse(&|d| d.hardware.max_cube_count = (10, 1, 1));
+            assert!(
+                matches!(cubes, Refusal::TooLarge { limit: 10, .. }),
+                "{cubes}"
+            );
+        }
     }
 
     #[test]
     fn a_type_the_device_lacks_is_an_error_and_not_a_launch() {
-        let device = Device::wgpu(DeviceKind::DefaultDevice);
-        if properties().supports_type(ElemType::Float(FloatKind::BF16)) {
-            println!("this device computes in bf16: nothing to refuse");
-            return;
+        for (device, properties) in devices() {
+            if properties.supports_type(BF16) {
+                println!("skipped: this device computes in bf16");
+                continue;
+            }
+            // Nothing of type bf16 is created on the device: the check is on metadata.
+            let refusal = prepare(&problem(), BF16, &properties);
+            assert!(matches!(refusal, Err(Refusal::ElementType { .. })));
+            let alive = Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>();
+            assert_eq!(alive, 4.0);
         }
-        // Nothing of type bf16 is created on the device: the check is on metadata.
-        let refusal = prepare(&problem(), ElemType::Float(FloatKind::BF16), &properties());
-        assert!(matches!(refusal, Err(Refusal::ElementType { .. })));
-        let alive = Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>();
-        assert_eq!(alive, 4.0);
     }
 }

@@ -136,6 +136,13 @@ fn test_command(layout: &Layout, args: &TestArgs) -> Command {
         .args(&args.args)
         .env(DATA_ENV, &layout.data)
         .env("CUBECL_AUTOTUNE_LEVEL", "minimal");
+    if args.no_vulkan {
+        command.env("SPARSE_ACCELERATE_TEST_BACKENDS", "flex");
+    }
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // Mesa complains on a machine without a desktop session; any folder will do.
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    }
     if std::io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
