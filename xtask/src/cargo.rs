@@ -9,10 +9,8 @@ use serde_json::Value;
 use crate::layout::Layout;
 use crate::run;
 
-/// Package of the command-line program.
-pub(crate) const CLI_PACKAGE: &str = "sparse-accelerate-cli";
-/// Its binary.
-pub(crate) const CLI_BINARY: &str = "sparse-accelerate";
+/// Binary of the command-line program.
+const CLI_BINARY: &str = "sparse-accelerate";
 
 /// `cargo`, in the repository root, without the variables our own `cargo run` put around us.
 pub(crate) fn cargo(layout: &Layout) -> Command {
@@ -28,11 +26,16 @@ pub(crate) fn cargo(layout: &Layout) -> Command {
     command
 }
 
-/// `cargo run` of the command-line program, ready for its own arguments.
-pub(crate) fn cli(layout: &Layout) -> Command {
-    let mut command = cargo(layout);
-    command.args(["run", "--package", CLI_PACKAGE, "--"]);
-    command
+/// Builds the command-line program and says where it is.
+///
+/// The whole workspace is built, as for the tests: a single package would be built with another set
+/// of features, and nearly everything would be built twice.
+pub(crate) fn cli(layout: &Layout) -> Result<PathBuf> {
+    let mut build = cargo(layout);
+    build.args(["build", "--workspace", "--bins"]);
+    run::succeed(&mut build)?;
+    let name = format!("{CLI_BINARY}{}", std::env::consts::EXE_SUFFIX);
+    Ok(target_dir(layout)?.join("debug").join(name))
 }
 
 /// `cargo metadata` of the members alone, which needs no network and no lock.

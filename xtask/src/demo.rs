@@ -3,7 +3,7 @@
 //! Needs no GPU and no Vulkan: the model is small enough for the CPU backend.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -24,9 +24,9 @@ pub(crate) fn run(layout: &Layout, args: &DemoArgs) -> Result<ExitCode> {
     {
         let _lock = setup::lock(layout)?;
         setup::settle(layout, &model::DemoGguf)?;
-        setup::settle(layout, &model::DemoModel::through_cargo_run())?;
+        setup::settle(layout, &model::DemoModel)?;
     }
-    let mut command = cargo::cli(layout);
+    let mut command = Command::new(cargo::cli(layout)?);
     command
         .arg("demo")
         .arg("--model")

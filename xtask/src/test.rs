@@ -75,9 +75,7 @@ fn set_up(layout: &Layout, no_vulkan: bool) -> Result<()> {
     let mut build = cargo::cargo(layout);
     build.args(["build", "--workspace", "--bins", "--tests"]);
     run::succeed(&mut build)?;
-    let name = format!("{}{}", cargo::CLI_BINARY, std::env::consts::EXE_SUFFIX);
-    let binary = cargo::target_dir(layout)?.join("debug").join(name);
-    setup::settle(layout, &model::DemoModel::through(binary))?;
+    setup::settle(layout, &model::DemoModel)?;
     Ok(())
 }
 

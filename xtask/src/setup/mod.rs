@@ -85,7 +85,7 @@ pub(crate) fn make_dir(path: &std::path::Path) -> Result<()> {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(layout: &Layout, args: &SetupArgs) -> Result<ExitCode> {
-    let convert = model::DemoModel::through_cargo_run();
+    let convert = model::DemoModel;
     let mut steps: Vec<&dyn Step> = vec![&vulkan::Vulkan, &model::DemoGguf, &convert];
     if args.cuda {
         steps.push(&llvm::Llvm);

@@ -120,40 +120,18 @@ impl Step for DemoGguf {
     }
 }
 
-/// How the importer is started.
+/// The conversion, by our own importer.
 #[derive(Debug)]
-enum Importer {
-    CargoRun,
-    Binary(PathBuf),
-}
+pub(crate) struct DemoModel;
 
-/// The conversion.
-#[derive(Debug)]
-pub(crate) struct DemoModel(Importer);
-
-impl DemoModel {
-    /// Builds the command-line program if need be.
-    pub(crate) fn through_cargo_run() -> Self {
-        Self(Importer::CargoRun)
-    }
-
-    /// Uses a program built already.
-    pub(crate) fn through(binary: PathBuf) -> Self {
-        Self(Importer::Binary(binary))
-    }
-
-    fn command(&self, layout: &Layout) -> Command {
-        let mut command = match &self.0 {
-            Importer::CargoRun => cargo::cli(layout),
-            Importer::Binary(path) => Command::new(path),
-        };
-        command
-            .arg("import")
-            .arg(gguf(layout))
-            .arg(directory(layout))
-            .args(["--dtype", "f32"]);
-        command
-    }
+fn import(program: &Path, layout: &Layout) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg("import")
+        .arg(gguf(layout))
+        .arg(directory(layout))
+        .args(["--dtype", "f32"]);
+    command
 }
 
 impl Step for DemoModel {
@@ -189,7 +167,8 @@ impl Step for DemoModel {
         }
         // The importer refuses a folder with anything in it; an incomplete one is of no use.
         pip::clear(&directory)?;
-        run::succeed(&mut self.command(layout))
+        let program = cargo::cli(layout)?;
+        run::succeed(&mut import(&program, layout))
             .context("the importer did not convert the model")?;
         let missing = missing_files(&directory);
         if !missing.is_empty() {

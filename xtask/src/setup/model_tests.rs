@@ -19,7 +19,7 @@ fn an_empty_folder_misses_both() {
         DemoGguf.state(&layout).unwrap(),
         State::Missing(_)
     ));
-    let State::Missing(what) = DemoModel::through_cargo_run().state(&layout).unwrap() else {
+    let State::Missing(what) = DemoModel.state(&layout).unwrap() else {
         panic!("nothing is there, so nothing can be ready");
     };
     assert!(what.contains("model.safetensors"), "{what}");
@@ -35,10 +35,7 @@ fn a_complete_model_is_ready_and_needs_no_download() {
         fs::write(directory.join(name), "x").unwrap();
     }
     assert!(matches!(DemoGguf.state(&layout).unwrap(), State::Ready(_)));
-    assert!(matches!(
-        DemoModel::through_cargo_run().state(&layout).unwrap(),
-        State::Ready(_)
-    ));
+    assert!(matches!(DemoModel.state(&layout).unwrap(), State::Ready(_)));
     fs::write(directory.join("model.safetensors"), "").unwrap();
     assert_eq!(missing_files(&directory), ["model.safetensors"]);
     pip::clear(&layout.root).unwrap();
@@ -59,15 +56,10 @@ fn a_file_of_the_wrong_size_is_not_the_download() {
 #[test]
 fn the_importer_is_called_with_file_folder_and_dtype() {
     let layout = layout("command");
-    let line = run::line(&DemoModel::through("sparse-accelerate".into()).command(&layout));
+    let line = run::line(&import(Path::new("sparse-accelerate"), &layout));
     assert!(line.starts_with("sparse-accelerate import "), "{line}");
     assert!(
         line.ends_with("smollm2-135m-instruct-f32 --dtype f32"),
-        "{line}"
-    );
-    let line = run::line(&DemoModel::through_cargo_run().command(&layout));
-    assert!(
-        line.contains("run --package sparse-accelerate-cli -- import"),
         "{line}"
     );
     pip::clear(&layout.root).unwrap();

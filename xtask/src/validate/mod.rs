@@ -99,7 +99,7 @@ fn docs(layout: &Layout) -> Result<()> {
                 "--workspace",
                 "--no-deps",
                 "--exclude",
-                cargo::CLI_PACKAGE,
+                "sparse-accelerate-cli",
             ])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
