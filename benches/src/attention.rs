@@ -1,9 +1,11 @@
 //! Attention alone on burn-flex: rate over the work actually done.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde_json::{Value, json};
-use sparse_accelerate::{AttentionPlan, AttentionSettings, Pattern, Span, Triangular, attend};
+use sparse_accelerate::{
+    AttentionError, AttentionPlan, AttentionSettings, Pattern, Span, Triangular, attend,
+};
 
 use crate::stats::alternate;
 
@@ -21,11 +23,23 @@ pub(crate) fn run(tokens: usize, shape: Shape, pattern: Triangular, runs: usize)
     let plan = |settings| AttentionPlan::new(&settings, &[Span::whole(tokens)], &device);
     let dense = plan(AttentionSettings::dense())?;
     let sparse = plan(AttentionSettings::sparse(Pattern::Triangular(pattern)))?;
-    let call = |plan: &AttentionPlan| -> Result<()> {
-        let out = attend(query.clone(), &key, &value, plan)?;
-        anyhow::ensure!(out.dims()[2] == tokens);
-        Ok(())
-    };
+    let out = |plan: &AttentionPlan| attend(query.clone(), &key, &value, plan);
+    // The last rows see every key on both paths.
+    ensure!(
+        pattern.last > 0,
+        "--last is 0, but must be at least 1: those rows are the check"
+    );
+    let last = tokens.saturating_sub(pattern.last)..tokens;
+    let rows = |plan| Ok::<_, AttentionError>(out(plan)?.slice_dim(2, last.clone()));
+    let apart = (rows(&dense)? - rows(&sparse)?)
+        .abs()
+        .max()
+        .into_scalar::<f32>();
+    ensure!(
+        apart <= 1e-5,
+        "dense and sparse are {apart} apart in rows {last:?}: not timed"
+    );
+    let call = |plan: &AttentionPlan| Ok(out(plan).map(drop)?);
     let times = alternate(runs, [&mut || call(&dense), &mut || call(&sparse)])?;
     println!(
         "attention of one layer, {heads}/{kv_heads} heads of {head_dim}, {tokens} tokens, f32"
@@ -46,6 +60,6 @@ pub(crate) fn run(tokens: usize, shape: Shape, pattern: Triangular, runs: usize)
     }
     Ok(
         json!({ "bench": "attention", "tokens": tokens, "heads": heads, "kv_heads": kv_heads,
-        "head_dim": head_dim, "rows": rows }),
+        "head_dim": head_dim, "max_difference": apart, "rows": rows }),
     )
 }

@@ -1,7 +1,7 @@
 //! Prefill benchmarks on the CPU: against candle on the same folder, and sparse against dense.
 //!
-//! Every row is checked before it is timed: logits of the two programs, or the hidden state of sparse
-//! against dense. Contestants take turns, so that a drifting clock hits both; the table shows minimum
+//! Every row is checked before it is timed: logits of the two programs, the hidden state of sparse
+//! against dense, or the rows that both patterns see whole. Contestants take turns, so that a drifting clock hits both; the table shows minimum
 //! and median. `cargo run -p ...` builds this with the workspace's one profile; see README.md here.
 
 mod attention;
@@ -59,22 +59,37 @@ enum Command {
         /// Head dimension.
         #[arg(long, default_value_t = 64)]
         head_dim: usize,
+        #[command(flatten)]
+        pattern: PatternArgs,
     },
     /// Triangular against dense, ours, per prompt length.
     Sparse {
         /// Prompt tokens.
         #[arg(long, value_delimiter = ',', default_values_t = [2048, 4096, 8192])]
         tokens: Vec<usize>,
-        /// Sinks.
-        #[arg(long, default_value_t = 64)]
-        sink: usize,
-        /// Window.
-        #[arg(long, default_value_t = 1024)]
-        window: usize,
-        /// Dense last rows.
-        #[arg(long, default_value_t = 128)]
-        last: usize,
+        #[command(flatten)]
+        pattern: PatternArgs,
     },
+}
+
+/// Triangular.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct PatternArgs {
+    /// Sinks.
+    #[arg(long, default_value_t = 64)]
+    sink: usize,
+    /// Window.
+    #[arg(long, default_value_t = 1024)]
+    window: usize,
+    /// Dense last rows.
+    #[arg(long, default_value_t = 128)]
+    last: usize,
+}
+
+impl From<PatternArgs> for Triangular {
+    fn from(PatternArgs { sink, window, last }: PatternArgs) -> Self {
+        Self { sink, window, last }
+    }
 }
 
 fn main() -> Result<()> {
@@ -90,28 +105,19 @@ fn main() -> Result<()> {
             heads,
             kv_heads,
             head_dim,
+            pattern,
         } => {
-            let pattern = Triangular {
-                sink: 64,
-                window: 1024,
-                last: 128,
-            };
             let shape = [*heads, *kv_heads, *head_dim];
-            vec![attention::run(*tokens, shape, pattern, args.runs)?]
+            vec![attention::run(
+                *tokens,
+                shape,
+                (*pattern).into(),
+                args.runs,
+            )?]
         }
-        Command::Sparse {
-            tokens,
-            sink,
-            window,
-            last,
-        } => {
-            let pattern = Triangular {
-                sink: *sink,
-                window: *window,
-                last: *last,
-            };
+        Command::Sparse { tokens, pattern } => {
             let model = load()?;
-            let row = |&n| sparse_against_dense(&args, &model, n, pattern);
+            let row = |&n| sparse_against_dense(&args, &model, n, (*pattern).into());
             tokens.iter().map(row).collect::<Result<_>>()?
         }
     };

@@ -65,17 +65,11 @@ impl AttentionPlan {
                 });
             }
         };
-        let decision = Decision {
-            path: Path::Sparse,
-            pattern: settings.pattern,
-            density: index.density(),
-            causal_pairs: causal_pairs(spans),
-            reason,
-        };
-        if index.kept_pairs() == decision.causal_pairs {
+        let kept = index.kept_pairs();
+        if kept == span::causal_pairs(spans) {
             return Ok(Self::dense(spans, Reason::PatternKeepsAll, device));
         }
-        Ok(Self::sparse(index, decision, device))
+        Ok(Self::sparse(index, kept, settings.pattern, reason, device))
     }
 
     /// A plan for an index made by hand or by a selector; `pattern` is recorded in the decision.
@@ -88,14 +82,14 @@ impl AttentionPlan {
         device: &Device,
     ) -> Result<Self, AttentionError> {
         index.validate()?;
-        let decision = Decision {
-            path: Path::Sparse,
+        let kept = index.kept_pairs();
+        Ok(Self::sparse(
+            index,
+            kept,
             pattern,
-            density: index.density(),
-            causal_pairs: causal_pairs(index.spans()),
-            reason: Reason::IndexGiven,
-        };
-        Ok(Self::sparse(index, decision, device))
+            Reason::IndexGiven,
+            device,
+        ))
     }
 
     fn dense(spans: &[Span], reason: Reason, device: &Device) -> Self {
@@ -105,7 +99,7 @@ impl AttentionPlan {
                 path: Path::Dense,
                 pattern: Pattern::Dense,
                 density: 1.0,
-                causal_pairs: causal_pairs(spans),
+                causal_pairs: span::causal_pairs(spans),
                 reason,
             },
             index: None,
@@ -119,8 +113,23 @@ impl AttentionPlan {
         }
     }
 
-    fn sparse(index: TileIndex, decision: Decision, device: &Device) -> Self {
+    /// `kept` are the index's kept pairs: counting them walks every query row, so it is done once.
+    fn sparse(
+        index: TileIndex,
+        kept: u64,
+        pattern: Pattern,
+        reason: Reason,
+        device: &Device,
+    ) -> Self {
         let spans = index.spans().to_vec();
+        let causal_pairs = span::causal_pairs(&spans);
+        let decision = Decision {
+            path: Path::Sparse,
+            pattern,
+            density: kept as f64 / causal_pairs as f64,
+            causal_pairs,
+            reason,
+        };
         let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
         let mut table = span_table(&spans, dense_from);
         let ranges_at = (table.len() + index.row_table().len()) as u32;
@@ -172,10 +181,6 @@ impl AttentionPlan {
             ..self.options
         }
     }
-}
-
-fn causal_pairs(spans: &[Span]) -> u64 {
-    spans.iter().map(Span::causal_pairs).sum()
 }
 
 fn clamp(n: usize) -> u32 {

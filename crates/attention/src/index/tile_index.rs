@@ -2,7 +2,7 @@
 
 use crate::{
     index::{Band, QUERY_TILE},
-    span::Span,
+    span::{Span, causal_pairs},
 };
 
 /// One row of the index, borrowed: what one query tile of one index head sees.
@@ -135,7 +135,6 @@ impl TileIndex {
 
     /// Kept causal pairs over all causal pairs, 0 to 1.
     pub fn density(&self) -> f64 {
-        let all: u64 = self.spans.iter().map(Span::causal_pairs).sum();
-        self.kept_pairs() as f64 / all as f64
+        self.kept_pairs() as f64 / causal_pairs(&self.spans) as f64
     }
 }
