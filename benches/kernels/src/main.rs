@@ -30,7 +30,7 @@ fn main() {
     for spec in &args[3..] {
         let p: Vec<usize> = spec.split(',').map(|x| x.parse().unwrap()).collect();
         let problem = Problem { batch: 1, heads: hq, kv_heads: hk, rows: len, head_dim: d, scale: 1.0 / (d as f32).sqrt(), index: None };
-        let tier = if p.len() > 1 { Tier::Mma(MmaBlueprint { head_dim: d, planes: p[0], m_tiles: p[1], keys: p[2], query_in_registers: p[3] == 1, asynchronous: client.properties().features.copy_async, tile_tokens: p[4], indexed: false, columns: false, banded: false }) } else { attend::prepare(&problem, elem, client.properties()).unwrap().tier };
+        let tier = if p.len() > 1 { Tier::Mma(MmaBlueprint { head_dim: d, half: false, instruction: if p.len() > 5 { Instruction::Wgmma } else { Instruction::Mma }, planes: p[0], m_tiles: p[1], keys: p[2], query_in_registers: p[3] == 1, asynchronous: client.properties().features.copy_async, tile_tokens: p[4], indexed: false, columns: false, banded: false }) } else { attend::prepare(&problem, elem, client.properties()).unwrap().tier };
         let plan = match Plan::new(&problem, tier, client.properties()) { Ok(p) => p, Err(e) => { println!("{spec}: {e}"); continue; } };
         let oh = up(&client, &nan);
         let lh = client.empty(hq * len * 4);

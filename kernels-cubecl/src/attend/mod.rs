@@ -13,7 +13,7 @@ mod plan;
 mod unit;
 
 pub use launch::{Tensors, launch};
-pub use mma::MmaBlueprint;
+pub use mma::{Instruction, MmaBlueprint};
 pub use plan::{IndexShape, Plan, Problem, Tier, candidates, prepare};
 pub use unit::UnitBlueprint;
 

@@ -1,8 +1,8 @@
 //! Moving rows of Q, K and V into shared memory, 16 bytes a unit.
 
-use cubecl::{prelude::barrier::{copy_async, copy_async_checked}, prelude::*};
+use cubecl::prelude::*;
 
-use super::{MmaBlueprint, VECTOR};
+use super::{MmaBlueprint, hopper};
 
 /// Where the rows of one head lie: first vector, vectors from row to row.
 #[derive(CubeType)]
@@ -19,6 +19,7 @@ pub(super) fn stage<E: Float, N: Size>(
     from: &Tensor<Vector<E, N>>,
     rows: &Rows,
     tile: &mut Shared<[Vector<E, N>]>,
+    base: u32,
     tile_at: usize,
     positions: &Shared<[u32]>,
     positions_at: usize,
@@ -45,26 +46,16 @@ pub(super) fn stage<E: Float, N: Size>(
                 }
             }
             let source = rows.first + position as usize * rows.stride + vector;
-            let target = tile_at + row * comptime!(bp.pitch()) + vector;
+            let mut target = tile_at;
+            if comptime!(bp.wgmma()) {
+                target += hopper::swizzled(row, vector, comptime!(bp.keys));
+            } else {
+                target += row * comptime!(bp.pitch()) + vector;
+            }
             if comptime!(bp.asynchronous) {
-                if whole {
-                    copy_async(
-                        &from[source..source + 1],
-                        &mut tile[target..target + 1],
-                        comptime!(VECTOR as u32),
-                    );
-                } else {
-                    // A length of 0 reads nothing and writes zeros.
-                    let mut length = 0usize;
-                    if seen {
-                        length = 1;
-                    }
-                    copy_async_checked(
-                        &from[source..source + length],
-                        &mut tile[target..target + 1],
-                        comptime!(VECTOR as u32),
-                    );
-                }
+                // Of 0 bytes nothing is read, and zeros are written.
+                let bytes = u32::cast_from(seen) * 16;
+                copy_16(from, source, base + (target * 16) as u32, bytes);
             } else {
                 let mut loaded = Vector::<E, N>::new(E::from_int(0));
                 if seen {
@@ -96,6 +87,40 @@ pub(super) fn pad<E: Float, N: Size>(
             }
         }
     }
+}
+
+/// Address of `memory[0]` in shared memory, in bytes.
+#[cube]
+#[allow(unsafe_code)]
+pub(super) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32 {
+    let slice = &memory[0..1];
+    // SAFETY: only used for addresses inside the allocation.
+    let pointer = unsafe { slice.as_ptr_unchecked() };
+    let address: u32;
+    gpu_asm!(
+        "{{ .reg .u64 t; cvta.to.shared.u64 t, {p}; cvt.u32.u64 {a}, t; }}",
+        a = out(_) address, p = in(_) pointer, options(pure, nomem)
+    );
+    address
+}
+
+/// Copies the first `bytes` of the 16-byte vector `from[source]` to an address in shared memory and
+/// fills the rest of it with zeros, asynchronously.
+#[cube]
+#[allow(unsafe_code)]
+fn copy_16<E: Float, N: Size>(
+    from: &Tensor<Vector<E, N>>,
+    source: usize,
+    target: u32,
+    bytes: u32,
+) {
+    let slice = &from[source..source + 1];
+    // SAFETY: what is read lies inside the tensor; an address past it is never read from.
+    let pointer = unsafe { slice.as_ptr_unchecked() };
+    gpu_asm!(
+        "cp.async.cg.shared.global [{t}], [{s}], 16, {n};",
+        t = in(_) target, s = in(_) pointer, n = in(_) bytes
+    );
 }
 
 /// Ends this unit's group of asynchronous copies.

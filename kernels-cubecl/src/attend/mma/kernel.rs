@@ -5,6 +5,7 @@ use cubecl::{cmma::MmaDefinition, prelude::*};
 use super::{
     MmaBlueprint, N8, VECTOR,
     copy::{self, Rows},
+    hopper,
     tile::{self, Fragments, Mask, Pair},
     walk::{Cursor, Step},
 };
@@ -61,7 +62,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
 
-    let mut memory = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 16usize);
+    let mut memory = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 1024usize);
     let mut positions =
         Shared::<[u32]>::new_slice(comptime!(if bp.columns { 2 * bp.keys } else { 1 }));
 
@@ -89,7 +90,11 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
                     + token as usize * query.stride(2);
                 loaded = query[from / comptime!(VECTOR) + vector];
             }
-            memory[row * pitch + vector] = loaded;
+            if comptime!(bp.wgmma()) {
+                memory[hopper::swizzled(row, vector, rows)] = loaded;
+            } else {
+                memory[row * pitch + vector] = loaded;
+            }
         }
     }
     copy::pad(&mut memory, 0usize, rows, bp);
@@ -97,7 +102,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
 
     let def = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
     let mut held = Sequence::<Array<Pair<E>>>::new();
-    if comptime!(bp.query_in_registers) {
+    if comptime!(bp.query_in_registers && !bp.wgmma()) {
         #[unroll]
         for m in 0..comptime!(bp.m_tiles) {
             #[unroll]
@@ -149,6 +154,10 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     // `step` computes, `next` is being copied, `ahead` is being looked up.
     let mut ahead = Cursor::new(table, index_row, offset + cube_last, cube_first < q_len, bp);
     let mut step = ahead.step();
+    let mut base = 0u32;
+    if comptime!(bp.asynchronous) {
+        base = copy::address(&memory);
+    }
     let mut parity = 0usize;
     let mut look_up = 0usize;
     if comptime!(bp.columns) {
@@ -159,7 +168,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     if comptime!(bp.asynchronous) {
         if step.live {
             stage_step(
-                key, value, &key_rows, &value_rows, &mut memory, kv_at, &positions, look_up, &step, bp,
+                key, value, &key_rows, &value_rows, &mut memory, base, kv_at, &positions, look_up, &step, bp,
             );
         }
         copy::commit();
@@ -177,12 +186,15 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         if comptime!(bp.asynchronous) {
             // This step's tiles have landed, and nobody reads the other pair any more.
             copy::wait();
+            if comptime!(bp.wgmma()) {
+                hopper::publish();
+            }
             sync_cube();
             parity = 1 - parity;
             if next.live {
                 let there = kv_at + parity * comptime!(2 * tile_size);
                 stage_step(
-                    key, value, &key_rows, &value_rows, &mut memory, there, &positions, look_up, &next,
+                    key, value, &key_rows, &value_rows, &mut memory, base, there, &positions, look_up, &next,
                     bp,
                 );
             }
@@ -191,7 +203,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             sync_cube();
             let current = comptime!(bp.keys) - look_up;
             stage_step(
-                key, value, &key_rows, &value_rows, &mut memory, here, &positions, current, &step, bp,
+                key, value, &key_rows, &value_rows, &mut memory, base, here, &positions, current, &step, bp,
             );
             sync_cube();
         }
@@ -201,7 +213,11 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             column = ahead.column(table, bp);
         }
 
-        let mut s = tile::scores(&def, &memory, here, &held, bp);
+        let mut s = if comptime!(bp.wgmma()) {
+            hopper::scores(base, here, bp)
+        } else {
+            tile::scores(&def, &memory, here, &held, bp)
+        };
         let last = step.at + comptime!(bp.keys as u32);
         let mut partial = last > step.end;
         if !step.gathered {
@@ -225,7 +241,11 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             tile::mask(&mut s, &position, &mask, bp);
         }
         let p = tile::softmax::<E>(&s, &mut maximum, &mut sum, &mut o, factor, bp);
-        tile::weigh(&def, &memory, here + tile_size, &p, &mut o, bp);
+        if comptime!(bp.wgmma()) {
+            hopper::weigh(base, here + tile_size, &p, &mut o, bp);
+        } else {
+            tile::weigh(&def, &memory, here + tile_size, &p, &mut o, bp);
+        }
 
         step.follow(&next);
         next.follow(&ahead.step());
@@ -251,6 +271,7 @@ fn stage_step<E: Float, N: Size>(
     key_rows: &Rows,
     value_rows: &Rows,
     memory: &mut Shared<[Vector<E, N>]>,
+    base: u32,
     at: usize,
     positions: &Shared<[u32]>,
     positions_at: usize,
@@ -258,12 +279,13 @@ fn stage_step<E: Float, N: Size>(
     #[comptime] bp: MmaBlueprint,
 ) {
     copy::stage(
-        key, key_rows, memory, at, positions, positions_at, step.at, step.end, step.gathered, bp,
+        key, key_rows, memory, base, at, positions, positions_at, step.at, step.end, step.gathered, bp,
     );
     copy::stage(
         value,
         value_rows,
         memory,
+        base,
         at + comptime!(bp.tile()),
         positions,
         positions_at,

@@ -6,6 +6,7 @@
 //! which it takes its left operand, so probabilities go back in without touching memory.
 
 mod copy;
+mod hopper;
 mod kernel;
 mod tile;
 mod walk;
@@ -13,11 +14,11 @@ mod walk;
 pub(super) use kernel::attend_mma;
 
 use cubecl::{
-    features::{MmaConfig, Plane},
+    features::{MmaConfig, Plane, Tma},
     ir::{DeviceProperties, ElemType, FloatKind},
 };
 
-use super::{Problem, QUERY_TILE};
+use super::Problem;
 
 /// Rows, columns and depth of one matrix instruction.
 const M: usize = 16;
@@ -28,11 +29,27 @@ const PLANE: usize = 32;
 /// Elements of a 16-byte vector of f16 or bf16.
 pub(super) const VECTOR: usize = 8;
 
+/// The matrix instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Instruction {
+    /// `mma` m16n8k16 of one plane, compute capability 8.0 and later.
+    Mma,
+    /// `wgmma` of four planes, compute capability 9.0 alone.
+    Wgmma,
+}
+
+/// Query positions per tile where there is no index.
+const DENSE_TOKENS: usize = 128;
+
 /// What a kernel of this tier is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MmaBlueprint {
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
+    /// The matrix instruction.
+    pub instruction: Instruction,
+    /// The elements are f16, not bf16.
+    pub half: bool,
     /// Planes of a cube.
     pub planes: usize,
     /// Blocks of 16 rows that a plane owns: two halve the reads of K and V from shared memory.
@@ -86,14 +103,27 @@ impl MmaBlueprint {
 
     /// Vectors of one staged K or V tile.
     fn tile(&self) -> usize {
-        self.keys * self.pitch()
+        match self.instruction {
+            Instruction::Mma => self.keys * self.pitch(),
+            Instruction::Wgmma => self.keys * self.padded(),
+        }
+    }
+
+    /// The element type in the instruction's name.
+    fn kind(&self) -> &'static str {
+        if self.half { "f16" } else { "bf16" }
+    }
+
+    fn wgmma(&self) -> bool {
+        self.instruction == Instruction::Wgmma
     }
 
     /// Where the first K tile begins in shared memory, in vectors.
     fn kv_at(&self) -> usize {
-        match self.query_in_registers {
-            true => 0,
-            false => self.rows() * self.pitch(),
+        match (self.instruction, self.query_in_registers) {
+            (Instruction::Wgmma, _) => self.rows() * self.padded(),
+            (Instruction::Mma, true) => 0,
+            (Instruction::Mma, false) => self.rows() * self.pitch(),
         }
     }
 
@@ -149,15 +179,78 @@ pub(super) fn blueprints(
     let index = problem.index;
     let base = MmaBlueprint {
         head_dim: problem.head_dim,
+        instruction: Instruction::Mma,
+        half: elem == ElemType::Float(FloatKind::F16),
         planes: 4,
         m_tiles: 1,
         keys: 64,
         query_in_registers: true,
         asynchronous: features.copy_async,
-        tile_tokens: index.map_or(QUERY_TILE, |i| i.tile_tokens),
+        tile_tokens: index.map_or(DENSE_TOKENS, |i| i.tile_tokens),
         indexed: index.is_some(),
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
     };
-    vec![base]
+    let mut all = Vec::new();
+    // Only 9.0 has `wgmma`: it is the one with tensor copies but not the newer kind of them.
+    let hopper = features.copy_async
+        && features.tma.contains(Tma::Base)
+        && !features.tma.contains(Tma::Im2colWide);
+    if hopper && matches!(problem.head_dim, 64 | 128) {
+        all.extend(hopper_tiles(&base, problem));
+    }
+    all.extend(mma_tiles(&base, problem));
+    all
+}
+
+/// Query rows that a tile has when the heads of a group are packed.
+fn packed_rows(tile_tokens: usize, problem: &Problem) -> usize {
+    tile_tokens.min(problem.rows) * problem.pack()
+}
+
+/// `wgmma`: the more warpgroups share K and V, the better one's softmax hides behind the others'
+/// products (128 head dimensions, 32K, one H100: 422, 435 and 500 TFLOP/s with 1, 2 and 3).
+fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
+    let tile = |groups: usize| MmaBlueprint {
+        instruction: Instruction::Wgmma,
+        planes: 4 * groups,
+        query_in_registers: false,
+        tile_tokens: match base.indexed {
+            true => base.tile_tokens,
+            // Whole groups of rows for every group of heads.
+            false => 64 * groups,
+        },
+        ..*base
+    };
+    let mut tiles: Vec<MmaBlueprint> = [3, 2, 1]
+        .into_iter()
+        .map(tile)
+        .filter(|t| packed_rows(t.tile_tokens, problem).is_multiple_of(t.rows()))
+        .collect();
+    if tiles.is_empty() {
+        tiles.push(tile(1));
+    }
+    tiles
+}
+
+/// `mma`: with 32 rows a plane every fragment of K and V serves two instructions; a tile that has no
+/// 128 rows, or too wide a head, takes 16.
+fn mma_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
+    let narrow = base.head_dim <= 64;
+    let wide_rows = MmaBlueprint {
+        m_tiles: 2,
+        keys: if narrow { 64 } else { 32 },
+        query_in_registers: narrow,
+        ..*base
+    };
+    let small = MmaBlueprint {
+        query_in_registers: false,
+        keys: 16,
+        ..*base
+    };
+    match base.head_dim {
+        ..=128 if packed_rows(base.tile_tokens, problem) > 64 => vec![wide_rows, *base],
+        ..=128 => vec![*base],
+        _ => vec![MmaBlueprint { keys: 32, ..small }, small],
+    }
 }

@@ -165,6 +165,8 @@ pub(super) fn softmax<E: Float>(
     #[unroll]
     for m in 0..comptime!(bp.m_tiles) {
         let mut shift = Array::<f32>::new(2usize);
+        let mut before = Array::<f32>::new(2usize);
+        let mut moved = false.runtime();
         #[unroll]
         for h in 0..2usize {
             let row = comptime!(m * 2 + h);
@@ -176,14 +178,23 @@ pub(super) fn softmax<E: Float>(
             }
             highest = max(highest, plane_shuffle_xor(highest, 1));
             highest = max(highest, plane_shuffle_xor(highest, 2));
-            let alpha = exp2((maximum[row] - highest) * factor, comptime!(bp.asynchronous));
+            before[h] = maximum[row];
+            moved = moved || highest > maximum[row];
             maximum[row] = highest;
             shift[h] = f32::new(0.0) - highest * factor;
-            sum[row] *= alpha;
+        }
+        // After the first steps maxima rarely move, and then nothing needs rescaling.
+        if plane_any(moved) {
             #[unroll]
-            for n in 0..out_tiles {
-                let a = o.index_mut(comptime!(m * out_tiles + n));
-                a[h] = a[h] * Vector::new(alpha);
+            for h in 0..2usize {
+                let row = comptime!(m * 2 + h);
+                let alpha = exp2((before[h] - maximum[row]) * factor, comptime!(bp.asynchronous));
+                sum[row] *= alpha;
+                #[unroll]
+                for n in 0..out_tiles {
+                    let a = o.index_mut(comptime!(m * out_tiles + n));
+                    a[h] = a[h] * Vector::new(alpha);
+                }
             }
         }
         #[unroll]
