@@ -130,7 +130,7 @@ pub fn attends() -> Vec<Attend> {
             }
         }
         // The other dimensions.
-        for head_dim in [32, 64, 80, 96, 256] {
+        for head_dim in [32, 40, 64, 80, 96, 256] {
             all.push(attend(phase, rows, head_dim, F16, INDEXES[2]));
         }
         all.push(attend(phase, rows, 256, F32, INDEXES[2]));
