@@ -8,11 +8,13 @@
 //! blueprint and a kernel beside `unit`, and a line in [`prepare`]; arguments and index stay the same.
 
 mod launch;
+mod mma;
 mod plan;
 mod unit;
 
 pub use launch::{Tensors, launch};
-pub use plan::{IndexShape, Plan, Problem, Tier, prepare};
+pub use mma::MmaBlueprint;
+pub use plan::{IndexShape, Plan, Problem, Tier, candidates, prepare};
 pub use unit::UnitBlueprint;
 
 /// Query positions per row of the index.

@@ -31,7 +31,7 @@ pub fn text() -> String {
             twin = (gpu.name, lines.clone());
             text.extend(lines);
         } else {
-            text += &format!("  as {}, but for:\n", twin.0);
+            text += &format!("  as {}, but for what follows\n", twin.0);
             text.extend(lines.into_iter().filter(|line| !twin.1.contains(line)));
         }
     }
