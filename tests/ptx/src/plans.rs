@@ -35,7 +35,7 @@ pub fn text() -> String {
             text.extend(lines.into_iter().filter(|line| !twin.1.contains(line)));
         }
     }
-    text += "\nwebgpu-minimum\n";
+    text += &format!("\n{}\n", fixtures::WEBGPU);
     text.extend(lines(&fixtures::webgpu(), &cases));
     text
 }
