@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{MmaBlueprint, hopper};
+use super::{MmaBlueprint, hopper, walk::Step};
 
 /// Where the rows of one head lie: first vector, vectors from row to row.
 #[derive(CubeType)]
@@ -11,7 +11,7 @@ pub(super) struct Rows {
     pub(super) stride: usize,
 }
 
-/// Copies the keys or values of the slots `[at, at + keys)` to `tile[tile_at..]`; slots from `end` on
+/// Copies the keys or values of a step's slots to `tile[tile_at..]`; slots past the step's end
 /// become zeros, since what lies past a sequence may be anything.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -23,25 +23,23 @@ pub(super) fn stage<E: Float, N: Size>(
     tile_at: usize,
     positions: &Shared<[u32]>,
     positions_at: usize,
-    at: u32,
-    end: u32,
-    gathered: bool,
+    step: &Step,
     #[comptime] bp: MmaBlueprint,
 ) {
     let unit = UNIT_POS as usize;
     let units = comptime!(bp.units());
     let vectors = comptime!(bp.vectors());
     let total = comptime!(bp.keys * bp.vectors());
-    let whole = at + u32::cast_from(comptime!(bp.keys)) <= end;
+    let whole = step.at + u32::cast_from(comptime!(bp.keys)) <= step.end;
     #[unroll]
     for i in 0..comptime!(total.div_ceil(units)) {
         let slot = unit + i * units;
         let (row, vector) = (slot / vectors, slot % vectors);
         if comptime!((i + 1) * units <= total) || slot < total {
-            let mut position = at + u32::cast_from(row);
-            let seen = whole || position < end;
+            let mut position = step.at + u32::cast_from(row);
+            let seen = whole || position < step.end;
             if comptime!(bp.columns) {
-                if gathered && seen {
+                if step.gathered && seen {
                     position = positions[positions_at + row];
                 }
             }
@@ -129,8 +127,13 @@ pub(super) fn commit() {
     gpu_asm!("cp.async.commit_group;");
 }
 
-/// Waits for all of this unit's asynchronous copies.
+/// Waits until all of the cube's copies but those of the newest `newer` groups have landed, and until
+/// every unit has come this far.
 #[cube]
-pub(super) fn wait() {
-    gpu_asm!("cp.async.wait_group 0;");
+pub(super) fn land(#[comptime] newer: u32, #[comptime] bp: MmaBlueprint) {
+    gpu_asm!("cp.async.wait_group {newer};");
+    if comptime!(bp.wgmma()) {
+        hopper::publish();
+    }
+    sync_cube();
 }

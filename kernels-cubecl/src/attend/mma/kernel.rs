@@ -7,7 +7,7 @@ use super::{
     copy::{self, Rows},
     hopper,
     tile::{self, Fragments, Mask, Pair},
-    walk::{Cursor, Step},
+    walk::Cursor,
 };
 
 /// Maximum of a row that has seen nothing: above [`tile::UNSEEN`], below every score.
@@ -118,11 +118,9 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         }
         sync_cube();
     }
-    let kv_at = comptime!(bp.kv_at());
-    let tile_size = comptime!(bp.tile());
     #[unroll]
-    for stage in 0..comptime!(bp.stages()) {
-        copy::pad(&mut memory, comptime!(kv_at + 2 * stage * tile_size), comptime!(bp.keys), bp);
+    for stage in 0..comptime!(bp.key_stages()) {
+        copy::pad(&mut memory, comptime!(bp.key_at(stage)), comptime!(bp.keys), bp);
     }
 
     // The rows of this unit: two per block of 16.
@@ -165,11 +163,16 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         ahead.keep_column(column, &mut positions, look_up, bp);
         sync_cube();
     }
+    let value_at = comptime!(bp.value_at());
     if comptime!(bp.asynchronous) {
         if step.live {
-            stage_step(
-                key, value, &key_rows, &value_rows, &mut memory, base, kv_at, &positions, look_up, &step, bp,
-            );
+            let at = comptime!(bp.key_at(0));
+            copy::stage(key, &key_rows, &mut memory, base, at, &positions, look_up, &step, bp);
+            if comptime!(!bp.late_values) {
+                copy::stage(
+                    value, &value_rows, &mut memory, base, value_at, &positions, look_up, &step, bp,
+                );
+            }
         }
         copy::commit();
     }
@@ -182,28 +185,39 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let mut next = ahead.step();
 
     while step.live {
-        let here = kv_at + parity * comptime!(2 * tile_size);
+        let key_here = comptime!(bp.key_at(0)) + parity * comptime!(bp.tile());
+        let mut value_here = value_at.runtime();
+        if comptime!(bp.value_stages() == 2) {
+            value_here += parity * comptime!(bp.tile());
+        }
+        // Where the columns of this step are looked up; those of the next one are at `look_up`.
+        let current = comptime!(bp.keys) - look_up;
         if comptime!(bp.asynchronous) {
-            // This step's tiles have landed, and nobody reads the other pair any more.
-            copy::wait();
-            if comptime!(bp.wgmma()) {
-                hopper::publish();
-            }
-            sync_cube();
+            // This step's tiles have landed, and nobody reads the other ones any more.
+            copy::land(0u32, bp);
             parity = 1 - parity;
-            if next.live {
-                let there = kv_at + parity * comptime!(2 * tile_size);
-                stage_step(
-                    key, value, &key_rows, &value_rows, &mut memory, base, there, &positions, look_up, &next,
-                    bp,
+            if comptime!(bp.late_values) {
+                copy::stage(
+                    value, &value_rows, &mut memory, base, value_at, &positions, current, &step, bp,
                 );
+                copy::commit();
+            }
+            if next.live {
+                let at = comptime!(bp.key_at(0)) + parity * comptime!(bp.tile());
+                copy::stage(key, &key_rows, &mut memory, base, at, &positions, look_up, &next, bp);
+                if comptime!(!bp.late_values) {
+                    let at = value_at + parity * comptime!(bp.tile());
+                    copy::stage(
+                        value, &value_rows, &mut memory, base, at, &positions, look_up, &next, bp,
+                    );
+                }
             }
             copy::commit();
         } else {
             sync_cube();
-            let current = comptime!(bp.keys) - look_up;
-            stage_step(
-                key, value, &key_rows, &value_rows, &mut memory, base, here, &positions, current, &step, bp,
+            copy::stage(key, &key_rows, &mut memory, base, key_here, &positions, current, &step, bp);
+            copy::stage(
+                value, &value_rows, &mut memory, base, value_here, &positions, current, &step, bp,
             );
             sync_cube();
         }
@@ -214,9 +228,9 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         }
 
         let mut s = if comptime!(bp.wgmma()) {
-            hopper::scores(base, here, bp)
+            hopper::scores(base, key_here, bp)
         } else {
-            tile::scores(&def, &memory, here, &held, bp)
+            tile::scores(&def, &memory, key_here, &held, bp)
         };
         let last = step.at + comptime!(bp.keys as u32);
         let mut partial = last > step.end;
@@ -241,10 +255,13 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             tile::mask(&mut s, &position, &mask, bp);
         }
         let p = tile::softmax::<E>(&s, &mut maximum, &mut sum, &mut o, factor, bp);
+        if comptime!(bp.late_values) {
+            copy::land(1u32, bp);
+        }
         if comptime!(bp.wgmma()) {
-            hopper::weigh(base, here + tile_size, &p, &mut o, bp);
+            hopper::weigh(base, value_here, &p, &mut o, bp);
         } else {
-            tile::weigh(&def, &memory, here + tile_size, &p, &mut o, bp);
+            tile::weigh(&def, &memory, value_here, &p, &mut o, bp);
         }
 
         step.follow(&next);
@@ -260,39 +277,6 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     write(
         &o, &maximum, &sum, &mut memory, out, lse, b, group, groups, pack, n_rows, q_len, tile_first,
         first_packed, tile_rows, scale, with_lse, bp,
-    );
-}
-
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn stage_step<E: Float, N: Size>(
-    key: &Tensor<Vector<E, N>>,
-    value: &Tensor<Vector<E, N>>,
-    key_rows: &Rows,
-    value_rows: &Rows,
-    memory: &mut Shared<[Vector<E, N>]>,
-    base: u32,
-    at: usize,
-    positions: &Shared<[u32]>,
-    positions_at: usize,
-    step: &Step,
-    #[comptime] bp: MmaBlueprint,
-) {
-    copy::stage(
-        key, key_rows, memory, base, at, positions, positions_at, step.at, step.end, step.gathered, bp,
-    );
-    copy::stage(
-        value,
-        value_rows,
-        memory,
-        base,
-        at + comptime!(bp.tile()),
-        positions,
-        positions_at,
-        step.at,
-        step.end,
-        step.gathered,
-        bp,
     );
 }
 

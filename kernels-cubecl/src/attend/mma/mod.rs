@@ -60,6 +60,8 @@ pub struct MmaBlueprint {
     pub query_in_registers: bool,
     /// Asynchronous copies and inline PTX: K and V of the next step land while this one computes.
     pub asynchronous: bool,
+    /// With asynchronous copies: V of a step is copied during its own score product, into one tile.
+    pub late_values: bool,
     /// Query positions per row of the index (or per tile, where there is none).
     pub tile_tokens: usize,
     /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
@@ -81,9 +83,24 @@ impl MmaBlueprint {
         self.planes * PLANE
     }
 
-    /// Copies of the K and V tiles.
-    pub fn stages(&self) -> usize {
+    /// K tiles in shared memory.
+    fn key_stages(&self) -> usize {
         if self.asynchronous { 2 } else { 1 }
+    }
+
+    /// V tiles in shared memory: two, or one that is fetched while the scores are computed.
+    fn value_stages(&self) -> usize {
+        if self.late_values { 1 } else { self.key_stages() }
+    }
+
+    /// Where the K tile of a stage begins, in vectors.
+    fn key_at(&self, stage: usize) -> usize {
+        self.kv_at() + stage * self.tile()
+    }
+
+    /// Where the first V tile begins, in vectors.
+    fn value_at(&self) -> usize {
+        self.key_at(self.key_stages())
     }
 
     /// Vectors of a row.
@@ -129,7 +146,7 @@ impl MmaBlueprint {
 
     /// All of shared memory but the column positions, in vectors.
     fn shared_vectors(&self) -> usize {
-        (self.kv_at() + self.stages() * 2 * self.tile()).max(self.rows() * self.pitch())
+        (self.value_at() + self.value_stages() * self.tile()).max(self.rows() * self.pitch())
     }
 
     /// Shared memory of a cube.
@@ -186,6 +203,7 @@ pub(super) fn blueprints(
         keys: 64,
         query_in_registers: true,
         asynchronous: features.copy_async,
+        late_values: false,
         tile_tokens: index.map_or(DENSE_TOKENS, |i| i.tile_tokens),
         indexed: index.is_some(),
         columns: index.is_some_and(|i| i.columns),
@@ -214,6 +232,8 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     let tile = |groups: usize| MmaBlueprint {
         instruction: Instruction::Wgmma,
         planes: 4 * groups,
+        // Three cubes of one group fit a multiprocessor, where two would with two tiles of V.
+        late_values: groups == 1,
         query_in_registers: false,
         tile_tokens: match base.indexed {
             true => base.tile_tokens,
@@ -222,8 +242,10 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         },
         ..*base
     };
-    let mut tiles: Vec<MmaBlueprint> = [3, 2, 1]
-        .into_iter()
+    let groups: &[usize] = if base.head_dim == 64 { &[1, 2] } else { &[3, 1, 2] };
+    let mut tiles: Vec<MmaBlueprint> = groups
+        .iter()
+        .copied()
         .map(tile)
         .filter(|t| packed_rows(t.tile_tokens, problem).is_multiple_of(t.rows()))
         .collect();

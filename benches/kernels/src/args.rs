@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use half::{bf16, f16};
+
+/// Kernel benchmarks: each row is compared with f64 attention on sampled rows, then timed on the device.
+#[derive(Debug, Parser)]
+#[command(name = "sparse-accelerate-bench-kernels")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Write the rows as JSON to this file
+    #[arg(long, global = true)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Causal attention over the whole prompt
+    Dense(Dense),
+    /// Causal attention over random key blocks
+    Blocks(Blocks),
+}
+
+/// Sizes that every command has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sizes {
+    /// Prompt lengths in tokens
+    #[arg(long, value_delimiter = ',', default_value = "8192,32768,131072")]
+    pub(crate) lens: Vec<usize>,
+    /// Query heads
+    #[arg(long, default_value_t = 32)]
+    pub(crate) heads: usize,
+    /// KV heads
+    #[arg(long, default_value_t = 8)]
+    pub(crate) kv_heads: usize,
+    /// Head dimension
+    #[arg(long, default_value_t = 128)]
+    pub(crate) head_dim: usize,
+    /// Element type
+    #[arg(long, value_enum, default_value_t = Element::Bf16)]
+    pub(crate) dtype: Element,
+    /// Measure every way the device has, not just the one that is chosen
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Seed of the inputs
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u32,
+    /// Timed runs of each row; the median is reported
+    #[arg(long, default_value_t = 10)]
+    pub(crate) runs: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Dense {
+    #[command(flatten)]
+    pub(crate) sizes: Sizes,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Blocks {
+    #[command(flatten)]
+    pub(crate) sizes: Sizes,
+    /// Sides of the square blocks
+    #[arg(long, value_delimiter = ',', default_value = "128,64")]
+    pub(crate) blocks: Vec<usize>,
+    /// Shares of the causal blocks that are kept
+    #[arg(long, value_delimiter = ',', default_value = "0.05,0.1,0.2")]
+    pub(crate) densities: Vec<f64>,
+    /// Which heads choose their blocks
+    #[arg(long, value_enum, default_value_t = Choosers::Query)]
+    pub(crate) per: Choosers,
+}
+
+/// Which heads have a mask of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choosers {
+    /// Every query head
+    Query,
+    /// Every KV head, for its group of query heads
+    Kv,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Element {
+    Bf16,
+    F16,
+}
+
+impl Element {
+    /// The bits of inputs in this type.
+    pub(crate) fn bits(self, values: &[bf16]) -> Vec<u16> {
+        match self {
+            Self::Bf16 => values.iter().map(|x| x.to_bits()).collect(),
+            Self::F16 => values
+                .iter()
+                .map(|x| f16::from_f32(x.to_f32()).to_bits())
+                .collect(),
+        }
+    }
+
+    /// A value of this type.
+    pub(crate) fn value(self, bits: u16) -> f32 {
+        match self {
+            Self::Bf16 => bf16::from_bits(bits).to_f32(),
+            Self::F16 => f16::from_bits(bits).to_f32(),
+        }
+    }
+}
