@@ -4,12 +4,13 @@ use cubecl::{
     client::Client,
     ir::{AddressType, ElemType},
     prelude::*,
+    server::Handle,
 };
 
-use super::{Plan, Problem, Tier, unit::attend_unit};
+use super::{Plan, Problem, Tier, decode, unit::attend_unit};
 
 /// The buffers of one call. `query`, `key`, `value` and `out` share one element type, have a
-/// contiguous last dimension and strides that are multiples of 4.
+/// contiguous last dimension and strides that are multiples of 8.
 #[allow(missing_debug_implementations)] // CubeCL's arguments have none
 pub struct Tensors {
     /// `[B, Hq, N, d]`.
@@ -26,13 +27,23 @@ pub struct Tensors {
     pub lse: BufferArg,
     /// Whether `lse` is written.
     pub with_lse: bool,
+    /// At least [`Plan::scratch`] floats, if the plan needs any.
+    pub scratch: Option<Handle>,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
 }
 
 /// Runs a plan made by [`super::prepare`] for the same problem.
+///
+/// # Panics
+/// Without the scratch that the plan needs.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
-    let Tier::Unit(blueprint) = plan.tier;
+    let blueprint = match plan.tier {
+        Tier::Unit(blueprint) => blueprint,
+        Tier::SplitK(blueprint) => {
+            return decode::launch(client, problem, plan, blueprint, elem, tensors);
+        }
+    };
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
     attend_unit::launch(

@@ -4,7 +4,7 @@
 
 use cubecl::ir::{DeviceProperties, ElemType};
 
-use super::{QUERY_TILE, UnitBlueprint};
+use super::{DecodeBlueprint, QUERY_TILE, UnitBlueprint, decode};
 use crate::Refusal;
 
 /// One attention call. Lengths in tokens.
@@ -18,6 +18,8 @@ pub struct Problem {
     pub kv_heads: usize,
     /// Query rows of the longest sequence.
     pub rows: usize,
+    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split.
+    pub keys: usize,
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
     /// Softmax scale.
@@ -59,6 +61,8 @@ impl Problem {
 pub enum Tier {
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
+    /// Few query rows, keys split over many cubes: plane operations if there are any.
+    SplitK(DecodeBlueprint),
 }
 
 /// A launch that was checked against a device.
@@ -66,12 +70,14 @@ pub enum Tier {
 pub struct Plan {
     /// How.
     pub tier: Tier,
-    /// Cubes that split one query tile of one head group.
+    /// Cubes that split one query tile of one head group, by its rows or by its keys.
     pub splits: usize,
     /// Cubes in all.
     pub cubes: usize,
     /// The cubes folded into the device's grid.
     pub grid: (u32, u32),
+    /// Floats of [`super::Tensors::scratch`]; 0 for none.
+    pub scratch: usize,
 }
 
 /// Chooses how to run `problem` with elements of type `elem` on a device.
@@ -88,6 +94,9 @@ pub fn prepare(
             got: format!("{elem:?}"),
             hint: "f16 or f32",
         });
+    }
+    if let Some(plan) = decode::choose(problem, elem, device) {
+        return Ok(plan);
     }
     let hardware = &device.hardware;
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
@@ -119,7 +128,18 @@ pub fn prepare(
     let splits = per_tile.div_ceil(blueprint.rows());
     let groups = problem.heads / problem.pack();
     let cubes = problem.batch * groups * problem.tiles() * splits;
-    let (max_x, max_y, _) = hardware.max_cube_count;
+    Ok(Plan {
+        tier: Tier::Unit(blueprint),
+        splits,
+        cubes,
+        grid: fold(cubes, device)?,
+        scratch: 0,
+    })
+}
+
+/// Folds cubes into the device's grid.
+pub(super) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
+    let (max_x, max_y, _) = device.hardware.max_cube_count;
     let limit = (max_x as usize)
         .saturating_mul(max_y as usize)
         .min(u32::MAX as usize);
@@ -131,10 +151,5 @@ pub fn prepare(
         });
     }
     let x = cubes.min(max_x as usize);
-    Ok(Plan {
-        tier: Tier::Unit(blueprint),
-        splits,
-        cubes,
-        grid: (x as u32, cubes.div_ceil(x) as u32),
-    })
+    Ok((x as u32, cubes.div_ceil(x) as u32))
 }
