@@ -1,0 +1,218 @@
+//! The launches that are checked: a representative set of attention problems, and the cache append.
+//!
+//! A case calls the crate's own `prepare` and `launch`, so what is compiled for a device is what
+//! that device would run, every kernel of it. A new tier needs no line here unless it asks for a
+//! problem that no case has.
+
+use cubecl::{
+    client::Client,
+    ir::{AddressType, DeviceProperties, ElemType, FloatKind},
+    prelude::*,
+};
+use sparse_accelerate_kernels::{
+    Refusal, append,
+    attend::{self, IndexShape, Plan, Problem, Tensors},
+};
+
+type Launch = Box<dyn Fn(&Client) -> Result<(), Refusal> + Send + Sync>;
+
+/// A call that launches one or more kernels.
+#[allow(missing_debug_implementations)] // holds a closure
+pub struct Case {
+    /// Name in tables and on the command line; no spaces.
+    pub name: String,
+    /// Launches on any client.
+    pub launch: Launch,
+}
+
+impl Case {
+    /// A named launch.
+    pub fn new(
+        name: impl Into<String>,
+        launch: impl Fn(&Client) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            launch: Box::new(launch),
+        }
+    }
+}
+
+/// An attention call in numbers.
+#[derive(Debug, Clone)]
+pub struct Attend {
+    /// Name in tables and on the command line.
+    pub name: String,
+    /// The call.
+    pub problem: Problem,
+    /// Element type of queries, keys, values and output.
+    pub elem: ElemType,
+    /// Whether log-sum-exps are written.
+    pub with_lse: bool,
+    /// Index width.
+    pub address: AddressType,
+}
+
+const F32: (&str, ElemType) = ("f32", ElemType::Float(FloatKind::F32));
+const F16: (&str, ElemType) = ("f16", ElemType::Float(FloatKind::F16));
+const BF16: (&str, ElemType) = ("bf16", ElemType::Float(FloatKind::BF16));
+
+/// Every case.
+pub fn all() -> Vec<Case> {
+    let attends = attends().into_iter().map(|attend| {
+        let name = format!("attend/{}", attend.name);
+        Case::new(name, move |client| attend.launch(client))
+    });
+    attends.chain(appends()).collect()
+}
+
+impl Attend {
+    /// What would run on a device.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    pub fn plan(&self, device: &DeviceProperties) -> Result<Plan, Refusal> {
+        attend::prepare(&self.problem, self.elem, device)
+    }
+
+    fn launch(&self, client: &Client) -> Result<(), Refusal> {
+        let plan = self.plan(client.properties())?;
+        let Problem {
+            batch,
+            heads,
+            kv_heads,
+            rows,
+            head_dim,
+            ..
+        } = self.problem;
+        let kv = [batch, kv_heads, rows.max(1024), head_dim];
+        let tensors = Tensors {
+            query: tensor(client, [batch, heads, rows, head_dim], self.elem),
+            key: tensor(client, kv, self.elem),
+            value: tensor(client, kv, self.elem),
+            table: buffer(client, 1024),
+            out: tensor(client, [batch, heads, rows, head_dim], self.elem),
+            lse: buffer(client, batch * heads * rows),
+            with_lse: self.with_lse,
+            address: self.address,
+        };
+        attend::launch(client, &self.problem, &plan, self.elem, tensors);
+        Ok(())
+    }
+}
+
+/// Kinds of index: none, ranges and columns, and those with Triangular's element rule.
+const INDEXES: [(&str, Option<IndexShape>); 3] = [
+    ("dense", None),
+    ("indexed", Some(index(None))),
+    ("banded", Some(index(Some((64, 1024))))),
+];
+
+const fn index(band: Option<(u32, u32)>) -> IndexShape {
+    IndexShape {
+        heads: 2,
+        tiles: 0,
+        band,
+    }
+}
+
+/// Rows of a prefill chunk, and of a decoding step.
+const PHASES: [(&str, usize); 2] = [("prefill", 2048), ("decode", 1)];
+
+/// The attention calls.
+pub fn attends() -> Vec<Attend> {
+    let mut all = Vec::new();
+    for (phase, rows) in PHASES {
+        // The common head dimension in every type and with every index.
+        for elem in [F32, F16, BF16] {
+            for index in INDEXES {
+                all.push(attend(phase, rows, 128, elem, index));
+            }
+        }
+        // The other dimensions.
+        for head_dim in [32, 64, 80, 96, 256] {
+            all.push(attend(phase, rows, head_dim, F16, INDEXES[2]));
+        }
+        all.push(attend(phase, rows, 256, F32, INDEXES[2]));
+        // Log-sum-exps, and buffers beyond 2^32 elements.
+        let lse = attend(phase, rows, 128, F16, INDEXES[1]);
+        all.push(Attend {
+            name: format!("{}/lse", lse.name),
+            with_lse: true,
+            ..lse.clone()
+        });
+        all.push(Attend {
+            name: format!("{}/u64", lse.name),
+            address: AddressType::U64,
+            ..lse
+        });
+    }
+    all
+}
+
+fn attend(
+    phase: &str,
+    rows: usize,
+    head_dim: usize,
+    (elem_name, elem): (&str, ElemType),
+    (index_name, index): (&str, Option<IndexShape>),
+) -> Attend {
+    let mut problem = Problem {
+        batch: 1,
+        heads: 8,
+        kv_heads: 2,
+        rows,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        index,
+    };
+    let tiles = problem.tiles();
+    if let Some(index) = &mut problem.index {
+        index.tiles = tiles;
+    }
+    Attend {
+        name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),
+        problem,
+        elem,
+        with_lse: false,
+        address: AddressType::U32,
+    }
+}
+
+fn appends() -> impl Iterator<Item = Case> {
+    [F32, F16, BF16].into_iter().map(|(name, elem)| {
+        Case::new(format!("append/{name}"), move |client| {
+            let shape = [1, 2, 2048, 128];
+            append::launch(
+                client,
+                shape,
+                elem,
+                AddressType::U32,
+                tensor(client, [1, 2, 4096, 128], elem),
+                tensor(client, shape, elem),
+                buffer(client, 4),
+            );
+            Ok(())
+        })
+    })
+}
+
+/// A contiguous tensor without memory.
+pub fn tensor(client: &Client, shape: [usize; 4], elem: ElemType) -> TensorArg {
+    let [_, b, c, d] = shape;
+    let handle = client.empty(shape.iter().product::<usize>() * elem.size());
+    // SAFETY: the handle holds the product of the shape, contiguous in this order.
+    #[allow(unsafe_code)]
+    unsafe {
+        TensorArg::from_raw_parts(handle, [b * c * d, c * d, d, 1].into(), shape.into())
+    }
+}
+
+/// A buffer of 4-byte elements without memory.
+pub fn buffer(client: &Client, len: usize) -> BufferArg {
+    // SAFETY: the handle holds `len` elements.
+    #[allow(unsafe_code)]
+    unsafe {
+        BufferArg::from_raw_parts(client.empty(len * 4), len)
+    }
+}

@@ -1,0 +1,13 @@
+//! A check of the CUDA kernels on a machine without a GPU.
+//!
+//! Every launch of [`cases`] is made on devices that exist as data only ([`fixtures`]); a
+//! [`recorder`] takes each kernel's CUDA C++, [`nvrtc`] compiles it, [`ptxas`] assembles it, and what
+//! it takes is compared with a table that is checked in ([`table`]).
+
+pub mod cases;
+pub mod check;
+pub mod fixtures;
+pub mod nvrtc;
+pub mod ptxas;
+pub mod recorder;
+pub mod table;

@@ -1,0 +1,98 @@
+//! The check as a program; `cargo xtask ptx` brings the toolkit and runs it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use sparse_accelerate_ptx_check::{
+    check::{Check, Outcome},
+    table::{self, Row, Table},
+};
+
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/kernels.txt");
+const HEADER: &str = "\
+# What every kernel takes, by `ptxas`: registers, bytes of spills and stack per unit, bytes of static
+# and dynamic shared memory per cube. Made by `cargo xtask ptx --write`.
+";
+
+#[derive(Debug, Parser)]
+#[command(about = "Compiles the CUDA kernels without a GPU and compares what they take")]
+struct Args {
+    /// Folder with lib/libnvrtc.so.13, bin/ptxas and include/
+    #[arg(long)]
+    toolkit: PathBuf,
+    /// Write the table instead of comparing with it
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
+    /// Keep CUDA C++, PTX and the assembler's words in this folder
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Only cases whose `device/case` contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Print every row
+    #[arg(long)]
+    rows: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let check = Check::new(args.toolkit, args.dump)?;
+    let outcomes = check.run(args.only.as_deref().unwrap_or(""));
+    let rows: Vec<Row> = outcomes
+        .iter()
+        .flat_map(|o| o.rows.iter().flatten().cloned())
+        .collect();
+    if args.rows {
+        print!("{}", Table(&rows));
+    }
+    if args.write {
+        fs::write(TABLE, format!("{HEADER}{}", Table(&rows))).context("cannot write the table")?;
+    }
+    let text = fs::read_to_string(TABLE).context("cannot read the table")?;
+    let (passed, complaints) = judge(&outcomes, &text, args.only.is_none());
+    for complaint in &complaints {
+        println!("ptx check: {complaint}");
+    }
+    println!("ptx check: {passed} passed, {} failed", complaints.len());
+    Ok(match complaints.is_empty() && passed > 0 {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The number of rows that are as the table says, and a line for everything else.
+fn judge(outcomes: &[Outcome], table: &str, all: bool) -> (usize, Vec<String>) {
+    let mut listed = table::parse(table);
+    let (mut passed, mut complaints) = (0, Vec::new());
+    for outcome in outcomes {
+        let place = format!("{} {}", outcome.gpu.name, outcome.case);
+        let rows = match &outcome.rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                complaints.push(format!("{place}: {error:#}"));
+                continue;
+            }
+        };
+        for row in rows {
+            let line = listed.remove(&row.key);
+            let wrong = row
+                .excess(outcome.gpu)
+                .into_iter()
+                .chain(table::difference(row, line.as_ref()))
+                .collect::<Vec<_>>();
+            match wrong.is_empty() {
+                true => passed += 1,
+                false => complaints.push(format!("{place} {}: {}", row.key.2, wrong.join("; "))),
+            }
+        }
+    }
+    if all {
+        let gone =
+            |(device, case, kernel)| format!("{device} {case} {kernel}: listed, not launched");
+        complaints.extend(listed.into_keys().map(gone));
+    }
+    (passed, complaints)
+}

@@ -1,0 +1,172 @@
+//! The table of what every kernel takes, and the comparison with the one that is checked in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::{fixtures::Gpu, ptxas::Usage};
+
+/// One kernel of one case on one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Device, case and kernel; a case that launches a kernel twice has `kernel#2` as well.
+    pub key: Key,
+    /// Units of a cube.
+    pub cube: (u32, u32, u32),
+    /// What `ptxas` says.
+    pub usage: Usage,
+    /// Shared memory that the launch asks for, in bytes.
+    pub dynamic_shared: usize,
+}
+
+/// Device, case, kernel.
+pub type Key = (String, String, String);
+
+/// Spills that are known, as (case ends with, bytes, why they stay).
+const KNOWN_SPILLS: [(&str, u32, &str); 0] = [];
+
+const HEAD: [&str; 9] = [
+    "device", "case", "kernel", "cube", "regs", "spill", "stack", "static", "dynamic",
+];
+
+impl Row {
+    fn values(&self) -> [String; 6] {
+        let (x, y, z) = self.cube;
+        let usage = self.usage;
+        [
+            format!("{x}x{y}x{z}"),
+            usage.registers.to_string(),
+            usage.spills.to_string(),
+            usage.stack.to_string(),
+            usage.static_shared.to_string(),
+            self.dynamic_shared.to_string(),
+        ]
+    }
+
+    /// What no table can make right: spills, and more shared memory than the device has.
+    pub fn excess(&self, gpu: &Gpu) -> Option<String> {
+        let known = KNOWN_SPILLS
+            .iter()
+            .find(|(end, ..)| self.key.1.ends_with(end))
+            .map_or(0, |(_, bytes, _)| *bytes);
+        if self.usage.spills > known {
+            return Some(format!("{} bytes of spills", self.usage.spills));
+        }
+        let shared = self.usage.static_shared as usize + self.dynamic_shared;
+        (shared > gpu.shared).then(|| {
+            format!(
+                "{shared} bytes of shared memory, {} has {}",
+                gpu.name, gpu.shared
+            )
+        })
+    }
+}
+
+/// Rows as text, one line each under a header, in columns.
+#[derive(Debug)]
+pub struct Table<'a>(pub &'a [Row]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |row: &Row| {
+            let (device, case, kernel) = row.key.clone();
+            let [a, b, c, d, e, g] = row.values();
+            [device, case, kernel, a, b, c, d, e, g]
+        };
+        let lines: Vec<[String; 9]> = std::iter::once(HEAD.map(str::to_owned))
+            .chain(self.0.iter().map(line))
+            .collect();
+        let width = |column: usize| lines.iter().map(|l| l[column].len()).max().unwrap_or(0);
+        let widths: [usize; 9] = std::array::from_fn(width);
+        for line in &lines {
+            for (column, word) in line.iter().enumerate() {
+                let width = widths[column];
+                match column {
+                    0..4 => write!(f, "{word:<width$}  ")?,
+                    8 => writeln!(f, "{word:>width$}")?,
+                    _ => write!(f, "{word:>width$}  ")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table from its text: the values by key. Lines that start with `#` are comments.
+pub fn parse(text: &str) -> BTreeMap<Key, Vec<String>> {
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.starts_with(HEAD[0]))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            let key = (words.next()?, words.next()?, words.next()?);
+            Some((key, words.collect()))
+        })
+        .collect()
+}
+
+/// What differs between a row and the line of the table with its key.
+pub fn difference(row: &Row, listed: Option<&Vec<String>>) -> Option<String> {
+    let Some(listed) = listed else {
+        return Some("not in the table".into());
+    };
+    let now = row.values();
+    if listed.len() != now.len() {
+        return Some("its line in the table is not understood".into());
+    }
+    let changes: Vec<String> = HEAD[3..]
+        .iter()
+        .zip(listed.iter().zip(&now))
+        .filter(|(_, (old, new))| old != new)
+        .map(|(name, (old, new))| format!("{name} {old} -> {new}"))
+        .collect();
+    (!changes.is_empty()).then(|| changes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    fn row() -> Row {
+        Row {
+            key: ("h200".into(), "attend/x".into(), "attend_unit".into()),
+            cube: (8, 16, 1),
+            usage: Usage {
+                registers: 168,
+                ..Usage::default()
+            },
+            dynamic_shared: 1024,
+        }
+    }
+
+    #[test]
+    fn a_table_read_back_has_no_difference() {
+        let rows = [row()];
+        let listed = parse(&format!("# comment\n{}", Table(&rows)));
+        assert_eq!(difference(&rows[0], listed.get(&rows[0].key)), None);
+    }
+
+    #[test]
+    fn a_change_names_the_column_and_both_values() {
+        let listed = parse(&Table(&[row()]).to_string());
+        let mut now = row();
+        now.usage.registers = 170;
+        let said = difference(&now, listed.get(&now.key));
+        assert_eq!(said.as_deref(), Some("regs 168 -> 170"));
+        now.key.1 = "attend/y".into();
+        assert!(difference(&now, listed.get(&now.key)).is_some());
+    }
+
+    #[test]
+    fn spills_and_too_much_shared_memory_are_excess() {
+        let gpu = &fixtures::CUDA[0];
+        assert_eq!(row().excess(gpu), None);
+        let mut spilling = row();
+        spilling.usage.spills = 4;
+        assert!(spilling.excess(gpu).is_some());
+        let mut large = row();
+        large.dynamic_shared = 99 * 1024;
+        assert_eq!(large.excess(gpu), None);
+        large.usage.static_shared = 16;
+        assert!(large.excess(gpu).is_some());
+    }
+}
