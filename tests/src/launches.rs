@@ -13,7 +13,11 @@ use half::{bf16, f16};
 use sparse_accelerate::{Span, index::TileIndex};
 use sparse_accelerate_kernels::attend;
 
-use crate::{backends, oracle, problem::Problem, tolerance};
+use crate::{
+    backends, oracle,
+    problem::{Inputs, Problem},
+    tolerance,
+};
 
 /// Elements past the end of every output.
 pub const BEYOND: usize = 96;
@@ -131,27 +135,36 @@ pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem 
     }
 }
 
-/// Runs a problem under the plan for a device of the given properties, and checks all it writes and that
-/// it writes nothing else. Returns the plan and the output.
+/// What a launch wrote, and under which plan.
+#[derive(Debug)]
+pub struct Written {
+    /// The plan.
+    pub plan: attend::Plan,
+    /// `[B, Hq, N, d]`.
+    pub out: Vec<f32>,
+    /// `[B, Hq, N]`.
+    pub lse: Vec<f32>,
+}
+
+/// Runs a problem under the plan for a device of the given properties; `last` as in the index's band.
 ///
 /// # Panics
-/// If anything is off.
-pub fn check(
+/// If it is refused, or writes past its outputs.
+pub fn run(
     name: &str,
     client: &Client,
     device: &DeviceProperties,
     problem: &Problem,
+    inputs: &Inputs,
     index: Option<&TileIndex>,
     last: usize,
-) -> (attend::Plan, Vec<f32>) {
+) -> Written {
     let (q, k, dtype) = (problem.query_dims(), problem.key_dims(), problem.dtype);
-    let name = format!("{name}/{dtype:?}/{q:?}/{k:?}");
     let elem = ElemType::Float(match dtype {
         DType::F16 => FloatKind::F16,
         DType::BF16 => FloatKind::BF16,
         _ => FloatKind::F32,
     });
-    let inputs = problem.inputs(11);
     let request = request(problem, index);
     let plan = attend::prepare(&request, elem, device).expect("plan");
     let nan = |len| vec![f32::NAN; len + BEYOND];
@@ -172,31 +185,74 @@ pub fn check(
         address: AddressType::U32,
     };
     attend::launch(client, &request, &plan, elem, tensors);
-    let (out, lse) = (read(client, out, dtype), read(client, lse, DType::F32));
+    let within = |what: &str, handle, dtype, len| {
+        let mut values = read(client, handle, dtype);
+        let beyond = values.split_off(len);
+        let clean = beyond.iter().all(|x| x.is_nan());
+        assert!(clean, "{name}: wrote past the {what}");
+        values
+    };
+    if let Some(scratch) = scratch {
+        within("scratch", scratch, DType::F32, plan.scratch);
+    }
+    Written {
+        plan,
+        out: within("output", out, dtype, out_len),
+        lse: within("log-sum-exp", lse, DType::F32, lse_len),
+    }
+}
 
+/// [`run`] with the device's own properties, against the oracle.
+///
+/// # Panics
+/// If anything is off.
+pub fn check(
+    name: &str,
+    client: &Client,
+    problem: &Problem,
+    index: Option<&TileIndex>,
+    last: usize,
+) -> Written {
+    let inputs = problem.inputs(11);
+    let name = format!(
+        "{name}/{:?}/{:?}/{:?}",
+        problem.dtype,
+        problem.query_dims(),
+        problem.key_dims()
+    );
+    let written = run(
+        &name,
+        client,
+        client.properties(),
+        problem,
+        &inputs,
+        index,
+        last,
+    );
+    compare(&name, problem, &inputs, index, &written);
+    written
+}
+
+/// Compares with the oracle.
+///
+/// # Panics
+/// With the first entry that is off.
+pub fn compare(
+    name: &str,
+    problem: &Problem,
+    inputs: &Inputs,
+    index: Option<&TileIndex>,
+    written: &Written,
+) {
     let group = problem.heads / problem.kv_heads;
     let sees = |b: usize, h: usize, i: usize, j: usize| match index {
         None => j <= problem.spans[b].offset() + i,
         Some(index) if index.heads() == problem.heads => index.sees(b, h, i, j),
         Some(index) => index.sees(b, h / group * index.heads() / problem.kv_heads, i, j),
     };
-    let exact = oracle::exact(problem, &inputs, &sees);
-    let plain = oracle::plain(problem, &inputs, &sees);
-    tolerance::check(&name, dtype, &out[..out_len], &exact.out, &plain.out);
-    tolerance::check(&name, dtype, &lse[..lse_len], &exact.lse, &plain.lse);
-    let clean = |what: &str, values: &[f32]| {
-        assert!(
-            values.iter().all(|x| x.is_nan()),
-            "{name}: wrote past the {what}"
-        );
-    };
-    clean("output", &out[out_len..]);
-    clean("log-sum-exp", &lse[lse_len..]);
-    if let Some(scratch) = scratch {
-        clean(
-            "scratch",
-            &read(client, scratch, DType::F32)[plan.scratch..],
-        );
-    }
-    (plan, out[..out_len].to_vec())
+    let exact = oracle::exact(problem, inputs, &sees);
+    let plain = oracle::plain(problem, inputs, &sees);
+    let dtype = problem.dtype;
+    tolerance::check(name, dtype, &written.out, &exact.out, &plain.out);
+    tolerance::check(name, dtype, &written.lse, &exact.lse, &plain.lse);
 }

@@ -48,35 +48,41 @@ fn run(problem: &Problem, index: Option<&TileIndex>, last: usize) {
     }
 }
 
-/// With the device's properties, and as if it had no plane operations.
+/// Twice with the device's properties, once as if it had no plane operations.
 fn on(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>, last: usize) {
+    let inputs = problem.inputs(11);
+    let name = format!(
+        "{name}/{:?}/{:?}/{:?}",
+        problem.dtype,
+        problem.query_dims(),
+        problem.spans
+    );
     let mut device = client.properties().clone();
-    let (plan, out) = launches::check(name, client, &device, problem, index, last);
-    let Tier::SplitK(blueprint) = plan.tier else {
-        panic!("{name}: {plan:?}")
+    let run = |device: &_| launches::run(&name, client, device, problem, &inputs, index, last);
+    let first = run(&device);
+    let Tier::SplitK(blueprint) = first.plan.tier else {
+        panic!("{name}: {:?}", first.plan)
     };
-    let again = launches::check(name, client, &device, problem, index, last).1;
-    assert_eq!(out, again, "{name}: two runs");
+    launches::compare(&name, problem, &inputs, index, &first);
+    let again = run(&device);
+    assert_eq!(
+        (first.out, first.lse),
+        (again.out, again.lse),
+        "{name}: two runs"
+    );
     if blueprint.planes {
         device.features.plane.remove(Plane::Ops);
-        launches::check(
-            &format!("{name} without planes"),
-            client,
-            &device,
-            problem,
-            index,
-            last,
-        );
+        let without = format!("{name} without planes");
+        launches::compare(&without, problem, &inputs, index, &run(&device));
     }
 }
-
-const RAGGED: [(usize, usize); 3] = [(1, 1), (1, 100), (1, 4097)];
 
 #[test]
 fn head_dims_and_types() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        for head_dim in [32, 72, 128, 256] {
-            run(&problem(dtype, [4, 1, head_dim], &RAGGED), None, 0);
+        for (head_dim, longest) in [(32, 4097), (72, 1000), (128, 4097), (256, 700)] {
+            let spans = [(1, 1), (1, 100), (1, longest)];
+            run(&problem(dtype, [4, 1, head_dim], &spans), None, 0);
         }
     }
 }

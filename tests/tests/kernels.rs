@@ -15,7 +15,7 @@ const F32: ElemType = ElemType::Float(FloatKind::F32);
 
 fn run(problem: &Problem, index: Option<&index::TileIndex>, last: usize) {
     for (name, client) in launches::clients() {
-        launches::check(name, &client, client.properties(), problem, index, last);
+        launches::check(name, &client, problem, index, last);
     }
 }
 
