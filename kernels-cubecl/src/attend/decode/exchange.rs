@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 
 use super::DecodeBlueprint;
 
-/// `state` is the maximum and the sum of the lane's row. Afterwards `p` holds all probabilities and
+/// `lane` is the unit's place in its set, whose lane 0 is unit `first` of the plane. `state` is the maximum and the sum of the lane's row. Afterwards `p` holds all probabilities and
 /// `alpha` the factor by which each row's output shrinks; false if none does, and `alpha` is not set.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -23,10 +23,11 @@ pub(super) fn exchange(
     maxima: &mut Shared<[f32]>,
     dealt: &mut Shared<[f32]>,
     lane: u32,
+    first: u32,
     #[comptime] bp: DecodeBlueprint,
 ) -> bool {
     if comptime!(bp.planes) {
-        by_planes(s, state, p, alpha, lane, bp)
+        by_planes(s, state, p, alpha, lane, first, bp)
     } else {
         by_barriers(s, state, p, alpha, board, maxima, dealt, lane, bp)
     }
@@ -40,9 +41,9 @@ fn by_planes(
     p: &mut Array<f32>,
     alpha: &mut Array<f32>,
     lane: u32,
+    first: u32,
     #[comptime] bp: DecodeBlueprint,
 ) -> bool {
-    let first = UNIT_POS_PLANE - lane;
     #[unroll]
     for stage in 0..comptime!(bp.lanes.ilog2() as usize) {
         let mask = u32::cast_from(comptime!(bp.lanes >> (stage + 1)));

@@ -46,6 +46,10 @@ pub(super) fn attend_split<E: Float, N: Size>(
     let lane = UNIT_POS_X % u32::cast_from(comptime!(bp.lanes));
     let set = UNIT_POS_X / u32::cast_from(comptime!(bp.lanes));
     let chunk = UNIT_POS_Y;
+    let mut first = 0u32;
+    if comptime!(bp.planes) {
+        first = UNIT_POS_PLANE - lane;
+    }
 
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     if cube >= batch * groups * splits {
@@ -255,6 +259,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
                     &mut maxima,
                     &mut dealt,
                     lane,
+                    first,
                     bp,
                 );
                 if grew {

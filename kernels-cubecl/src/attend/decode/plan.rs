@@ -14,8 +14,8 @@ const MAX_ROWS: usize = 4;
 const MAX_PACKED: usize = 32;
 /// Units of a cube whose rows fit one or two chunks, and of others.
 const UNITS: (usize, usize) = (128, 256);
-/// Cubes that a multiprocessor holds at once: 128 units of at most 128 registers.
-const CUBES_PER_PROCESSOR: usize = 4;
+/// Cubes that a multiprocessor holds at once: 128 units of at most 168 registers each, of 65536.
+const CUBES_PER_PROCESSOR: usize = 3;
 /// Multiprocessors of a device that does not tell.
 const PROCESSORS: usize = 32;
 /// Most keys of a split, so that one long sequence of a large batch does not run alone at the end.
