@@ -23,9 +23,9 @@ pub(super) fn combine<N: Size>(
     let units = comptime!(bp.units());
     let lanes = comptime!(bp.lanes);
     let unit = UNIT_POS as usize;
-    let lane = UNIT_POS_X as usize % lanes;
-    let set = UNIT_POS_X as usize / lanes;
-    let chunk = UNIT_POS_Y as usize;
+    let lane = unit % lanes;
+    let set = unit / lanes % comptime!(bp.sets);
+    let chunk = unit / comptime!(bp.lanes * bp.sets);
     let first = chunk * comptime!(bp.lanes * bp.sets);
 
     sync_cube();

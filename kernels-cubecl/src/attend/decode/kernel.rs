@@ -43,9 +43,10 @@ pub(super) fn attend_split<E: Float, N: Size>(
     #[define(E)] _elem: ElemType,
 ) {
     let vectors = comptime!(bp.vectors());
-    let lane = UNIT_POS_X % u32::cast_from(comptime!(bp.lanes));
-    let set = UNIT_POS_X / u32::cast_from(comptime!(bp.lanes));
-    let chunk = UNIT_POS_Y;
+    // One-dimensional cubes: WGSL has no planes in others.
+    let lane = UNIT_POS % u32::cast_from(comptime!(bp.lanes));
+    let set = UNIT_POS / u32::cast_from(comptime!(bp.lanes)) % u32::cast_from(comptime!(bp.sets));
+    let chunk = UNIT_POS / u32::cast_from(comptime!(bp.lanes * bp.sets));
     let mut first = 0u32;
     if comptime!(bp.planes) {
         first = UNIT_POS_PLANE - lane;

@@ -32,7 +32,7 @@ pub(in crate::attend) fn launch(
         attend_split::launch_unchecked(
             client,
             CubeCount::Static(plan.grid.0, plan.grid.1, 1),
-            CubeDim::new_2d((bp.lanes * bp.sets) as u32, bp.chunks as u32),
+            CubeDim::new_1d(bp.units() as u32),
             tensors.address,
             bp.width,
             tensors.query,
