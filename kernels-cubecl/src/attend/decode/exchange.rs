@@ -10,8 +10,9 @@ use cubecl::prelude::*;
 
 use super::DecodeBlueprint;
 
-/// `lane` is the unit's place in its set, whose lane 0 is unit `first` of the plane. `state` is the maximum and the sum of the lane's row. Afterwards `p` holds all probabilities and
-/// `alpha` the factor by which each row's output shrinks; false if none does, and `alpha` is not set.
+/// `lane` is the unit's place in its set, whose lane 0 is unit `first` of the plane; `state` the maximum
+/// and the sum of the lane's row. Afterwards `p` holds all probabilities and `alpha` the factor by which
+/// each row's output shrinks; false if none does.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn exchange(
@@ -77,15 +78,12 @@ fn by_planes(
         let owner = u32::cast_from(comptime!(i * bp.lanes / bp.scores()));
         p[i] = plane_shuffle(s[comptime!(i % bp.owned())], first + owner);
     }
-    let grew = plane_any(factor < 1.0);
-    if grew {
-        #[unroll]
-        for r in 0..comptime!(bp.rows) {
-            let owner = u32::cast_from(comptime!(r * bp.lanes_per_row()));
-            alpha[r] = plane_shuffle(factor, first + owner);
-        }
+    #[unroll]
+    for r in 0..comptime!(bp.rows) {
+        let owner = u32::cast_from(comptime!(r * bp.lanes_per_row()));
+        alpha[r] = plane_shuffle(factor, first + owner);
     }
-    grew
+    plane_any(factor < 1.0)
 }
 
 /// Through shared memory and three barriers of the cube, for devices without plane operations.
@@ -134,13 +132,15 @@ fn by_barriers(
     }
     let factor = weigh(s, state, highest, bp);
     let set = unit / comptime!(bp.lanes) * comptime!(bp.scores() + bp.rows);
-    if lane % comptime!(bp.replicas()) == 0 {
+    let replica = lane % comptime!(bp.replicas());
+    if replica == 0 {
         #[unroll]
         for i in 0..comptime!(bp.owned()) {
             dealt[set + own + i] = s[i];
         }
     }
-    if lane % comptime!(bp.lanes_per_row()) == 0 {
+    let place = lane % comptime!(bp.lanes_per_row());
+    if place == 0 {
         dealt[set + comptime!(bp.scores()) + row] = factor;
     }
     sync_cube();

@@ -5,13 +5,17 @@
 //! Packed row `r` is query head `group * pack + r % pack` at query row `r / pack`. A *set* of `lanes`
 //! units holds one key at a time in vectors of `width`: lane `l` the vectors `l`, `l + lanes`, ..;
 //! neighbouring sets hold neighbouring keys, so a plane reads consecutive memory. Per step a set takes
-//! `keys` keys: while their values load it multiplies queries and keys, then loads the next keys, sums
-//! the products over its lanes (see `exchange`), and multiplies probabilities and values.
+//! `keys` keys: it multiplies queries and keys, loads the next keys, sums the products over its lanes (see
+//! `exchange`), multiplies probabilities and values, and loads the next values.
 //!
 //! Queries (scaled), outputs and softmax in f32 registers, running maximum and sum per row and set;
 //! sets are merged through shared memory at the end. Positions past the end are clamped to the last
 //! key, never read beyond, and score [`UNSEEN`]. A row that sees nothing leaves a sum of 0. Units whose
 //! vectors lie past the head dimension repeat its last vector against queries of 0.
+//!
+//! Keys and values are `T`: `u32` words of two elements where a load has several of them, since 16-bit
+//! values that live from one step to the next are unpacked by the compiler as soon as they are loaded,
+//! which waits for them; the element type otherwise.
 
 use cubecl::prelude::*;
 
@@ -22,10 +26,10 @@ use super::{DecodeBlueprint, FLOOR, SPLIT_KEYS, UNSEEN, combine::combine, exchan
 #[cube(launch_unchecked, address_type = "dynamic")]
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
-pub(super) fn attend_split<E: Float, N: Size>(
+pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     query: &Tensor<Vector<E, N>>,
-    key: &Tensor<Vector<E, N>>,
-    value: &Tensor<Vector<E, N>>,
+    key: &Tensor<Vector<T, M>>,
+    value: &Tensor<Vector<T, M>>,
     table: &[u32],
     scratch: &mut [f32],
     batch: u32,
@@ -41,6 +45,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
     window: u32,
     #[comptime] bp: DecodeBlueprint,
     #[define(E)] _elem: ElemType,
+    #[define(T)] _stored: ElemType,
 ) {
     let vectors = comptime!(bp.vectors());
     // One-dimensional cubes: WGSL has no planes in others.
@@ -91,11 +96,11 @@ pub(super) fn attend_split<E: Float, N: Size>(
     // This cube's part of it.
     let step = u32::cast_from(comptime!(bp.step()));
     let per_split = max(
-        (total + splits - 1) / splits,
+        total.div_ceil(splits),
         u32::cast_from(comptime!(SPLIT_KEYS)),
     );
-    let per_split = (per_split + step - 1) / step * step;
-    let active = max((total + per_split - 1) / per_split, 1);
+    let per_split = per_split.div_ceil(step) * step;
+    let active = max(total.div_ceil(per_split), 1);
     if split >= active {
         terminate!();
     }
@@ -110,7 +115,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
     let mut exists = Array::<bool>::new(comptime!(bp.rows));
     #[unroll]
     for i in 0..vectors {
-        let column = comptime!(i * bp.lanes) as usize + lane as usize;
+        let column = comptime!(i * bp.lanes) + lane as usize;
         columns[i] = min(column, comptime!(bp.head_dim / bp.width - 1));
     }
     #[unroll]
@@ -123,7 +128,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
         #[unroll]
         for i in 0..vectors {
             let at = comptime!(r * bp.vectors() + i);
-            let column = comptime!(i * bp.lanes) as usize + lane as usize;
+            let column = comptime!(i * bp.lanes) + lane as usize;
             let mut loaded = Vector::<f32, N>::new(f32::new(0.0));
             if row < q_len && column < comptime!(bp.head_dim / bp.width) {
                 let from = b as usize * query.stride(0)
@@ -151,8 +156,8 @@ pub(super) fn attend_split<E: Float, N: Size>(
         (b as usize * value.stride(0) + kv_head as usize * value.stride(1)) / comptime!(bp.width);
     let key_stride = key.stride(2) / comptime!(bp.width);
     let value_stride = value.stride(2) / comptime!(bp.width);
-    let mut k = Array::<Vector<E, N>>::new(comptime!(bp.keys * bp.vectors()));
-    let mut v = Array::<Vector<E, N>>::new(comptime!(bp.keys * bp.vectors()));
+    let mut k = Array::<Vector<T, M>>::new(comptime!(bp.keys * bp.vectors()));
+    let mut v = Array::<Vector<T, M>>::new(comptime!(bp.keys * bp.vectors()));
     let mut s = Array::<f32>::new(comptime!(bp.scores()));
     let mut p = Array::<f32>::new(comptime!(bp.scores()));
     let mut alpha = Array::<f32>::new(comptime!(bp.rows));
@@ -182,25 +187,25 @@ pub(super) fn attend_split<E: Float, N: Size>(
         if from < to {
             let mut at = start + (from - before);
             let end = start + (to - before);
-            load::<E, N>(
+            load::<T, M>(
                 key, &mut k, table, &columns, key_base, key_stride, at, set, end, gathered,
                 columns_at, bp,
             );
+            load::<T, M>(
+                value,
+                &mut v,
+                table,
+                &columns,
+                value_base,
+                value_stride,
+                at,
+                set,
+                end,
+                gathered,
+                columns_at,
+                bp,
+            );
             while at < end {
-                load::<E, N>(
-                    value,
-                    &mut v,
-                    table,
-                    &columns,
-                    value_base,
-                    value_stride,
-                    at,
-                    set,
-                    end,
-                    gathered,
-                    columns_at,
-                    bp,
-                );
                 #[unroll]
                 for u in 0..comptime!(bp.keys) {
                     let slot = at + u32::cast_from(comptime!(u * bp.sets)) + set;
@@ -225,7 +230,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
                     }
                     #[unroll]
                     for i in 0..vectors {
-                        let x = Vector::<f32, N>::cast_from(k[comptime!(u * bp.vectors() + i)]);
+                        let x = widen::<T, M, E, N>(k[comptime!(u * bp.vectors() + i)], bp);
                         #[unroll]
                         for r in 0..comptime!(bp.rows) {
                             let y = q[comptime!(r * bp.vectors() + i)];
@@ -237,7 +242,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
                         }
                     }
                 }
-                load::<E, N>(
+                load::<T, M>(
                     key,
                     &mut k,
                     table,
@@ -277,7 +282,7 @@ pub(super) fn attend_split<E: Float, N: Size>(
                 for u in 0..comptime!(bp.keys) {
                     #[unroll]
                     for i in 0..vectors {
-                        let x = Vector::<f32, N>::cast_from(v[comptime!(u * bp.vectors() + i)]);
+                        let x = widen::<T, M, E, N>(v[comptime!(u * bp.vectors() + i)], bp);
                         #[unroll]
                         for r in 0..comptime!(bp.rows) {
                             let at = comptime!(r * bp.vectors() + i);
@@ -286,6 +291,20 @@ pub(super) fn attend_split<E: Float, N: Size>(
                         }
                     }
                 }
+                load::<T, M>(
+                    value,
+                    &mut v,
+                    table,
+                    &columns,
+                    value_base,
+                    value_stride,
+                    at + step,
+                    set,
+                    end,
+                    gathered,
+                    columns_at,
+                    bp,
+                );
                 at += step;
             }
         }
@@ -308,9 +327,9 @@ pub(super) fn attend_split<E: Float, N: Size>(
 /// Loads a unit's vectors of the step's keys or values; past the end, of the last one again.
 #[cube]
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
-fn load<E: Float, N: Size>(
-    from: &Tensor<Vector<E, N>>,
-    to: &mut Array<Vector<E, N>>,
+fn load<T: Numeric, M: Size>(
+    from: &Tensor<Vector<T, M>>,
+    to: &mut Array<Vector<T, M>>,
     table: &[u32],
     columns: &Array<usize>,
     base: usize,
@@ -336,5 +355,31 @@ fn load<E: Float, N: Size>(
         for i in 0..comptime!(bp.vectors()) {
             to[comptime!(u * bp.vectors() + i)] = from[row + columns[i]];
         }
+    }
+}
+
+/// A loaded vector in f32. A bf16 is the upper half of an f32.
+#[cube]
+fn widen<T: Numeric, M: Size, E: Float, N: Size>(
+    x: Vector<T, M>,
+    #[comptime] bp: DecodeBlueprint,
+) -> Vector<f32, N> {
+    if comptime!(bp.words && bp.bfloat) {
+        let words = Vector::<u32, M>::reinterpret(x);
+        let mut wide = Vector::<f32, N>::empty();
+        #[unroll]
+        for i in 0..comptime!(bp.width / 2) {
+            let word = words.extract(i);
+            wide.insert(comptime!(2 * i), f32::reinterpret(word << 16));
+            wide.insert(
+                comptime!(2 * i + 1),
+                f32::reinterpret(word & 0xffff_0000u32),
+            );
+        }
+        wide
+    } else if comptime!(bp.words) {
+        Vector::cast_from(Vector::<E, N>::reinterpret(x))
+    } else {
+        Vector::cast_from(x)
     }
 }

@@ -1,6 +1,10 @@
 //! Launches the two kernels of the tier.
 
-use cubecl::{client::Client, ir::ElemType, prelude::*};
+use cubecl::{
+    client::Client,
+    ir::{ElemType, UIntKind},
+    prelude::*,
+};
 
 use super::{DecodeBlueprint, kernel::attend_split, merge::merge_splits};
 use crate::attend::{Plan, Problem, Tensors, plan::fold};
@@ -26,6 +30,10 @@ pub(in crate::attend) fn launch(
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
     let groups = problem.heads / problem.pack();
+    let (stored, stored_width) = match bp.words {
+        true => (ElemType::UInt(UIntKind::U32), bp.width / 2),
+        false => (elem, bp.width),
+    };
     // SAFETY: keys and values are read below each sequence's length, which the caller checked against
     // their shape.
     unsafe {
@@ -35,6 +43,7 @@ pub(in crate::attend) fn launch(
             CubeDim::new_1d(bp.units() as u32),
             tensors.address,
             bp.width,
+            stored_width,
             tensors.query,
             tensors.key,
             tensors.value,
@@ -53,6 +62,7 @@ pub(in crate::attend) fn launch(
             window,
             bp,
             elem,
+            stored,
         );
     }
     let rows = problem.batch * problem.heads * problem.rows;

@@ -33,6 +33,10 @@ pub struct DecodeBlueprint {
     pub head_dim: usize,
     /// Elements per load: 16 bytes, or what the device takes.
     pub width: usize,
+    /// Loads are words of two 16-bit elements.
+    pub words: bool,
+    /// Elements are bf16.
+    pub bfloat: bool,
     /// Units that share one key: a power of two, at least `head_dim / 8`.
     pub lanes: usize,
     /// Sets of `lanes` units that walk different keys.

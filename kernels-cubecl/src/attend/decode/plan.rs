@@ -2,7 +2,7 @@
 
 use cubecl::{
     features::Plane,
-    ir::{DeviceProperties, ElemType},
+    ir::{DeviceProperties, ElemType, FloatKind},
 };
 
 use super::{DecodeBlueprint, PER_UNIT, SPLIT_KEYS};
@@ -71,6 +71,8 @@ fn blueprint(
     let mut blueprint = DecodeBlueprint {
         head_dim: problem.head_dim,
         width,
+        words: elem.size() == 2 && width == PER_UNIT,
+        bfloat: elem == ElemType::Float(FloatKind::BF16),
         lanes,
         sets: 1 << sets.ilog2(),
         rows,
