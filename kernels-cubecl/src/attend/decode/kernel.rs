@@ -12,17 +12,19 @@
 //! sets are merged through shared memory at the end. Positions past the end are clamped to the last
 //! key, never read beyond, and score [`UNSEEN`]. A row that sees nothing leaves a sum of 0. Units whose
 //! vectors lie past the head dimension repeat its last vector against queries of 0.
-//!
-//! Keys and values are `T`: `u32` words of two elements where a load has several of them, since 16-bit
-//! values that live from one step to the next are unpacked by the compiler as soon as they are loaded,
-//! which waits for them; the element type otherwise.
 
 use cubecl::prelude::*;
 
-use super::{DecodeBlueprint, FLOOR, SPLIT_KEYS, UNSEEN, combine::combine, exchange};
+use super::{
+    DecodeBlueprint, FLOOR, SPLIT_KEYS, UNSEEN,
+    combine::combine,
+    exchange::exchange,
+    load::{load, widen},
+};
 
-/// See the module documentation. `table` as in the extension trait; `scratch` holds
-/// [`DecodeBlueprint::pitch`] floats for each sequence, group, split and packed row, in this order.
+/// See the module documentation. Keys and values are `T`, see `load`. `table` as in the extension trait;
+/// `scratch` holds [`DecodeBlueprint::pitch`] floats for each sequence, group, split and packed row, in
+/// this order.
 #[cube(launch_unchecked, address_type = "dynamic")]
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
@@ -209,23 +211,23 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                 #[unroll]
                 for u in 0..comptime!(bp.keys) {
                     let slot = at + u32::cast_from(comptime!(u * bp.sets)) + set;
-                    let bias = select(slot < end, f32::new(0.0), f32::new(UNSEEN));
+                    let mut seen = slot < end;
+                    if comptime!(bp.single && bp.banded) {
+                        seen =
+                            seen && (gathered || in_band(slot, offset, sink, window, dense_from));
+                    }
+                    let bias = select(seen, f32::new(0.0), f32::new(UNSEEN));
                     #[unroll]
                     for r in 0..comptime!(bp.rows) {
                         let i = comptime!(r * bp.keys + u);
                         s[i] = bias;
-                        if comptime!(!bp.single || bp.banded) {
-                            let mut sees = exists[r];
-                            if !gathered {
-                                sees = sees && slot <= position[r];
-                                if comptime!(bp.banded) {
-                                    sees = sees
-                                        && (slot < sink
-                                            || position[r] - slot < window
-                                            || position[r] >= dense_from);
-                                }
+                        if comptime!(!bp.single) {
+                            let mut seen = slot <= position[r];
+                            if comptime!(bp.banded) {
+                                seen = seen && in_band(slot, position[r], sink, window, dense_from);
                             }
-                            s[i] = select(sees, bias, f32::new(UNSEEN));
+                            seen = exists[r] && (gathered || seen);
+                            s[i] = select(seen, bias, f32::new(UNSEEN));
                         }
                     }
                     #[unroll]
@@ -256,7 +258,7 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                     columns_at,
                     bp,
                 );
-                let grew = exchange::exchange(
+                let grew = exchange(
                     &mut s,
                     &mut state,
                     &mut p,
@@ -324,62 +326,8 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     );
 }
 
-/// Loads a unit's vectors of the step's keys or values; past the end, of the last one again.
+/// Triangular's element rule for a key at or before the row's position.
 #[cube]
-#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
-fn load<T: Numeric, M: Size>(
-    from: &Tensor<Vector<T, M>>,
-    to: &mut Array<Vector<T, M>>,
-    table: &[u32],
-    columns: &Array<usize>,
-    base: usize,
-    stride: usize,
-    at: u32,
-    set: u32,
-    end: u32,
-    gathered: bool,
-    columns_at: u32,
-    #[comptime] bp: DecodeBlueprint,
-) {
-    #[unroll]
-    for u in 0..comptime!(bp.keys) {
-        let slot = min(at + u32::cast_from(comptime!(u * bp.sets)) + set, end - 1);
-        let mut position = slot;
-        if comptime!(bp.indexed) {
-            if gathered {
-                position = table[(columns_at + slot) as usize];
-            }
-        }
-        let row = base + position as usize * stride;
-        #[unroll]
-        for i in 0..comptime!(bp.vectors()) {
-            to[comptime!(u * bp.vectors() + i)] = from[row + columns[i]];
-        }
-    }
-}
-
-/// A loaded vector in f32. A bf16 is the upper half of an f32.
-#[cube]
-fn widen<T: Numeric, M: Size, E: Float, N: Size>(
-    x: Vector<T, M>,
-    #[comptime] bp: DecodeBlueprint,
-) -> Vector<f32, N> {
-    if comptime!(bp.words && bp.bfloat) {
-        let words = Vector::<u32, M>::reinterpret(x);
-        let mut wide = Vector::<f32, N>::empty();
-        #[unroll]
-        for i in 0..comptime!(bp.width / 2) {
-            let word = words.extract(i);
-            wide.insert(comptime!(2 * i), f32::reinterpret(word << 16));
-            wide.insert(
-                comptime!(2 * i + 1),
-                f32::reinterpret(word & 0xffff_0000u32),
-            );
-        }
-        wide
-    } else if comptime!(bp.words) {
-        Vector::cast_from(Vector::<E, N>::reinterpret(x))
-    } else {
-        Vector::cast_from(x)
-    }
+fn in_band(key: u32, position: u32, sink: u32, window: u32, dense_from: u32) -> bool {
+    key < sink || position - key < window || position >= dense_from
 }

@@ -8,6 +8,7 @@ mod combine;
 mod exchange;
 mod kernel;
 mod launch;
+mod load;
 mod merge;
 mod plan;
 
