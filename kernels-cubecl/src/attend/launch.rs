@@ -7,10 +7,14 @@ use cubecl::{
     server::Handle,
 };
 
-use super::{Plan, Problem, Tier, decode, unit::attend_unit};
+use super::{
+    Plan, Problem, Tier, decode,
+    mma::{VECTOR, attend_mma},
+    unit::attend_unit,
+};
 
 /// The buffers of one call. `query`, `key`, `value` and `out` share one element type, have a
-/// contiguous last dimension and strides that are multiples of 8.
+/// contiguous last dimension and strides that are multiples of 8 (4 are enough for [`Tier::Unit`]).
 #[allow(missing_debug_implementations)] // CubeCL's arguments have none
 pub struct Tensors {
     /// `[B, Hq, N, d]`.
@@ -38,38 +42,57 @@ pub struct Tensors {
 /// # Panics
 /// Without the scratch that the plan needs.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
-    let blueprint = match plan.tier {
-        Tier::Unit(blueprint) => blueprint,
-        Tier::SplitK(blueprint) => {
-            return decode::launch(client, problem, plan, blueprint, elem, tensors);
-        }
-    };
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
-    attend_unit::launch(
-        client,
-        CubeCount::Static(plan.grid.0, plan.grid.1, 1),
-        CubeDim::new_2d(blueprint.units_x() as u32, blueprint.units_y as u32),
-        tensors.address,
-        tensors.query,
-        tensors.key,
-        tensors.value,
-        tensors.table,
-        tensors.out,
-        tensors.lse,
-        problem.batch as u32,
-        (problem.heads / problem.pack()) as u32,
-        problem.pack() as u32,
-        (problem.heads / problem.kv_heads) as u32,
-        problem.rows as u32,
-        problem.tiles() as u32,
-        plan.splits as u32,
-        index.map_or(1, |i| i.heads) as u32,
-        problem.scale,
-        sink,
-        window,
-        tensors.with_lse,
-        blueprint,
-        elem,
-    );
+    let count = CubeCount::Static(plan.grid.0, plan.grid.1, 1);
+    // One list of arguments for every tier: they differ in cube, vector width and blueprint.
+    macro_rules! run {
+        ($kernel:path, $dim:expr, [$($width:expr)?], $blueprint:expr) => {
+            $kernel(
+                client,
+                count,
+                $dim,
+                tensors.address,
+                $($width,)?
+                tensors.query,
+                tensors.key,
+                tensors.value,
+                tensors.table,
+                tensors.out,
+                tensors.lse,
+                problem.batch as u32,
+                (problem.heads / problem.pack()) as u32,
+                problem.pack() as u32,
+                (problem.heads / problem.kv_heads) as u32,
+                problem.rows as u32,
+                plan.tiles as u32,
+                plan.splits as u32,
+                index.map_or(1, |i| i.heads) as u32,
+                problem.scale,
+                sink,
+                window,
+                tensors.with_lse,
+                $blueprint,
+                elem,
+            )
+        };
+    }
+    match plan.tier {
+        Tier::Mma(blueprint) => {
+            let dim = CubeDim::new_2d(32, blueprint.planes as u32);
+            // SAFETY: every index of the kernel follows from the problem that the plan was checked for
+            // and from an index whose invariants were.
+            #[allow(unsafe_code)]
+            unsafe {
+                run!(attend_mma::launch_unchecked, dim, [VECTOR], blueprint)
+            }
+        }
+        Tier::SplitK(blueprint) => {
+            decode::launch(client, problem, plan, blueprint, elem, tensors);
+        }
+        Tier::Unit(blueprint) => {
+            let dim = CubeDim::new_2d(blueprint.units_x() as u32, blueprint.units_y as u32);
+            run!(attend_unit::launch, dim, [], blueprint)
+        }
+    }
 }

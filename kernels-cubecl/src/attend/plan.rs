@@ -4,7 +4,7 @@
 
 use cubecl::ir::{DeviceProperties, ElemType};
 
-use super::{DecodeBlueprint, QUERY_TILE, UnitBlueprint, decode};
+use super::{DecodeBlueprint, MmaBlueprint, UnitBlueprint, decode, mma};
 use crate::Refusal;
 
 /// One attention call. Lengths in tokens.
@@ -33,8 +33,12 @@ pub struct Problem {
 pub struct IndexShape {
     /// Index heads: the query heads, or a divisor of the KV heads.
     pub heads: usize,
-    /// Query tiles per sequence and head.
+    /// Index rows per sequence and head.
     pub tiles: usize,
+    /// Query positions per index row.
+    pub tile_tokens: usize,
+    /// Whether any row has columns.
+    pub columns: bool,
     /// Sinks and window of Triangular's element rule.
     pub band: Option<(u32, u32)>,
 }
@@ -48,21 +52,52 @@ impl Problem {
             _ => self.heads / self.kv_heads,
         }
     }
-
-    /// Query tiles per sequence.
-    pub fn tiles(&self) -> usize {
-        self.rows.div_ceil(QUERY_TILE)
-    }
 }
 
 /// A way to compute attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tier {
+    /// Matrix units with operands in registers, plane shuffles; f16 and bf16.
+    Mma(MmaBlueprint),
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
     /// Few query rows, keys split over many cubes: plane operations if there are any.
     SplitK(DecodeBlueprint),
+}
+
+impl Tier {
+    fn rows(&self) -> usize {
+        match self {
+            Self::SplitK(b) => b.rows * b.chunks,
+            Self::Mma(b) => b.rows(),
+            Self::Unit(b) => b.rows(),
+        }
+    }
+
+    fn units(&self) -> usize {
+        match self {
+            Self::SplitK(b) => b.units(),
+            Self::Mma(b) => b.units(),
+            Self::Unit(b) => b.units(),
+        }
+    }
+
+    fn shared_bytes(&self) -> usize {
+        match self {
+            Self::SplitK(b) => b.shared_bytes(),
+            Self::Mma(b) => b.shared_bytes(),
+            Self::Unit(b) => b.shared_bytes(),
+        }
+    }
+
+    fn tile_tokens(&self) -> usize {
+        match self {
+            Self::SplitK(_) => decode::MAX_ROWS,
+            Self::Mma(b) => b.tile_tokens,
+            Self::Unit(b) => b.tile_tokens,
+        }
+    }
 }
 
 /// A launch that was checked against a device.
@@ -70,6 +105,8 @@ pub enum Tier {
 pub struct Plan {
     /// How.
     pub tier: Tier,
+    /// Query tiles per sequence: index rows, or the tier's own tiles where there is no index.
+    pub tiles: usize,
     /// Cubes that split one query tile of one head group, by its rows or by its keys.
     pub splits: usize,
     /// Cubes in all.
@@ -80,7 +117,64 @@ pub struct Plan {
     pub scratch: usize,
 }
 
-/// Chooses how to run `problem` with elements of type `elem` on a device.
+impl Plan {
+    /// Checks that a device runs `problem` by `tier`, and lays out its cubes.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with value, limit and way out.
+    pub fn new(problem: &Problem, tier: Tier, device: &DeviceProperties) -> Result<Self, Refusal> {
+        let hardware = &device.hardware;
+        let resource = |resource, needed, limit| match needed > limit {
+            true => Err(Refusal::Resource {
+                resource,
+                needed,
+                limit,
+            }),
+            false => Ok(()),
+        };
+        let shared = hardware.max_shared_memory_size;
+        resource(
+            "shared memory per cube (bytes)",
+            tier.shared_bytes(),
+            shared,
+        )?;
+        let units = hardware.max_units_per_cube as usize;
+        resource("units per cube", tier.units(), units)?;
+        let tiles = match problem.index {
+            Some(index) => index.tiles,
+            None => problem.rows.div_ceil(tier.tile_tokens()),
+        };
+        let tokens = tier.tile_tokens().min(problem.rows);
+        let groups = problem.heads / problem.pack();
+        let splits = match tier {
+            Tier::SplitK(_) => decode::splits(problem.keys, problem.batch * groups, device),
+            _ => (tokens * problem.pack()).div_ceil(tier.rows()),
+        };
+        let cubes = problem.batch * groups * tiles * splits;
+        let scratch = match tier {
+            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.pack() * b.pitch()),
+            _ => 0,
+        };
+        if scratch > u32::MAX as usize {
+            return Err(Refusal::TooLarge {
+                what: "the scratch of split keys (floats)",
+                got: scratch,
+                limit: u32::MAX as usize,
+            });
+        }
+        Ok(Self {
+            tier,
+            tiles,
+            splits,
+            cubes,
+            grid: fold(cubes, device)?,
+            scratch,
+        })
+    }
+}
+
+/// Chooses how to run `problem` with elements of type `elem` on a device: the first of
+/// [`candidates`].
 ///
 /// # Errors
 /// A [`Refusal`] with value, limit and way out.
@@ -89,52 +183,63 @@ pub fn prepare(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Plan, Refusal> {
+    let mut refusal = None;
+    for tier in tiers(problem, elem, device)? {
+        match Plan::new(problem, tier, device) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    // `tiers` ends with the one that needs least, so its refusal says what is missing.
+    Err(refusal.unwrap_or(Refusal::ElementType {
+        got: format!("{elem:?}"),
+        hint: "f16 or f32",
+    }))
+}
+
+/// Every way to run `problem` on a device, in the order of preference.
+///
+/// # Errors
+/// [`Refusal::ElementType`] if the device does not compute with the type at all.
+pub fn candidates(
+    problem: &Problem,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Vec<Plan>, Refusal> {
+    Ok(tiers(problem, elem, device)?
+        .into_iter()
+        .filter_map(|tier| Plan::new(problem, tier, device).ok())
+        .collect())
+}
+
+fn tiers(
+    problem: &Problem,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Vec<Tier>, Refusal> {
     if !device.supports_type(elem) {
         return Err(Refusal::ElementType {
             got: format!("{elem:?}"),
             hint: "f16 or f32",
         });
     }
-    if let Some(plan) = decode::choose(problem, elem, device) {
-        return Ok(plan);
-    }
-    let hardware = &device.hardware;
+    let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)
+        .into_iter()
+        .map(Tier::SplitK)
+        .collect();
+    tiers.extend(
+        mma::blueprints(problem, elem, device)
+            .into_iter()
+            .map(Tier::Mma),
+    );
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
-    let per_tile = QUERY_TILE.min(problem.rows) * problem.pack();
-    let fits = |b: &UnitBlueprint| {
-        b.shared_bytes() <= hardware.max_shared_memory_size
-            && b.units() <= hardware.max_units_per_cube as usize
-    };
     let large = UnitBlueprint::new(problem, 16);
     let small = UnitBlueprint::new(problem, 8);
-    let blueprint = match per_tile > small.rows() && fits(&large) {
-        true => large,
-        false => small,
-    };
-    if blueprint.shared_bytes() > hardware.max_shared_memory_size {
-        return Err(Refusal::Resource {
-            resource: "shared memory per cube (bytes)",
-            needed: blueprint.shared_bytes(),
-            limit: hardware.max_shared_memory_size,
-        });
+    if large.tile_tokens.min(problem.rows) * problem.pack() > small.rows() {
+        tiers.push(Tier::Unit(large));
     }
-    if blueprint.units() > hardware.max_units_per_cube as usize {
-        return Err(Refusal::Resource {
-            resource: "units per cube",
-            needed: blueprint.units(),
-            limit: hardware.max_units_per_cube as usize,
-        });
-    }
-    let splits = per_tile.div_ceil(blueprint.rows());
-    let groups = problem.heads / problem.pack();
-    let cubes = problem.batch * groups * problem.tiles() * splits;
-    Ok(Plan {
-        tier: Tier::Unit(blueprint),
-        splits,
-        cubes,
-        grid: fold(cubes, device)?,
-        scratch: 0,
-    })
+    tiers.push(Tier::Unit(small));
+    Ok(tiers)
 }
 
 /// Folds cubes into the device's grid.

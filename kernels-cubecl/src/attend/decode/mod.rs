@@ -13,7 +13,7 @@ mod merge;
 mod plan;
 
 pub(super) use launch::launch;
-pub(super) use plan::choose;
+pub(super) use plan::{MAX_ROWS, blueprint, splits};
 
 /// Head elements of a unit.
 const PER_UNIT: usize = 8;
@@ -109,7 +109,7 @@ impl DecodeBlueprint {
     }
 
     /// Floats of one packed row in the scratch: its output, maximum, sum, number of splits, unused.
-    fn pitch(&self) -> usize {
+    pub(super) fn pitch(&self) -> usize {
         self.head_dim + 4
     }
 

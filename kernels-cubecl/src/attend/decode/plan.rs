@@ -6,10 +6,10 @@ use cubecl::{
 };
 
 use super::{DecodeBlueprint, PER_UNIT, SPLIT_KEYS};
-use crate::attend::{Plan, Problem, Tier, plan::fold};
+use crate::attend::Problem;
 
 /// Most query rows per sequence.
-const MAX_ROWS: usize = 4;
+pub(in crate::attend) const MAX_ROWS: usize = 4;
 /// Most packed query rows of a cube.
 const MAX_PACKED: usize = 32;
 /// Units of a cube whose rows fit one or two chunks, and of others.
@@ -23,38 +23,17 @@ const MOST_SPLIT_KEYS: usize = 8192;
 /// Bytes of one load.
 const LOAD_BYTES: usize = 16;
 
-/// The plan for a problem that this tier serves on this device; `None` leaves it to the others.
-pub(in crate::attend) fn choose(
-    problem: &Problem,
-    elem: ElemType,
-    device: &DeviceProperties,
-) -> Option<Plan> {
-    let packed = problem.rows * problem.pack();
-    if problem.rows > MAX_ROWS || packed > MAX_PACKED || problem.keys < SPLIT_KEYS {
-        return None;
-    }
-    let blueprint = blueprint(problem, elem, device)?;
-    let groups = problem.batch * problem.heads / problem.pack();
-    let splits = splits(problem.keys, groups, device);
-    let cubes = groups.checked_mul(splits)?;
-    let scratch = cubes.checked_mul(packed * blueprint.pitch())?;
-    u32::try_from(scratch).ok()?;
-    Some(Plan {
-        tier: Tier::SplitK(blueprint),
-        splits,
-        cubes,
-        grid: fold(cubes, device).ok()?,
-        scratch,
-    })
-}
-
-fn blueprint(
+/// What serves a problem on this device; `None` leaves it to the other tiers.
+pub(in crate::attend) fn blueprint(
     problem: &Problem,
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Option<DecodeBlueprint> {
     let hardware = &device.hardware;
     let packed = problem.rows * problem.pack();
+    if problem.rows > MAX_ROWS || packed > MAX_PACKED || problem.keys < SPLIT_KEYS {
+        return None;
+    }
     let lanes = (problem.head_dim / PER_UNIT).next_power_of_two();
     let rows = match packed {
         1 | 2 => packed,
@@ -93,7 +72,7 @@ fn blueprint(
 }
 
 /// Splits of the longest sequence: as many cubes as the device holds at once, each of some length.
-fn splits(keys: usize, groups: usize, device: &DeviceProperties) -> usize {
+pub(in crate::attend) fn splits(keys: usize, groups: usize, device: &DeviceProperties) -> usize {
     let processors = device.hardware.num_streaming_multiprocessors;
     let processors = processors.map_or(PROCESSORS, |n| n as usize);
     let filling = processors * CUBES_PER_PROCESSOR / groups;

@@ -16,7 +16,6 @@
 use cubecl::prelude::*;
 
 use super::{CHUNK, KEYS, PER_UNIT, PITCH, UNITS_X, UnitBlueprint};
-use crate::attend::QUERY_TILE;
 
 type Vec4<E> = Vector<E, Const<4>>;
 
@@ -82,10 +81,10 @@ pub(crate) fn attend_unit<E: Float>(
     let mut positions = Shared::<[u32]>::new_slice(KEYS);
 
     // Packed row -> tile position: first and last of this cube.
-    let tile_rows = u32::cast_from(comptime!(QUERY_TILE)) * pack;
+    let tile_rows = u32::cast_from(comptime!(bp.tile_tokens)) * pack;
     let first_packed = split * u32::cast_from(rows);
     let last_packed = min(first_packed + u32::cast_from(rows), tile_rows) - 1;
-    let tile_first = tile * u32::cast_from(comptime!(QUERY_TILE));
+    let tile_first = tile * u32::cast_from(comptime!(bp.tile_tokens));
     let cube_first = tile_first + first_packed / pack;
     let cube_last = min(tile_first + last_packed / pack + 1, q_len);
 

@@ -4,7 +4,7 @@ mod kernel;
 
 pub(super) use kernel::attend_unit;
 
-use super::Problem;
+use super::{Problem, QUERY_TILE};
 
 /// Keys per step.
 const KEYS: usize = 32;
@@ -24,6 +24,8 @@ pub struct UnitBlueprint {
     pub units_y: usize,
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
+    /// Query positions per tile.
+    pub tile_tokens: usize,
     /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
     pub indexed: bool,
     /// Triangular's element rule applies.
@@ -35,6 +37,7 @@ impl UnitBlueprint {
         Self {
             units_y,
             head_dim: problem.head_dim,
+            tile_tokens: problem.index.map_or(QUERY_TILE, |i| i.tile_tokens),
             indexed: problem.index.is_some(),
             banded: problem.index.is_some_and(|i| i.band.is_some()),
         }

@@ -1,0 +1,409 @@
+//! The cube's program: stage Q, then per step wait, stage the next, score, mask, weigh; write.
+
+use cubecl::{cmma::MmaDefinition, prelude::*};
+
+use super::{
+    MmaBlueprint, N8, VECTOR,
+    copy::{self, Rows},
+    tile::{self, Fragments, Mask, Pair},
+    walk::{Cursor, Step},
+};
+
+/// Maximum of a row that has seen nothing: above [`tile::UNSEEN`], below every score.
+const NOTHING: f32 = -1.0e30;
+
+/// Arguments as in `attend_unit`; all strides are multiples of 8, `N` is 8.
+#[cube(launch_unchecked, address_type = "dynamic")]
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
+pub(crate) fn attend_mma<E: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    key: &Tensor<Vector<E, N>>,
+    value: &Tensor<Vector<E, N>>,
+    table: &[u32],
+    out: &mut Tensor<Vector<E, N>>,
+    lse: &mut [f32],
+    batch: u32,
+    groups: u32,
+    pack: u32,
+    heads_per_kv: u32,
+    n_rows: u32,
+    tiles: u32,
+    splits: u32,
+    index_heads: u32,
+    scale: f32,
+    sink: u32,
+    window: u32,
+    #[comptime] with_lse: bool,
+    #[comptime] bp: MmaBlueprint,
+    #[define(E)] _elem: ElemType,
+) {
+    let rows = comptime!(bp.rows());
+    let pitch = comptime!(bp.pitch());
+    let vectors = comptime!(bp.vectors());
+    let units = comptime!(bp.units());
+    let lane = UNIT_POS_X;
+    let unit = UNIT_POS as usize;
+    let plane_row = UNIT_POS_Y * comptime!((bp.m_tiles * 16) as u32);
+
+    // Which rows: the last tiles, which see most, come first.
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube >= batch * groups * tiles * splits {
+        terminate!();
+    }
+    let split = cube % splits;
+    let tile = tiles - 1 - (cube / splits) % tiles;
+    let group = (cube / (splits * tiles)) % groups;
+    let b = cube / (splits * tiles * groups);
+    let kv_head = group * pack / heads_per_kv;
+    let q_len = table[(b * 4) as usize];
+    let kv_len = table[(b * 4 + 1) as usize];
+    let dense_from = table[(b * 4 + 2) as usize];
+    let offset = kv_len - q_len;
+
+    let mut memory =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 16usize);
+    let mut positions =
+        Shared::<[u32]>::new_slice(comptime!(if bp.columns { 2 * bp.keys } else { 1 }));
+
+    let tile_rows = comptime!(bp.tile_tokens as u32) * pack;
+    let first_packed = split * comptime!(rows as u32);
+    let last_packed = min(first_packed + comptime!(rows as u32), tile_rows) - 1;
+    let tile_first = tile * comptime!(bp.tile_tokens as u32);
+    let cube_first = tile_first + first_packed / pack;
+    let cube_last = min(tile_first + last_packed / pack + 1, q_len);
+
+    // Q to shared memory; rows that do not exist are zeros.
+    let query_at = b as usize * query.stride(0);
+    #[unroll]
+    for i in 0..comptime!((rows * vectors).div_ceil(units)) {
+        let slot = unit + i * units;
+        let (row, vector) = (slot / vectors, slot % vectors);
+        if comptime!((i + 1) * units <= rows * vectors) || slot < rows * vectors {
+            let packed = first_packed + row as u32;
+            let token = tile_first + packed / pack;
+            let mut loaded = Vector::<E, N>::new(E::from_int(0));
+            if packed < tile_rows && token < q_len {
+                let head = group * pack + packed % pack;
+                let from =
+                    query_at + head as usize * query.stride(1) + token as usize * query.stride(2);
+                loaded = query[from / comptime!(VECTOR) + vector];
+            }
+            memory[row * pitch + vector] = loaded;
+        }
+    }
+    copy::pad(&mut memory, 0usize, rows, bp);
+    sync_cube();
+
+    let def = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
+    let mut held = Sequence::<Array<Pair<E>>>::new();
+    if comptime!(bp.query_in_registers) {
+        #[unroll]
+        for m in 0..comptime!(bp.m_tiles) {
+            #[unroll]
+            for k in 0..comptime!(bp.depth()) {
+                held.push(tile::load_query(
+                    &def,
+                    &memory,
+                    plane_row as usize + comptime!(m * 16),
+                    k,
+                    bp,
+                ));
+            }
+        }
+        sync_cube();
+    }
+    let kv_at = comptime!(bp.kv_at());
+    let tile_size = comptime!(bp.tile());
+    #[unroll]
+    for stage in 0..comptime!(bp.stages()) {
+        copy::pad(
+            &mut memory,
+            comptime!(kv_at + 2 * stage * tile_size),
+            comptime!(bp.keys),
+            bp,
+        );
+    }
+
+    // The rows of this unit: two per block of 16.
+    let mut position = Array::<u32>::new(comptime!(bp.m_tiles * 2));
+    let mut maximum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
+    let mut sum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
+    #[unroll]
+    for r in 0..comptime!(bp.m_tiles * 2) {
+        let packed = first_packed + plane_row + lane / 4 + comptime!(r as u32 * 8);
+        position[r] = offset + tile_first + packed / pack;
+        maximum[r] = f32::new(NOTHING);
+        sum[r] = f32::new(0.0);
+    }
+    let mut o = tile::zeros(comptime!(bp.m_tiles * bp.out_tiles()));
+
+    let key_rows = Rows {
+        first: (b as usize * key.stride(0) + kv_head as usize * key.stride(1)) / comptime!(VECTOR),
+        stride: key.stride(2) / comptime!(VECTOR),
+    };
+    let value_rows = Rows {
+        first: (b as usize * value.stride(0) + kv_head as usize * value.stride(1))
+            / comptime!(VECTOR),
+        stride: value.stride(2) / comptime!(VECTOR),
+    };
+    let index_row =
+        batch * 4 + ((b * index_heads + group * index_heads / groups) * tiles + tile) * 4;
+    let factor = scale * f32::new(core::f32::consts::LOG2_E);
+
+    // `step` computes, `next` is being copied, `ahead` is being looked up.
+    let mut ahead = Cursor::new(table, index_row, offset + cube_last, cube_first < q_len, bp);
+    let mut step = ahead.step();
+    let mut parity = 0usize;
+    let mut look_up = 0usize;
+    if comptime!(bp.columns) {
+        let column = ahead.column(table, bp);
+        ahead.keep_column(column, &mut positions, look_up, bp);
+        sync_cube();
+    }
+    if comptime!(bp.asynchronous) {
+        if step.live {
+            stage_step(
+                key,
+                value,
+                &key_rows,
+                &value_rows,
+                &mut memory,
+                kv_at,
+                &positions,
+                look_up,
+                &step,
+                bp,
+            );
+        }
+        copy::commit();
+    }
+    ahead.advance(table, bp);
+    if comptime!(bp.columns) {
+        let column = ahead.column(table, bp);
+        look_up = comptime!(bp.keys);
+        ahead.keep_column(column, &mut positions, look_up, bp);
+    }
+    let mut next = ahead.step();
+
+    while step.live {
+        let here = kv_at + parity * comptime!(2 * tile_size);
+        if comptime!(bp.asynchronous) {
+            // This step's tiles have landed, and nobody reads the other pair any more.
+            copy::wait();
+            sync_cube();
+            parity = 1 - parity;
+            if next.live {
+                let there = kv_at + parity * comptime!(2 * tile_size);
+                stage_step(
+                    key,
+                    value,
+                    &key_rows,
+                    &value_rows,
+                    &mut memory,
+                    there,
+                    &positions,
+                    look_up,
+                    &next,
+                    bp,
+                );
+            }
+            copy::commit();
+        } else {
+            sync_cube();
+            let current = comptime!(bp.keys) - look_up;
+            stage_step(
+                key,
+                value,
+                &key_rows,
+                &value_rows,
+                &mut memory,
+                here,
+                &positions,
+                current,
+                &step,
+                bp,
+            );
+            sync_cube();
+        }
+        ahead.advance(table, bp);
+        let mut column = 0u32;
+        if comptime!(bp.columns) {
+            column = ahead.column(table, bp);
+        }
+
+        let mut s = tile::scores(&def, &memory, here, &held, bp);
+        let last = step.at + comptime!(bp.keys as u32);
+        let mut partial = last > step.end;
+        if !step.gathered {
+            partial = partial || last > offset + cube_first + 1;
+            if comptime!(bp.banded) {
+                let inside = last <= sink
+                    || offset + cube_last - step.at <= window
+                    || offset + cube_first >= dense_from;
+                partial = partial || !inside;
+            }
+        }
+        if partial {
+            let mask = Mask {
+                at: step.at,
+                end: step.end,
+                gathered: step.gathered,
+                sink,
+                window,
+                dense_from,
+            };
+            tile::mask(&mut s, &position, &mask, bp);
+        }
+        let p = tile::softmax::<E>(&s, &mut maximum, &mut sum, &mut o, factor, bp);
+        tile::weigh(&def, &memory, here + tile_size, &p, &mut o, bp);
+
+        step.follow(&next);
+        next.follow(&ahead.step());
+        if comptime!(bp.columns) {
+            look_up = comptime!(bp.keys) - look_up;
+            ahead.keep_column(column, &mut positions, look_up, bp);
+        }
+    }
+
+    // Through shared memory, so that rows leave in whole vectors.
+    sync_cube();
+    write(
+        &o,
+        &maximum,
+        &sum,
+        &mut memory,
+        out,
+        lse,
+        b,
+        group,
+        groups,
+        pack,
+        n_rows,
+        q_len,
+        tile_first,
+        first_packed,
+        tile_rows,
+        scale,
+        with_lse,
+        bp,
+    );
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn stage_step<E: Float, N: Size>(
+    key: &Tensor<Vector<E, N>>,
+    value: &Tensor<Vector<E, N>>,
+    key_rows: &Rows,
+    value_rows: &Rows,
+    memory: &mut Shared<[Vector<E, N>]>,
+    at: usize,
+    positions: &Shared<[u32]>,
+    positions_at: usize,
+    step: &Step,
+    #[comptime] bp: MmaBlueprint,
+) {
+    copy::stage(
+        key,
+        key_rows,
+        memory,
+        at,
+        positions,
+        positions_at,
+        step.at,
+        step.end,
+        step.gathered,
+        bp,
+    );
+    copy::stage(
+        value,
+        value_rows,
+        memory,
+        at + comptime!(bp.tile()),
+        positions,
+        positions_at,
+        step.at,
+        step.end,
+        step.gathered,
+        bp,
+    );
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn write<E: Float, N: Size>(
+    o: &Fragments<f32>,
+    maximum: &Array<f32>,
+    sum: &Array<f32>,
+    memory: &mut Shared<[Vector<E, N>]>,
+    out: &mut Tensor<Vector<E, N>>,
+    lse: &mut [f32],
+    b: u32,
+    group: u32,
+    groups: u32,
+    pack: u32,
+    n_rows: u32,
+    q_len: u32,
+    tile_first: u32,
+    first_packed: u32,
+    tile_rows: u32,
+    scale: f32,
+    #[comptime] with_lse: bool,
+    #[comptime] bp: MmaBlueprint,
+) {
+    let lane = UNIT_POS_X;
+    let plane_row = UNIT_POS_Y * comptime!((bp.m_tiles * 16) as u32);
+    let pairs = memory.with_vector_size_mut::<Const<2>>();
+    #[unroll]
+    for r in 0..comptime!(bp.m_tiles * 2) {
+        let row = plane_row + lane / 4 + comptime!(r as u32 * 8);
+        let packed = first_packed + row;
+        let token = tile_first + packed / pack;
+        let mut total = sum[r];
+        total += plane_shuffle_xor(total, 1);
+        total += plane_shuffle_xor(total, 2);
+        let mut inverse = f32::new(0.0);
+        if token < q_len && total > 0.0 {
+            inverse = f32::new(1.0) / total;
+        }
+        let first = row as usize * comptime!(bp.pitch() * VECTOR / 2) + (lane % 4) as usize;
+        #[unroll]
+        for n in 0..comptime!(bp.head_dim / N8) {
+            let a = o.index(comptime!((r / 2) * bp.out_tiles() + n))[comptime!(r % 2)];
+            pairs[first + comptime!(n * N8 / 2)] = Vector::cast_from(a * Vector::new(inverse));
+        }
+        if comptime!(with_lse) {
+            if lane % 4 == 0 && packed < tile_rows && token < n_rows {
+                let head = group * pack + packed % pack;
+                let at = ((b * groups * pack + head) * n_rows + token) as usize;
+                let mut seen = f32::new(0.0);
+                if token < q_len {
+                    seen = total;
+                }
+                // ln(0) = -inf for a row that saw nothing.
+                lse[at] = maximum[r] * scale + seen.ln();
+            }
+        }
+    }
+    sync_plane();
+    let vectors = comptime!(bp.vectors());
+    let plane_rows = comptime!(bp.m_tiles * 16);
+    #[unroll]
+    for i in 0..comptime!((plane_rows * vectors).div_ceil(32)) {
+        let slot = lane as usize + comptime!(i * 32);
+        let (row, vector) = (slot / vectors, slot % vectors);
+        if comptime!((i + 1) * 32 <= plane_rows * vectors) || slot < plane_rows * vectors {
+            let row = plane_row as usize + row;
+            let packed = first_packed + row as u32;
+            let token = tile_first + packed / pack;
+            if packed < tile_rows && token < n_rows {
+                let head = group * pack + packed % pack;
+                let to = b as usize * out.stride(0)
+                    + head as usize * out.stride(1)
+                    + token as usize * out.stride(2);
+                out[to / comptime!(VECTOR) + vector] = memory[row * comptime!(bp.pitch()) + vector];
+            }
+        }
+    }
+}

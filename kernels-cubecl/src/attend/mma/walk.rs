@@ -1,0 +1,153 @@
+//! The steps of a cube: its ranges, then its columns, `keys` at a time.
+//!
+//! Every unit keeps the same cursor. It stands one step ahead of the copies, so that the table's
+//! entries are there when a copy needs them.
+
+use cubecl::prelude::*;
+
+use super::MmaBlueprint;
+
+/// One step: the slots `[at, end)` of a range or of the columns, of which the first `keys`.
+#[derive(CubeType)]
+pub(super) struct Step {
+    pub(super) at: u32,
+    pub(super) end: u32,
+    /// The slots are entries of the column list instead of key positions.
+    pub(super) gathered: bool,
+    /// There is a step.
+    pub(super) live: bool,
+}
+
+#[cube]
+impl Step {
+    /// Becomes a copy of another step.
+    pub(super) fn follow(&mut self, other: &Step) {
+        self.at = other.at;
+        self.end = other.end;
+        self.gathered = other.gathered;
+        self.live = other.live;
+    }
+}
+
+/// What a cube still has to walk, and the step it stands on.
+#[derive(CubeType)]
+pub(super) struct Cursor {
+    at: u32,
+    end: u32,
+    gathered: bool,
+    live: bool,
+    item: u32,
+    n_ranges: u32,
+    ranges_at: u32,
+    n_columns: u32,
+    columns_at: u32,
+    causal_end: u32,
+}
+
+#[cube]
+impl Cursor {
+    /// A cursor on the first step of an index row, or of `[0, causal_end)` where there is none.
+    pub(super) fn new(
+        table: &[u32],
+        row: u32,
+        causal_end: u32,
+        live: bool,
+        #[comptime] bp: MmaBlueprint,
+    ) -> Cursor {
+        let mut cursor = Cursor {
+            at: 0u32.runtime(),
+            end: 0u32.runtime(),
+            gathered: false.runtime(),
+            live: false.runtime(),
+            item: 0u32.runtime(),
+            n_ranges: 1u32.runtime(),
+            ranges_at: 0u32.runtime(),
+            n_columns: 0u32.runtime(),
+            columns_at: 0u32.runtime(),
+            causal_end,
+        };
+        cursor.end = causal_end;
+        cursor.live = live;
+        if comptime!(bp.indexed) {
+            cursor.ranges_at = table[row as usize];
+            cursor.n_ranges = table[(row + 1) as usize];
+            if comptime!(bp.columns) {
+                cursor.columns_at = table[(row + 2) as usize];
+                cursor.n_columns = table[(row + 3) as usize];
+            }
+            cursor.enter(table, bp);
+        }
+        cursor
+    }
+
+    /// The step it stands on, as values of their own.
+    pub(super) fn step(&self) -> Step {
+        let mut step = Step {
+            at: 0u32.runtime(),
+            end: 0u32.runtime(),
+            gathered: false.runtime(),
+            live: false.runtime(),
+        };
+        step.at = self.at;
+        step.end = self.end;
+        step.gathered = self.gathered;
+        step.live = self.live;
+        step
+    }
+
+    /// The position of this unit's slot, if the step is gathered.
+    pub(super) fn column(&self, table: &[u32], #[comptime] bp: MmaBlueprint) -> u32 {
+        let mut column = 0u32;
+        if self.gathered && self.live {
+            let slot = self.at + UNIT_POS;
+            if UNIT_POS < comptime!(bp.keys as u32) && slot < self.end {
+                column = table[(self.columns_at + slot) as usize];
+            }
+        }
+        column
+    }
+
+    /// Puts it where the copies will look for it.
+    pub(super) fn keep_column(
+        &self,
+        column: u32,
+        positions: &mut Shared<[u32]>,
+        at: usize,
+        #[comptime] bp: MmaBlueprint,
+    ) {
+        if self.gathered && UNIT_POS < comptime!(bp.keys as u32) {
+            positions[at + UNIT_POS as usize] = column;
+        }
+    }
+
+    /// Steps on by `keys`; past the end of an item, to the next one.
+    pub(super) fn advance(&mut self, table: &[u32], #[comptime] bp: MmaBlueprint) {
+        self.at += comptime!(bp.keys as u32);
+        if self.at >= self.end {
+            if comptime!(bp.indexed) {
+                self.item += 1;
+                self.enter(table, bp);
+            } else {
+                self.live = false;
+            }
+        }
+    }
+
+    fn enter(&mut self, table: &[u32], #[comptime] bp: MmaBlueprint) {
+        if self.item < self.n_ranges {
+            let entry = self.ranges_at + self.item * 2;
+            self.at = table[entry as usize];
+            self.end = min(table[(entry + 1) as usize], self.causal_end);
+        } else if comptime!(bp.columns) {
+            if self.item == self.n_ranges && self.n_columns > 0 {
+                self.at = 0;
+                self.end = self.n_columns;
+                self.gathered = true;
+            } else {
+                self.live = false;
+            }
+        } else {
+            self.live = false;
+        }
+    }
+}
