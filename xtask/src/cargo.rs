@@ -34,8 +34,13 @@ pub(crate) fn cli(layout: &Layout) -> Result<PathBuf> {
     let mut build = cargo(layout);
     build.args(["build", "--workspace", "--bins"]);
     run::succeed(&mut build)?;
-    let name = format!("{CLI_BINARY}{}", std::env::consts::EXE_SUFFIX);
-    Ok(target_dir(layout)?.join("debug").join(name))
+    binary(layout, CLI_BINARY)
+}
+
+/// Where a build of the `dev` profile puts a program.
+pub(crate) fn binary(layout: &Layout, name: &str) -> Result<PathBuf> {
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    Ok(target_dir(layout)?.join("debug").join(file))
 }
 
 /// `cargo metadata` of the members alone, which needs no network and no lock.

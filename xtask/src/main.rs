@@ -2,9 +2,10 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `setup [--cuda] [--check]` | brings the Vulkan software driver, the demo model and, if asked, LLVM |
+//! | `setup [--cuda] [--check]` | brings Vulkan's software driver, CUDA's compilers, the demo model, LLVM if asked |
 //! | `demo [-- ARGS]` | the set-up a demo needs, then `sparse-accelerate demo` |
 //! | `test [--fast] [ARGS]` | the set-up tests need, then every test of the workspace, then a table |
+//! | `ptx [--write] [--dump DIR] [--only TEXT]` | what CUDA kernels take, without a GPU |
 //! | `validate` | format, lints, docs, file lengths, crate order, licences, stray paths |
 //! | `cuda CARGO-ARGS` | cargo with what a CUDA build needs in its environment |
 //!
@@ -17,6 +18,7 @@ mod cargo;
 mod cuda;
 mod demo;
 mod layout;
+mod ptx;
 mod run;
 mod setup;
 mod tally;
@@ -42,12 +44,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring what is missing: Vulkan software driver, demo model, and LLVM with `--cuda`
+    /// Bring what is missing: Vulkan software driver, CUDA compilers for the check of kernels, demo
+    /// model, and LLVM with `--cuda`
     Setup(setup::SetupArgs),
     /// Fetch the demo model if needed and run the demo on it
     Demo(demo::DemoArgs),
     /// Set up, run every test of the workspace, print a table of the results
     Test(test::TestArgs),
+    /// Compile the CUDA kernels without a GPU; compare registers, spills, shared memory with a table
+    Ptx(ptx::PtxArgs),
     /// Format, lints, docs, file lengths, crate order, licences, stray machine paths
     Validate,
     /// Run cargo with the environment of a CUDA build: `cargo xtask cuda build --features cuda`
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&layout, &args),
         Command::Demo(args) => demo::run(&layout, &args),
         Command::Test(args) => test::run(&layout, &args),
+        Command::Ptx(args) => ptx::run(&layout, &args),
         Command::Validate => validate::run(&layout),
         Command::Cuda(args) => cuda::run(&layout, &args),
     });

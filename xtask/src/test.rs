@@ -2,7 +2,7 @@
 //!
 //! Programs and tests are built in one cargo call, so that the importer that makes the demo model
 //! shares every dependency with the tests. The test output goes by unchanged, cargo's own result
-//! lines included; the exit code is cargo's.
+//! lines included. The check of CUDA kernels comes last. The exit code is cargo's, or the check's.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::layout::{DATA_ENV, Layout};
-use crate::setup::{self, State, Step, model, vulkan};
+use crate::setup::{self, State, Step, cuda_tools, model, vulkan};
 use crate::tally::Tally;
-use crate::{cargo, run};
+use crate::{cargo, ptx, run};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub(crate) struct TestArgs {
     /// Go on without a Vulkan driver; its tests report themselves skipped
     #[arg(long)]
     no_vulkan: bool,
+    /// Leave out the check of CUDA kernels, and the download of its tools
+    #[arg(long)]
+    no_ptx: bool,
     /// Handed on to `cargo test`, such as `-p PACKAGE`, `NAME` or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
@@ -34,10 +37,17 @@ pub(crate) struct TestArgs {
 pub(crate) fn run(layout: &Layout, args: &TestArgs) -> Result<ExitCode> {
     let start = Instant::now();
     if !args.fast {
-        set_up(layout, args.no_vulkan)?;
+        set_up(layout, args)?;
     }
     let ready = start.elapsed();
     let (status, tally) = test(layout, args)?;
+    let checked = match args.skips_ptx() {
+        Some(why) => {
+            println!("ptx check: skipped: {why}");
+            None
+        }
+        None => ptx::after_tests(layout)?,
+    };
     println!("\n{}", tally.table());
     let (passed, failed, ignored) = tally.totals();
     println!(
@@ -50,7 +60,25 @@ pub(crate) fn run(layout: &Layout, args: &TestArgs) -> Result<ExitCode> {
     if status.success() && passed + failed == 0 && args.args.is_empty() {
         bail!("no test ran at all; `cargo test` printed no result line");
     }
-    Ok(exit_code(status))
+    match checked {
+        Some(checked) if status.success() && !checked.success() => {
+            eprintln!("error: the ptx check failed; its lines are above the table");
+            Ok(exit_code(checked))
+        }
+        _ => Ok(exit_code(status)),
+    }
+}
+
+impl TestArgs {
+    /// Why the CUDA kernels are not checked; they are when everything is tested.
+    fn skips_ptx(&self) -> Option<&'static str> {
+        match self {
+            Self { fast: true, .. } => Some("--fast"),
+            Self { no_ptx: true, .. } => Some("--no-ptx"),
+            Self { args, .. } if !args.is_empty() => Some("arguments for `cargo test` were given"),
+            _ => None,
+        }
+    }
 }
 
 /// Cargo's exit code as ours; a signal counts as failure.
@@ -61,9 +89,9 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     }
 }
 
-fn set_up(layout: &Layout, no_vulkan: bool) -> Result<()> {
+fn set_up(layout: &Layout, args: &TestArgs) -> Result<()> {
     let _lock = setup::lock(layout)?;
-    if no_vulkan {
+    if args.no_vulkan {
         println!("{:<14} left out: --no-vulkan", vulkan::Vulkan.name());
     } else if let State::ByHand(what) = setup::settle(layout, &vulkan::Vulkan)? {
         bail!(
@@ -72,6 +100,10 @@ fn set_up(layout: &Layout, no_vulkan: bool) -> Result<()> {
         );
     }
     setup::settle(layout, &model::DemoGguf)?;
+    if args.skips_ptx().is_none() {
+        setup::settle(layout, &cuda_tools::CudaTools)
+            .context("`--no-ptx` tests without the check of CUDA kernels")?;
+    }
     let mut build = cargo::cargo(layout);
     build.args(["build", "--workspace", "--bins", "--tests"]);
     run::succeed(&mut build)?;
@@ -176,6 +208,7 @@ mod tests {
         let args = TestArgs {
             fast,
             no_vulkan: false,
+            no_ptx: false,
             args: args.iter().map(OsString::from).collect(),
         };
         let command = test_command(&layout, &args);

@@ -11,7 +11,7 @@ use cubecl::{
 };
 use sparse_accelerate_kernels::{
     Refusal, append,
-    attend::{self, IndexShape, Plan, Problem, Tensors},
+    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Tensors},
 };
 
 type Launch = Box<dyn Fn(&Client) -> Result<(), Refusal> + Send + Sync>;
@@ -102,17 +102,19 @@ impl Attend {
     }
 }
 
-/// Kinds of index: none, ranges and columns, and those with Triangular's element rule.
+/// Kinds of index: none, ranges and columns, ranges with Triangular's element rule.
 const INDEXES: [(&str, Option<IndexShape>); 3] = [
     ("dense", None),
-    ("indexed", Some(index(None))),
-    ("banded", Some(index(Some((64, 1024))))),
+    ("indexed", Some(index(true, None))),
+    ("banded", Some(index(false, Some((64, 1024))))),
 ];
 
-const fn index(band: Option<(u32, u32)>) -> IndexShape {
+const fn index(columns: bool, band: Option<(u32, u32)>) -> IndexShape {
     IndexShape {
         heads: 2,
         tiles: 0,
+        tile_tokens: QUERY_TILE,
+        columns,
         band,
     }
 }
@@ -131,7 +133,7 @@ pub fn attends() -> Vec<Attend> {
             }
         }
         // The other dimensions.
-        for head_dim in [32, 64, 80, 96, 256] {
+        for head_dim in [32, 40, 64, 80, 96, 256] {
             all.push(attend(phase, rows, head_dim, F16, INDEXES[2]));
         }
         all.push(attend(phase, rows, 256, F32, INDEXES[2]));
@@ -161,7 +163,7 @@ fn attend(
     (elem_name, elem): (&str, ElemType),
     (index_name, index): (&str, Option<IndexShape>),
 ) -> Attend {
-    let mut problem = Problem {
+    let problem = Problem {
         batch: 1,
         heads: 8,
         kv_heads: 2,
@@ -169,12 +171,11 @@ fn attend(
         keys: if rows == 1 { DECODE_KEYS } else { rows },
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
-        index,
+        index: index.map(|index| IndexShape {
+            tiles: rows.div_ceil(index.tile_tokens),
+            ..index
+        }),
     };
-    let tiles = problem.tiles();
-    if let Some(index) = &mut problem.index {
-        index.tiles = tiles;
-    }
     Attend {
         name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),
         problem,

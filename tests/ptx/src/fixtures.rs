@@ -2,7 +2,7 @@
 //!
 //! What CubeCL's CUDA runtime would report for a compute capability: limits from NVIDIA's tables,
 //! features by its rules (`cubecl-cuda`, `runtime.rs`), for both of its compilers. The WebGPU device
-//! is the smallest the standard allows.
+//! has the least that the standard allows.
 
 use cubecl::{
     cmma::MatrixLayout,
@@ -160,7 +160,11 @@ impl Gpu {
     }
 }
 
-/// A laptop's WebGPU device with the limits every device must have: 16 KiB, 256 units, no planes.
+/// Name of the WebGPU device in tables.
+pub const WEBGPU: &str = "webgpu-laptop";
+
+/// A laptop's WebGPU device with `shader-f16` and the limits that every device has: 16 KiB of shared
+/// memory, 256 units, no planes.
 pub fn webgpu() -> DeviceProperties {
     let hardware = HardwareProperties {
         max_bindings: 7,
@@ -171,13 +175,14 @@ pub fn webgpu() -> DeviceProperties {
         max_vector_size: 4,
         ..hardware(8, 128)
     };
-    let mut device = device("webgpu-minimum", 128 << 20, 256, hardware);
+    let mut device = device(WEBGPU, 128 << 20, 256, hardware);
     device.register_address_type(AddressType::U32);
     for elem in [
         ElemType::Index,
         ElemType::UInt(UIntKind::U32),
         ElemType::Int(IntKind::I32),
         ElemType::Float(FloatKind::F32),
+        F16,
         ElemType::Bool,
     ] {
         device.register_type_usage(elem, TypeUsage::all());

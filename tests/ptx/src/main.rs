@@ -8,10 +8,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use sparse_accelerate_ptx_check::{
     check::{Check, Outcome},
+    plans,
     table::{self, Row, Table},
 };
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/kernels.txt");
+const PLANS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/plans.txt");
 const HEADER: &str = "\
 # What every kernel takes, by `ptxas`: registers, bytes of spills and stack per unit, bytes of static
 # and dynamic shared memory per cube. Made by `cargo xtask ptx --write`.
@@ -23,7 +25,7 @@ struct Args {
     /// Folder with lib/libnvrtc.so.13, bin/ptxas and include/
     #[arg(long)]
     toolkit: PathBuf,
-    /// Write the table instead of comparing with it
+    /// Write the tables of kernels and of plans; spills and excesses still fail
     #[arg(long, conflicts_with = "only")]
     write: bool,
     /// Keep CUDA C++, PTX and the assembler's words in this folder
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
     }
     if args.write {
         fs::write(TABLE, format!("{HEADER}{}", Table(&rows))).context("cannot write the table")?;
+        fs::write(PLANS, plans::text()).context("cannot write the plans")?;
     }
     let text = fs::read_to_string(TABLE).context("cannot read the table")?;
     let (passed, complaints) = judge(&outcomes, &text, args.only.is_none());

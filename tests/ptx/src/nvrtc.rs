@@ -24,6 +24,9 @@ type Create = unsafe extern "C" fn(
 const LIBRARY: &str = "lib/libnvrtc.so.13";
 const BUILTINS: &str = "lib/libnvrtc-builtins.so.13.0";
 
+/// One mistake in a loop that is unrolled comes many times.
+const LOG_LINES: usize = 12;
+
 /// The loaded compiler and its headers. It may be called from several threads.
 #[derive(Debug)]
 pub struct Nvrtc {
@@ -106,7 +109,8 @@ impl Nvrtc {
             let status = compile(program, options.len() as c_int, options.as_ptr());
             if status != 0 {
                 let log = self.text(program, c"nvrtcGetProgramLogSize", c"nvrtcGetProgramLog")?;
-                bail!("NVRTC error {status}\n{}", log.trim_end());
+                let log: Vec<&str> = log.lines().take(LOG_LINES).collect();
+                bail!("NVRTC error {status}\n{}", log.join("\n"));
             }
             self.text(program, c"nvrtcGetPTXSize", c"nvrtcGetPTX")
         }

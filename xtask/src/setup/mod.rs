@@ -5,6 +5,7 @@
 //! under its final name in one rename, after its checksum was right; what an interrupted run left
 //! behind is called `*.partial` and goes when the step starts again.
 
+pub(crate) mod cuda_tools;
 mod digest;
 pub(crate) mod llvm;
 pub(crate) mod model;
@@ -86,7 +87,12 @@ pub(crate) fn make_dir(path: &std::path::Path) -> Result<()> {
 /// `cargo xtask setup`.
 pub(crate) fn run(layout: &Layout, args: &SetupArgs) -> Result<ExitCode> {
     let convert = model::DemoModel;
-    let mut steps: Vec<&dyn Step> = vec![&vulkan::Vulkan, &model::DemoGguf, &convert];
+    let mut steps: Vec<&dyn Step> = vec![
+        &vulkan::Vulkan,
+        &cuda_tools::CudaTools,
+        &model::DemoGguf,
+        &convert,
+    ];
     if args.cuda {
         steps.push(&llvm::Llvm);
     }

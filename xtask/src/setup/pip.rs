@@ -3,6 +3,7 @@
 //! Nothing of a package is installed or run. pip is the user's own, so a proxy or a mirror set up
 //! for pip works here too.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -67,12 +68,20 @@ pub(crate) fn extract_member(wheel: &Path, member: &str, target: &Path) -> Resul
 
 /// Extracts a whole wheel into `folder`, with its execute bits, which `zipfile` drops.
 pub(crate) fn extract_all(wheel: &Path, folder: &Path) -> Result<()> {
+    extract(wheel, folder, &[""])
+}
+
+/// Extracts the members whose names start with one of `prefixes`, likewise.
+pub(crate) fn extract(wheel: &Path, folder: &Path, prefixes: &[&str]) -> Result<()> {
     const SCRIPT: &str = "import os, sys, zipfile\n\
         with zipfile.ZipFile(sys.argv[1]) as z:\n    \
         for i in z.infolist():\n        \
+        if not i.filename.startswith(tuple(sys.argv[3:])): continue\n        \
         path = z.extract(i, sys.argv[2])\n        \
         if i.external_attr >> 16 & 0o111: os.chmod(path, 0o755)\n";
-    python_script(SCRIPT, [wheel.as_os_str(), folder.as_os_str()])
+    let args = [wheel.as_os_str(), folder.as_os_str()];
+    let prefixes = prefixes.iter().map(|prefix| OsStr::new(*prefix));
+    python_script(SCRIPT, args.into_iter().chain(prefixes))
         .with_context(|| format!("cannot extract {}", wheel.display()))
 }
 
@@ -86,10 +95,7 @@ pub(crate) fn clear(folder: &Path) -> Result<()> {
     }
 }
 
-fn python_script<'a>(
-    script: &str,
-    args: impl IntoIterator<Item = &'a std::ffi::OsStr>,
-) -> Result<()> {
+fn python_script<'a>(script: &str, args: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
     run::read(
         Command::new(python()?)
             .args(["-I", "-c", script])

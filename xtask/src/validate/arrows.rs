@@ -17,7 +17,11 @@ const ORDER: [&[&str]; 8] = [
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
     &["sparse-accelerate-cli"],
-    &["sparse-accelerate-tests", "sparse-accelerate-benches"],
+    &[
+        "sparse-accelerate-tests",
+        "sparse-accelerate-ptx-check",
+        "sparse-accelerate-benches",
+    ],
     &["xtask"],
 ];
 /// Members that know nothing of Burn.
