@@ -198,6 +198,7 @@ mod kernels {
             heads: 8,
             kv_heads: 2,
             rows: 1000,
+            keys: 1000,
             head_dim: 128,
             scale: 1.0,
             index: None,
