@@ -56,7 +56,7 @@ pub fn all() -> Vec<Backend> {
             dtypes: vec![DType::F32, DType::F16],
         });
     }
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-runtime")]
     if keep("cuda") {
         out.push(Backend {
             name: "cuda",

@@ -4,6 +4,8 @@
 //! asks only whether a row sees a key. Everything is deterministic.
 
 pub mod backends;
+#[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
+pub mod launches;
 pub mod models;
 pub mod oracle;
 pub mod problem;

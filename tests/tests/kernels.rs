@@ -1,132 +1,21 @@
 //! The kernels below the extension, launched by hand: outputs are filled with NaN and longer than
 //! needed, so a kernel that did not run, skipped a row or wrote past its slice fails.
-#![cfg(any(feature = "wgpu", feature = "cuda"))]
-#![allow(unsafe_code)]
+#![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
-use burn::{backend::DispatchDevice, tensor::DType};
-use cubecl::{
-    client::Client,
-    ir::{AddressType, ElemType, FloatKind},
-    prelude::*,
-    server::Handle,
-};
+use burn::tensor::DType;
+use cubecl::ir::{AddressType, ElemType, FloatKind};
 use sparse_accelerate::{Span, Triangular, index};
-use sparse_accelerate_kernels::{append, attend};
-use sparse_accelerate_tests::{backends, oracle, problem::Problem, tolerance};
+use sparse_accelerate_kernels::append;
+use sparse_accelerate_tests::{
+    launches::{self, BEYOND, buffer, read, tensor, upload},
+    problem::Problem,
+};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
-/// Elements past the end of every output.
-const BEYOND: usize = 96;
-
-fn clients() -> Vec<(&'static str, Client)> {
-    let cube = |b: backends::Backend| match b.device.as_dispatch() {
-        DispatchDevice::Cube(device) => Some((b.name, device.client())),
-        #[allow(unreachable_patterns)]
-        _ => None,
-    };
-    backends::with_kernels()
-        .into_iter()
-        .filter_map(cube)
-        .collect()
-}
-
-fn upload<T: bytemuck::Pod>(client: &Client, values: &[T]) -> Handle {
-    client.create_from_slice(bytemuck::cast_slice(values))
-}
-
-fn tensor(handle: &Handle, shape: [usize; 4]) -> TensorArg {
-    let strides = [
-        shape[1] * shape[2] * shape[3],
-        shape[2] * shape[3],
-        shape[3],
-        1,
-    ];
-    // SAFETY: the handle holds at least the product of the shape, contiguous in this order.
-    unsafe { TensorArg::from_raw_parts(handle.clone(), strides.into(), shape.into()) }
-}
-
-fn buffer(handle: &Handle, len: usize) -> BufferArg {
-    // SAFETY: the handle holds at least `len` elements.
-    unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
-}
-
-fn read(client: &Client, handle: Handle) -> Vec<f32> {
-    let bytes = client.read_one(handle).expect("the launch failed");
-    bytemuck::cast_slice(&bytes).to_vec()
-}
-
-fn table(index: Option<&index::TileIndex>, spans: &[Span], last: usize) -> Vec<u32> {
-    let mut out: Vec<u32> = spans
-        .iter()
-        .flat_map(|s| {
-            let dense_from = s.prompt_len.saturating_sub(last) as u32;
-            [s.query_len as u32, s.kv_len as u32, dense_from, 0]
-        })
-        .collect();
-    if let Some(index) = index {
-        let ranges_at = (out.len() + index.row_table().len()) as u32;
-        let columns_at = ranges_at + index.range_table().len() as u32;
-        for row in index.row_table().chunks_exact(4) {
-            out.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
-        }
-        out.extend_from_slice(index.range_table());
-        out.extend_from_slice(index.column_table());
-    }
-    out
-}
 
 fn run(problem: &Problem, index: Option<&index::TileIndex>, last: usize) {
-    let inputs = problem.inputs(11);
-    for (name, client) in clients() {
-        let (q, k) = (problem.query_dims(), problem.key_dims());
-        let request = attend::Problem {
-            batch: q[0],
-            heads: q[1],
-            kv_heads: k[1],
-            rows: q[2],
-            head_dim: q[3],
-            scale: 1.0 / (q[3] as f32).sqrt(),
-            index: index.map(|i| attend::IndexShape {
-                heads: i.heads(),
-                tiles: i.tiles(),
-                band: i.band().map(|b| (b.sink as u32, b.window as u32)),
-            }),
-        };
-        let plan = attend::prepare(&request, F32, client.properties()).expect("plan");
-        let (out_len, lse_len) = (q.iter().product::<usize>(), q[0] * q[1] * q[2]);
-        let out = upload(&client, &vec![f32::NAN; out_len + BEYOND]);
-        let lse = upload(&client, &vec![f32::NAN; lse_len + BEYOND]);
-        let rows = table(index, &problem.spans, last);
-        let tensors = attend::Tensors {
-            query: tensor(&upload(&client, &inputs.query), q),
-            key: tensor(&upload(&client, &inputs.key), k),
-            value: tensor(&upload(&client, &inputs.value), k),
-            table: buffer(&upload(&client, &rows), rows.len()),
-            out: tensor(&out, q),
-            lse: buffer(&lse, lse_len),
-            with_lse: true,
-            address: AddressType::U32,
-        };
-        attend::launch(&client, &request, &plan, F32, tensors);
-        let (out, lse) = (read(&client, out), read(&client, lse));
-
-        let group = problem.heads / problem.kv_heads;
-        let sees = |b: usize, h: usize, i: usize, j: usize| match index {
-            None => j <= problem.spans[b].offset() + i,
-            Some(index) => index.sees(b, h / group * index.heads() / problem.kv_heads, i, j),
-        };
-        let exact = oracle::exact(problem, &inputs, &sees);
-        let plain = oracle::plain(problem, &inputs, &sees);
-        tolerance::check(name, DType::F32, &out[..out_len], &exact.out, &plain.out);
-        tolerance::check(name, DType::F32, &lse[..lse_len], &exact.lse, &plain.lse);
-        assert!(
-            out[out_len..].iter().all(|x| x.is_nan()),
-            "{name}: wrote past the output"
-        );
-        assert!(
-            lse[lse_len..].iter().all(|x| x.is_nan()),
-            "{name}: wrote past the log-sum-exp"
-        );
+    for (name, client) in launches::clients() {
+        launches::check(name, &client, problem, index, last);
     }
 }
 
@@ -172,7 +61,7 @@ fn columns_write_every_row_and_nothing_else() {
 
 #[test]
 fn append_touches_only_its_rows() {
-    for (name, client) in clients() {
+    for (name, client) in launches::clients() {
         let (new_shape, cache_shape) = ([2, 3, 5, 8], [2, 3, 20, 8]);
         let spans: [(usize, usize); 2] = [(5, 12), (2, 2)];
         let new: Vec<f32> = (0..240).map(|i| i as f32).collect();
@@ -190,7 +79,7 @@ fn append_touches_only_its_rows() {
             tensor(&upload(&client, &new), new_shape),
             buffer(&upload(&client, &rows), rows.len()),
         );
-        let got = read(&client, cache);
+        let got = read(&client, cache, DType::F32);
         for (at, x) in got.iter().enumerate() {
             let (b, h, row, d) = (at / 480, at / 160 % 3, at / 8 % 20, at % 8);
             let written = spans

@@ -166,7 +166,7 @@ fn a_cache_says_what_does_not_fit_and_stays_usable() {
     }
 }
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 mod kernels {
     use burn::backend::DispatchDevice;
     use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
@@ -198,6 +198,7 @@ mod kernels {
             heads: 8,
             kv_heads: 2,
             rows: 1000,
+            keys: 1000,
             head_dim: 128,
             scale: 1.0,
             index: None,

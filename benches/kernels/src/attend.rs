@@ -126,6 +126,7 @@ fn run(
         heads: sizes.heads,
         kv_heads: sizes.kv_heads,
         rows: len,
+        keys: len,
         head_dim: sizes.head_dim,
         scale: 1.0 / (sizes.head_dim as f32).sqrt(),
         index: case.index,
@@ -151,6 +152,7 @@ fn run(
                 out: tensor(&out, query),
                 lse: buffer(&lse, 1),
                 with_lse: false,
+                scratch: None,
                 address: AddressType::U32,
             };
             launch(&bench.client, &problem, &plan, elem, tensors);

@@ -20,13 +20,13 @@ pub(crate) struct Bench {
 impl Bench {
     /// The first device of the runtime that was built in.
     pub(crate) fn open() -> Result<Self> {
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-runtime")]
         let (device, runtime) = (cubecl::Device::Cuda(Default::default()), "cuda");
-        #[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+        #[cfg(all(feature = "wgpu", not(feature = "cuda-runtime")))]
         let (device, runtime) = (cubecl::Device::Wgpu(Default::default()), "wgpu");
-        #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
-        bail!("built for no device: build with --features cuda-cpp, cuda or wgpu");
-        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        #[cfg(not(any(feature = "cuda-runtime", feature = "wgpu")))]
+        bail!("built for no device: build with --features cuda, cuda-llvm or wgpu");
+        #[cfg(any(feature = "cuda-runtime", feature = "wgpu"))]
         {
             let client = device.client();
             let properties = client.properties();

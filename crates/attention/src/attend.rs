@@ -211,7 +211,7 @@ fn check(
             hint,
         ));
     }
-    ops::check_device(query, kv_heads, plan)?;
+    ops::check_device(query, [kv_heads, keys], plan)?;
     Ok((dim as f64).sqrt().recip() as f32)
 }
 

@@ -107,6 +107,7 @@ impl AttentionPlan {
             options: AttendOptions {
                 index_heads: 0,
                 tiles: 0,
+                columns: false,
                 band: None,
                 scale: 0.0,
             },
@@ -142,6 +143,7 @@ impl AttentionPlan {
         let options = AttendOptions {
             index_heads: index.heads(),
             tiles: index.tiles(),
+            columns: !index.column_table().is_empty(),
             band: index.band().map(|b| (clamp(b.sink), clamp(b.window))),
             scale: 0.0,
         };

@@ -4,16 +4,17 @@ use cubecl::{
     client::Client,
     ir::{AddressType, ElemType},
     prelude::*,
+    server::Handle,
 };
 
 use super::{
-    Plan, Problem, Tier,
+    Plan, Problem, Tier, decode,
     mma::{VECTOR, attend_mma},
     unit::attend_unit,
 };
 
 /// The buffers of one call. `query`, `key`, `value` and `out` share one element type, have a
-/// contiguous last dimension and strides that are multiples of 8 ([`Tier::Mma`]) or 4.
+/// contiguous last dimension and strides that are multiples of 8 (4 are enough for [`Tier::Unit`]).
 #[allow(missing_debug_implementations)] // CubeCL's arguments have none
 pub struct Tensors {
     /// `[B, Hq, N, d]`.
@@ -30,11 +31,16 @@ pub struct Tensors {
     pub lse: BufferArg,
     /// Whether `lse` is written.
     pub with_lse: bool,
+    /// At least [`Plan::scratch`] floats, if the plan needs any.
+    pub scratch: Option<Handle>,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
 }
 
 /// Runs a plan made by [`super::prepare`] for the same problem.
+///
+/// # Panics
+/// Without the scratch that the plan needs.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
@@ -80,6 +86,9 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
             unsafe {
                 run!(attend_mma::launch_unchecked, dim, [VECTOR], blueprint)
             }
+        }
+        Tier::SplitK(blueprint) => {
+            decode::launch(client, problem, plan, blueprint, elem, tensors);
         }
         Tier::Unit(blueprint) => {
             let dim = CubeDim::new_2d(blueprint.units_x() as u32, blueprint.units_y as u32);

@@ -3,15 +3,17 @@
 //! `out[b,h,i] = sum_j exp(scale q.k_j - lse) v_j` over the keys `j` that row `i` sees,
 //! `lse = log sum_j exp(scale q.k_j)`; query head `h` reads KV head `h / (Hq / Hk)`.
 //!
-//! A [`Tier`] is a way to compute it that needs certain features. This version has one, which needs
-//! none: no plane operations, no matrix units. A matrix-unit tier joins by a variant of [`Tier`], a
-//! blueprint and a kernel beside `unit`, and a line in [`prepare`]; arguments and index stay the same.
+//! A [`Tier`] is a way to compute it. `unit` needs no feature of the device; `mma` needs matrix units;
+//! `decode` is for few query rows and many keys, and runs everywhere. Another joins by a variant of
+//! [`Tier`], a blueprint and a kernel beside them, and a line in the plan; arguments and index stay.
 
+mod decode;
 mod launch;
 mod mma;
 mod plan;
 mod unit;
 
+pub use decode::DecodeBlueprint;
 pub use launch::{Tensors, launch};
 pub use mma::{Instruction, MmaBlueprint};
 pub use plan::{IndexShape, Plan, Problem, Tier, candidates, prepare};

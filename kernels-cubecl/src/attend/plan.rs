@@ -4,7 +4,7 @@
 
 use cubecl::ir::{DeviceProperties, ElemType};
 
-use super::{MmaBlueprint, UnitBlueprint, mma};
+use super::{DecodeBlueprint, MmaBlueprint, UnitBlueprint, decode, mma};
 use crate::Refusal;
 
 /// One attention call. Lengths in tokens.
@@ -18,6 +18,8 @@ pub struct Problem {
     pub kv_heads: usize,
     /// Query rows of the longest sequence.
     pub rows: usize,
+    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split.
+    pub keys: usize,
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
     /// Softmax scale.
@@ -60,11 +62,14 @@ pub enum Tier {
     Mma(MmaBlueprint),
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
+    /// Few query rows, keys split over many cubes: plane operations if there are any.
+    SplitK(DecodeBlueprint),
 }
 
 impl Tier {
     fn rows(&self) -> usize {
         match self {
+            Self::SplitK(b) => b.rows * b.chunks,
             Self::Mma(b) => b.rows(),
             Self::Unit(b) => b.rows(),
         }
@@ -72,6 +77,7 @@ impl Tier {
 
     fn units(&self) -> usize {
         match self {
+            Self::SplitK(b) => b.units(),
             Self::Mma(b) => b.units(),
             Self::Unit(b) => b.units(),
         }
@@ -79,6 +85,7 @@ impl Tier {
 
     fn shared_bytes(&self) -> usize {
         match self {
+            Self::SplitK(b) => b.shared_bytes(),
             Self::Mma(b) => b.shared_bytes(),
             Self::Unit(b) => b.shared_bytes(),
         }
@@ -86,6 +93,7 @@ impl Tier {
 
     fn tile_tokens(&self) -> usize {
         match self {
+            Self::SplitK(_) => decode::MAX_ROWS,
             Self::Mma(b) => b.tile_tokens,
             Self::Unit(b) => b.tile_tokens,
         }
@@ -99,12 +107,14 @@ pub struct Plan {
     pub tier: Tier,
     /// Query tiles per sequence: index rows, or the tier's own tiles where there is no index.
     pub tiles: usize,
-    /// Cubes that split one query tile of one head group.
+    /// Cubes that split one query tile of one head group, by its rows or by its keys.
     pub splits: usize,
     /// Cubes in all.
     pub cubes: usize,
     /// The cubes folded into the device's grid.
     pub grid: (u32, u32),
+    /// Floats of [`super::Tensors::scratch`]; 0 for none.
+    pub scratch: usize,
 }
 
 impl Plan {
@@ -123,7 +133,11 @@ impl Plan {
             false => Ok(()),
         };
         let shared = hardware.max_shared_memory_size;
-        resource("shared memory per cube (bytes)", tier.shared_bytes(), shared)?;
+        resource(
+            "shared memory per cube (bytes)",
+            tier.shared_bytes(),
+            shared,
+        )?;
         let units = hardware.max_units_per_cube as usize;
         resource("units per cube", tier.units(), units)?;
         let tiles = match problem.index {
@@ -131,27 +145,30 @@ impl Plan {
             None => problem.rows.div_ceil(tier.tile_tokens()),
         };
         let tokens = tier.tile_tokens().min(problem.rows);
-        let splits = (tokens * problem.pack()).div_ceil(tier.rows());
         let groups = problem.heads / problem.pack();
+        let splits = match tier {
+            Tier::SplitK(_) => decode::splits(problem.keys, problem.batch * groups, device),
+            _ => (tokens * problem.pack()).div_ceil(tier.rows()),
+        };
         let cubes = problem.batch * groups * tiles * splits;
-        let (max_x, max_y, _) = hardware.max_cube_count;
-        let limit = (max_x as usize)
-            .saturating_mul(max_y as usize)
-            .min(u32::MAX as usize);
-        if cubes > limit {
+        let scratch = match tier {
+            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.pack() * b.pitch()),
+            _ => 0,
+        };
+        if scratch > u32::MAX as usize {
             return Err(Refusal::TooLarge {
-                what: "the number of query tiles",
-                got: cubes,
-                limit,
+                what: "the scratch of split keys (floats)",
+                got: scratch,
+                limit: u32::MAX as usize,
             });
         }
-        let x = cubes.min(max_x as usize);
         Ok(Self {
             tier,
             tiles,
             splits,
             cubes,
-            grid: (x as u32, cubes.div_ceil(x) as u32),
+            grid: fold(cubes, device)?,
+            scratch,
         })
     }
 }
@@ -206,10 +223,15 @@ fn tiers(
             hint: "f16 or f32",
         });
     }
-    let mut tiers: Vec<Tier> = mma::blueprints(problem, elem, device)
+    let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)
         .into_iter()
-        .map(Tier::Mma)
+        .map(Tier::SplitK)
         .collect();
+    tiers.extend(
+        mma::blueprints(problem, elem, device)
+            .into_iter()
+            .map(Tier::Mma),
+    );
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
     let large = UnitBlueprint::new(problem, 16);
     let small = UnitBlueprint::new(problem, 8);
@@ -218,4 +240,21 @@ fn tiers(
     }
     tiers.push(Tier::Unit(small));
     Ok(tiers)
+}
+
+/// Folds cubes into the device's grid.
+pub(super) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
+    let (max_x, max_y, _) = device.hardware.max_cube_count;
+    let limit = (max_x as usize)
+        .saturating_mul(max_y as usize)
+        .min(u32::MAX as usize);
+    if cubes > limit {
+        return Err(Refusal::TooLarge {
+            what: "the number of query tiles",
+            got: cubes,
+            limit,
+        });
+    }
+    let x = cubes.min(max_x as usize);
+    Ok((x as u32, cubes.div_ceil(x) as u32))
 }

@@ -85,7 +85,7 @@ impl Attend {
             head_dim,
             ..
         } = self.problem;
-        let kv = [batch, kv_heads, rows.max(1024), head_dim];
+        let kv = [batch, kv_heads, self.problem.keys, head_dim];
         let tensors = Tensors {
             query: tensor(client, [batch, heads, rows, head_dim], self.elem),
             key: tensor(client, kv, self.elem),
@@ -94,6 +94,7 @@ impl Attend {
             out: tensor(client, [batch, heads, rows, head_dim], self.elem),
             lse: buffer(client, batch * heads * rows),
             with_lse: self.with_lse,
+            scratch: (plan.scratch > 0).then(|| client.empty(plan.scratch * 4)),
             address: self.address,
         };
         attend::launch(client, &self.problem, &plan, self.elem, tensors);
@@ -152,6 +153,9 @@ pub fn attends() -> Vec<Attend> {
     all
 }
 
+/// Cached keys of a decoding step.
+const DECODE_KEYS: usize = 1 << 17;
+
 fn attend(
     phase: &str,
     rows: usize,
@@ -164,6 +168,7 @@ fn attend(
         heads: 8,
         kv_heads: 2,
         rows,
+        keys: if rows == 1 { DECODE_KEYS } else { rows },
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
         index: index.map(|index| IndexShape {

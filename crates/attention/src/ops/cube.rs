@@ -13,31 +13,38 @@ use sparse_accelerate_kernels::{append, attend as kernels};
 use super::{AttendOptions, SparseAttentionOps};
 use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
 
-fn problem(query: [usize; 4], kv_heads: usize, options: &AttendOptions) -> kernels::Problem {
+fn problem(
+    query: [usize; 4],
+    [kv_heads, keys]: [usize; 2],
+    options: &AttendOptions,
+) -> kernels::Problem {
     kernels::Problem {
         batch: query[0],
         heads: query[1],
         kv_heads,
         rows: query[2],
+        keys,
         head_dim: query[3],
         scale: options.scale,
         index: (options.index_heads > 0).then_some(kernels::IndexShape {
             heads: options.index_heads,
             tiles: options.tiles,
+            tile_tokens: kernels::QUERY_TILE,
+            columns: options.columns,
             band: options.band,
         }),
     }
 }
 
-/// Asks the kernels whether this device runs the problem.
+/// Asks the kernels whether this device runs the problem; `key` is the number of KV heads and of keys.
 pub(super) fn check(
     query: &Tensor<4>,
-    kv_heads: usize,
+    key: [usize; 2],
     plan: &AttentionPlan,
     device: &CubeDevice,
 ) -> Result<(), AttentionError> {
     let client = device.client();
-    let problem = problem(query.dims(), kv_heads, &plan.options(1.0));
+    let problem = problem(query.dims(), key, &plan.options(1.0));
     let elem = dtype_to_storage_type(query.dtype());
     kernels::prepare(&problem, elem, client.properties())
         .map(drop)
@@ -47,11 +54,11 @@ pub(super) fn check(
         })
 }
 
-/// The kernels read vectors of 4 through strides: the last dimension must be contiguous and every
-/// other stride a multiple of 4. Caches and swapped projections are; anything else is copied.
+/// The kernels read vectors of up to 8 through strides: the last dimension must be contiguous and
+/// every other stride a multiple of 8. Caches and swapped projections are; anything else is copied.
 fn readable(tensor: CubeTensor) -> CubeTensor {
     let strides = tensor.meta.strides();
-    match strides[3] == 1 && strides[..3].iter().all(|s| s % 4 == 0) {
+    match strides[3] == 1 && strides[..3].iter().all(|s| s % 8 == 0) {
         true => tensor,
         false => into_contiguous(tensor),
     }
@@ -67,7 +74,8 @@ fn attend(
 ) -> (CubeTensor, CubeTensor) {
     let shape = query.meta.shape();
     let dims = [shape[0], shape[1], shape[2], shape[3]];
-    let problem = problem(dims, key.meta.shape()[1], options);
+    let cached = key.meta.shape();
+    let problem = problem(dims, [cached[1], cached[2]], options);
     let elem = dtype_to_storage_type(query.dtype);
     let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
     let plan = match kernels::prepare(&problem, elem, client.properties()) {
@@ -87,6 +95,7 @@ fn attend(
         true => empty(&[batch, heads, rows], DType::F32),
         false => empty(&[1, 1, 1], DType::F32),
     };
+    let scratch = (plan.scratch > 0).then(|| client.empty(plan.scratch * size_of::<f32>()));
     let address = [&query, &key, &value, &out]
         .iter()
         .map(|t| t.required_address_type())
@@ -100,6 +109,7 @@ fn attend(
         out: out.clone().into_tensor_arg(),
         lse: lse.clone().into_buffer_arg(),
         with_lse,
+        scratch,
         address,
     };
     kernels::launch(&client, &problem, &plan, elem, tensors);

@@ -30,6 +30,8 @@ pub struct AttendOptions {
     pub index_heads: usize,
     /// Query tiles per sequence and head of the index.
     pub tiles: usize,
+    /// Whether the index has columns.
+    pub columns: bool,
     /// Sinks and window of the index's band, if it has one.
     pub band: Option<(u32, u32)>,
 }
@@ -89,16 +91,17 @@ fn attend_with_lse_spec(
     (query.clone(), lse)
 }
 
-/// Refuses what the tensor's device cannot run, before any launch.
+/// Refuses what the tensor's device cannot run, before any launch; `key` is the number of KV heads and
+/// of keys.
 pub(crate) fn check_device(
     query: &Tensor<4>,
-    kv_heads: usize,
+    key: [usize; 2],
     plan: &AttentionPlan,
 ) -> Result<(), AttentionError> {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
-        return cube::check(query, kv_heads, plan, device);
+        return cube::check(query, key, plan, device);
     }
-    let _ = (query, kv_heads, plan);
+    let _ = (query, key, plan);
     Ok(())
 }

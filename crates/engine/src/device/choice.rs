@@ -53,7 +53,7 @@ impl Backend {
             Backend::Wgpu => cfg!(feature = "wgpu"),
             Backend::Vulkan => cfg!(feature = "vulkan"),
             Backend::Metal => cfg!(feature = "metal"),
-            Backend::Cuda => cfg!(feature = "cuda"),
+            Backend::Cuda => cfg!(feature = "cuda-runtime"),
         }
     }
 }

@@ -55,7 +55,7 @@ fn shape(config: &MmaConfig) -> String {
 }
 
 /// The CUDA devices. Empty where the driver library is absent.
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-runtime")]
 pub(super) fn cuda_devices() -> Vec<super::list::Found> {
     use super::{
         choice::Backend,

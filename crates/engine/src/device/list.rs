@@ -60,7 +60,7 @@ pub(super) fn found(only: Option<Backend>) -> Vec<Found> {
         .flat_map(|backend| match backend {
             #[cfg(feature = "flex")]
             Backend::Flex => vec![flex()],
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "cuda-runtime")]
             Backend::Cuda => super::cube::cuda_devices(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu => adapters(Api::Auto),

@@ -1,0 +1,90 @@
+//! Launches the two kernels of the tier.
+
+use cubecl::{
+    client::Client,
+    ir::{ElemType, UIntKind},
+    prelude::*,
+};
+
+use super::{DecodeBlueprint, kernel::attend_split, merge::merge_splits};
+use crate::attend::{Plan, Problem, Tensors, plan::fold};
+
+/// Runs a plan of this tier: partial outputs, then their merge.
+///
+/// # Panics
+/// Without the scratch buffer that the plan asks for.
+#[allow(unsafe_code)]
+pub(in crate::attend) fn launch(
+    client: &Client,
+    problem: &Problem,
+    plan: &Plan,
+    bp: DecodeBlueprint,
+    elem: ElemType,
+    tensors: Tensors,
+) {
+    let Some(scratch) = tensors.scratch else {
+        panic!("attend: this plan needs {} floats of scratch", plan.scratch);
+    };
+    // SAFETY: `prepare` sized the scratch.
+    let scratch = || unsafe { BufferArg::from_raw_parts(scratch.clone(), plan.scratch) };
+    let index = problem.index;
+    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
+    let groups = problem.heads / problem.pack();
+    let (stored, stored_width) = match bp.words {
+        true => (ElemType::UInt(UIntKind::U32), bp.width / 2),
+        false => (elem, bp.width),
+    };
+    // SAFETY: keys and values are read below each sequence's length, which the caller checked against
+    // their shape.
+    unsafe {
+        attend_split::launch_unchecked(
+            client,
+            CubeCount::Static(plan.grid.0, plan.grid.1, 1),
+            CubeDim::new_1d(bp.units() as u32),
+            tensors.address,
+            bp.width,
+            stored_width,
+            tensors.query,
+            tensors.key,
+            tensors.value,
+            tensors.table,
+            scratch(),
+            problem.batch as u32,
+            groups as u32,
+            problem.pack() as u32,
+            (problem.heads / problem.kv_heads) as u32,
+            problem.rows as u32,
+            plan.splits as u32,
+            index.map_or(1, |i| i.heads) as u32,
+            index.map_or(1, |i| i.tiles) as u32,
+            problem.scale,
+            sink,
+            window,
+            bp,
+            elem,
+            stored,
+        );
+    }
+    let rows = problem.batch * problem.heads * problem.rows;
+    let (x, y) = fold(rows, client.properties()).unwrap_or((rows as u32, 1));
+    // SAFETY: a cube per row of the output, whose strides are the tensor's own.
+    unsafe {
+        merge_splits::launch_unchecked(
+            client,
+            CubeCount::Static(x, y, 1),
+            CubeDim::new_2d((bp.head_dim / 4) as u32, bp.slots() as u32),
+            tensors.address,
+            scratch(),
+            tensors.out,
+            tensors.lse,
+            rows as u32,
+            problem.heads as u32,
+            problem.pack() as u32,
+            problem.rows as u32,
+            plan.splits as u32,
+            tensors.with_lse,
+            bp,
+            elem,
+        );
+    }
+}
