@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Dense(Dense),
     /// Causal attention over random key blocks
     Blocks(Blocks),
+    /// One query row against a long cache
+    Decode(Dense),
 }
 
 /// Sizes that every command has.

@@ -6,6 +6,7 @@
 
 mod args;
 mod attend;
+mod decode;
 mod device;
 mod report;
 mod table;
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
     match &cli.command {
         Command::Dense(args) => attend::dense(&device, args, &mut report)?,
         Command::Blocks(args) => attend::blocks(&device, args, &mut report)?,
+        Command::Decode(args) => decode::run(&device, &args.sizes, &mut report)?,
     }
     report.write(cli.out.as_deref())
 }
