@@ -115,11 +115,18 @@ fn check(backend: &Backend, dtype: DType, shape: [usize; 3], x_lies: Lies, w_lie
     tolerance::check(&name, dtype, &read(got), &exact, &plain);
 }
 
+/// Whether the product is ours to test in full. Burn's own tunes itself for every shape and layout,
+/// which takes seconds each on a software driver; there a few must do.
+fn thorough(backend: &Backend) -> bool {
+    backend.name != "wgpu"
+}
+
 #[test]
 fn shapes() {
     for backend in backends::all() {
         for &dtype in &backend.dtypes {
-            for shape in SHAPES {
+            let all = thorough(&backend) || dtype == DType::F32;
+            for shape in SHAPES.into_iter().take(if all { SHAPES.len() } else { 2 }) {
                 check(&backend, dtype, shape, Lies::Plain, Lies::Plain);
             }
         }
@@ -130,11 +137,15 @@ fn shapes() {
 fn views() {
     for backend in backends::all() {
         for &dtype in &backend.dtypes {
-            for x_lies in LIES {
-                for w_lies in LIES {
-                    check(&backend, dtype, [19, 40, 24], x_lies, w_lies);
+            for (i, x_lies) in LIES.into_iter().enumerate() {
+                for (j, w_lies) in LIES.into_iter().enumerate() {
+                    if thorough(&backend) || (i + j == 4 && dtype == DType::F32) {
+                        check(&backend, dtype, [19, 40, 24], x_lies, w_lies);
+                    }
                 }
-                check(&backend, dtype, [1, 24, 17], x_lies, Lies::Plain);
+                if thorough(&backend) {
+                    check(&backend, dtype, [1, 24, 17], x_lies, Lies::Plain);
+                }
             }
         }
     }
