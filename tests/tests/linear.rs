@@ -28,9 +28,9 @@ enum Lies {
     Plain,
     /// Columns contiguous.
     Turned,
-    /// Rows `3..` of a longer matrix.
+    /// Rows `8..` of a longer matrix: 512 bytes in, where CUDA slices without a copy.
     LaterRows,
-    /// Columns `1..` of a wider matrix: odd addresses, rows apart.
+    /// Columns `1..` of a wider matrix: rows apart.
     LaterColumns,
     /// Every other column: neither rows nor columns contiguous.
     EveryOther,
@@ -67,7 +67,7 @@ fn view(m: &[f32], [r, c]: [usize; 2], lies: Lies, backend: &Backend, dtype: DTy
     match lies {
         Lies::Plain => embed([r, c], &|i, j| i * c + j),
         Lies::Turned => embed([c, r], &|i, j| j * r + i).swap_dims(0, 1),
-        Lies::LaterRows => embed([r + 5, c], &|i, j| (i + 3) * c + j).slice([3..3 + r, 0..c]),
+        Lies::LaterRows => embed([r + 16, c], &|i, j| (i + 8) * c + j).slice([8..8 + r, 0..c]),
         Lies::LaterColumns => {
             embed([r, c + 3], &|i, j| i * (c + 3) + j + 1).slice([0..r, 1..1 + c])
         }

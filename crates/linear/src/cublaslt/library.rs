@@ -1,6 +1,6 @@
 //! Finding the library: a file somebody names, the loader's search path, then CUDA's own folders.
 
-use std::{env, path::PathBuf, sync::OnceLock};
+use std::{env, error::Error as _, path::PathBuf, sync::OnceLock};
 
 use libloading::Library;
 
@@ -42,7 +42,9 @@ fn open(driver: i32) -> Result<Found, String> {
             // A path that does not exist is the usual case; the loader's words on the first and on
             // any file that is there say the most.
             Err(error) if refusals.is_empty() || path.is_file() => {
-                refusals.push(error.to_string());
+                // What the loader said is the error's source.
+                let said = error.source().map(ToString::to_string);
+                refusals.push(said.unwrap_or_else(|| error.to_string()));
             }
             Err(_) => {}
         }
