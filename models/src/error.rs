@@ -5,6 +5,7 @@
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::{CheckpointError, WeightDtype};
+use sparse_accelerate_linear::LinearError;
 
 /// An error from loading or running a model.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum ModelError {
     /// Attention or its cache refused the chunk.
     #[error(transparent)]
     Attention(#[from] AttentionError),
+    /// A projection refused its input.
+    #[error(transparent)]
+    Linear(#[from] LinearError),
     /// A weight holds NaN or an infinity.
     #[error(
         "weights: tensor {tensor} holds a NaN or an infinity; the file is damaged or was converted \

@@ -12,6 +12,7 @@ use burn::{
 };
 use sparse_accelerate::{AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
+use sparse_accelerate_linear::linear;
 
 use crate::{
     blueprint::Blueprint,
@@ -197,10 +198,13 @@ impl CausalLm {
     }
 
     /// Logits of the last tokens: `[B, hidden]` to `[B, vocab]`.
-    pub fn logits(&self, last_hidden: Tensor<2>) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// A hidden state of another model: other width, element type or device.
+    pub fn logits(&self, last_hidden: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         match &self.head {
             Some(head) => head.forward(last_hidden),
-            None => last_hidden.matmul(self.embedding.val().swap_dims(0, 1)),
+            None => Ok(linear(last_hidden, &self.embedding.val())?),
         }
     }
 }

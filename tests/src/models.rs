@@ -180,7 +180,7 @@ impl<'m> Running<'m> {
             .forward(ids, prompt_lens, &mut self.cache, settings);
         let output = output.expect("a forward pass");
         self.decisions.push(output.decision);
-        rows(self.model.logits(output.last_hidden))
+        rows(self.model.logits(output.last_hidden).expect("logits"))
     }
 
     /// Runs a prompt of one sequence in chunks and gives the logits after each.

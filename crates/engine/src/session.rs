@@ -165,7 +165,7 @@ impl<'m> Session<'m> {
         }
         let hidden = last.ok_or(EngineError::EmptyPrompt)?;
         let chunks_s = start.elapsed().as_secs_f64();
-        let logits = read(self.model.logits(hidden.clone()))?;
+        let logits = read(self.model.logits(hidden.clone())?)?;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Prefill {
             last_hidden: read(hidden)?,
@@ -193,7 +193,7 @@ impl<'m> Session<'m> {
             &mut self.cache,
             &AttentionSettings::dense(),
         )?;
-        read(self.model.logits(output.last_hidden))
+        read(self.model.logits(output.last_hidden)?)
     }
 }
 

@@ -37,7 +37,7 @@ impl Attention {
         let (batch, rows) = (pass.batch, pass.rows);
         let (query_heads, turned) = (self.heads, self.heads + self.kv_heads);
         let all = turned + self.kv_heads;
-        let qkv = self.qkv.forward(self.norm.forward(x));
+        let qkv = self.qkv.forward(self.norm.forward(x))?;
         let qkv = qkv.reshape([batch, rows, all, self.head_dim]);
         let value = qkv.clone().slice_dim(2, turned..all);
         let query_key = rotate(qkv.slice_dim(2, 0..turned), pass.rotation);

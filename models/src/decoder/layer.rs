@@ -69,8 +69,8 @@ impl DecoderLayer {
             Some(last) => (last.take(x), last.take(context)),
             None => (x, context),
         };
-        let x = x + self.attention.output.forward(context);
-        let added = self.mlp.forward(x.clone());
+        let x = x + self.attention.output.forward(context)?;
+        let added = self.mlp.forward(x.clone())?;
         Ok(x + added)
     }
 }

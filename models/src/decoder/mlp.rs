@@ -12,6 +12,7 @@ use burn::{
 };
 
 use super::{Projection, RmsNorm};
+use crate::error::ModelError;
 
 /// Norm, gate, up and down of one layer.
 #[derive(Module, Debug)]
@@ -28,23 +29,23 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     /// What the block adds to the residual stream: `[rows, hidden]` to the same.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         let total = x.dims()[0];
         if total <= self.rows {
             return self.chunk(x);
         }
-        let parts = (0..total)
+        let parts: Result<_, _> = (0..total)
             .step_by(self.rows)
             .map(|start| {
                 let end = (start + self.rows).min(total);
                 self.chunk(x.clone().slice_dim(0, start..end))
             })
             .collect();
-        Tensor::cat(parts, 0)
+        Ok(Tensor::cat(parts?, 0))
     }
 
-    fn chunk(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate_up = self.gate_up.forward(self.norm.forward(x));
+    fn chunk(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let gate_up = self.gate_up.forward(self.norm.forward(x))?;
         self.down.forward(gated(gate_up, self.intermediate))
     }
 }

@@ -2,14 +2,17 @@
 //!
 //!   y[r, o] = sum_i x[r, i] weight[o, i] + bias[o]
 //!
-//! `swap_dims` on the weight changes strides only. On burn-flex the product reads the transposed
-//! operand in place for f32 and f16; for bf16 that backend converts both operands to f32 at every
-//! call, so a CPU wants f32 weights.
+//! The weight is read transposed in place: by cuBLASLt on CUDA, by Burn's product elsewhere. burn-flex
+//! does so for f32 and f16; for bf16 that backend converts both operands to f32 at every call, so a
+//! CPU wants f32 weights.
 
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
+use sparse_accelerate_linear::linear;
+
+use crate::error::ModelError;
 
 /// Several of a checkpoint's projections may be stacked along `out` into one.
 #[derive(Module, Debug)]
@@ -22,11 +25,11 @@ pub(crate) struct Projection {
 
 impl Projection {
     /// `[rows, in]` to `[rows, out]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.val().swap_dims(0, 1));
-        match &self.bias {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let y = linear(x, &self.weight.val())?;
+        Ok(match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
-        }
+        })
     }
 }

@@ -236,7 +236,7 @@ pub(crate) fn feed(
     let output = model
         .forward(ids, prompt_lens, cache, &settings)
         .expect("a forward pass");
-    let logits = model.logits(output.last_hidden);
+    let logits = model.logits(output.last_hidden).expect("logits");
     let vocab = logits.dims()[1];
     let values = logits.try_into_vec_as::<f32>().expect("logits");
     values.chunks(vocab).map(<[f32]>::to_vec).collect()

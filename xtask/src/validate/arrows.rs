@@ -10,9 +10,10 @@ use crate::cargo;
 use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
-const ORDER: [&[&str]; 8] = [
+const ORDER: [&[&str]; 9] = [
     &["sparse-accelerate-kernels"],
     &["sparse-accelerate"],
+    &["sparse-accelerate-linear"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
