@@ -161,14 +161,36 @@ pub fn run(
     index: Option<&TileIndex>,
     last: usize,
 ) -> Written {
-    let (q, k, dtype) = (problem.query_dims(), problem.key_dims(), problem.dtype);
-    let elem = ElemType::Float(match dtype {
+    let plan = attend::prepare(&request(problem, index), elem(problem.dtype), device).expect("plan");
+    run_plan(name, client, &plan, AddressType::U32, problem, inputs, index, last)
+}
+
+/// The kernels' name of an element type.
+pub fn elem(dtype: DType) -> ElemType {
+    ElemType::Float(match dtype {
         DType::F16 => FloatKind::F16,
         DType::BF16 => FloatKind::BF16,
         _ => FloatKind::F32,
-    });
+    })
+}
+
+/// [`run`] under a given plan, with addresses of a given width.
+///
+/// # Panics
+/// If it writes past its outputs.
+#[allow(clippy::too_many_arguments)]
+pub fn run_plan(
+    name: &str,
+    client: &Client,
+    plan: &attend::Plan,
+    address: AddressType,
+    problem: &Problem,
+    inputs: &Inputs,
+    index: Option<&TileIndex>,
+    last: usize,
+) -> Written {
+    let (q, k, dtype) = (problem.query_dims(), problem.key_dims(), problem.dtype);
     let request = request(problem, index);
-    let plan = attend::prepare(&request, elem, device).expect("plan");
     let nan = |len| vec![f32::NAN; len + BEYOND];
     let (out_len, lse_len) = (q.iter().product::<usize>(), q[0] * q[1] * q[2]);
     let out = upload_as(client, &nan(out_len), dtype);
@@ -184,9 +206,9 @@ pub fn run(
         lse: buffer(&lse, lse_len),
         with_lse: true,
         scratch: scratch.clone(),
-        address: AddressType::U32,
+        address,
     };
-    attend::launch(client, &request, &plan, elem, tensors);
+    attend::launch(client, &request, plan, elem(dtype), tensors);
     let within = |what: &str, handle, dtype, len| {
         let mut values = read(client, handle, dtype);
         let beyond = values.split_off(len);
@@ -198,7 +220,7 @@ pub fn run(
         within("scratch", scratch, DType::F32, plan.scratch);
     }
     Written {
-        plan,
+        plan: *plan,
         out: within("output", out, dtype, out_len),
         lse: within("log-sum-exp", lse, DType::F32, lse_len),
     }

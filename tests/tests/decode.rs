@@ -147,35 +147,6 @@ fn columns_and_ranges_per_index_head() {
     }
 }
 
-/// A software driver has planes of 8 units, which CubeCL does not use; they run the shuffles here.
-#[test]
-#[ignore = "claims plane operations that the runtime does not advertise"]
-fn planes_of_eight_units() {
-    for (name, client) in launches::clients() {
-        let mut device = client.properties().clone();
-        device.features.plane.insert(Plane::Ops);
-        for (heads, head_dim) in [(1, 32), (3, 40), (8, 64), (16, 32)] {
-            let mut problem = problem(DType::F32, [heads, 1, head_dim], &[(1, 1), (2, 900)]);
-            if heads == 16 {
-                problem.spans[1].query_len = 1;
-            }
-            let pattern = Triangular {
-                sink: 19,
-                window: 201,
-                last: 0,
-            };
-            let banded = index::triangular(&problem.spans, &pattern).expect("index");
-            let inputs = problem.inputs(3);
-            for index in [None, Some(&banded)] {
-                let written = launches::run(name, &client, &device, &problem, &inputs, index, 0);
-                let planes = matches!(written.plan.tier, Tier::SplitK(b) if b.planes);
-                assert!(planes, "{:?}", written.plan);
-                launches::compare(name, &problem, &inputs, index, &written);
-            }
-        }
-    }
-}
-
 fn plan(problem: &Problem, processors: u32) -> Plan {
     let (_, client) = launches::clients().remove(0);
     let mut device = client.properties().clone();
