@@ -161,8 +161,18 @@ pub fn run(
     index: Option<&TileIndex>,
     last: usize,
 ) -> Written {
-    let plan = attend::prepare(&request(problem, index), elem(problem.dtype), device).expect("plan");
-    run_plan(name, client, &plan, AddressType::U32, problem, inputs, index, last)
+    let plan =
+        attend::prepare(&request(problem, index), elem(problem.dtype), device).expect("plan");
+    run_plan(
+        name,
+        client,
+        &plan,
+        AddressType::U32,
+        problem,
+        inputs,
+        index,
+        last,
+    )
 }
 
 /// The kernels' name of an element type.

@@ -48,19 +48,37 @@ fn on(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>,
             continue;
         }
         ran += 1;
-        let name = format!("{name}/{:?}/{:?}/{:?}", problem.dtype, problem.spans, plan.tier);
+        let name = format!(
+            "{name}/{:?}/{:?}/{:?}",
+            problem.dtype, problem.spans, plan.tier
+        );
         let run = |address| {
             launches::run_plan(&name, client, &plan, address, problem, &inputs, index, last)
         };
         let first = run(AddressType::U32);
         launches::compare(&name, problem, &inputs, index, &first);
-        let second = run(if wide { AddressType::U64 } else { AddressType::U32 });
+        let second = run(if wide {
+            AddressType::U64
+        } else {
+            AddressType::U32
+        });
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&first.out), bits(&second.out), "{name}: two runs differ");
-        assert_eq!(bits(&first.lse), bits(&second.lse), "{name}: two runs differ");
+        assert_eq!(
+            bits(&first.out),
+            bits(&second.out),
+            "{name}: two runs differ"
+        );
+        assert_eq!(
+            bits(&first.lse),
+            bits(&second.lse),
+            "{name}: two runs differ"
+        );
     }
     if ran == 0 {
-        println!("skipped {name} {:?}: no tier but the portable one", problem.spans);
+        println!(
+            "skipped {name} {:?}: no tier but the portable one",
+            problem.spans
+        );
     }
 }
 
@@ -79,8 +97,20 @@ fn lengths_and_offsets() {
 #[test]
 fn long_rows_and_long_offsets() {
     each_device(|name, client, dtype| {
-        on(name, client, &problem(dtype, [1, 1, 64], &[(4097, 4097)]), None, 0);
-        on(name, client, &problem(dtype, [4, 2, 128], &[(65, 8192 + 65)]), None, 0);
+        on(
+            name,
+            client,
+            &problem(dtype, [1, 1, 64], &[(4097, 4097)]),
+            None,
+            0,
+        );
+        on(
+            name,
+            client,
+            &problem(dtype, [4, 2, 128], &[(65, 8192 + 65)]),
+            None,
+            0,
+        );
     });
 }
 
@@ -88,10 +118,22 @@ fn long_rows_and_long_offsets() {
 fn groups_and_head_dims() {
     each_device(|name, client, dtype| {
         for (heads, head_dim) in [(1, 128), (3, 128), (4, 128), (7, 64), (8, 128), (2, 32)] {
-            on(name, client, &problem(dtype, [heads, 1, head_dim], &[(70, 150)]), None, 0);
+            on(
+                name,
+                client,
+                &problem(dtype, [heads, 1, head_dim], &[(70, 150)]),
+                None,
+                0,
+            );
         }
         for head_dim in [40, 72, 80, 96, 256] {
-            on(name, client, &problem(dtype, [2, 1, head_dim], &[(70, 150)]), None, 0);
+            on(
+                name,
+                client,
+                &problem(dtype, [2, 1, head_dim], &[(70, 150)]),
+                None,
+                0,
+            );
         }
     });
 }

@@ -192,7 +192,10 @@ fn error(
     let dim = sizes.head_dim;
     let row = |h: usize, i: usize| {
         let at = (h * inputs.shape.len + i) * dim;
-        got[at..at + dim].iter().map(|&x| sizes.dtype.value(x)).collect()
+        got[at..at + dim]
+            .iter()
+            .map(|&x| sizes.dtype.value(x))
+            .collect()
     };
     Ok(problem.sampled_error(SAMPLES, sees, row)?)
 }

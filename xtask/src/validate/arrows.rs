@@ -10,7 +10,7 @@ use crate::cargo;
 use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
-const ORDER: [&[&str]; 9] = [
+const ORDER: [&[&str]; 10] = [
     &["sparse-accelerate-kernels"],
     &["sparse-accelerate"],
     &["sparse-accelerate-linear"],
@@ -18,7 +18,9 @@ const ORDER: [&[&str]; 9] = [
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
     &["sparse-accelerate-cli"],
+    &["sparse-accelerate-bench-inputs"],
     &[
+        "sparse-accelerate-bench-kernels",
         "sparse-accelerate-tests",
         "sparse-accelerate-ptx-check",
         "sparse-accelerate-benches",
@@ -26,7 +28,12 @@ const ORDER: [&[&str]; 9] = [
     &["xtask"],
 ];
 /// Members that know nothing of Burn.
-const WITHOUT_BURN: [&str; 2] = ["sparse-accelerate-kernels", "sparse-accelerate-checkpoint"];
+const WITHOUT_BURN: [&str; 4] = [
+    "sparse-accelerate-kernels",
+    "sparse-accelerate-checkpoint",
+    "sparse-accelerate-bench-inputs",
+    "sparse-accelerate-bench-kernels",
+];
 /// Members nobody may depend on and that depend on nobody here.
 const ALONE: &str = "xtask";
 

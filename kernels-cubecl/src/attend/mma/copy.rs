@@ -106,12 +106,7 @@ pub(super) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32
 /// fills the rest of it with zeros, asynchronously.
 #[cube]
 #[allow(unsafe_code)]
-fn copy_16<E: Float, N: Size>(
-    from: &Tensor<Vector<E, N>>,
-    source: usize,
-    target: u32,
-    bytes: u32,
-) {
+fn copy_16<E: Float, N: Size>(from: &Tensor<Vector<E, N>>, source: usize, target: u32, bytes: u32) {
     let slice = &from[source..source + 1];
     // SAFETY: what is read lies inside the tensor; an address past it is never read from.
     let pointer = unsafe { slice.as_ptr_unchecked() };

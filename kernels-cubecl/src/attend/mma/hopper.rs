@@ -41,7 +41,10 @@ fn score_program(bp: &MmaBlueprint) -> String {
     let kind = bp.kind();
     let mut text = String::from(BEGIN);
     for k in 0..bp.depth() {
-        let (query, key) = (k / 4 * bp.rows() * 8 + k % 4 * 2, k / 4 * bp.keys * 8 + k % 4 * 2);
+        let (query, key) = (
+            k / 4 * bp.rows() * 8 + k % 4 * 2,
+            k / 4 * bp.keys * 8 + k % 4 * 2,
+        );
         let keep = if k > 0 { "add" } else { "zero" };
         text += &format!(
             "add.u32 l, $1, {query}; mov.b64 a, {{l, {DESCRIPTOR}}}; \
@@ -90,11 +93,7 @@ fn registers<E: Float>(a: &Array<Pair<E>>) -> Vector<i32, Const<4>> {
 
 /// As [`super::tile::scores`], for the 64 rows of this unit's four planes.
 #[cube]
-pub(super) fn scores(
-    base: u32,
-    key_at: usize,
-    #[comptime] bp: MmaBlueprint,
-) -> Fragments<f32> {
+pub(super) fn scores(base: u32, key_at: usize, #[comptime] bp: MmaBlueprint) -> Fragments<f32> {
     let size!(R) = comptime!(bp.keys / 2);
     let query = (base / 16 + UNIT_POS_Y / 4 * 512) | comptime!(1u32 << 16);
     let key = (base / 16 + key_at as u32) | comptime!(1u32 << 16);

@@ -62,7 +62,8 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
 
-    let mut memory = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 1024usize);
+    let mut memory =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 1024usize);
     let mut positions =
         Shared::<[u32]>::new_slice(comptime!(if bp.columns { 2 * bp.keys } else { 1 }));
 
@@ -85,9 +86,8 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             let mut loaded = Vector::<E, N>::new(E::from_int(0));
             if packed < tile_rows && token < q_len {
                 let head = group * pack + packed % pack;
-                let from = query_at
-                    + head as usize * query.stride(1)
-                    + token as usize * query.stride(2);
+                let from =
+                    query_at + head as usize * query.stride(1) + token as usize * query.stride(2);
                 loaded = query[from / comptime!(VECTOR) + vector];
             }
             if comptime!(bp.wgmma()) {
@@ -120,7 +120,12 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     }
     #[unroll]
     for stage in 0..comptime!(bp.key_stages()) {
-        copy::pad(&mut memory, comptime!(bp.key_at(stage)), comptime!(bp.keys), bp);
+        copy::pad(
+            &mut memory,
+            comptime!(bp.key_at(stage)),
+            comptime!(bp.keys),
+            bp,
+        );
     }
 
     // The rows of this unit: two per block of 16.
@@ -167,10 +172,28 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     if comptime!(bp.asynchronous) {
         if step.live {
             let at = comptime!(bp.key_at(0));
-            copy::stage(key, &key_rows, &mut memory, base, at, &positions, look_up, &step, bp);
+            copy::stage(
+                key,
+                &key_rows,
+                &mut memory,
+                base,
+                at,
+                &positions,
+                look_up,
+                &step,
+                bp,
+            );
             if comptime!(!bp.late_values) {
                 copy::stage(
-                    value, &value_rows, &mut memory, base, value_at, &positions, look_up, &step, bp,
+                    value,
+                    &value_rows,
+                    &mut memory,
+                    base,
+                    value_at,
+                    &positions,
+                    look_up,
+                    &step,
+                    bp,
                 );
             }
         }
@@ -198,26 +221,70 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             parity = 1 - parity;
             if comptime!(bp.late_values) {
                 copy::stage(
-                    value, &value_rows, &mut memory, base, value_at, &positions, current, &step, bp,
+                    value,
+                    &value_rows,
+                    &mut memory,
+                    base,
+                    value_at,
+                    &positions,
+                    current,
+                    &step,
+                    bp,
                 );
                 copy::commit();
             }
             if next.live {
                 let at = comptime!(bp.key_at(0)) + parity * comptime!(bp.tile());
-                copy::stage(key, &key_rows, &mut memory, base, at, &positions, look_up, &next, bp);
+                copy::stage(
+                    key,
+                    &key_rows,
+                    &mut memory,
+                    base,
+                    at,
+                    &positions,
+                    look_up,
+                    &next,
+                    bp,
+                );
                 if comptime!(!bp.late_values) {
                     let at = value_at + parity * comptime!(bp.tile());
                     copy::stage(
-                        value, &value_rows, &mut memory, base, at, &positions, look_up, &next, bp,
+                        value,
+                        &value_rows,
+                        &mut memory,
+                        base,
+                        at,
+                        &positions,
+                        look_up,
+                        &next,
+                        bp,
                     );
                 }
             }
             copy::commit();
         } else {
             sync_cube();
-            copy::stage(key, &key_rows, &mut memory, base, key_here, &positions, current, &step, bp);
             copy::stage(
-                value, &value_rows, &mut memory, base, value_here, &positions, current, &step, bp,
+                key,
+                &key_rows,
+                &mut memory,
+                base,
+                key_here,
+                &positions,
+                current,
+                &step,
+                bp,
+            );
+            copy::stage(
+                value,
+                &value_rows,
+                &mut memory,
+                base,
+                value_here,
+                &positions,
+                current,
+                &step,
+                bp,
             );
             sync_cube();
         }
@@ -275,8 +342,24 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     // Through shared memory, so that rows leave in whole vectors.
     sync_cube();
     write(
-        &o, &maximum, &sum, &mut memory, out, lse, b, group, groups, pack, n_rows, q_len, tile_first,
-        first_packed, tile_rows, scale, with_lse, bp,
+        &o,
+        &maximum,
+        &sum,
+        &mut memory,
+        out,
+        lse,
+        b,
+        group,
+        groups,
+        pack,
+        n_rows,
+        q_len,
+        tile_first,
+        first_packed,
+        tile_rows,
+        scale,
+        with_lse,
+        bp,
     );
 }
 
@@ -352,8 +435,7 @@ fn write<E: Float, N: Size>(
                 let to = b as usize * out.stride(0)
                     + head as usize * out.stride(1)
                     + token as usize * out.stride(2);
-                out[to / comptime!(VECTOR) + vector] =
-                    memory[row * comptime!(bp.pitch()) + vector];
+                out[to / comptime!(VECTOR) + vector] = memory[row * comptime!(bp.pitch()) + vector];
             }
         }
     }

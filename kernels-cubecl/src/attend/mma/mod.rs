@@ -90,7 +90,11 @@ impl MmaBlueprint {
 
     /// V tiles in shared memory: two, or one that is fetched while the scores are computed.
     fn value_stages(&self) -> usize {
-        if self.late_values { 1 } else { self.key_stages() }
+        if self.late_values {
+            1
+        } else {
+            self.key_stages()
+        }
     }
 
     /// Where the K tile of a stage begins, in vectors.
@@ -242,7 +246,11 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         },
         ..*base
     };
-    let groups: &[usize] = if base.head_dim == 64 { &[1, 2] } else { &[3, 1, 2] };
+    let groups: &[usize] = if base.head_dim == 64 {
+        &[1, 2]
+    } else {
+        &[3, 1, 2]
+    };
     let mut tiles: Vec<MmaBlueprint> = groups
         .iter()
         .copied()

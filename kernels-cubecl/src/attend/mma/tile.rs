@@ -188,7 +188,10 @@ pub(super) fn softmax<E: Float>(
             #[unroll]
             for h in 0..2usize {
                 let row = comptime!(m * 2 + h);
-                let alpha = exp2((before[h] - maximum[row]) * factor, comptime!(bp.asynchronous));
+                let alpha = exp2(
+                    (before[h] - maximum[row]) * factor,
+                    comptime!(bp.asynchronous),
+                );
                 sum[row] *= alpha;
                 #[unroll]
                 for n in 0..out_tiles {
@@ -206,8 +209,14 @@ pub(super) fn softmax<E: Float>(
                 #[unroll]
                 for h in 0..2usize {
                     let row = comptime!(m * 2 + h);
-                    let x = exp2(fma(a[h].extract(0usize), factor, shift[h]), comptime!(bp.asynchronous));
-                    let y = exp2(fma(a[h].extract(1usize), factor, shift[h]), comptime!(bp.asynchronous));
+                    let x = exp2(
+                        fma(a[h].extract(0usize), factor, shift[h]),
+                        comptime!(bp.asynchronous),
+                    );
+                    let y = exp2(
+                        fma(a[h].extract(1usize), factor, shift[h]),
+                        comptime!(bp.asynchronous),
+                    );
                     sum[row] += x + y;
                     let mut pair = Pair::<f32>::empty();
                     pair.insert(0usize, x);
@@ -260,9 +269,8 @@ pub(super) fn mask(
                     let mut sees = slot < mask.end && (mask.gathered || slot <= i);
                     if comptime!(bp.banded) {
                         if sees && !mask.gathered {
-                            sees = slot < mask.sink
-                                || i - slot < mask.window
-                                || i >= mask.dense_from;
+                            sees =
+                                slot < mask.sink || i - slot < mask.window || i >= mask.dense_from;
                         }
                     }
                     if !sees {
