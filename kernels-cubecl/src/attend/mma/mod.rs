@@ -155,7 +155,7 @@ impl MmaBlueprint {
 
     /// Shared memory of a cube.
     pub fn shared_bytes(&self) -> usize {
-        let positions = if self.columns { 2 * self.keys * 4 } else { 0 };
+        let positions = if self.columns { 2 * self.keys * 4 } else { 4 };
         self.shared_vectors() * 16 + positions
     }
 
@@ -267,9 +267,11 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
 /// 128 rows, or too wide a head, takes 16.
 fn mma_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     let narrow = base.head_dim <= 64;
+    // Plain copies hold a tile's vectors in registers, which leaves none for 32 rows of wide heads.
+    let room = base.asynchronous || base.head_dim <= 96;
     let wide_rows = MmaBlueprint {
         m_tiles: 2,
-        keys: if narrow { 64 } else { 32 },
+        keys: if narrow && base.asynchronous { 64 } else { 32 },
         query_in_registers: narrow,
         ..*base
     };
@@ -279,7 +281,7 @@ fn mma_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         ..*base
     };
     match base.head_dim {
-        ..=128 if packed_rows(base.tile_tokens, problem) > 64 => vec![wide_rows, *base],
+        ..=128 if room && packed_rows(base.tile_tokens, problem) > 64 => vec![wide_rows, *base],
         ..=128 => vec![*base],
         _ => vec![MmaBlueprint { keys: 32, ..small }, small],
     }
