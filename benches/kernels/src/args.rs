@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use half::{bf16, f16};
 
@@ -101,6 +102,19 @@ impl Element {
                 .map(|x| f16::from_f32(x.to_f32()).to_bits())
                 .collect(),
         }
+    }
+
+    /// Refuses a result that rounding in this type does not explain: no time is taken of it.
+    pub(crate) fn check(self, error: f64, what: &str) -> Result<()> {
+        let limit = match self {
+            Self::Bf16 => 8e-3,
+            Self::F16 => 1e-3,
+        };
+        // Not a number is refused too.
+        if error < limit {
+            return Ok(());
+        }
+        bail!("{what}: error {error} against f64, where {limit} is allowed; not timed")
     }
 
     /// A value of this type.

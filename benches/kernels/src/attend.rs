@@ -163,6 +163,9 @@ fn run(
         let first_s = begin.elapsed().as_secs_f64();
         let got: &[u16] = bytemuck::cast_slice(&bytes);
         let error = error(sizes, inputs, got, &sees)?;
+        sizes
+            .dtype
+            .check(error, &format!("{} {len}, {}", case.name, describe(&plan)))?;
         let times = bench.time(sizes.runs, go)?;
         let median_ms = times[times.len() / 2];
         report.add(Row {

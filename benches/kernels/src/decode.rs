@@ -79,6 +79,10 @@ pub(crate) fn run(bench: &Bench, sizes: &Sizes, report: &mut Report) -> Result<(
                     norm += y * y;
                 }
             }
+            let error = f64::sqrt(distance / norm);
+            sizes
+                .dtype
+                .check(error, &format!("decode {len}, {:?}", plan.tier))?;
             let times = bench.time(sizes.runs, go)?;
             let median_ms = times[times.len() / 2];
             let read = 2.0 * (sizes.kv_heads * len * dim * 2) as f64;
@@ -91,7 +95,7 @@ pub(crate) fn run(bench: &Bench, sizes: &Sizes, report: &mut Report) -> Result<(
                 median_ms,
                 min_ms: times[0],
                 tflops: 4.0 * (dim * sizes.heads * len) as f64 / median_ms / 1e9,
-                error: f64::sqrt(distance / norm),
+                error,
                 first_s,
             });
         }

@@ -2,7 +2,7 @@
 //!
 //! The choice reads features and limits, never a device's name.
 
-use cubecl::ir::{DeviceProperties, ElemType};
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
 use super::{DecodeBlueprint, MmaBlueprint, UnitBlueprint, decode, mma};
 use crate::Refusal;
@@ -220,7 +220,10 @@ fn tiers(
     if !device.supports_type(elem) {
         return Err(Refusal::ElementType {
             got: format!("{elem:?}"),
-            hint: "f16 or f32",
+            hint: match elem {
+                ElemType::Float(FloatKind::F16) => "f32",
+                _ => "f16 or f32",
+            },
         });
     }
     let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)

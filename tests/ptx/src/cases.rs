@@ -150,6 +150,10 @@ pub fn attends() -> Vec<Attend> {
             ..lse
         });
     }
+    // Long prompts take larger tiles.
+    for elem in [F16, BF16] {
+        all.push(attend("long", 1 << 15, 128, elem, INDEXES[0]));
+    }
     all
 }
 

@@ -38,6 +38,8 @@ pub enum Instruction {
     Wgmma,
 }
 
+/// From here on three warpgroups are better than one (between the measured 8K and 32K).
+const MANY_KEYS: usize = 16384;
 /// Query positions per tile where there is no index.
 const DENSE_TOKENS: usize = 128;
 
@@ -230,8 +232,9 @@ fn packed_rows(tile_tokens: usize, problem: &Problem) -> usize {
     tile_tokens.min(problem.rows) * problem.pack()
 }
 
-/// `wgmma`: the more warpgroups share K and V, the better one's softmax hides behind the others'
-/// products (128 head dimensions, 32K, one H100: 422, 435 and 500 TFLOP/s with 1, 2 and 3).
+/// `wgmma`: warpgroups that share K and V load them less often, and wait for each other. One H100, head
+/// dimension 128, TFLOP/s with 1, 2 and 3: 463, 383, 452 at 8K, 458, 430, 520 at 32K; head dimension 64:
+/// 383, 377, 296 (benches/runs/2026-11-24-h100).
 fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     let tile = |groups: usize| MmaBlueprint {
         instruction: Instruction::Wgmma,
@@ -246,10 +249,10 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         },
         ..*base
     };
-    let groups: &[usize] = if base.head_dim == 64 {
-        &[1, 2]
-    } else {
-        &[3, 1, 2]
+    let groups: &[usize] = match base.head_dim {
+        64 => &[1, 2],
+        _ if problem.keys < MANY_KEYS => &[1, 3, 2],
+        _ => &[3, 1, 2],
     };
     let mut tiles: Vec<MmaBlueprint> = groups
         .iter()
