@@ -1,15 +1,20 @@
-//! The matrix-unit tier: `mma` m16n8k16 with operands held in registers.
+//! The matrix-unit tier: `mma` m16n8k16 with operands held in registers, or `wgmma` where there is that.
 //!
 //! One cube owns `rows` packed query rows of one query tile and walks the tile's ranges, then its
 //! columns, `keys` keys a step. A plane owns `16 * m_tiles` of the rows for good, so softmax needs no
 //! shared memory: four units of a plane share a row. Scores leave the matrix unit in the layout in
 //! which it takes its left operand, so probabilities go back in without touching memory.
 
+// A comptime condition is an `if` of its own: it decides what is compiled; device code has no
+// `is_multiple_of`.
+#![allow(clippy::collapsible_if, clippy::manual_is_multiple_of)]
+
 mod copy;
 mod hopper;
 mod kernel;
 mod tile;
 mod walk;
+mod write;
 
 pub(super) use kernel::attend_mma;
 

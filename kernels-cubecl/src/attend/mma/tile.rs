@@ -196,7 +196,7 @@ pub(super) fn softmax<E: Float>(
                 #[unroll]
                 for n in 0..out_tiles {
                     let a = o.index_mut(comptime!(m * out_tiles + n));
-                    a[h] = a[h] * Vector::new(alpha);
+                    a[h] *= Vector::new(alpha);
                 }
             }
         }
