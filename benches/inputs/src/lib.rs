@@ -43,5 +43,5 @@ mod vectors;
 
 pub use error::InputError;
 pub use mask::{BlockMask, random_block_mask};
-pub use shape::{Family, HEAD_DIM, MAX_HEADS, MAX_LEN, Shape};
+pub use shape::{Family, HEAD_DIM, MAX_HEAD_DIM, MAX_HEADS, MAX_LEN, Shape};
 pub use tensor::{key, query, value};

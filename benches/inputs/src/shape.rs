@@ -8,6 +8,8 @@ pub const MAX_LEN: usize = 1 << 17;
 pub const MAX_HEADS: usize = 256;
 /// The head dimension of the structured family, and the largest of the random one.
 pub const HEAD_DIM: usize = 128;
+/// Longest row of [`Family::Random`].
+pub const MAX_HEAD_DIM: usize = 2 * HEAD_DIM;
 
 /// How queries and keys are made. Values are `normal(2, i)` in both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,8 +55,9 @@ pub struct Shape {
     pub kv_heads: usize,
     /// Tokens, 1 to [`MAX_LEN`].
     pub len: usize,
-    /// Elements of a row, 1 to [`HEAD_DIM`]. Below 128, rows are the first elements of those of
-    /// 128: the counter does not change. [`Family::Structured`] has 128 only.
+    /// Elements of a row, 1 to [`MAX_HEAD_DIM`]. Below 128, rows are the first elements of those of
+    /// 128: the counter does not change. From 128 on they go on with those of the stream 8 higher.
+    /// [`Family::Structured`] has 128 only.
     pub head_dim: usize,
 }
 
@@ -92,7 +95,7 @@ impl Shape {
         in_range("len", self.len, MAX_LEN)?;
         in_range("heads", self.heads, MAX_HEADS)?;
         in_range("kv_heads", self.kv_heads, MAX_HEADS)?;
-        in_range("head_dim", self.head_dim, HEAD_DIM)?;
+        in_range("head_dim", self.head_dim, MAX_HEAD_DIM)?;
         if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(InputError::Heads {
                 heads: self.heads,

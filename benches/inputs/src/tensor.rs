@@ -6,7 +6,7 @@ use half::vec::HalfBitsVecExt;
 use rayon::prelude::*;
 
 use crate::error::InputError;
-use crate::shape::{Family, Shape};
+use crate::shape::{Family, HEAD_DIM, Shape};
 use crate::structured::{Keys, Queries};
 use crate::tables::Noise;
 
@@ -14,6 +14,8 @@ use crate::tables::Noise;
 pub(crate) const QUERY: u32 = 0;
 pub(crate) const KEY: u32 = 1;
 const VALUE: u32 = 2;
+/// How much higher the stream of a row's elements from 128 on is.
+const BEYOND: u32 = 8;
 
 /// Queries, `[heads, len, head_dim]`.
 ///
@@ -58,8 +60,12 @@ pub fn value(seed: u32, family: Family, shape: Shape) -> Result<Vec<bf16>, Input
 }
 
 fn noise(seed: u32, stream: u32, heads: usize, shape: Shape) -> Vec<bf16> {
-    let noise = Noise::new(seed, stream);
-    fill(heads, shape, |h, s, out| noise.row(h, s, out))
+    let [low, high] = [0, BEYOND].map(|more| Noise::new(seed, stream + more));
+    fill(heads, shape, |h, s, out| {
+        let (first, rest) = out.split_at_mut(shape.head_dim.min(HEAD_DIM));
+        low.row(h, s, first);
+        high.row(h, s, rest);
+    })
 }
 
 /// Calls `row(head, position, out)` for every row.

@@ -98,6 +98,12 @@ fn whole_tensors() {
         let v = digest_bf16(&value(3, family, shape).unwrap());
         assert_eq!(v, 0x753a_2351_3e5d_a2a4);
     }
+    let wide = query(3, Family::Random, shape.with_head_dim(200)).unwrap();
+    let whole = query(3, Family::Random, shape).unwrap();
+    for (wide, row) in wide.chunks_exact(200).zip(whole.chunks_exact(128)) {
+        assert_eq!(wide[..128], *row);
+        assert_ne!(wide[128..], row[..72]);
+    }
     let narrow = query(3, Family::Random, shape.with_head_dim(40)).unwrap();
     assert_eq!(digest_bf16(&narrow), 0x2b82_ba57_442f_e371);
 }
@@ -128,8 +134,8 @@ fn other_shapes_are_refused() {
         (Shape::new(257, 1, 1), range("heads", 257, 256)),
         (Shape::new(1, 0, 1), range("kv_heads", 0, 256)),
         (
-            Shape::new(1, 1, 1).with_head_dim(129),
-            range("head_dim", 129, 128),
+            Shape::new(1, 1, 1).with_head_dim(257),
+            range("head_dim", 257, 256),
         ),
         (
             Shape::new(3, 2, 1),
