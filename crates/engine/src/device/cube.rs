@@ -26,6 +26,18 @@ pub(super) fn ask(device: &cubecl::Device, info: &mut DeviceInfo) -> bool {
     true
 }
 
+/// Whether what compiles this backend's kernels can be loaded: NVRTC, where CUDA goes through C++.
+pub(super) fn compiler_present(device: &cubecl::Device) -> bool {
+    #[cfg(feature = "cuda")]
+    if matches!(device, cubecl::Device::Cuda(_)) {
+        // SAFETY: the call only tries to load libraries by their names.
+        #[allow(unsafe_code)]
+        return unsafe { cudarc::nvrtc::sys::is_culib_present() };
+    }
+    let _ = device;
+    true
+}
+
 fn capabilities(properties: &DeviceProperties) -> Capabilities {
     let hardware = &properties.hardware;
     let computes = |kind| {

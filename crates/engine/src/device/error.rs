@@ -42,6 +42,16 @@ pub enum DeviceError {
         /// The devices, one a line, or advice when there are none.
         list: String,
     },
+    /// CUDA kernels are compiled when they are first needed, and what compiles them is not there.
+    #[error(
+        "device `{got}`: NVRTC (libnvrtc.so), which compiles CUDA kernels, cannot be loaded; install the \
+         CUDA toolkit or put its libraries on the loader's path (and name its folder in CUDA_PATH for \
+         the headers), or use a build with the feature cuda-llvm, or --device flex"
+    )]
+    NoKernelCompiler {
+        /// The device asked for.
+        got: String,
+    },
     /// The driver lists the device but will not open it.
     #[error(
         "device `{got}` ({name}) is listed but could not be opened; update its driver or choose \

@@ -77,6 +77,16 @@ pub(super) fn found(only: Option<Backend>) -> Vec<Found> {
         .collect()
 }
 
+/// Whether what compiles the device's kernels can be loaded.
+pub(super) fn compiler_present(found: &Found) -> bool {
+    match &found.handle {
+        #[cfg(feature = "flex")]
+        Handle::Flex => true,
+        #[cfg(feature = "cube")]
+        Handle::Cube(device) => super::cube::compiler_present(device),
+    }
+}
+
 /// Opens the device and fills in what it can do. Returns whether it could be opened.
 pub(super) fn ask(found: &mut Found) -> bool {
     match &found.handle {

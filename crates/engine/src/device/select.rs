@@ -8,7 +8,7 @@ use super::{
     choice::{Backend, DeviceChoice},
     error::DeviceError,
     info::{DeviceInfo, DeviceKind},
-    list::{Found, ask, built_in, found},
+    list::{Found, ask, built_in, compiler_present, found},
 };
 
 /// A device that exists and opened.
@@ -42,6 +42,11 @@ pub fn select(choice: DeviceChoice) -> Result<Selected, DeviceError> {
             let mut all = found(Some(backend));
             let at = position(&all, choice, backend, index)?;
             let mut chosen = all.swap_remove(at);
+            if !compiler_present(&chosen) {
+                return Err(DeviceError::NoKernelCompiler {
+                    got: choice.to_string(),
+                });
+            }
             if !ask(&mut chosen) {
                 return Err(DeviceError::CannotOpen {
                     got: choice.to_string(),
@@ -56,7 +61,7 @@ pub fn select(choice: DeviceChoice) -> Result<Selected, DeviceError> {
             let infos: Vec<_> = all.iter().map(|f| f.info.clone()).collect();
             for at in gpus_by_preference(&infos) {
                 let mut chosen = all[at].clone();
-                if ask(&mut chosen) {
+                if compiler_present(&chosen) && ask(&mut chosen) {
                     let reason = format!(
                         "{}: {}, the best GPU found",
                         chosen.info.choice,
@@ -143,7 +148,8 @@ fn why_flex(all: &[DeviceInfo]) -> String {
         .iter()
         .any(|b| *b != Backend::Flex && b.built_in());
     if all.iter().any(|i| i.kind.is_gpu()) {
-        return "flex (CPU): a GPU is listed but its driver would not open it".to_string();
+        return "flex (CPU): a GPU is listed, but its driver would not open it or NVRTC is missing"
+            .to_string();
     }
     match names.as_slice() {
         _ if !gpu_backends => "flex (CPU): no GPU backend in this build".to_string(),
