@@ -98,16 +98,20 @@ fn tiers(info: &DeviceInfo) -> Vec<Tier> {
             (true, false) => "runs: plain arithmetic, needs no device feature".to_string(),
         },
     };
-    let units = info
-        .capabilities
-        .as_ref()
-        .map_or(0, |c| c.matrix_units.len());
+    // What the kernels ask for, see `kernels_cubecl::attend::candidates`.
+    let served: Vec<&str> = info.capabilities.as_ref().map_or_else(Vec::new, |c| {
+        let has = |t: &&str| {
+            let shape = format!("16x8x16 {t}*{t}+f32");
+            c.plane_size == (32, 32) && c.matrix_units.contains(&shape)
+        };
+        ["f16", "bf16"].into_iter().filter(has).collect()
+    });
     let matrix = Tier {
         name: "matrix unit",
-        runs: false,
-        reason: match units {
-            0 => "not in this version; this device shows no matrix units either".to_string(),
-            n => format!("not in this version; this device has {n} shapes for it"),
+        runs: !served.is_empty(),
+        reason: match served.is_empty() {
+            true => "no products of 16x8x16 on planes of 32 units here".to_string(),
+            false => format!("runs: attention in {}", served.join(" and ")),
         },
     };
     vec![general, matrix]
