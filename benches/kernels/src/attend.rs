@@ -1,20 +1,17 @@
 //! Attention, dense and over given blocks.
 
-use std::time::Instant;
-
 use anyhow::Result;
-use cubecl::{ir::AddressType, server::Handle};
+use cubecl::server::Handle;
 use sparse_accelerate_bench_inputs::{
     BlockMask, Family, Shape, key, oracle, query, random_block_mask, value,
 };
-use sparse_accelerate_kernels::attend::{
-    IndexShape, Plan, Problem, Tensors, candidates, launch, prepare,
-};
+use sparse_accelerate_kernels::attend::{IndexShape, Problem};
 
 use crate::{
     args::{Blocks, Choosers, Dense, Sizes},
-    device::{Bench, buffer, elem, tensor},
-    report::{Report, Row},
+    device::Bench,
+    measure::{Case, measure},
+    report::Report,
     table,
 };
 
@@ -52,7 +49,7 @@ pub(crate) fn dense(bench: &Bench, args: &Dense, report: &mut Report) -> Result<
         let inputs = Inputs::new(bench, &args.sizes, len)?;
         let pairs = (len as u64 * (len as u64 + 1) / 2) * args.sizes.heads as u64;
         let rows = table::dense(len);
-        let case = Case {
+        let case = Visible {
             name: "dense".into(),
             density: 1.0,
             index: None,
@@ -78,7 +75,7 @@ pub(crate) fn blocks(bench: &Bench, args: &Blocks, report: &mut Report) -> Resul
                 let mask = random_block_mask(len, block, block, density, heads, 7)?;
                 let rows = table::blocks(len, &mask);
                 let sharing = sizes.heads / heads;
-                let case = Case {
+                let case = Visible {
                     name: format!("{:?} {block}", args.per).to_lowercase(),
                     density: mask.block_density(),
                     index: Some(IndexShape {
@@ -103,7 +100,8 @@ fn pairs(mask: &BlockMask) -> u64 {
     (0..mask.heads()).map(|h| mask.pairs(h)).sum()
 }
 
-struct Case<'a> {
+/// What the rows of a case see.
+struct Visible<'a> {
     name: String,
     density: f64,
     index: Option<IndexShape>,
@@ -116,71 +114,32 @@ fn run(
     bench: &Bench,
     sizes: &Sizes,
     inputs: &Inputs,
-    case: &Case<'_>,
+    case: &Visible<'_>,
     sees: impl Fn(usize, usize, usize) -> bool + Sync,
     report: &mut Report,
 ) -> Result<()> {
     let len = inputs.shape.len;
-    let problem = Problem {
-        batch: 1,
-        heads: sizes.heads,
-        kv_heads: sizes.kv_heads,
-        rows: len,
-        keys: len,
-        head_dim: sizes.head_dim,
-        scale: 1.0 / (sizes.head_dim as f32).sqrt(),
-        index: case.index,
+    let case = Case {
+        name: &case.name,
+        len,
+        density: case.density,
+        problem: Problem {
+            batch: 1,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            rows: len,
+            keys: len,
+            head_dim: sizes.head_dim,
+            scale: 1.0 / (sizes.head_dim as f32).sqrt(),
+            index: case.index,
+        },
+        tensors: &inputs.device,
+        table: case.table,
+        pairs: case.pairs,
+        streamed: None,
     };
-    let (elem, properties) = (elem(sizes.dtype), bench.client.properties());
-    let plans = match sizes.all {
-        true => candidates(&problem, elem, properties)?,
-        false => vec![prepare(&problem, elem, properties)?],
-    };
-    let table = bench.upload(case.table);
-    let elements = sizes.heads * len * sizes.head_dim;
-    for plan in plans {
-        let out = bench.upload(&vec![u16::MAX; elements]); // NaN
-        let lse = bench.upload(&[f32::NAN]);
-        let go = || {
-            let query = [1, sizes.heads, len, sizes.head_dim];
-            let key = [1, sizes.kv_heads, len, sizes.head_dim];
-            let tensors = Tensors {
-                query: tensor(&inputs.device[0], query),
-                key: tensor(&inputs.device[1], key),
-                value: tensor(&inputs.device[2], key),
-                table: buffer(&table, case.table.len()),
-                out: tensor(&out, query),
-                lse: buffer(&lse, 1),
-                with_lse: false,
-                scratch: None,
-                address: AddressType::U32,
-            };
-            launch(&bench.client, &problem, &plan, elem, tensors);
-        };
-        let begin = Instant::now();
-        go();
-        let bytes = bench.read(&out)?;
-        let first_s = begin.elapsed().as_secs_f64();
-        let got: &[u16] = bytemuck::cast_slice(&bytes);
-        let error = error(sizes, inputs, got, &sees)?;
-        sizes
-            .dtype
-            .check(error, &format!("{} {len}, {}", case.name, describe(&plan)))?;
-        let times = bench.time(sizes.runs, go)?;
-        let median_ms = times[times.len() / 2];
-        report.add(Row {
-            case: case.name.clone(),
-            len,
-            density: case.density,
-            plan: describe(&plan),
-            median_ms,
-            min_ms: times[0],
-            tflops: 4.0 * sizes.head_dim as f64 * case.pairs as f64 / median_ms / 1e9,
-            error,
-            first_s,
-        });
-    }
-    Ok(())
+    let error = |got: &[u16]| error(sizes, inputs, got, &sees);
+    measure(bench, sizes, &case, error, report)
 }
 
 fn error(
@@ -201,8 +160,4 @@ fn error(
             .collect()
     };
     Ok(problem.sampled_error(SAMPLES, sees, row)?)
-}
-
-fn describe(plan: &Plan) -> String {
-    format!("{:?}", plan.tier)
 }

@@ -8,6 +8,7 @@ mod args;
 mod attend;
 mod decode;
 mod device;
+mod measure;
 mod report;
 mod table;
 
