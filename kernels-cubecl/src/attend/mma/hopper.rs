@@ -13,7 +13,7 @@ use super::{
     tile::{Fragments, Pair},
 };
 
-/// Where the 16-byte vector `vector` of row `row` lies in a staged tile of `keys` rows, in vectors.
+/// Where the 16-byte vector `vector` of row `row` lies in a staged tile of `rows` rows, in vectors.
 #[cube]
 pub(super) fn swizzled(row: usize, vector: usize, #[comptime] rows: usize) -> usize {
     vector / 8 * comptime!(rows * 8) + row * 8 + ((vector % 8) ^ (row % 8))
@@ -139,25 +139,14 @@ pub(super) fn weigh<E: Float>(
         }
     }
     let after: Vector<f32, R>;
-    if comptime!(bp.keys == 64) {
-        gpu_asm!(
-            "{text} /* {o} {a0} {a1} {a2} {a3} {low} {i} */",
-            o = out(_) after,
-            a0 = in(_) registers(p.index(0usize)), a1 = in(_) registers(p.index(1usize)),
-            a2 = in(_) registers(p.index(2usize)), a3 = in(_) registers(p.index(3usize)),
-            low = in(_) low, i = in(_) Vector::<u32, R>::reinterpret(before)
-        );
-    } else {
-        gpu_asm!(
-            "{text} /* {o} {a0} {a1} {a2} {a3} {a4} {a5} {a6} {a7} {low} {i} */",
-            o = out(_) after,
-            a0 = in(_) registers(p.index(0usize)), a1 = in(_) registers(p.index(1usize)),
-            a2 = in(_) registers(p.index(2usize)), a3 = in(_) registers(p.index(3usize)),
-            a4 = in(_) registers(p.index(4usize)), a5 = in(_) registers(p.index(5usize)),
-            a6 = in(_) registers(p.index(6usize)), a7 = in(_) registers(p.index(7usize)),
-            low = in(_) low, i = in(_) Vector::<u32, R>::reinterpret(before)
-        );
-    }
+    // Four fragments: 64 keys.
+    gpu_asm!(
+        "{text} /* {o} {a0} {a1} {a2} {a3} {low} {i} */",
+        o = out(_) after,
+        a0 = in(_) registers(p.index(0usize)), a1 = in(_) registers(p.index(1usize)),
+        a2 = in(_) registers(p.index(2usize)), a3 = in(_) registers(p.index(3usize)),
+        low = in(_) low, i = in(_) Vector::<u32, R>::reinterpret(before)
+    );
     #[unroll]
     for n in 0..comptime!(bp.head_dim / 8) {
         let a = o.index_mut(n);

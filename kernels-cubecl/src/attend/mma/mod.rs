@@ -61,7 +61,7 @@ pub struct MmaBlueprint {
     pub planes: usize,
     /// Blocks of 16 rows that a plane owns: two halve the reads of K and V from shared memory.
     pub m_tiles: usize,
-    /// Keys per step, a multiple of 16.
+    /// Keys per step, a multiple of 16; 64 for `wgmma`.
     pub keys: usize,
     /// Q stays in registers and its shared memory is reused; otherwise it is read again every step.
     pub query_in_registers: bool,
