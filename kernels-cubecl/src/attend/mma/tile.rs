@@ -53,6 +53,32 @@ pub(super) fn load_query<E: Float, N: Size>(
     def.load_matrix::<Vector<E, N>, Const<2>>(&tile[at..at + 1], MatrixIdent::A, 4usize, false)
 }
 
+/// Two right operands of 8 columns and depth 16; `at` is the staged vector that this unit points at, one
+/// row of one of the four 8 x 8 blocks.
+#[cube]
+fn load_right<E: Float, N: Size>(
+    def: &MmaDefinition<E, E, f32>,
+    tile: &Shared<[Vector<E, N>]>,
+    at: usize,
+    #[comptime] transposed: bool,
+) -> Fragments<E> {
+    let r = def.load_matrix::<Vector<E, N>, Const<2>>(
+        &tile[at..at + 1],
+        MatrixIdent::B,
+        4usize,
+        transposed,
+    );
+    let mut out = Sequence::<Array<Pair<E>>>::new();
+    #[unroll]
+    for half in 0..2usize {
+        let mut b = Array::<Pair<E>>::new(2usize);
+        b[0] = r[comptime!(half * 2)];
+        b[1] = r[comptime!(half * 2 + 1)];
+        out.push(b);
+    }
+    out
+}
+
 /// Scores of the plane's rows against the step's keys: `m_tiles * key_tiles` accumulators.
 #[cube]
 pub(super) fn scores<E: Float, N: Size>(
@@ -79,29 +105,18 @@ pub(super) fn scores<E: Float, N: Size>(
         #[unroll]
         for j in 0..comptime!(tiles / 2) {
             let at = first + comptime!(j * 16 * bp.pitch() + 2 * k);
-            let r = def.load_matrix::<Vector<E, N>, Const<2>>(
-                &tile[at..at + 1],
-                MatrixIdent::B,
-                4usize,
-                false,
-            );
-            let mut b0 = Array::<Pair<E>>::new(2usize);
-            let mut b1 = Array::<Pair<E>>::new(2usize);
-            b0[0] = r[0];
-            b0[1] = r[1];
-            b1[0] = r[2];
-            b1[1] = r[3];
+            let right = load_right(def, tile, at, false);
             #[unroll]
             for m in 0..comptime!(bp.m_tiles) {
                 let even = comptime!(m * tiles + 2 * j);
                 let odd = comptime!(m * tiles + 2 * j + 1);
                 if comptime!(bp.query_in_registers) {
                     let left = query.index(comptime!(m * bp.depth() + k));
-                    def.execute_inplace(left, &b0, s.index_mut(even));
-                    def.execute_inplace(left, &b1, s.index_mut(odd));
+                    def.execute_inplace(left, right.index(0usize), s.index_mut(even));
+                    def.execute_inplace(left, right.index(1usize), s.index_mut(odd));
                 } else {
-                    def.execute_inplace(a.index(m), &b0, s.index_mut(even));
-                    def.execute_inplace(a.index(m), &b1, s.index_mut(odd));
+                    def.execute_inplace(a.index(m), right.index(0usize), s.index_mut(even));
+                    def.execute_inplace(a.index(m), right.index(1usize), s.index_mut(odd));
                 }
             }
         }
@@ -127,23 +142,20 @@ pub(super) fn weigh<E: Float, N: Size>(
         #[unroll]
         for n in 0..comptime!(tiles / 2) {
             let at = first + comptime!(t * 16 * bp.pitch() + 2 * n);
-            let r = def.load_matrix::<Vector<E, N>, Const<2>>(
-                &tile[at..at + 1],
-                MatrixIdent::B,
-                4usize,
-                true,
-            );
-            let mut b0 = Array::<Pair<E>>::new(2usize);
-            let mut b1 = Array::<Pair<E>>::new(2usize);
-            b0[0] = r[0];
-            b0[1] = r[1];
-            b1[0] = r[2];
-            b1[1] = r[3];
+            let right = load_right(def, tile, at, true);
             #[unroll]
             for m in 0..comptime!(bp.m_tiles) {
                 let left = p.index(comptime!(m * steps + t));
-                def.execute_inplace(left, &b0, o.index_mut(comptime!(m * tiles + 2 * n)));
-                def.execute_inplace(left, &b1, o.index_mut(comptime!(m * tiles + 2 * n + 1)));
+                def.execute_inplace(
+                    left,
+                    right.index(0usize),
+                    o.index_mut(comptime!(m * tiles + 2 * n)),
+                );
+                def.execute_inplace(
+                    left,
+                    right.index(1usize),
+                    o.index_mut(comptime!(m * tiles + 2 * n + 1)),
+                );
             }
         }
     }
