@@ -10,13 +10,15 @@ use crate::cargo;
 use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
-const ORDER: [&[&str]; 10] = [
+const ORDER: [&[&str]; 12] = [
     &["sparse-accelerate-kernels"],
     &["sparse-accelerate"],
     &["sparse-accelerate-linear"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
+    &["sparse-accelerate-report"],
+    &["sparse-accelerate-eval"],
     &["sparse-accelerate-cli"],
     &["sparse-accelerate-bench-inputs"],
     &[
@@ -28,7 +30,8 @@ const ORDER: [&[&str]; 10] = [
     &["xtask"],
 ];
 /// Members that know nothing of Burn.
-const WITHOUT_BURN: [&str; 4] = [
+const WITHOUT_BURN: [&str; 5] = [
+    "sparse-accelerate-report",
     "sparse-accelerate-kernels",
     "sparse-accelerate-checkpoint",
     "sparse-accelerate-bench-inputs",

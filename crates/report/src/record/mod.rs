@@ -1,0 +1,39 @@
+//! The lines of a run file.
+//!
+//! One JSON object a line, told apart by `kind`. The first line is a [`Header`]: what ran, on what,
+//! from which seed. Every other line is a finished row; a row never changes once written.
+
+mod header;
+mod rows;
+
+pub use header::{Header, MemoryFacts, ModelFacts, SCHEMA, WeightSource};
+pub use rows::{
+    AnswerRow, DecodeRow, FidelityRow, HeadRow, KernelRow, PerplexityRow, SkippedRow, TtftRow,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// One line of a run file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Line {
+    /// What ran; the first line.
+    Header(Box<Header>),
+    /// One question of needle or ruler.
+    Answer(AnswerRow),
+    /// One window of a text.
+    Perplexity(PerplexityRow),
+    /// One prompt, sparse against dense.
+    Fidelity(FidelityRow),
+    /// One query head of one layer of a prompt.
+    Head(HeadRow),
+    /// One prompt length, timed.
+    Ttft(TtftRow),
+    /// One attention kernel, timed.
+    Kernel(KernelRow),
+    /// One cache depth, decoding timed.
+    Decode(DecodeRow),
+    /// What was asked for and could not be run, with the reason.
+    Skipped(SkippedRow),
+}

@@ -1,0 +1,178 @@
+//! Rows: what one measurement gave. `attention` is the text that named it on the command line, which
+//! is unique in a file.
+
+use serde::{Deserialize, Serialize};
+
+use super::MemoryFacts;
+
+/// One question with its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    /// Attention of the prefill.
+    pub attention: String,
+    /// `needle_single`, `niah_multikey_1`, `vt`, ...
+    pub task: String,
+    /// Prompt tokens asked for.
+    pub length: usize,
+    /// Prompt tokens run.
+    pub tokens: usize,
+    /// Where the (first) needle stands, 0 the start and 1 the end; `None` where it has no place.
+    pub depth: Option<f64>,
+    /// Which sample of (task, length, depth).
+    pub sample: usize,
+    /// Seed of the sample.
+    pub seed: u64,
+    /// What should be in the answer.
+    pub expected: Vec<String>,
+    /// What the model wrote.
+    pub answer: String,
+    /// Share of `expected` found, 0 to 1.
+    pub score: f64,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+    /// Seconds to the first token.
+    pub ttft_s: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+/// One window of a text, its last part scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PerplexityRow {
+    /// Attention of the whole window.
+    pub attention: String,
+    /// Tokens of the window.
+    pub length: usize,
+    /// Which window.
+    pub sample: usize,
+    /// First token of the window in the text.
+    pub start: usize,
+    /// Tokens scored, the window's last.
+    pub scored: usize,
+    /// UTF-8 bytes of the scored tokens' text.
+    pub bytes: usize,
+    /// Sum of negative log-likelihoods, nats.
+    pub nll: f64,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// One prompt: the next token and the last hidden state against dense.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FidelityRow {
+    /// Attention compared with dense.
+    pub attention: String,
+    /// Prompt tokens.
+    pub length: usize,
+    /// Which prompt.
+    pub sample: usize,
+    /// KL(dense || this) of the next token's distribution, nats.
+    pub kl: f64,
+    /// Whether both think the same token most likely.
+    pub top1: bool,
+    /// Relative L2 error of the last hidden state.
+    pub hidden_error: f64,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+    /// Seconds of the prefill.
+    pub seconds: f64,
+    /// Seconds of the dense prefill.
+    pub dense_seconds: f64,
+}
+
+/// One query head: attention mass kept and output error, over sampled rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeadRow {
+    /// Attention compared with dense.
+    pub attention: String,
+    /// Prompt tokens.
+    pub length: usize,
+    /// Which prompt.
+    pub sample: usize,
+    /// Decoder layer.
+    pub layer: usize,
+    /// Query head.
+    pub head: usize,
+    /// Mean of `exp(LSE_sparse - LSE_dense)`, 0 to 1.
+    pub recall: f64,
+    /// Least of the sampled rows.
+    pub recall_min: f64,
+    /// Relative L2 error of the head's output.
+    pub error: f64,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+}
+
+/// Time to first token at one length.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TtftRow {
+    /// Attention of the prefill.
+    pub attention: String,
+    /// Prompt tokens.
+    pub length: usize,
+    /// Seconds of every timed run, in order.
+    pub runs_s: Vec<f64>,
+    /// Median of `runs_s`.
+    pub ttft_s: f64,
+    /// Seconds of the first run, compiling and tuning included.
+    pub first_s: f64,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+    /// Whether the density was imposed, which random weights need.
+    pub forced: bool,
+    /// Relative L2 error of the last hidden state against dense; `None` for dense itself.
+    pub error: Option<f64>,
+    /// Memory at the peak.
+    pub memory: MemoryFacts,
+}
+
+/// Decoding at one depth of the cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecodeRow {
+    /// Attention of the prefill; decoding is dense.
+    pub attention: String,
+    /// Tokens in the cache at the start.
+    pub depth: usize,
+    /// Tokens decoded in each run.
+    pub tokens: usize,
+    /// Seconds of every timed run.
+    pub runs_s: Vec<f64>,
+    /// Median seconds per token.
+    pub per_token_s: f64,
+}
+
+/// One attention kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelRow {
+    /// What the rows see.
+    pub attention: String,
+    /// Prompt tokens.
+    pub length: usize,
+    /// Share of causal pairs computed, 0 to 1.
+    pub density: f64,
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Median milliseconds.
+    pub median_ms: f64,
+    /// Least milliseconds.
+    pub min_ms: f64,
+    /// `4 d` operations per kept causal pair over the median time, in 1e12 a second.
+    pub tflops: f64,
+    /// Relative L2 error against f64 on sampled rows.
+    pub error: f64,
+}
+
+/// Something asked for that could not be run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkippedRow {
+    /// What.
+    pub what: String,
+    /// Why, with the way out.
+    pub reason: String,
+}
