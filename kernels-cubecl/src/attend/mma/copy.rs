@@ -46,7 +46,7 @@ pub(super) fn stage<E: Float, N: Size>(
             let source = rows.first + position as usize * rows.stride + vector;
             let mut target = tile_at;
             if comptime!(bp.wgmma()) {
-                target += hopper::swizzled(row, vector, comptime!(bp.keys));
+                target += hopper::swizzled(row, vector, comptime!(bp.keys), bp);
             } else {
                 target += row * comptime!(bp.pitch()) + vector;
             }

@@ -91,7 +91,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
                 loaded = query[from / comptime!(VECTOR) + vector];
             }
             if comptime!(bp.wgmma()) {
-                memory[hopper::swizzled(row, vector, rows)] = loaded;
+                memory[hopper::swizzled(row, vector, rows, bp)] = loaded;
             } else {
                 memory[row * pitch + vector] = loaded;
             }

@@ -146,6 +146,11 @@ impl MmaBlueprint {
         self.instruction == Instruction::Wgmma
     }
 
+    /// Vectors of a panel of a staged tile under `wgmma`: 8, 4 or 2, whole panels a row.
+    fn panel(&self) -> usize {
+        1 << self.vectors().trailing_zeros().min(3)
+    }
+
     /// Where the first K tile begins in shared memory, in vectors.
     fn kv_at(&self) -> usize {
         match (self.instruction, self.query_in_registers) {
@@ -225,7 +230,8 @@ pub(super) fn blueprints(
     let hopper = features.copy_async
         && features.tma.contains(Tma::Base)
         && !features.tma.contains(Tma::Im2colWide);
-    if hopper && matches!(problem.head_dim, 64 | 128) {
+    // A panel is a depth step at least.
+    if hopper && problem.head_dim.is_multiple_of(K16) {
         all.extend(hopper_tiles(&base, problem));
     }
     all.extend(mma_tiles(&base, problem));
@@ -237,15 +243,21 @@ fn packed_rows(tile_tokens: usize, problem: &Problem) -> usize {
     tile_tokens.min(problem.rows) * problem.pack()
 }
 
-/// `wgmma`: warpgroups that share K and V load them less often, and wait for each other. One H100, head
-/// dimension 128, TFLOP/s with 1, 2 and 3: 463, 383, 452 at 8K, 458, 430, 520 at 32K; head dimension 64:
-/// 383, 377, 296 (benches/runs/2026-11-24-h100).
+/// `wgmma`: warpgroups that share K and V load them less often, and wait for each other. One H100, TFLOP/s
+/// with 1, 2 and 3 (benches/runs/2026-11-24-h100, 2026-11-25-h100):
+///
+/// | head dimension | 8K | 32K |
+/// | --- | --- | --- |
+/// | 128 | 469, 389, 463 | 458, 430, 520 |
+/// | 96 | 413, 456, 387 | -, 474, 444 |
+/// | 80 | 230, 397, 334 | 262, 436, 375 |
+/// | 64 | 375, 402, 296 | 412, 456, - |
 fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     let tile = |groups: usize| MmaBlueprint {
         instruction: Instruction::Wgmma,
         planes: 4 * groups,
         // Three cubes of one group fit a multiprocessor, where two would with two tiles of V.
-        late_values: groups == 1,
+        late_values: groups == 1 || base.head_dim > 128,
         query_in_registers: false,
         tile_tokens: match base.indexed {
             true => base.tile_tokens,
@@ -254,10 +266,13 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         },
         ..*base
     };
+    // With panels of 16 elements `mma` is better than one group.
+    let alone = base.head_dim <= 128 && base.panel() > 2;
     let groups: &[usize] = match base.head_dim {
-        64 => &[1, 2],
-        _ if problem.keys < MANY_KEYS => &[1, 3, 2],
-        _ => &[3, 1, 2],
+        128 if problem.keys < MANY_KEYS => &[1, 3, 2],
+        128 => &[3, 1, 2],
+        _ if alone => &[2, 1],
+        _ => &[2],
     };
     let mut tiles: Vec<MmaBlueprint> = groups
         .iter()
@@ -265,7 +280,7 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
         .map(tile)
         .filter(|t| packed_rows(t.tile_tokens, problem).is_multiple_of(t.rows()))
         .collect();
-    if tiles.is_empty() {
+    if tiles.is_empty() && alone {
         tiles.push(tile(1));
     }
     tiles
