@@ -101,8 +101,16 @@ fn tiers(info: &DeviceInfo) -> Vec<Tier> {
     // What the kernels ask for, see `kernels_cubecl::attend::candidates`.
     let served: Vec<&str> = info.capabilities.as_ref().map_or_else(Vec::new, |c| {
         let has = |t: &&str| {
-            let shape = format!("16x8x16 {t}*{t}+f32");
-            c.plane_size == (32, 32) && c.matrix_units.contains(&shape)
+            let operands = format!(" {t}*{t}+f32");
+            let suits = |unit: &String| {
+                let sides: Option<Vec<&str>> =
+                    unit.strip_suffix(&operands).map(|s| s.split('x').collect());
+                matches!(
+                    sides.as_deref(),
+                    Some(["8" | "16", "8" | "16" | "32", "8" | "16" | "32"])
+                )
+            };
+            c.plane_size.0 == c.plane_size.1 && c.matrix_units.iter().any(suits)
         };
         ["f16", "bf16"].into_iter().filter(has).collect()
     });
@@ -110,7 +118,10 @@ fn tiers(info: &DeviceInfo) -> Vec<Tier> {
         name: "matrix unit",
         runs: !served.is_empty(),
         reason: match served.is_empty() {
-            true => "no products of 16x8x16 on planes of 32 units here".to_string(),
+            true => {
+                "no products of tiles with 8 or 16 rows and f32 sums, or planes of several sizes"
+                    .to_string()
+            }
             false => format!("runs: attention in {}", served.join(" and ")),
         },
     };

@@ -8,7 +8,9 @@ use cubecl::{
 };
 
 use super::{
-    Plan, Problem, Tier, decode,
+    Plan, Problem, Tier,
+    cmma::attend_cmma,
+    decode,
     mma::{VECTOR, attend_mma},
     unit::attend_unit,
 };
@@ -85,6 +87,19 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
             #[allow(unsafe_code)]
             unsafe {
                 run!(attend_mma::launch_unchecked, dim, [VECTOR], blueprint)
+            }
+        }
+        Tier::Cmma(blueprint) => {
+            let dim = CubeDim::new_2d(blueprint.plane as u32, blueprint.planes as u32);
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe {
+                run!(
+                    attend_cmma::launch_unchecked,
+                    dim,
+                    [blueprint.width],
+                    blueprint
+                )
             }
         }
         Tier::SplitK(blueprint) => {

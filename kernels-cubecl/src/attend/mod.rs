@@ -3,16 +3,19 @@
 //! `out[b,h,i] = sum_j exp(scale q.k_j - lse) v_j` over the keys `j` that row `i` sees,
 //! `lse = log sum_j exp(scale q.k_j)`; query head `h` reads KV head `h / (Hq / Hk)`.
 //!
-//! A [`Tier`] is a way to compute it. `unit` needs no feature of the device; `mma` needs matrix units;
-//! `decode` is for few query rows and many keys, and runs everywhere. Another joins by a variant of
+//! A [`Tier`] is a way to compute it. `unit` needs no feature of the device; `mma` needs matrix units
+//! with operands in registers, `cmma` any others; `decode` is for few query rows and many keys, and runs everywhere. Another joins by a variant of
 //! [`Tier`], a blueprint and a kernel beside them, and a line in the plan; arguments and index stay.
 
+mod cmma;
 mod decode;
 mod launch;
 mod mma;
 mod plan;
 mod unit;
+mod walk;
 
+pub use cmma::{CmmaBlueprint, Fragment};
 pub use decode::DecodeBlueprint;
 pub use launch::{Tensors, launch};
 pub use mma::{Instruction, MmaBlueprint};

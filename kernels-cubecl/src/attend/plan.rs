@@ -4,7 +4,7 @@
 
 use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
 
-use super::{DecodeBlueprint, MmaBlueprint, UnitBlueprint, decode, mma};
+use super::{CmmaBlueprint, DecodeBlueprint, MmaBlueprint, UnitBlueprint, cmma, decode, mma};
 use crate::Refusal;
 
 /// One attention call. Lengths in tokens.
@@ -60,6 +60,8 @@ impl Problem {
 pub enum Tier {
     /// Matrix units with operands in registers, plane shuffles; f16 and bf16.
     Mma(MmaBlueprint),
+    /// Matrix units that hide where operands lie, plane shuffles; f16 and bf16.
+    Cmma(CmmaBlueprint),
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
     /// Few query rows, keys split over many cubes: plane operations if there are any.
@@ -71,6 +73,7 @@ impl Tier {
         match self {
             Self::SplitK(b) => b.rows * b.chunks,
             Self::Mma(b) => b.rows(),
+            Self::Cmma(b) => b.rows(),
             Self::Unit(b) => b.rows(),
         }
     }
@@ -79,6 +82,7 @@ impl Tier {
         match self {
             Self::SplitK(b) => b.units(),
             Self::Mma(b) => b.units(),
+            Self::Cmma(b) => b.units(),
             Self::Unit(b) => b.units(),
         }
     }
@@ -87,6 +91,7 @@ impl Tier {
         match self {
             Self::SplitK(b) => b.shared_bytes(),
             Self::Mma(b) => b.shared_bytes(),
+            Self::Cmma(b) => b.shared_bytes(),
             Self::Unit(b) => b.shared_bytes(),
         }
     }
@@ -95,6 +100,7 @@ impl Tier {
         match self {
             Self::SplitK(_) => decode::MAX_ROWS,
             Self::Mma(b) => b.tile_tokens,
+            Self::Cmma(b) => b.tile_tokens,
             Self::Unit(b) => b.tile_tokens,
         }
     }
@@ -234,6 +240,11 @@ fn tiers(
         mma::blueprints(problem, elem, device)
             .into_iter()
             .map(Tier::Mma),
+    );
+    tiers.extend(
+        cmma::blueprints(problem, elem, device)
+            .into_iter()
+            .map(Tier::Cmma),
     );
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
     let large = UnitBlueprint::new(problem, 16);

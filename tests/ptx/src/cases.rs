@@ -11,7 +11,7 @@ use cubecl::{
 };
 use sparse_accelerate_kernels::{
     Refusal, append,
-    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Tensors},
+    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Tensors, Tier},
 };
 
 type Launch = Box<dyn Fn(&Client) -> Result<(), Refusal> + Send + Sync>;
@@ -63,7 +63,25 @@ pub fn all() -> Vec<Case> {
         let name = format!("attend/{}", attend.name);
         Case::new(name, move |client| attend.launch(client))
     });
-    attends.chain(appends()).collect()
+    attends.chain(cooperative()).chain(appends()).collect()
+}
+
+/// The cooperative-matrix tier on devices that have a better one, where they have it: every plan of it.
+fn cooperative() -> impl Iterator<Item = Case> {
+    let problems = [(F16, 64), (F16, 128), (BF16, 128), (F16, 256)];
+    problems.into_iter().map(|(elem, head_dim)| {
+        let attend = attend("prefill", 2048, head_dim, elem, INDEXES[1]);
+        let name = format!("cmma/{}", attend.name);
+        Case::new(name, move |client| {
+            let plans = attend::candidates(&attend.problem, attend.elem, client.properties())?;
+            for plan in plans {
+                if matches!(plan.tier, Tier::Cmma(_)) {
+                    attend.launch_plan(client, &plan);
+                }
+            }
+            Ok(())
+        })
+    })
 }
 
 impl Attend {
@@ -77,6 +95,11 @@ impl Attend {
 
     fn launch(&self, client: &Client) -> Result<(), Refusal> {
         let plan = self.plan(client.properties())?;
+        self.launch_plan(client, &plan);
+        Ok(())
+    }
+
+    fn launch_plan(&self, client: &Client, plan: &Plan) {
         let Problem {
             batch,
             heads,
@@ -97,8 +120,7 @@ impl Attend {
             scratch: (plan.scratch > 0).then(|| client.empty(plan.scratch * 4)),
             address: self.address,
         };
-        attend::launch(client, &self.problem, &plan, self.elem, tensors);
-        Ok(())
+        attend::launch(client, &self.problem, plan, self.elem, tensors);
     }
 }
 

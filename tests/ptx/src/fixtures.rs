@@ -2,7 +2,7 @@
 //!
 //! What CubeCL's CUDA runtime would report for a compute capability: limits from NVIDIA's tables,
 //! features by its rules (`cubecl-cuda`, `runtime.rs`), for both of its compilers. The WebGPU device
-//! has the least that the standard allows.
+//! has the least that the standard allows; of it and the Metal device there are plans alone.
 
 use cubecl::{
     cmma::MatrixLayout,
@@ -10,7 +10,7 @@ use cubecl::{
         AddressType, ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind,
         HardwareProperties, IntKind, MemoryDeviceProperties, MmaProperties, OpaqueType,
         TargetProperties, UIntKind, VectorSize,
-        features::{Plane, Tma, TypeUsage},
+        features::{MmaConfig, Plane, Tma, TypeUsage},
     },
 };
 use cubecl_common::profile::TimingMethod;
@@ -55,12 +55,20 @@ pub struct Gpu {
     memory: u64,
 }
 
-/// RTX A5000 and H200 as either compiler sees them.
-pub const CUDA: [Gpu; 4] = [
+/// RTX A5000 and H200 as either compiler sees them; T4, whose matrix units take whole tiles only.
+pub const CUDA: [Gpu; 5] = [
     a5000("rtx-a5000", Compiler::Cpp),
     a5000("rtx-a5000-llvm", Compiler::Llvm),
     h200("h200", Compiler::Cpp),
     h200("h200-llvm", Compiler::Llvm),
+    Gpu {
+        name: "t4",
+        capability: 75,
+        compiler: Compiler::Cpp,
+        shared: 64 * KIB,
+        multiprocessors: 40,
+        memory: 16 * GIB,
+    },
 ];
 
 const fn a5000(name: &'static str, compiler: Compiler) -> Gpu {
@@ -118,17 +126,20 @@ impl Gpu {
         };
         let mut device = device(self.name, GIB.max(self.memory / 4), 512, self.hardware());
         register_supported_types(&mut device);
-        device.register_type_usage(ElemType::Float(FloatKind::TF32), TypeUsage::Conversion);
         device.register_opaque_type(OpaqueType::Barrier);
         let features = &mut device.features;
         features.plane.insert(Plane::Sync);
         features.plane.insert(Plane::Ops);
         features.plane.insert(Plane::NonUniformControlFlow);
         features.matmul.ldmatrix.extend([F16, BF16]);
-        features.copy_async = true;
+        features.copy_async = self.capability >= 80;
         features.memory_reinterpret = true;
         features.alignment = true;
         features.device_memory_scope = true;
+        if self.capability >= 80 {
+            device.register_type_usage(ElemType::Float(FloatKind::TF32), TypeUsage::Conversion);
+        }
+        let features = &mut device.features;
         if self.capability >= 90 {
             features.tma.insert(Tma::Base);
             features.cube_cluster = true;
@@ -152,7 +163,7 @@ impl Gpu {
             max_units_per_cube: 1024,
             max_cube_dim: (1024, 1024, 64),
             num_streaming_multiprocessors: Some(self.multiprocessors),
-            num_tensor_cores: Some(4),
+            num_tensor_cores: Some(if self.capability == 75 { 8 } else { 4 }),
             min_tensor_cores_dim: Some(8),
             max_vector_size: VectorSize::MAX,
             ..hardware(32, 32)
@@ -186,6 +197,40 @@ pub fn webgpu() -> DeviceProperties {
         ElemType::Bool,
     ] {
         device.register_type_usage(elem, TypeUsage::all());
+    }
+    device
+}
+
+/// Name of the Metal device in tables.
+pub const METAL: &str = "apple-m2";
+
+/// A laptop's Metal device by CubeCL's own compiler for it: the WebGPU device's types, 32 KiB of shared
+/// memory, `simdgroup` matrices of 8 x 8.
+pub fn metal() -> DeviceProperties {
+    let hardware = HardwareProperties {
+        max_bindings: 31,
+        max_shared_memory_size: 32 * KIB,
+        max_cube_count: (65_535, 65_535, 65_535),
+        max_units_per_cube: 1024,
+        max_cube_dim: (1024, 1024, 1024),
+        max_vector_size: 4,
+        ..hardware(32, 32)
+    };
+    let mut device = DeviceProperties {
+        hardware,
+        ..webgpu()
+    };
+    device.features.plane.insert(Plane::Ops);
+    device.features.plane.insert(Plane::Sync);
+    for sum in [F16, ElemType::Float(FloatKind::F32)] {
+        device.features.matmul.cmma.insert(MmaConfig {
+            a_type: F16,
+            b_type: F16,
+            cd_type: sum,
+            m: 8,
+            n: 8,
+            k: 8,
+        });
     }
     device
 }

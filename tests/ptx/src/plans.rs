@@ -35,8 +35,14 @@ pub fn text() -> String {
             text.extend(lines.into_iter().filter(|line| !twin.1.contains(line)));
         }
     }
-    text += &format!("\n{}\n", fixtures::WEBGPU);
-    text.extend(lines(&fixtures::webgpu(), &cases));
+    let portable = [
+        (fixtures::WEBGPU, fixtures::webgpu()),
+        (fixtures::METAL, fixtures::metal()),
+    ];
+    for (name, device) in portable {
+        text += &format!("\n{name}\n");
+        text.extend(lines(&device, &cases));
+    }
     text
 }
 

@@ -2,14 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::{MmaBlueprint, hopper, walk::Step};
-
-/// Where the rows of one head lie: first vector, vectors from row to row.
-#[derive(CubeType)]
-pub(super) struct Rows {
-    pub(super) first: usize,
-    pub(super) stride: usize,
-}
+use super::{MmaBlueprint, hopper};
+use crate::attend::walk::{Rows, Step};
 
 /// Copies the keys or values of a step's slots to `tile[tile_at..]`; slots past the step's end
 /// become zeros, since what lies past a sequence may be anything.

@@ -3,13 +3,11 @@
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
 use super::{
-    MmaBlueprint, VECTOR,
-    copy::{self, Rows},
-    hopper,
-    tile::{self, Mask, Pair},
-    walk::Cursor,
+    MmaBlueprint, VECTOR, copy, hopper,
+    tile::{self, Pair},
     write,
 };
+use crate::attend::walk::{Cursor, Mask, Rows};
 
 /// Maximum of a row that has seen nothing: above [`tile::UNSEEN`], below every score.
 const NOTHING: f32 = -1.0e30;
@@ -155,7 +153,14 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
     // `step` computes, `next` is being copied, `ahead` is being looked up.
-    let mut ahead = Cursor::new(table, index_row, offset + cube_last, cube_first < q_len, bp);
+    let walk = comptime!(bp.walk());
+    let mut ahead = Cursor::new(
+        table,
+        index_row,
+        offset + cube_last,
+        cube_first < q_len,
+        walk,
+    );
     let mut step = ahead.step();
     let mut base = 0u32;
     if comptime!(bp.asynchronous) {
@@ -164,8 +169,8 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let mut parity = 0usize;
     let mut look_up = 0usize;
     if comptime!(bp.columns) {
-        let column = ahead.column(table, bp);
-        ahead.keep_column(column, &mut positions, look_up, bp);
+        let column = ahead.column(table, walk);
+        ahead.keep_column(column, &mut positions, look_up, walk);
         sync_cube();
     }
     let value_at = comptime!(bp.value_at());
@@ -199,11 +204,11 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         }
         copy::commit();
     }
-    ahead.advance(table, bp);
+    ahead.advance(table, walk);
     if comptime!(bp.columns) {
-        let column = ahead.column(table, bp);
+        let column = ahead.column(table, walk);
         look_up = comptime!(bp.keys);
-        ahead.keep_column(column, &mut positions, look_up, bp);
+        ahead.keep_column(column, &mut positions, look_up, walk);
     }
     let mut next = ahead.step();
 
@@ -288,10 +293,10 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             );
             sync_cube();
         }
-        ahead.advance(table, bp);
+        ahead.advance(table, walk);
         let mut column = 0u32;
         if comptime!(bp.columns) {
-            column = ahead.column(table, bp);
+            column = ahead.column(table, walk);
         }
 
         let mut s = if comptime!(bp.wgmma()) {
@@ -299,17 +304,14 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         } else {
             tile::scores(&def, &memory, key_here, &held, bp)
         };
-        let last = step.at + comptime!(bp.keys as u32);
-        let mut partial = last > step.end;
-        if !step.gathered {
-            partial = partial || last > offset + cube_first + 1;
-            if comptime!(bp.banded) {
-                let inside = last <= sink
-                    || offset + cube_last - step.at <= window
-                    || offset + cube_first >= dense_from;
-                partial = partial || !inside;
-            }
-        }
+        let partial = step.crosses(
+            offset + cube_first,
+            offset + cube_last,
+            sink,
+            window,
+            dense_from,
+            walk,
+        );
         if partial {
             let mask = Mask {
                 at: step.at,
@@ -335,7 +337,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         next.follow(&ahead.step());
         if comptime!(bp.columns) {
             look_up = comptime!(bp.keys) - look_up;
-            ahead.keep_column(column, &mut positions, look_up, bp);
+            ahead.keep_column(column, &mut positions, look_up, walk);
         }
     }
 

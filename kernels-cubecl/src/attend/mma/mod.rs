@@ -13,17 +13,17 @@ mod copy;
 mod hopper;
 mod kernel;
 mod tile;
-mod walk;
 mod write;
 
 pub(super) use kernel::attend_mma;
+pub(super) use tile::exp2;
 
 use cubecl::{
     features::{MmaConfig, Plane, Tma},
     ir::{DeviceProperties, ElemType, FloatKind},
 };
 
-use super::Problem;
+use super::{Problem, walk::Walk};
 
 /// Rows, columns and depth of one matrix instruction.
 const M: usize = 16;
@@ -88,6 +88,15 @@ impl MmaBlueprint {
     /// Units of a cube.
     pub fn units(&self) -> usize {
         self.planes * PLANE
+    }
+
+    fn walk(&self) -> Walk {
+        Walk {
+            keys: self.keys,
+            indexed: self.indexed,
+            columns: self.columns,
+            banded: self.banded,
+        }
     }
 
     /// K tiles in shared memory.

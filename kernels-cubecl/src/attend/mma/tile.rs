@@ -9,13 +9,14 @@ use cubecl::{
 };
 
 use super::{MmaBlueprint, N8};
+use crate::attend::walk::Mask;
 
 pub(super) type Pair<E> = Vector<E, Const<2>>;
 pub(super) type Fragments<E> = Sequence<Array<Pair<E>>>;
 
 /// `e^x = 2^(x log2 e)`: the base that the hardware has.
 #[cube]
-pub(super) fn exp2(x: f32, #[comptime] inline: bool) -> f32 {
+pub(in crate::attend) fn exp2(x: f32, #[comptime] inline: bool) -> f32 {
     if comptime!(inline) {
         let y: f32;
         gpu_asm!("ex2.approx.ftz.f32 {}, {};", out(_) y, in(_) x, options(pure, nomem));
@@ -242,17 +243,6 @@ pub(super) fn softmax<E: Float>(
     p
 }
 
-/// What the element mask of a step needs.
-#[derive(CubeType)]
-pub(super) struct Mask {
-    pub(super) at: u32,
-    pub(super) end: u32,
-    pub(super) gathered: bool,
-    pub(super) sink: u32,
-    pub(super) window: u32,
-    pub(super) dense_from: u32,
-}
-
 /// Score of a key that is not seen: its probability is 0 against any maximum that a row can have.
 pub(super) const UNSEEN: f32 = -3.0e38;
 
@@ -277,14 +267,8 @@ pub(super) fn mask(
                 let mut pair = a[h];
                 #[unroll]
                 for c in 0..2usize {
-                    let slot = mask.at + column + u32::cast_from(comptime!(j * N8 + c));
-                    let mut sees = slot < mask.end && (mask.gathered || slot <= i);
-                    if comptime!(bp.banded) {
-                        if sees && !mask.gathered {
-                            sees =
-                                slot < mask.sink || i - slot < mask.window || i >= mask.dense_from;
-                        }
-                    }
+                    let offset = column + u32::cast_from(comptime!(j * N8 + c));
+                    let sees = mask.sees(offset, i, comptime!(bp.walk()));
                     if !sees {
                         pair.insert(c, f32::new(UNSEEN));
                     }

@@ -1,11 +1,33 @@
-//! The steps of a cube: its ranges, then its columns, `keys` at a time.
+//! The steps of a cube of the matrix tiers: its ranges, then its columns, `keys` at a time; and what a
+//! row sees of a step.
 //!
 //! Every unit keeps the same cursor. It stands one step ahead of the copies, so that the table's
 //! entries are there when a copy needs them.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 
-use super::MmaBlueprint;
+/// What of a blueprint decides the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Walk {
+    /// Keys per step; a cube has at least as many units.
+    pub(super) keys: usize,
+    /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
+    pub(super) indexed: bool,
+    /// The index may have columns.
+    pub(super) columns: bool,
+    /// Triangular's element rule applies.
+    pub(super) banded: bool,
+}
+
+/// Where the rows of one head lie: first vector, vectors from row to row.
+#[derive(CubeType)]
+pub(super) struct Rows {
+    pub(super) first: usize,
+    pub(super) stride: usize,
+}
 
 /// One step: the slots `[at, end)` of a range or of the columns, of which the first `keys`.
 #[derive(CubeType)]
@@ -26,6 +48,57 @@ impl Step {
         self.end = other.end;
         self.gathered = other.gathered;
         self.live = other.live;
+    }
+
+    /// Whether some row of the cube may not see some slot: the step crosses the diagonal, its item's
+    /// end or the band. `first` and `end` are the positions of the cube's first row and past its last.
+    pub(super) fn crosses(
+        &self,
+        first: u32,
+        end: u32,
+        sink: u32,
+        window: u32,
+        dense_from: u32,
+        #[comptime] walk: Walk,
+    ) -> bool {
+        let last = self.at + comptime!(walk.keys as u32);
+        let mut partial = last > self.end;
+        if !self.gathered {
+            partial = partial || last > first + 1;
+            if comptime!(walk.banded) {
+                let inside = last <= sink || end - self.at <= window || first >= dense_from;
+                partial = partial || !inside;
+            }
+        }
+        partial
+    }
+}
+
+/// What the element mask of a step needs.
+#[derive(CubeType)]
+pub(super) struct Mask {
+    pub(super) at: u32,
+    pub(super) end: u32,
+    pub(super) gathered: bool,
+    pub(super) sink: u32,
+    pub(super) window: u32,
+    pub(super) dense_from: u32,
+}
+
+#[cube]
+impl Mask {
+    /// Whether the row at `position` sees slot `at + offset`.
+    pub(super) fn sees(&self, offset: u32, position: u32, #[comptime] walk: Walk) -> bool {
+        let slot = self.at + offset;
+        let mut sees = slot < self.end && (self.gathered || slot <= position);
+        if comptime!(walk.banded) {
+            if sees && !self.gathered {
+                sees = slot < self.sink
+                    || position - slot < self.window
+                    || position >= self.dense_from;
+            }
+        }
+        sees
     }
 }
 
@@ -52,7 +125,7 @@ impl Cursor {
         row: u32,
         causal_end: u32,
         live: bool,
-        #[comptime] bp: MmaBlueprint,
+        #[comptime] walk: Walk,
     ) -> Cursor {
         let mut cursor = Cursor {
             at: 0u32.runtime(),
@@ -68,14 +141,14 @@ impl Cursor {
         };
         cursor.end = causal_end;
         cursor.live = live;
-        if comptime!(bp.indexed) {
+        if comptime!(walk.indexed) {
             cursor.ranges_at = table[row as usize];
             cursor.n_ranges = table[(row + 1) as usize];
-            if comptime!(bp.columns) {
+            if comptime!(walk.columns) {
                 cursor.columns_at = table[(row + 2) as usize];
                 cursor.n_columns = table[(row + 3) as usize];
             }
-            cursor.enter(table, bp);
+            cursor.enter(table, walk);
         }
         cursor
     }
@@ -96,11 +169,11 @@ impl Cursor {
     }
 
     /// The position of this unit's slot, if the step is gathered.
-    pub(super) fn column(&self, table: &[u32], #[comptime] bp: MmaBlueprint) -> u32 {
+    pub(super) fn column(&self, table: &[u32], #[comptime] walk: Walk) -> u32 {
         let mut column = 0u32;
         if self.gathered && self.live {
             let slot = self.at + UNIT_POS;
-            if UNIT_POS < comptime!(bp.keys as u32) && slot < self.end {
+            if UNIT_POS < comptime!(walk.keys as u32) && slot < self.end {
                 column = table[(self.columns_at + slot) as usize];
             }
         }
@@ -113,32 +186,32 @@ impl Cursor {
         column: u32,
         positions: &mut Shared<[u32]>,
         at: usize,
-        #[comptime] bp: MmaBlueprint,
+        #[comptime] walk: Walk,
     ) {
-        if self.gathered && UNIT_POS < comptime!(bp.keys as u32) {
+        if self.gathered && UNIT_POS < comptime!(walk.keys as u32) {
             positions[at + UNIT_POS as usize] = column;
         }
     }
 
     /// Steps on by `keys`; past the end of an item, to the next one.
-    pub(super) fn advance(&mut self, table: &[u32], #[comptime] bp: MmaBlueprint) {
-        self.at += comptime!(bp.keys as u32);
+    pub(super) fn advance(&mut self, table: &[u32], #[comptime] walk: Walk) {
+        self.at += comptime!(walk.keys as u32);
         if self.at >= self.end {
-            if comptime!(bp.indexed) {
+            if comptime!(walk.indexed) {
                 self.item += 1;
-                self.enter(table, bp);
+                self.enter(table, walk);
             } else {
                 self.live = false;
             }
         }
     }
 
-    fn enter(&mut self, table: &[u32], #[comptime] bp: MmaBlueprint) {
+    fn enter(&mut self, table: &[u32], #[comptime] walk: Walk) {
         if self.item < self.n_ranges {
             let entry = self.ranges_at + self.item * 2;
             self.at = table[entry as usize];
             self.end = min(table[(entry + 1) as usize], self.causal_end);
-        } else if comptime!(bp.columns) {
+        } else if comptime!(walk.columns) {
             if self.item == self.n_ranges && self.n_columns > 0 {
                 self.at = 0;
                 self.end = self.n_columns;
