@@ -9,7 +9,7 @@ use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType, server::Handle};
 use sparse_accelerate::Span;
 use sparse_accelerate_kernels::attend::{
-    self, Plan, Tensors, Tier, UnitBlueprint,
+    self, Plan, Tensors, Tier,
     tune::{self, Choice, Key, Tuning, Work},
 };
 use sparse_accelerate_tests::{
@@ -95,12 +95,12 @@ impl Call {
 
     /// Two plans of the portable tier, larger tile first.
     fn portable(&self, client: &Client) -> Vec<Plan> {
-        let request = self.request();
-        let of = |units| {
-            let tier = Tier::Unit(UnitBlueprint::new(&request, units));
-            Plan::new(&request, tier, client.properties()).ok()
-        };
-        [16, 8].into_iter().filter_map(of).collect()
+        let elem = launches::elem(self.problem.dtype);
+        attend::candidates(&self.request(), elem, client.properties())
+            .expect("plans")
+            .into_iter()
+            .filter(|plan| matches!(plan.tier, Tier::Unit(_)))
+            .collect()
     }
 
     fn tuned_key(&self, plans: &[Plan]) -> Key {
@@ -159,6 +159,7 @@ fn a_measurement_times_every_plan_and_leaves_a_right_output() {
     for (name, client) in launches::clients() {
         let call = Call::new(&client, DType::F32, 64, 70);
         let plans = call.portable(&client);
+        assert_eq!(plans.len(), 2, "{name}");
         let times = tune::measure(&client, &plans, |plan| call.launch(&client, plan));
         println!("{name}: {times:?}");
         assert_eq!(times.len(), plans.len(), "{name}");
