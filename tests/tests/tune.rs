@@ -9,7 +9,7 @@ use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType, server::Handle};
 use sparse_accelerate::Span;
 use sparse_accelerate_kernels::attend::{
-    self, Plan, Tensors, Tier,
+    self, Instruction, MmaBlueprint, Plan, Tensors, Tier,
     tune::{self, Choice, Key, Tuning, Work},
 };
 use sparse_accelerate_tests::{
@@ -188,6 +188,45 @@ fn threads_that_meet_at_one_key_measure_once() {
         assert!(all.iter().all(|i| *i == made[0].chosen), "{name}: {all:?}");
         assert_eq!(choose(), made[0].chosen, "{name}");
         assert_eq!(choices(&client, 56), made, "{name}: nothing new");
+    }
+}
+
+/// Where there are no matrix units, a plan for them does not compile.
+#[test]
+fn a_plan_that_fails_is_left_out() {
+    for (name, client) in launches::clients() {
+        let call = Call::new(&client, DType::F16, 96, 70);
+        let elem = launches::elem(DType::F16);
+        let request = call.request();
+        let has = tune::shortlist(&request, elem, &client).expect("plans");
+        if !has.is_empty() {
+            println!("skipped {name}: every plan compiles here");
+            continue;
+        }
+        let portable = call.portable(&client);
+        let foreign = Tier::Mma(MmaBlueprint {
+            head_dim: 96,
+            instruction: Instruction::Mma,
+            half: true,
+            planes: 4,
+            m_tiles: 1,
+            keys: 16,
+            query_in_registers: false,
+            asynchronous: false,
+            late_values: false,
+            tile_tokens: 128,
+            indexed: false,
+            columns: false,
+            banded: false,
+        });
+        let plan = Plan::new(&request, foreign, client.properties()).expect("fits in size");
+        let plans = [plan, portable[0]];
+        let run = |plan: &Plan| call.launch(&client, plan);
+        let key = call.tuned_key(&plans);
+        assert_eq!(tune::choose(&client, &key, &plans, run), Some(1), "{name}");
+        let made = choices(&client, 96);
+        assert_eq!(made[0].milliseconds[0], None, "{name}: {made:?}");
+        call.check(name, &client, plans[1]);
     }
 }
 

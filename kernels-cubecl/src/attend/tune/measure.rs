@@ -3,6 +3,8 @@
 //! Every launch writes the call's whole output, so the outputs are never scratch and never half written.
 //! Turns are taken, so that a clock that ramps up favours no plan. A plan that fails is left out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use cubecl::{client::Client, future::block_on};
 
 use crate::attend::Plan;
@@ -23,8 +25,12 @@ const GAIN: f64 = 0.02;
 /// nothing else is scheduled on the device ([`Client::exclusive`]).
 pub fn measure(client: &Client, plans: &[Plan], launch: impl Fn(&Plan) + Sync) -> Vec<Option<f64>> {
     let once = |plan: &Plan| {
-        // A failed launch, a kernel that does not compile included, spoils the window it falls into.
-        let ((), window) = client.profile(|| launch(plan), "attend").ok()?;
+        // A launch that fails spoils the window it falls into; a compiler may panic instead.
+        let go = || catch_unwind(AssertUnwindSafe(|| launch(plan))).is_ok();
+        let (launched, window) = client.profile(go, "attend").ok()?;
+        if !launched {
+            return None;
+        }
         let ticks = block_on(window.resolve())?;
         let time = ticks.duration().as_secs_f64() * 1e3;
         (time > 0.0).then_some(time)
