@@ -272,3 +272,85 @@ fn plans_with_matrix_units_are_measured_once() {
         }
     }
 }
+
+/// Through Burn, as a model calls it, at a size that is worth a measurement.
+#[test]
+#[cfg(feature = "cuda-runtime")]
+fn a_large_call_through_burn_is_measured_once() {
+    use burn::tensor::{Distribution, Tensor, TensorData};
+    use sparse_accelerate::{AttentionPlan, AttentionSettings, attend, diagnostics};
+    use sparse_accelerate_tests::{backends, oracle};
+
+    let all = backends::with_kernels();
+    let Some(backend) = all.iter().find(|b| b.name == "cuda") else {
+        return println!("skipped: no CUDA device is wanted");
+    };
+    // 2.75e11 useful operations; a head dimension that no other test here tunes.
+    let (heads, len, dim) = (32, 8192, 64);
+    let device = &backend.device;
+    let random = |heads| {
+        let normal = Distribution::Normal(0.0, 1.0);
+        Tensor::<4>::random([1, heads, len, dim], normal, device).cast(DType::BF16)
+    };
+    let (query, key, value) = (random(heads), random(1), random(1));
+    let spans = [Span::whole(len)];
+    let plan = AttentionPlan::new(&AttentionSettings::dense(), &spans, device).expect("plan");
+    let floats = |data: TensorData| data.convert::<f32>().try_to_vec::<f32>().expect("f32");
+    let run = || {
+        let out = attend(query.clone(), &key, &value, &plan).expect("attend");
+        floats(out.into_data())
+    };
+    let of_this = || {
+        let mut plans = diagnostics::tuned_plans();
+        plans.retain(|p| p.problem.contains("head_dim 64, pack 32"));
+        plans
+    };
+    let first = run();
+    let made = of_this();
+    println!("{made:#?}");
+    assert!(made.len() <= 1, "{made:?}");
+    if made.is_empty() {
+        println!("skipped: this device has one plan, or SPARSE_ACCELERATE_TUNE is off");
+    }
+    for choice in &made {
+        assert!(
+            choice
+                .candidates
+                .iter()
+                .any(|(plan, _)| *plan == choice.plan)
+        );
+    }
+    let second = run();
+    assert_eq!(of_this(), made, "the second call measured again");
+    let same = first
+        .iter()
+        .zip(&second)
+        .all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same, "two calls differ");
+
+    // A few rows of a few heads against the oracle, each as a problem of its own.
+    let [query, key, value] = [&query, &key, &value].map(|t| floats(t.clone().into_data()));
+    for (head, row) in [(0, 0), (5, 63), (17, 4100), (31, len - 1)] {
+        let at = (head * len + row) * dim;
+        let seen = (row + 1) * dim;
+        let problem = Problem {
+            spans: vec![Span {
+                query_len: 1,
+                kv_len: row + 1,
+                prompt_len: len,
+            }],
+            ..Problem::whole(DType::BF16, [1, 1, dim], 1)
+        };
+        let inputs = Inputs {
+            query: query[at..at + dim].to_vec(),
+            key: key[..seen].to_vec(),
+            value: value[..seen].to_vec(),
+        };
+        let sees = oracle::causal(&problem);
+        let exact = oracle::exact(&problem, &inputs, &sees);
+        let plain = oracle::plain(&problem, &inputs, &sees);
+        let got = &first[at..at + dim];
+        let name = format!("head {head}, row {row}");
+        sparse_accelerate_tests::tolerance::check(&name, DType::BF16, got, &exact.out, &plain.out);
+    }
+}
