@@ -1,3 +1,5 @@
+//! Run folders: names, sessions, appended rows, summaries, and writes that fail.
+
 use super::{environment::kernel_module, *};
 
 fn environment() -> Environment {

@@ -149,5 +149,4 @@ impl fmt::Display for Key {
 }
 
 #[cfg(test)]
-#[path = "key_tests.rs"]
 mod tests;

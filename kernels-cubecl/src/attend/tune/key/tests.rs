@@ -1,3 +1,5 @@
+//! Classes at their edges, and what must not share a key.
+
 use cubecl::ir::{ElemType, FloatKind};
 
 use super::*;
