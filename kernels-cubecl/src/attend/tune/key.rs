@@ -92,7 +92,8 @@ pub struct Key {
     pub groups: Class,
     /// Query rows of the longest sequence.
     pub rows: Class,
-    /// Keys at or before a row, averaged over the rows. Not the cache's length, which says nothing of
+    /// Keys at or before a row, averaged over the rows: half of a whole prompt. Not the length of the
+    /// cache, which says nothing of
     /// how far it is filled.
     pub keys: Class,
     /// Share of them that the index keeps.
@@ -118,7 +119,7 @@ impl Key {
             pack,
             groups: Class::of((problem.batch * problem.heads / pack) as u64),
             rows: Class::of(problem.rows as u64),
-            keys: Class::of(work.causal_pairs.div_ceil(rows)),
+            keys: Class::of(work.causal_pairs / rows),
             density: Density::of(work.density),
             tile_tokens: index.map(|i| i.tile_tokens),
             columns: index.is_some_and(|i| i.columns),
