@@ -93,8 +93,7 @@ pub struct Key {
     /// Query rows of the longest sequence.
     pub rows: Class,
     /// Keys at or before a row, averaged over the rows: half of a whole prompt. Not the length of the
-    /// cache, which says nothing of
-    /// how far it is filled.
+    /// cache, which says nothing of how far it is filled.
     pub keys: Class,
     /// Share of them that the index keeps.
     pub density: Density,

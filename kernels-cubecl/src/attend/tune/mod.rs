@@ -134,7 +134,6 @@ pub fn prepare(
     tensors: impl Fn() -> Tensors + Sync,
 ) -> Result<Plan, Refusal> {
     let first = plan::prepare(problem, elem, client.properties())?;
-    // Not a number of operations is measured neither.
     let large = work.operations(problem) >= tuning.least_operations;
     if !large || cubecl::dry_run::dry_run() || client.is_capturing() {
         return Ok(first);
