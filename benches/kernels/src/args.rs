@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use half::{bf16, f16};
 
+use crate::save::RUNS;
+
 /// Kernel benchmarks: each row is compared with f64 attention on sampled rows, then timed on the device.
 #[derive(Debug, Parser)]
 #[command(name = "sparse-accelerate-bench-kernels")]
@@ -15,6 +17,16 @@ pub(crate) struct Cli {
     /// Write the rows as JSON to this file
     #[arg(long, global = true)]
     pub(crate) out: Option<PathBuf>,
+    /// Save environment, rows and summary in <DIR>/<date>-<device>; several commands share a folder
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = RUNS
+    )]
+    pub(crate) save: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +37,11 @@ pub(crate) enum Command {
     Blocks(Blocks),
     /// One query row against a long cache
     Decode(Dense),
+    /// Make the summary of a run's folder anew, as after a peer has added its rows; needs no device
+    Summary {
+        /// The run's folder
+        folder: PathBuf,
+    },
 }
 
 /// Sizes that every command has.
@@ -48,6 +65,9 @@ pub(crate) struct Sizes {
     /// Measure every way the device has, not just the one that is chosen
     #[arg(long)]
     pub(crate) all: bool,
+    /// Measure what the tuner chooses, however small the problem, beside what is taken without it
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) tuned: bool,
     /// Seed of the inputs
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u32,

@@ -9,44 +9,73 @@ use cubecl::{
     server::Handle,
 };
 
-use crate::args::Element;
+#[cfg(any(feature = "cuda-runtime", feature = "wgpu"))]
+use crate::save::Driver;
+use crate::{args::Element, save::Gpu};
 
 /// The device a run uses.
 pub(crate) struct Bench {
     pub(crate) client: Client,
-    name: String,
+    gpu: Gpu,
 }
 
 impl Bench {
     /// The first device of the runtime that was built in.
     pub(crate) fn open() -> Result<Self> {
         #[cfg(feature = "cuda-runtime")]
-        let (device, runtime) = (cubecl::Device::Cuda(Default::default()), "cuda");
+        let (device, driver) = (cubecl::Device::Cuda(Default::default()), Driver::cuda()?);
         #[cfg(all(feature = "wgpu", not(feature = "cuda-runtime")))]
-        let (device, runtime) = (cubecl::Device::Wgpu(Default::default()), "wgpu");
+        let (device, driver) = {
+            let device = cubecl::device::WgpuDevice::default();
+            let driver = Driver::wgpu(&device);
+            (cubecl::Device::Wgpu(device), driver)
+        };
         #[cfg(not(any(feature = "cuda-runtime", feature = "wgpu")))]
         bail!("built for no device: build with --features cuda, cuda-llvm or wgpu");
         #[cfg(any(feature = "cuda-runtime", feature = "wgpu"))]
         {
             let client = device.client();
             let properties = client.properties();
-            let route = match (runtime, properties.features.copy_async) {
-                ("cuda", true) => " through CUDA C++",
-                ("cuda", false) => " through LLVM",
-                _ => "",
+            let compiler = match (
+                cfg!(feature = "cuda-runtime"),
+                properties.features.copy_async,
+            ) {
+                (true, true) => "CUDA C++",
+                (true, false) => "LLVM",
+                _ => "WGSL",
             };
-            let name = format!(
-                "{runtime}{route}, {:?} multiprocessors, {} KiB shared memory",
-                properties.hardware.num_streaming_multiprocessors,
-                properties.hardware.max_shared_memory_size / 1024
-            );
-            Ok(Self { client, name })
+            let hardware = &properties.hardware;
+            let gpu = Gpu {
+                name: driver.name,
+                compute_capability: driver.compute_capability,
+                driver: driver.driver,
+                cuda: driver.cuda,
+                compiler: compiler.into(),
+                multiprocessors: hardware.num_streaming_multiprocessors,
+                shared_kib: hardware.max_shared_memory_size / 1024,
+            };
+            Ok(Self { client, gpu })
         }
     }
 
-    /// Runtime, compiler route and size.
+    /// What this device is.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Name, compiler and size.
     pub(crate) fn describe(&self) -> String {
-        self.name.clone()
+        let gpu = &self.gpu;
+        let processors = gpu
+            .multiprocessors
+            .map(|n| format!("{n} multiprocessors, "));
+        format!(
+            "{} through {}, {}{} KiB shared memory",
+            gpu.name,
+            gpu.compiler,
+            processors.unwrap_or_default(),
+            gpu.shared_kib
+        )
     }
 
     /// Copies values to the device.

@@ -10,22 +10,34 @@ mod decode;
 mod device;
 mod measure;
 mod report;
+mod save;
 mod table;
 
 use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::{
+    args::{Cli, Command},
+    save::{Environment, Folder},
+};
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
+    if let Command::Summary { folder } = &cli.command {
+        return Folder::existing(folder).summarise();
+    }
     let device = device::Bench::open()?;
     println!("{}", device.describe());
-    let mut report = report::Report::new(device.describe());
+    let folder = match &cli.save {
+        Some(runs) => Some(Folder::open(runs, &Environment::new(device.gpu().clone()))?),
+        None => None,
+    };
+    let mut report = report::Report::new(device.describe(), folder);
     match &cli.command {
         Command::Dense(args) => attend::dense(&device, args, &mut report)?,
         Command::Blocks(args) => attend::blocks(&device, args, &mut report)?,
         Command::Decode(args) => decode::run(&device, &args.sizes, &mut report)?,
+        Command::Summary { .. } => {} // before a device is opened
     }
     report.write(cli.out.as_deref())
 }

@@ -93,13 +93,14 @@ impl AttentionPlan {
     }
 
     fn dense(spans: &[Span], reason: Reason, device: &Device) -> Self {
+        let causal_pairs = span::causal_pairs(spans);
         Self {
             spans: spans.to_vec(),
             decision: Decision {
                 path: Path::Dense,
                 pattern: Pattern::Dense,
                 density: 1.0,
-                causal_pairs: span::causal_pairs(spans),
+                causal_pairs,
                 reason,
             },
             index: None,
@@ -109,6 +110,8 @@ impl AttentionPlan {
                 tiles: 0,
                 columns: false,
                 band: None,
+                causal_pairs,
+                density: Some(1.0),
                 scale: 0.0,
             },
         }
@@ -145,6 +148,8 @@ impl AttentionPlan {
             tiles: index.tiles(),
             columns: !index.column_table().is_empty(),
             band: index.band().map(|b| (clamp(b.sink), clamp(b.window))),
+            causal_pairs,
+            density: Some(decision.density as f32),
             scale: 0.0,
         };
         Self {

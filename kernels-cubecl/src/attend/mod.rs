@@ -6,12 +6,14 @@
 //! A [`Tier`] is a way to compute it. `unit` needs no feature of the device; `mma` needs matrix units
 //! with operands in registers, `cmma` any others; `decode` is for few query rows and many keys, and runs everywhere. Another joins by a variant of
 //! [`Tier`], a blueprint and a kernel beside them, and a line in the plan; arguments and index stay.
+//! [`prepare`] takes the first that fits a device; [`tune::prepare`] may measure the first few.
 
 mod cmma;
 mod decode;
 mod launch;
 mod mma;
 mod plan;
+pub mod tune;
 mod unit;
 mod walk;
 

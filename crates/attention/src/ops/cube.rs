@@ -8,9 +8,15 @@ use burn_cubecl::{
     CubeBackend, CubeDevice, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
-use sparse_accelerate_kernels::{append, attend as kernels};
+use sparse_accelerate_kernels::{
+    append,
+    attend::{
+        self as kernels,
+        tune::{self, Work},
+    },
+};
 
-use super::{AttendOptions, SparseAttentionOps};
+use super::{AttendOptions, SparseAttentionOps, tuning::tuning};
 use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
 
 fn problem(
@@ -43,6 +49,7 @@ pub(super) fn check(
     plan: &AttentionPlan,
     device: &CubeDevice,
 ) -> Result<(), AttentionError> {
+    tuning()?;
     let client = device.client();
     let problem = problem(query.dims(), key, &plan.options(1.0));
     let elem = dtype_to_storage_type(query.dtype());
@@ -78,11 +85,6 @@ fn attend(
     let problem = problem(dims, [cached[1], cached[2]], options);
     let elem = dtype_to_storage_type(query.dtype);
     let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
-    let plan = match kernels::prepare(&problem, elem, client.properties()) {
-        Ok(plan) => plan,
-        // The public functions call `check`; only a direct call of the extension gets here.
-        Err(refusal) => panic!("attend: {refusal}"),
-    };
     let empty = |shape: &[usize], dtype| {
         empty_device_contiguous_dtype(client.clone(), device.clone(), shape.to_vec().into(), dtype)
     };
@@ -95,22 +97,34 @@ fn attend(
         true => empty(&[batch, heads, rows], DType::F32),
         false => empty(&[1, 1, 1], DType::F32),
     };
-    let scratch = (plan.scratch > 0).then(|| client.empty(plan.scratch * size_of::<f32>()));
     let address = [&query, &key, &value, &out]
         .iter()
         .map(|t| t.required_address_type())
         .max()
         .unwrap_or_default();
-    let tensors = kernels::Tensors {
-        query: query.into_tensor_arg(),
-        key: key.into_tensor_arg(),
-        value: value.into_tensor_arg(),
-        table: table.into_buffer_arg(),
+    let tensors = || kernels::Tensors {
+        query: query.clone().into_tensor_arg(),
+        key: key.clone().into_tensor_arg(),
+        value: value.clone().into_tensor_arg(),
+        table: table.clone().into_buffer_arg(),
         out: out.clone().into_tensor_arg(),
         lse: lse.clone().into_buffer_arg(),
         with_lse,
-        scratch,
+        scratch: None,
         address,
+    };
+    let work = Work {
+        causal_pairs: options.causal_pairs,
+        density: options.density,
+    };
+    // The public functions call `check`; only a direct call of the extension meets these panics.
+    let tuning = tuning().unwrap_or_else(|error| panic!("{error}"));
+    let plan = tune::prepare(&client, &problem, elem, &work, tuning, tensors)
+        .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
+    let scratch = (plan.scratch > 0).then(|| client.empty(plan.scratch * size_of::<f32>()));
+    let tensors = kernels::Tensors {
+        scratch,
+        ..tensors()
     };
     kernels::launch(&client, &problem, &plan, elem, tensors);
     (out, lse)

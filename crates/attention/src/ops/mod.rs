@@ -8,6 +8,8 @@
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "cube")]
+mod tuning;
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -19,7 +21,7 @@ use burn::{
     tensor::Tensor,
 };
 
-use crate::{error::AttentionError, plan::AttentionPlan};
+use crate::{diagnostics::TunedPlan, error::AttentionError, plan::AttentionPlan};
 
 /// The scalars of one attention call.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +36,11 @@ pub struct AttendOptions {
     pub columns: bool,
     /// Sinks and window of the index's band, if it has one.
     pub band: Option<(u32, u32)>,
+    /// Causal (query, key) pairs of the batch, for one head. This and `density` decide whether and under
+    /// which key a kernel is chosen by measurement, never what is computed.
+    pub causal_pairs: u64,
+    /// Share of them that is kept; `None` if the index was built on the device.
+    pub density: Option<f32>,
 }
 
 /// Sparse attention and the cache update, per backend.
@@ -76,6 +83,18 @@ pub trait SparseAttentionOps: Backend {
         new: FloatTensor<Self>,
         table: IntTensor<Self>,
     ) -> FloatTensor<Self>;
+}
+
+/// See [`crate::diagnostics::tuned_plans`].
+pub(crate) fn tuned_plans() -> Vec<TunedPlan> {
+    #[cfg(feature = "cube")]
+    {
+        tuning::plans()
+    }
+    #[cfg(not(feature = "cube"))]
+    {
+        Vec::new()
+    }
 }
 
 #[cfg(feature = "cube")]
