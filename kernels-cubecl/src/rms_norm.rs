@@ -76,17 +76,21 @@ fn rms_norm_rows<E: Float, N: Size>(
     let unit = UNIT_POS as usize;
     let from = row * (x.stride(0) / comptime!(bp.width));
     let to = row * vectors;
-    let mut held = Array::<Vector<f32, N>>::new(comptime!(bp.held.max(1)));
+    let mut held = Array::<Vector<E, N>>::new(comptime!(bp.held.max(1)));
     let mut squares = Vector::<f32, N>::new(f32::new(0.0));
     if comptime!(bp.held > 0) {
+        // All loads first, past the end the last vector again: a branch around each would wait for it.
         #[unroll]
         for i in 0..comptime!(bp.held) {
-            let at = unit + comptime!(i * bp.units);
-            held[i] = Vector::new(f32::new(0.0));
-            if at < vectors {
-                held[i] = Vector::cast_from(x[from + at]);
+            let at = min(unit + comptime!(i * bp.units), vectors - 1);
+            held[i] = x[from + at];
+        }
+        #[unroll]
+        for i in 0..comptime!(bp.held) {
+            if unit + comptime!(i * bp.units) < vectors {
+                let part = Vector::<f32, N>::cast_from(held[i]);
+                squares += part * part;
             }
-            squares += held[i] * held[i];
         }
     } else {
         let mut at = unit;
@@ -109,7 +113,8 @@ fn rms_norm_rows<E: Float, N: Size>(
         for i in 0..comptime!(bp.held) {
             let at = unit + comptime!(i * bp.units);
             if at < vectors {
-                out[to + at] = Vector::cast_from(held[i] * scale * gamma[at]);
+                let part = Vector::<f32, N>::cast_from(held[i]);
+                out[to + at] = Vector::cast_from(part * scale * gamma[at]);
             }
         }
     } else {

@@ -111,7 +111,9 @@ fn norms_of_every_width() {
             }
         }
         // More rows than a WebGPU grid has in one dimension.
-        check_norm("norm", backend, dtype, &random(1, 70_000 * 4, dtype), 4);
+        if dtype == DType::F32 {
+            check_norm("norm", backend, dtype, &random(1, 70_000 * 4, dtype), 4);
+        }
     });
 }
 
@@ -372,6 +374,10 @@ fn rotation_at_every_offset() {
     on_all(|backend, dtype| {
         for head_dim in [64, 80, 96, 128, 256] {
             for offset in [0, 1, 100, 8192] {
+                // A long cache is slow to check, and its head dimension says nothing new.
+                if offset > 1000 && ![64, 128].contains(&head_dim) {
+                    continue;
+                }
                 let rope = Rope {
                     spans: vec![span(37, offset + 37)],
                     heads: 6,

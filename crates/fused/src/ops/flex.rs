@@ -22,8 +22,9 @@ impl FusedOps for Flex {
         let at = gamma.layout().start_offset();
         let gamma = &gamma.storage::<f32>()[at..at + gamma.layout().num_elements()];
         let width = gamma.len();
+        let arch = Arch::new();
         let norm = |from: &[f32], to: &mut [f32]| {
-            Arch::new().dispatch(Norm {
+            arch.dispatch(Norm {
                 from,
                 to,
                 gamma,
@@ -35,7 +36,8 @@ impl FusedOps for Flex {
 
     fn swiglu(gate_up: FlexTensor) -> FlexTensor {
         let width = gate_up.layout().shape()[1] / 2;
-        let gate = |from: &[f32], to: &mut [f32]| Arch::new().dispatch(Gate { from, to });
+        let arch = Arch::new();
+        let gate = |from: &[f32], to: &mut [f32]| arch.dispatch(Gate { from, to });
         rows(gate_up, width, gate)
     }
 }
