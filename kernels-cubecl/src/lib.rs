@@ -6,9 +6,16 @@
 //!
 //! * [`attend`]: attention over an index, tier by tier.
 //! * [`append`]: writing new keys and values into a cache.
+//! * [`rope_append`]: the same from the product of queries, keys and values, rotated on the way.
+//! * [`rms_norm`], [`swiglu`]: what stands between attention and linear layers.
 
 pub mod append;
 pub mod attend;
+mod layout;
 mod refusal;
+pub mod rms_norm;
+pub mod rope_append;
+pub mod swiglu;
 
+pub use layout::supports;
 pub use refusal::Refusal;

@@ -5,6 +5,7 @@
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::{CheckpointError, WeightDtype};
+use sparse_accelerate_fused::FusedError;
 use sparse_accelerate_linear::LinearError;
 
 /// An error from loading or running a model.
@@ -17,6 +18,9 @@ pub enum ModelError {
     /// Attention or its cache refused the chunk.
     #[error(transparent)]
     Attention(#[from] AttentionError),
+    /// A norm or the MLP's gate refused its input.
+    #[error(transparent)]
+    Fused(#[from] FusedError),
     /// A projection refused its input.
     #[error(transparent)]
     Linear(#[from] LinearError),

@@ -175,13 +175,13 @@ impl CausalLm {
             });
         }
         let plan = AttentionPlan::new(settings, &spans, device)?;
-        let rotation = self.rotary.rotation(&spans, cache.capacity().min(limit));
+        // The table grows to what the cache can hold at once rather than at every chunk.
+        let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
+        let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
         let last = chunk.last_rows(device);
 
         let mut x = self.embedding.val().select(0, chunk.ids(device));
         let mut pass = Pass {
-            batch: ids.len(),
-            rows: chunk.rows,
             rotation: &rotation,
             plan: &plan,
             cache,
@@ -192,7 +192,7 @@ impl CausalLm {
         }
         pass.cache.advance(&plan);
         Ok(ChunkOutput {
-            last_hidden: self.norm.forward(x),
+            last_hidden: self.norm.forward(x)?,
             decision: *plan.decision(),
         })
     }

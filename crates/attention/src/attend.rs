@@ -107,16 +107,17 @@ pub(crate) fn check_append(
     if cache.dtype() != new.dtype() {
         return Err(types("append", cache.dtype(), new.dtype()));
     }
-    match plan
-        .spans()
-        .iter()
-        .enumerate()
-        .find(|(_, s)| s.kv_len > c[2])
-    {
-        Some((sequence, s)) => Err(AttentionError::CacheFull {
+    fits(c[2], plan)
+}
+
+/// Whether every sequence's tokens fit a cache of `capacity`.
+pub(crate) fn fits(capacity: usize, plan: &AttentionPlan) -> Result<(), AttentionError> {
+    let mut spans = plan.spans().iter().enumerate();
+    match spans.find(|(_, span)| span.kv_len > capacity) {
+        Some((sequence, span)) => Err(AttentionError::CacheFull {
             sequence,
-            needed: s.kv_len,
-            capacity: c[2],
+            needed: span.kv_len,
+            capacity,
         }),
         None => Ok(()),
     }
@@ -215,7 +216,7 @@ fn check(
     Ok((dim as f64).sqrt().recip() as f32)
 }
 
-fn same<const N: usize>(
+pub(crate) fn same<const N: usize>(
     op: &'static str,
     what: &'static str,
     got: [usize; N],
@@ -233,7 +234,7 @@ fn same<const N: usize>(
     })
 }
 
-fn types(op: &'static str, left: DType, right: DType) -> AttentionError {
+pub(crate) fn types(op: &'static str, left: DType, right: DType) -> AttentionError {
     AttentionError::Shape {
         op,
         what: "an element type",

@@ -11,6 +11,7 @@ use crate::{
     attend::{append_unchecked, check_append},
     error::AttentionError,
     plan::AttentionPlan,
+    rope,
     span::{MAX_KV_LEN, Span},
 };
 
@@ -148,22 +149,45 @@ impl KvCache {
         value: Tensor<4>,
         plan: &AttentionPlan,
     ) -> Result<(), AttentionError> {
-        let layers = self.layers.len();
-        let Some((keys, values)) = self.layers.get_mut(layer) else {
-            return Err(AttentionError::Shape {
-                op: "kv cache",
-                what: "the layer",
-                got: layer.to_string(),
-                expected: format!("below {layers}"),
-                hint: "allocate the cache for the model's number of layers",
-            });
-        };
+        let (keys, values) = self.layer(layer)?;
         // Both are checked before either is written; a handle kept for undoing would force a copy.
         check_append(keys, &key, plan)?;
         check_append(values, &value, plan)?;
         keys.inplace(|cache| append_unchecked(cache, key, plan));
         values.inplace(|cache| append_unchecked(cache, value, plan));
         Ok(())
+    }
+
+    /// Rotates the queries and keys of a chunk and appends keys and values to one layer, in place.
+    ///
+    /// `qkv` and `rotation` are those of [`crate::rope_append`], which makes the queries returned here.
+    ///
+    /// # Errors
+    /// A layer that is not there, or as [`crate::rope_append`].
+    pub fn append_rotated(
+        &mut self,
+        layer: usize,
+        qkv: Tensor<2>,
+        rotation: &Tensor<2>,
+        plan: &AttentionPlan,
+    ) -> Result<Tensor<4>, AttentionError> {
+        let (keys, values) = self.layer(layer)?;
+        rope::check(&qkv, rotation, keys, values, plan)?;
+        let caches = (keys.extract(), values.extract());
+        let (query, key, value) = rope::unchecked(qkv, rotation, caches, plan);
+        (*keys, *values) = (key, value);
+        Ok(query)
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<&mut (Tensor<4>, Tensor<4>), AttentionError> {
+        let layers = self.layers.len();
+        self.layers.get_mut(layer).ok_or(AttentionError::Shape {
+            op: "kv cache",
+            what: "the layer",
+            got: layer.to_string(),
+            expected: format!("below {layers}"),
+            hint: "allocate the cache for the model's number of layers",
+        })
     }
 
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.

@@ -2,6 +2,9 @@
 
 mod attend;
 mod cache;
+#[cfg(feature = "flex")]
+#[doc(hidden)]
+pub mod cpu;
 pub mod diagnostics;
 mod error;
 pub mod index;
@@ -9,6 +12,7 @@ mod module;
 mod ops;
 mod pattern;
 mod plan;
+mod rope;
 mod settings;
 mod span;
 
@@ -19,6 +23,7 @@ pub use module::{SparseAttention, SparseAttentionConfig};
 pub use ops::{AttendOptions, SparseAttentionOps};
 pub use pattern::{BlockCluster, IntervalSlash, Pattern, Triangular};
 pub use plan::AttentionPlan;
+pub use rope::{rope_append, rotation_table};
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
 pub use span::{MAX_KV_LEN, Span};
 

@@ -2,10 +2,10 @@
 //!
 //! The choice reads features and limits, never a device's name.
 
-use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
+use cubecl::ir::{DeviceProperties, ElemType};
 
 use super::{CmmaBlueprint, DecodeBlueprint, MmaBlueprint, UnitBlueprint, cmma, decode, mma};
-use crate::Refusal;
+use crate::{Refusal, layout::supports};
 
 /// One attention call. Lengths in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -223,15 +223,7 @@ fn tiers(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Vec<Tier>, Refusal> {
-    if !device.supports_type(elem) {
-        return Err(Refusal::ElementType {
-            got: format!("{elem:?}"),
-            hint: match elem {
-                ElemType::Float(FloatKind::F16) => "f32",
-                _ => "f16 or f32",
-            },
-        });
-    }
+    supports(elem, device)?;
     let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)
         .into_iter()
         .map(Tier::SplitK)

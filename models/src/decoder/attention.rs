@@ -1,17 +1,16 @@
 //! The attention block up to its output projection.
 //!
 //! One product makes query, key and value: their weights are stacked `[query; key; value]` at load.
-//! Query and key heads lie side by side, so one rotation turns both. Keys and values go to the cache
-//! as `[B, Hk, N, d]` views, and attention reads the cache through its strides: K and V exist once,
-//! whatever the group size.
+//! One pass over that product rotates queries and keys and writes keys and values to the cache, and
+//! attention reads the cache through its strides: K and V exist once, whatever the group size.
 
 use burn::{module::Module, tensor::Tensor};
 use sparse_accelerate::attend;
 
-use super::{Pass, Projection, RmsNorm, rotate};
+use super::{Pass, Projection, RmsNorm};
 use crate::error::ModelError;
 
-/// Norm, projections and head counts of one layer.
+/// Norm and projections of one layer; the cache knows the head counts.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     pub(crate) norm: RmsNorm,
@@ -19,9 +18,6 @@ pub(crate) struct Attention {
     pub(crate) qkv: Projection,
     /// `[hidden, heads * head_dim]`.
     pub(crate) output: Projection,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
 }
 
 impl Attention {
@@ -34,21 +30,14 @@ impl Attention {
         x: Tensor<2>,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor<2>, ModelError> {
-        let (batch, rows) = (pass.batch, pass.rows);
-        let (query_heads, turned) = (self.heads, self.heads + self.kv_heads);
-        let all = turned + self.kv_heads;
-        let qkv = self.qkv.forward(self.norm.forward(x))?;
-        let qkv = qkv.reshape([batch, rows, all, self.head_dim]);
-        let value = qkv.clone().slice_dim(2, turned..all);
-        let query_key = rotate(qkv.slice_dim(2, 0..turned), pass.rotation);
-        let query = query_key.clone().slice_dim(2, 0..query_heads);
-        let key = query_key.slice_dim(2, query_heads..turned);
-
-        let (key, value) = (key.swap_dims(1, 2), value.swap_dims(1, 2));
-        pass.cache.append(layer, key, value, pass.plan)?;
+        let qkv = self.qkv.forward(self.norm.forward(x)?)?;
+        let query = pass
+            .cache
+            .append_rotated(layer, qkv, pass.rotation, pass.plan)?;
         let (keys, values) = (pass.cache.key(layer), pass.cache.value(layer));
-        let context = attend(query.swap_dims(1, 2), keys, values, pass.plan)?;
-        let width = self.heads * self.head_dim;
-        Ok(context.swap_dims(1, 2).reshape([batch * rows, width]))
+        let context = attend(query, keys, values, pass.plan)?;
+        let [batch, heads, rows, head_dim] = context.dims();
+        let context = context.swap_dims(1, 2);
+        Ok(context.reshape([batch * rows, heads * head_dim]))
     }
 }

@@ -10,16 +10,14 @@ use burn::{
 };
 use sparse_accelerate::{AttentionPlan, KvCache};
 
-use super::{Attention, Mlp, Rotation};
+use super::{Attention, Mlp};
 use crate::error::ModelError;
 
 /// What one chunk carries through the layers.
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
-    pub(crate) batch: usize,
-    /// Rows a sequence, padding included.
-    pub(crate) rows: usize,
-    pub(crate) rotation: &'a Rotation,
+    /// Cosines and sines by position, at least up to the chunk's last.
+    pub(crate) rotation: &'a Tensor<2>,
     pub(crate) plan: &'a AttentionPlan,
     pub(crate) cache: &'a mut KvCache,
 }

@@ -6,10 +6,8 @@
 //! `rows` at a time, norm included, so that the widest temporary is `[rows, 2 * intermediate]`
 //! however long the chunk is; rows are independent, so the result does not depend on `rows`.
 
-use burn::{
-    module::Module,
-    tensor::{Tensor, activation::silu},
-};
+use burn::{module::Module, tensor::Tensor};
+use sparse_accelerate_fused::swiglu;
 
 use super::{Projection, RmsNorm};
 use crate::error::ModelError;
@@ -22,7 +20,6 @@ pub(crate) struct Mlp {
     pub(crate) gate_up: Projection,
     /// `[hidden, intermediate]`.
     pub(crate) down: Projection,
-    pub(crate) intermediate: usize,
     /// Rows per chunk, at least 1.
     pub(crate) rows: usize,
 }
@@ -45,14 +42,7 @@ impl Mlp {
     }
 
     fn chunk(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
-        let gate_up = self.gate_up.forward(self.norm.forward(x))?;
-        self.down.forward(gated(gate_up, self.intermediate))
+        let gate_up = self.gate_up.forward(self.norm.forward(x)?)?;
+        self.down.forward(swiglu(gate_up)?)
     }
-}
-
-/// `silu(gate) * up` of `[gate, up]` rows: `[rows, 2 * width]` to `[rows, width]`.
-fn gated(gate_up: Tensor<2>, width: usize) -> Tensor<2> {
-    let gate = gate_up.clone().slice_dim(1, 0..width);
-    let up = gate_up.slice_dim(1, width..2 * width);
-    silu(gate) * up
 }

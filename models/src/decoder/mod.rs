@@ -19,4 +19,4 @@ pub(crate) use layer::{DecoderLayer, LastRows, Pass};
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use projection::Projection;
-pub(crate) use rotary::{Rotary, Rotation, rotate};
+pub(crate) use rotary::Rotary;

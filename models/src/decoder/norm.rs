@@ -2,13 +2,15 @@
 //!
 //!   y = x / sqrt(mean(x^2) + eps) * gamma
 //!
-//! Computed in f32 and rounded once, to the type of `x`; `gamma` is kept in f32. On burn-flex this
-//! is four passes (square, sum, scale, gamma) and one temporary besides the result.
+//! Computed in f32 and rounded once, to the type of `x`, in one pass; `gamma` is kept in f32.
 
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Tensor},
+    tensor::Tensor,
 };
+use sparse_accelerate_fused::rms_norm;
+
+use crate::error::ModelError;
 
 /// The norm before attention, before the MLP and before the head.
 #[derive(Module, Debug)]
@@ -20,11 +22,7 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     /// `[rows, hidden]` to the same.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let x = x.cast(DType::F32);
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
-        let scale = (mean_square + self.eps).sqrt().recip();
-        (x * scale * self.gamma.val().unsqueeze()).cast(dtype)
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        Ok(rms_norm(x, &self.gamma.val(), self.eps)?)
     }
 }

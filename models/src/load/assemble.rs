@@ -108,14 +108,7 @@ impl<'a> Assembler<'a> {
         let qkv = self.projection(&qkv, b.hidden, biases.qkv)?;
         let output = [(name(keys.output), b.hidden)];
         let output = self.projection(&output, b.query_width(), biases.output)?;
-        let attention = Attention {
-            norm,
-            qkv,
-            output,
-            heads: b.heads,
-            kv_heads: b.kv_heads,
-            head_dim: b.head_dim,
-        };
+        let attention = Attention { norm, qkv, output };
         let norm = self.norm(format!("{}.weight", name(keys.mlp_norm)))?;
         let gate_up = [
             (name(keys.gate), b.intermediate),
@@ -128,7 +121,6 @@ impl<'a> Assembler<'a> {
             norm,
             gate_up,
             down,
-            intermediate: b.intermediate,
             rows: self.mlp_rows,
         };
         Ok(DecoderLayer { attention, mlp })

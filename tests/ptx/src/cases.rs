@@ -1,4 +1,5 @@
-//! The launches that are checked: a representative set of attention problems, and the cache append.
+//! The launches that are checked: a representative set of attention problems, the cache append, and the
+//! passes between attention and linear layers in the shapes of Llama-3.1-8B.
 //!
 //! A case calls the crate's own `prepare` and `launch`, so what is compiled for a device is what
 //! that device would run, every kernel of it. A new tier needs no line here unless it asks for a
@@ -12,6 +13,7 @@ use cubecl::{
 use sparse_accelerate_kernels::{
     Refusal, append,
     attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Tensors, Tier},
+    rms_norm, rope_append, swiglu,
 };
 
 type Launch = Box<dyn Fn(&Client) -> Result<(), Refusal> + Send + Sync>;
@@ -63,7 +65,11 @@ pub fn all() -> Vec<Case> {
         let name = format!("attend/{}", attend.name);
         Case::new(name, move |client| attend.launch(client))
     });
-    attends.chain(cooperative()).chain(appends()).collect()
+    attends
+        .chain(cooperative())
+        .chain(appends())
+        .chain(passes())
+        .collect()
 }
 
 /// The cooperative-matrix tier on devices that have a better one, where they have it: every plan of it.
@@ -227,6 +233,88 @@ fn appends() -> impl Iterator<Item = Case> {
             Ok(())
         })
     })
+}
+
+/// Rows of the passes.
+const ROWS: usize = 2048;
+
+fn passes() -> impl Iterator<Item = Case> {
+    let named = [
+        (F32, AddressType::U32, ""),
+        (F16, AddressType::U32, ""),
+        (BF16, AddressType::U32, ""),
+        (BF16, AddressType::U64, "/u64"),
+    ];
+    named
+        .into_iter()
+        .flat_map(|((name, elem), address, suffix)| {
+            let case = |pass: &str, launch: fn(&Client, ElemType, AddressType)| {
+                Case::new(format!("{pass}/{name}{suffix}"), move |client| {
+                    launch(client, elem, address);
+                    Ok(())
+                })
+            };
+            [
+                case("rms-norm", |client, elem, address| {
+                    norm(client, elem, address, 4096);
+                }),
+                // Rows that no unit holds, and no vector divides.
+                case("rms-norm-odd", |client, elem, address| {
+                    norm(client, elem, address, 4097);
+                }),
+                case("swiglu", gate),
+                case("rope-append", rotate),
+            ]
+        })
+}
+
+fn norm(client: &Client, elem: ElemType, address: AddressType, width: usize) {
+    rms_norm::launch(
+        client,
+        [ROWS, width],
+        width,
+        elem,
+        1e-5,
+        address,
+        tensor(client, [ROWS, 1, 1, width], elem),
+        buffer(client, width),
+        buffer(client, ROWS * width),
+    );
+}
+
+fn gate(client: &Client, elem: ElemType, address: AddressType) {
+    let width = 14336;
+    swiglu::launch(
+        client,
+        [ROWS, width],
+        2 * width,
+        elem,
+        address,
+        tensor(client, [ROWS, 1, 1, 2 * width], elem),
+        buffer(client, ROWS * width),
+    );
+}
+
+fn rotate(client: &Client, elem: ElemType, address: AddressType) {
+    let shape = rope_append::Shape {
+        batch: 1,
+        rows: ROWS,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+    };
+    let cache = || tensor(client, [1, 8, 2 * ROWS, 128], elem);
+    let tensors = rope_append::Tensors {
+        qkv: tensor(client, [ROWS, 1, 1, 48 * 128], elem),
+        rotation: tensor(client, [2 * ROWS, 1, 1, 128], F32.1),
+        table: buffer(client, 4),
+        query: buffer(client, ROWS * 32 * 128),
+        key: cache(),
+        value: cache(),
+        strides: vec![128],
+        address,
+    };
+    rope_append::launch(client, &shape, elem, tensors);
 }
 
 /// A contiguous tensor without memory.

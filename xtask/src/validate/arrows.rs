@@ -13,7 +13,7 @@ use crate::layout::Layout;
 const ORDER: [&[&str]; 12] = [
     &["sparse-accelerate-kernels"],
     &["sparse-accelerate"],
-    &["sparse-accelerate-linear"],
+    &["sparse-accelerate-linear", "sparse-accelerate-fused"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],

@@ -14,9 +14,10 @@ use sparse_accelerate_kernels::{
         self as kernels,
         tune::{self, Work},
     },
+    rope_append, supports,
 };
 
-use super::{AttendOptions, SparseAttentionOps, tuning::tuning};
+use super::{AttendOptions, SparseAttentionOps, query_dims, tuning::tuning};
 use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
 
 fn problem(
@@ -59,6 +60,21 @@ pub(super) fn check(
             op: "attend",
             reason: refusal.to_string(),
         })
+}
+
+/// Asks whether this device computes in an element type.
+pub(super) fn check_type(
+    op: &'static str,
+    device: &CubeDevice,
+    dtype: DType,
+) -> Result<(), AttentionError> {
+    let client = device.client();
+    supports(dtype_to_storage_type(dtype), client.properties()).map_err(|refusal| {
+        AttentionError::Device {
+            op,
+            reason: refusal.to_string(),
+        }
+    })
 }
 
 /// The kernels read vectors of up to 8 through strides: the last dimension must be contiguous and
@@ -130,6 +146,23 @@ fn attend(
     (out, lse)
 }
 
+/// A cache to write to: itself, or a counted copy where it has another owner.
+fn owned(cache: CubeTensor) -> CubeTensor {
+    if cache.can_mut() {
+        return cache;
+    }
+    diagnostics::count_append_copy();
+    cache.copy()
+}
+
+/// The tensor, its rows contiguous.
+fn rows_contiguous(tensor: CubeTensor) -> CubeTensor {
+    match tensor.meta.strides().last() == Some(&1) {
+        true => tensor,
+        false => into_contiguous(tensor),
+    }
+}
+
 impl SparseAttentionOps for CubeBackend {
     fn attend(
         query: CubeTensor,
@@ -152,14 +185,7 @@ impl SparseAttentionOps for CubeBackend {
     }
 
     fn append_kv(cache: CubeTensor, new: CubeTensor, table: CubeTensor) -> CubeTensor {
-        let cache = match cache.can_mut() {
-            true => cache,
-            false => {
-                diagnostics::count_append_copy();
-                cache.copy()
-            }
-        };
-        let (cache, new) = (readable(cache), readable(new));
+        let (cache, new) = (readable(owned(cache)), readable(new));
         let shape = new.meta.shape();
         let address = cache
             .required_address_type()
@@ -174,5 +200,53 @@ impl SparseAttentionOps for CubeBackend {
             table.into_buffer_arg(),
         );
         cache
+    }
+    fn rope_append(
+        qkv: CubeTensor,
+        rotation: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        table: CubeTensor,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let (qkv, rotation) = (rows_contiguous(qkv), rows_contiguous(rotation));
+        let key = rows_contiguous(owned(key));
+        let value = rows_contiguous(owned(value));
+        let [batch, heads, rows, head_dim] = query_dims(qkv.meta.shape(), key.meta.shape());
+        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as the output of attention.
+        let mut query = empty_device_contiguous_dtype(
+            qkv.client.clone(),
+            qkv.device.clone(),
+            vec![batch, rows, heads, head_dim].into(),
+            qkv.dtype,
+        );
+        let shape = rope_append::Shape {
+            batch,
+            rows,
+            heads,
+            kv_heads: key.meta.shape()[1],
+            head_dim,
+        };
+        let read = [&qkv, &rotation, &key, &value];
+        let address = read.into_iter().chain([&query]);
+        let address = address.map(CubeTensor::required_address_type).max();
+        let strides = read.map(|t| {
+            let strides = t.meta.strides();
+            strides[..strides.len() - 1].to_vec()
+        });
+        let client = qkv.client.clone();
+        let elem = dtype_to_storage_type(qkv.dtype);
+        let tensors = rope_append::Tensors {
+            qkv: qkv.into_tensor_arg(),
+            rotation: rotation.into_tensor_arg(),
+            table: table.into_buffer_arg(),
+            query: query.clone().into_buffer_arg(),
+            key: key.clone().into_tensor_arg(),
+            value: value.clone().into_tensor_arg(),
+            strides: strides.concat(),
+            address: address.unwrap_or_default(),
+        };
+        rope_append::launch(&client, &shape, elem, tensors);
+        query.meta.swap(1, 2);
+        (query, key, value)
     }
 }

@@ -18,7 +18,7 @@ use burn::{
         Backend, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::Tensor,
+    tensor::{DType, Device, Tensor},
 };
 
 use crate::{diagnostics::TunedPlan, error::AttentionError, plan::AttentionPlan};
@@ -83,6 +83,38 @@ pub trait SparseAttentionOps: Backend {
         new: FloatTensor<Self>,
         table: IntTensor<Self>,
     ) -> FloatTensor<Self>;
+
+    /// Rotates queries and keys of `qkv` `[B * N, (Hq + 2 Hk) * d]` by `rotation` `[positions, d]`, and
+    /// writes keys and values into their caches `[B, Hk, S, d]`. The queries `[B, Hq, N, d]`, in
+    /// `[B, N, Hq, d]` memory order, and the caches.
+    #[fusion(meta = rope_append_spec)]
+    fn rope_append(
+        qkv: FloatTensor<Self>,
+        rotation: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        table: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// `[B, Hq, N, d]` of a product `[B * N, (Hq + 2 Hk) * d]` beside a cache `[B, Hk, S, d]`.
+pub(crate) fn query_dims(qkv: &[usize], cache: &[usize]) -> [usize; 4] {
+    let [batch, kv_heads, head_dim] = [cache[0], cache[1], cache[3]];
+    let heads = (qkv[1] / head_dim).saturating_sub(2 * kv_heads);
+    [batch, heads, qkv[0] / batch, head_dim]
+}
+
+#[cfg(feature = "cube")]
+fn rope_append_spec(
+    qkv: &TensorSpec,
+    _rotation: &TensorSpec,
+    key: &TensorSpec,
+    value: &TensorSpec,
+    _table: &TensorSpec,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let dims = query_dims(qkv.shape.as_slice(), key.shape.as_slice());
+    let query = TensorSpec::new(dims.into(), qkv.dtype);
+    (query, key.clone(), value.clone())
 }
 
 /// See [`crate::diagnostics::tuned_plans`].
@@ -106,7 +138,7 @@ fn attend_with_lse_spec(
     _options: &AttendOptions,
 ) -> (TensorSpec, TensorSpec) {
     let s = &query.shape;
-    let lse = TensorSpec::new([s[0], s[1], s[2]].into(), burn::tensor::DType::F32);
+    let lse = TensorSpec::new([s[0], s[1], s[2]].into(), DType::F32);
     (query.clone(), lse)
 }
 
@@ -122,5 +154,28 @@ pub(crate) fn check_device(
         return cube::check(query, key, plan, device);
     }
     let _ = (query, key, plan);
+    Ok(())
+}
+
+/// Refuses an element type that the device does not compute in.
+pub(crate) fn check_type(
+    op: &'static str,
+    device: &Device,
+    dtype: DType,
+) -> Result<(), AttentionError> {
+    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err(AttentionError::Setting {
+            op,
+            field: "element type",
+            got: format!("{dtype:?}"),
+            limit: "f32, f16 or bf16".to_owned(),
+            hint: "cast to a supported type",
+        });
+    }
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() {
+        return cube::check_type(op, device, dtype);
+    }
+    let _ = device;
     Ok(())
 }

@@ -2,8 +2,7 @@
 
 use burn_flex::FlexTensor;
 
-use super::FlexFloat;
-use crate::diagnostics;
+use crate::{cpu::FlexFloat, diagnostics};
 
 pub(super) fn append<E: FlexFloat>(
     mut cache: FlexTensor,

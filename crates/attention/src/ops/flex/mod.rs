@@ -7,66 +7,20 @@
 
 mod append;
 mod blocks;
+mod rope;
 mod softmax;
 mod tile;
 
 use burn::{
     backend::Flex,
-    tensor::{DType, Element, Shape, bf16, f16},
+    tensor::{DType, Shape, bf16, f16},
 };
 use burn_flex::FlexTensor;
-use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::{AttendOptions, SparseAttentionOps};
-use crate::index::QUERY_TILE;
+use crate::{cpu::FlexFloat, index::QUERY_TILE};
 use tile::{Problem, Scratch};
-
-/// Element types that this backend computes attention in.
-pub(super) trait FlexFloat: Element + Pod + Send + Sync {
-    /// Exact.
-    fn widen(self) -> f32;
-    /// To nearest even.
-    fn narrow(value: f32) -> Self;
-    /// The same slice, if it needs no widening.
-    fn as_f32(slice: &[Self]) -> Option<&[f32]>;
-}
-
-impl FlexFloat for f32 {
-    fn widen(self) -> f32 {
-        self
-    }
-    fn narrow(value: f32) -> Self {
-        value
-    }
-    fn as_f32(slice: &[Self]) -> Option<&[f32]> {
-        Some(slice)
-    }
-}
-
-impl FlexFloat for f16 {
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-    fn narrow(value: f32) -> Self {
-        f16::from_f32(value)
-    }
-    fn as_f32(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-}
-
-impl FlexFloat for bf16 {
-    fn widen(self) -> f32 {
-        self.to_f32()
-    }
-    fn narrow(value: f32) -> Self {
-        bf16::from_f32(value)
-    }
-    fn as_f32(_: &[Self]) -> Option<&[f32]> {
-        None
-    }
-}
 
 impl SparseAttentionOps for Flex {
     fn attend(
@@ -96,6 +50,21 @@ impl SparseAttentionOps for Flex {
             DType::BF16 => append::append::<bf16>(cache, new, table),
             // The public function checks the type; only a direct call of the extension gets here.
             other => panic!("append: element type {other:?} is not supported"),
+        }
+    }
+
+    fn rope_append(
+        qkv: FlexTensor,
+        rotation: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        table: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        match qkv.dtype() {
+            DType::F32 => rope::rope_append::<f32>(qkv, rotation, key, value, table),
+            DType::F16 => rope::rope_append::<f16>(qkv, rotation, key, value, table),
+            DType::BF16 => rope::rope_append::<bf16>(qkv, rotation, key, value, table),
+            other => panic!("rope: element type {other:?} is not supported"),
         }
     }
 }
@@ -150,7 +119,7 @@ fn attend_typed<E: FlexFloat>(
 
 /// Rows of keys and values are read as slices: their last dimension must be contiguous.
 fn rows_contiguous(tensor: FlexTensor) -> FlexTensor {
-    match tensor.layout().strides()[3] == 1 && tensor.layout().has_positive_strides() {
+    match tensor.layout().strides().last() == Some(&1) && tensor.layout().has_positive_strides() {
         true => tensor,
         false => tensor.to_contiguous(),
     }

@@ -2,6 +2,8 @@
 
 use pulp::Arch;
 
+use crate::cpu::exp;
+
 /// Running maximum of a row that has seen nothing; finite, so that differences stay defined.
 pub(super) const UNSEEN: f32 = -1.0e30;
 
@@ -54,47 +56,9 @@ impl pulp::NullaryFnOnce for RowOp<'_> {
     }
 }
 
-/// `e^x` for `x <= 0` to 2 units in the last place; 0 below -87. Cody-Waite reduction by ln 2, then
-/// the Taylor series to degree 7 on `|r| <= ln(2) / 2` (remainder below 6e-9). NaN stays NaN.
-#[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let clamped = if x < -87.0 { -87.0 } else { x };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let mut series = 1.0 / 5040.0;
-    series = series * r + 1.0 / 720.0;
-    series = series * r + 1.0 / 120.0;
-    series = series * r + 1.0 / 24.0;
-    series = series * r + 1.0 / 6.0;
-    series = series * r + 0.5;
-    series = series * r + 1.0;
-    series = series * r + 1.0;
-    // The integer stands in the low bits of `shifted`; a conversion would not vectorise.
-    let integer = shifted.to_bits().wrapping_sub(ROUND.to_bits());
-    let power = f32::from_bits(integer.wrapping_add(127) << 23);
-    let value = series * power;
-    if x < -87.0 { 0.0 } else { value }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_accurate_over_its_range() {
-        for i in 0..=870_000 {
-            let x = -(i as f32) * 1e-4;
-            let exact = (x as f64).exp();
-            let error = (exp(x) as f64 - exact).abs();
-            assert!(error <= 2.5e-7 * exact, "exp({x}): off by {error:e}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-88.0), 0.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert!(exp(f32::NAN).is_nan());
-    }
 
     #[test]
     fn row_matches_a_plain_loop() {

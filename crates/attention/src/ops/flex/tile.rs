@@ -10,7 +10,7 @@ use super::{
     blocks::{Block, KEY_BLOCK, Keys, blocks},
     softmax,
 };
-use crate::index::QUERY_TILE;
+use crate::{cpu::exp, index::QUERY_TILE};
 
 /// A strided `[B, H, rows, d]` tensor as slices.
 struct View<'a, E> {
@@ -246,7 +246,7 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
             row[hidden_from..hidden_to].fill(f32::NEG_INFINITY);
             row[seen..].fill(f32::NEG_INFINITY);
             let (maximum, sum) = softmax::row(self.arch, row, scratch.maximum[r]);
-            let shrink = softmax::exp(scratch.maximum[r] - maximum);
+            let shrink = exp(scratch.maximum[r] - maximum);
             scratch.maximum[r] = maximum;
             scratch.sum[r] = scratch.sum[r] * shrink + sum;
             if shrink != 1.0 {
