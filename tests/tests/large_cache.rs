@@ -57,7 +57,10 @@ fn caches(backend: &Backend, inputs: &Inputs) -> Option<[Tensor<4>; 2]> {
     let dims = [1, HEADS[1], CAPACITY, HEADS[2]];
     let bytes = 2 * dims.iter().product::<usize>() as u64;
     if page < bytes {
-        println!("skipped {}: {bytes} bytes in one buffer, {page} at most", backend.name);
+        println!(
+            "skipped {}: {bytes} bytes in one buffer, {page} at most",
+            backend.name
+        );
         return None;
     }
     let problem = near(KNOWN);
