@@ -9,7 +9,7 @@ use burn::{module::Module, tensor::Tensor};
 use sparse_accelerate::attend;
 
 use super::{Pass, Projection, RmsNorm, rotate};
-use crate::error::ModelError;
+use crate::{error::ModelError, observe::LayerView};
 
 /// Norm, projections and head counts of one layer.
 #[derive(Module, Debug)]
@@ -46,8 +46,17 @@ impl Attention {
 
         let (key, value) = (key.swap_dims(1, 2), value.swap_dims(1, 2));
         pass.cache.append(layer, key, value, pass.plan)?;
+        let query = query.swap_dims(1, 2);
+        if let Some(observer) = pass.observer.as_deref_mut() {
+            observer.layer(&LayerView {
+                layer,
+                query: &query,
+                cache: pass.cache,
+                plan: pass.plan,
+            })?;
+        }
         let (keys, values) = (pass.cache.key(layer), pass.cache.value(layer));
-        let context = attend(query.swap_dims(1, 2), keys, values, pass.plan)?;
+        let context = attend(query, keys, values, pass.plan)?;
         let width = self.heads * self.head_dim;
         Ok(context.swap_dims(1, 2).reshape([batch * rows, width]))
     }
