@@ -17,6 +17,7 @@ const SHOWN: usize = 12;
 #[derive(Debug)]
 pub struct Corpus {
     name: String,
+    sha256: String,
     ids: Vec<u32>,
     pub(crate) words: Vec<String>,
     /// Words that begin a sentence, ascending; 0 is one.
@@ -49,6 +50,7 @@ impl Corpus {
             .collect();
         Ok(Self {
             name,
+            sha256: crate::hash::text_hash(text),
             ids,
             words,
             sentences,
@@ -70,6 +72,11 @@ impl Corpus {
     /// What it is called in errors.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// SHA-256 of the text, hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// Its tokens.

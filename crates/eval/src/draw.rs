@@ -88,7 +88,7 @@ mod tests {
             draw.number(7),
             draw.letters(b'A', 5)
         );
-        assert_eq!(drawn, "PIN");
+        assert_eq!(drawn, "95 7845195 HSKDS");
         assert_eq!(draw.uuid(), "PIN2");
     }
 

@@ -20,12 +20,13 @@ mod run;
 mod score;
 mod tasks;
 mod time;
+mod version;
 
 pub use attention::{AttentionSpecError, NamedAttention, parse_attentions};
 pub use corpus::Corpus;
 pub use error::EvalError;
 pub use format::Format;
-pub use hash::model_hash;
+pub use hash::{model_hash, text_hash};
 pub use lengths::parse_lengths;
 pub use run::{
     AnswersPlan, FidelityPlan, OnProgress, PerplexityPlan, Prompts, RunProgress, Subject,
@@ -34,3 +35,4 @@ pub use run::{
 pub use score::{Match, score};
 pub use tasks::{NEEDLE, Questions, RULER, Sample, Sources, Task, Which, parse_tasks};
 pub use time::utc_now;
+pub use version::{commit, version};

@@ -23,6 +23,7 @@ struct Item {
 #[derive(Debug)]
 pub struct Questions {
     name: String,
+    sha256: String,
     items: Vec<Item>,
 }
 
@@ -58,8 +59,14 @@ impl Questions {
         }
         Ok(Self {
             name: path.display().to_string(),
+            sha256: crate::hash::text_hash(&text),
             items,
         })
+    }
+
+    /// SHA-256 of the file, hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 }
 
