@@ -154,17 +154,24 @@ pub fn run_answers(
     let (mut warm, mut skipped) = (0, done.skipped);
     for (item, missing) in todo {
         let length = item.which.length;
-        let sample = match item.task.sample(sources, &item.which, plan.seed) {
-            Ok(sample) => sample,
-            Err(error) => {
-                let what = skipped_name(item);
-                if skipped.insert(what.clone()) {
-                    let reason = error.to_string();
-                    file.append(&Line::Skipped(SkippedRow { what, reason }))?;
+        let name = skipped_name(item);
+        let sample = match skipped.contains(&name) {
+            true => None,
+            false => match item.task.sample(sources, &item.which, plan.seed) {
+                Ok(sample) => Some(sample),
+                Err(error) => {
+                    file.append(&Line::Skipped(SkippedRow {
+                        what: name.clone(),
+                        reason: error.to_string(),
+                    }))?;
+                    skipped.insert(name);
+                    None
                 }
-                work.step(item.task.name, length * missing.len());
-                continue;
-            }
+            },
+        };
+        let Some(sample) = sample else {
+            work.step(item.task.name, length * missing.len());
+            continue;
         };
         if subject.warm_up && warm != length {
             let attentions = &plan.attentions;
