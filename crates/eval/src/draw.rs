@@ -55,7 +55,7 @@ impl Draw {
     pub(crate) fn uuid(&mut self) -> String {
         let (high, low) = (self.0.next_u64(), self.0.next_u64());
         let bits = (u128::from(high) << 64) | u128::from(low);
-        let bits = bits & !(0xf << 76) & !(0xc << 60) | (0x4 << 76) | (0x8 << 60);
+        let bits = (bits & !(0xf << 76) & !(0xc << 60)) | (0x4 << 76) | (0x8 << 60);
         let hex = format!("{bits:032x}");
         [
             &hex[..8],

@@ -7,6 +7,8 @@
 //!
 //! Everything random comes from one seed: samples are the same on every machine, bit for bit.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod attention;
 mod corpus;
 mod draw;

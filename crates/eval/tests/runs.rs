@@ -1,5 +1,7 @@
 //! Runs: rows are finished, kept and not run again; dense against dense changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{fs, ops::ControlFlow, path::Path};

@@ -1,5 +1,7 @@
 //! Samples: the same for the same seed, exactly as long as asked, with the answer in them.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
