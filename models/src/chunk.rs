@@ -4,6 +4,8 @@
 //! computed like any other up to attention, which writes zeros for it, and nothing of it reaches the
 //! cache or the result.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{blueprint::Blueprint, decoder::LastRows, error::ModelError};
@@ -65,6 +67,18 @@ impl Chunk {
     /// The padded ids, `[B * N]`.
     pub(crate) fn ids(&self, device: &Device) -> Tensor<1, Int> {
         index_tensor(self.ids.clone(), device)
+    }
+
+    /// Rows of the only sequence, checked.
+    pub(crate) fn range(&self, rows: Range<usize>) -> Result<LastRows, ModelError> {
+        match self.lens.as_slice() {
+            [len] if rows.start < rows.end && rows.end <= *len => Ok(LastRows::Range(rows)),
+            lens => Err(ModelError::RowsOutOfRange {
+                start: rows.start,
+                end: rows.end,
+                lens: lens.to_vec(),
+            }),
+        }
     }
 
     /// The last row of each sequence in `[B * N, ..]`.

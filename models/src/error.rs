@@ -63,6 +63,25 @@ pub enum ModelError {
         /// Prompt lengths.
         prompt_lens: usize,
     },
+    /// Rows of a chunk that are not there.
+    #[error(
+        "forward: rows {start}..{end} of chunks of {lens:?} tokens; give at least one row inside the \
+         chunk of a single sequence"
+    )]
+    RowsOutOfRange {
+        /// First row.
+        start: usize,
+        /// Row after the last.
+        end: usize,
+        /// Tokens of each sequence.
+        lens: Vec<usize>,
+    },
+    /// Who looks into a pass could not go on.
+    #[error("forward: the observer failed: {reason}")]
+    Observer {
+        /// Its words.
+        reason: String,
+    },
     /// The device does not compute in the asked type.
     #[error(
         "load: {device} does not compute in {dtype:?}; it does in {supported:?} (set \

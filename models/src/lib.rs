@@ -3,7 +3,7 @@
 //! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
 //! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes
 //! through `sparse_accelerate::attend`; nothing here builds a mask, repeats a key head or keeps a
-//! logit of a token that is not the last of its sequence.
+//! logit of a token that is not the last of its sequence. [`Watch`] lets measurements look inside.
 //!
 //! What happens to a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
 //! layers of `decoder`, the last layer narrows to one row a sequence. A family (`llama`, `qwen2`)
@@ -17,8 +17,10 @@ mod error;
 mod llama;
 mod load;
 mod model;
+mod observe;
 mod qwen2;
 
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadProgress};
 pub use model::{CausalLm, ChunkOutput};
+pub use observe::{LayerObserver, LayerView, Watch};

@@ -1,8 +1,9 @@
 //! A causal language model: embedding, decoder layers, final norm and head.
 //!
 //! [`CausalLm::forward`] takes one chunk of a ragged batch and returns hidden states of last tokens;
-//! [`CausalLm::logits`] turns those into logits. There is no way to ask for logits of other tokens:
-//! at a long prompt they would be the largest tensor of all.
+//! [`CausalLm::logits`] turns those into logits. Hidden states of other rows are to be had with
+//! [`CausalLm::forward_watched`]; logits of a whole long prompt would be the largest tensor of all, so
+//! take them a few rows at a time.
 //!
 //! A failed forward leaves the cache's lengths as they were; the chunk can be given again.
 
@@ -20,6 +21,7 @@ use crate::{
     decoder::{DecoderLayer, Pass, Projection, RmsNorm, Rotary},
     error::ModelError,
     load::{self, LoadOptions, LoadProgress},
+    observe::Watch,
 };
 
 /// A Llama or Qwen2 model on one device.
@@ -53,7 +55,8 @@ pub(crate) struct Facts {
 /// What one chunk gives.
 #[derive(Debug)]
 pub struct ChunkOutput {
-    /// Hidden state of each sequence's last new token, after the final norm: `[B, hidden]`.
+    /// Hidden state of each sequence's last new token, after the final norm: `[B, hidden]`; of the
+    /// rows asked for where [`Watch::rows`] names some.
     pub last_hidden: Tensor<2>,
     /// How attention ran.
     pub decision: Decision,
@@ -164,6 +167,22 @@ impl CausalLm {
         cache: &mut KvCache,
         settings: &AttentionSettings,
     ) -> Result<ChunkOutput, ModelError> {
+        self.forward_watched(ids, prompt_lens, cache, settings, Watch::default())
+    }
+
+    /// [`CausalLm::forward`] with a look into it.
+    ///
+    /// # Errors
+    /// As [`CausalLm::forward`], rows outside the chunk or of a batch of several, and what the
+    /// observer refuses.
+    pub fn forward_watched(
+        &self,
+        ids: &[&[u32]],
+        prompt_lens: &[usize],
+        cache: &mut KvCache,
+        settings: &AttentionSettings,
+        watch: Watch<'_>,
+    ) -> Result<ChunkOutput, ModelError> {
         let (device, blueprint) = (&self.facts.device, &self.facts.blueprint);
         let chunk = Chunk::new(ids, prompt_lens, blueprint)?;
         let spans = cache.spans(&chunk.lens, prompt_lens)?;
@@ -178,16 +197,24 @@ impl CausalLm {
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
         let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
-        let last = chunk.last_rows(device);
+        let narrow = match watch.rows {
+            Some(rows) => chunk.range(rows)?,
+            None => chunk.last_rows(device),
+        };
 
         let mut x = self.embedding.val().select(0, chunk.ids(device));
         let mut pass = Pass {
             rotation: &rotation,
             plan: &plan,
             cache,
+            // Not a plain move: a trait object's lifetime is shortened only where it is coerced.
+            observer: match watch.observer {
+                Some(observer) => Some(observer),
+                None => None,
+            },
         };
         for (index, layer) in self.layers.iter().enumerate() {
-            let narrow = (index + 1 == self.layers.len()).then_some(&last);
+            let narrow = (index + 1 == self.layers.len()).then_some(&narrow);
             x = layer.forward(index, x, &mut pass, narrow)?;
         }
         pass.cache.advance(&plan);
@@ -197,7 +224,7 @@ impl CausalLm {
         })
     }
 
-    /// Logits of the last tokens: `[B, hidden]` to `[B, vocab]`.
+    /// Logits of the last tokens, or of the rows asked for: `[rows, hidden]` to `[rows, vocab]`.
     ///
     /// # Errors
     /// A hidden state of another model: other width, element type or device.

@@ -10,7 +10,8 @@ use sparse_accelerate_checkpoint::ModelDir;
 use crate::{exit::usage, prompt::chat_ids};
 
 const SPEC: &str = include_str!("../../../demo/demo.json");
-const TEXT: &str = include_str!("../../../demo/jargon.txt");
+/// The demo's text.
+pub(crate) const TEXT: &str = include_str!("../../../demo/jargon.txt");
 
 /// What is asked and what should come back.
 #[derive(Debug, Deserialize)]

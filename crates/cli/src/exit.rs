@@ -7,6 +7,7 @@ use std::{error::Error, fmt, process::ExitCode};
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::CheckpointError;
 use sparse_accelerate_engine::{DeviceError, EngineError};
+use sparse_accelerate_eval::{AttentionSpecError, EvalError};
 
 /// A request that should be asked differently.
 #[derive(Debug)]
@@ -43,6 +44,10 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<UsageError>()
+            || cause.is::<AttentionSpecError>()
+            || cause
+                .downcast_ref::<EvalError>()
+                .is_some_and(EvalError::is_usage)
             || cause
                 .downcast_ref::<EngineError>()
                 .is_some_and(EngineError::is_usage)

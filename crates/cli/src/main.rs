@@ -10,6 +10,7 @@ mod demo;
 mod demo_report;
 mod demo_spec;
 mod doctor;
+mod eval;
 mod exit;
 mod import;
 mod inspect;
@@ -46,6 +47,7 @@ Examples:
   sparse-accelerate run --model DIR \"What is a kernel?\"    a short question
   sparse-accelerate run --model DIR --file book.txt        a long prompt from a file
   sparse-accelerate demo --model DIR                       dense against sparse, side by side
+  sparse-accelerate eval needle --model DIR --lengths 4k   what sparse attention still finds
 
 RUST_LOG=info shows what the libraries log.";
 
@@ -62,6 +64,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Ask one long question dense and sparse, and compare
     Demo(demo::DemoArgs),
+    /// Measure what sparse attention keeps of a model's answers
+    Eval(eval::EvalArgs),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +89,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args).map(done),
         Command::Import(args) => import::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
+        Command::Eval(args) => eval::run(&args).map(done),
     }
 }
 

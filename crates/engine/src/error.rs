@@ -57,6 +57,17 @@ pub enum EngineError {
         /// What to do instead.
         hint: &'static str,
     },
+    /// More tokens to score than have a token before them.
+    #[error(
+        "score: {scored} of {tokens} tokens, but a token is scored by the one before it; score 1 to \
+         {}", .tokens.saturating_sub(1)
+    )]
+    Scored {
+        /// Tokens to score.
+        scored: usize,
+        /// Tokens in all.
+        tokens: usize,
+    },
     /// A chunk of no tokens.
     #[error("prefill: chunk is 0 tokens, but must be at least 1")]
     EmptyChunk,
@@ -104,6 +115,7 @@ impl EngineError {
             EngineError::Stop(_)
             | EngineError::EmptyPrompt
             | EngineError::EmptyChunk
+            | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
             EngineError::Checkpoint(_)
             | EngineError::Memory { .. }

@@ -10,6 +10,7 @@ mod error;
 mod generate;
 pub mod memory;
 pub mod sampling;
+mod score;
 mod session;
 pub mod stop;
 
@@ -18,5 +19,6 @@ pub use error::EngineError;
 pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings};
 pub use memory::{MeasuredMemory, MemoryPlan};
 pub use sampling::{Sampler, SamplingError, SamplingSettings};
+pub use score::Scored;
 pub use session::{Prefill, PrefillProgress, Session, check_length};
 pub use stop::{StopError, StopScanner};

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use sparse_accelerate::{AttentionSettings, Decision, KvCache};
 use sparse_accelerate_checkpoint::ModelConfig;
-use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_models::{CausalLm, LayerObserver, Watch};
 
 use crate::error::EngineError;
 
@@ -45,8 +45,8 @@ pub struct Prefill {
 /// One loaded model with the KV cache of one sequence.
 #[derive(Debug)]
 pub struct Session<'m> {
-    model: &'m CausalLm,
-    cache: KvCache,
+    pub(crate) model: &'m CausalLm,
+    pub(crate) cache: KvCache,
 }
 
 impl<'m> Session<'m> {
@@ -124,12 +124,27 @@ impl<'m> Session<'m> {
         settings: &AttentionSettings,
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Prefill, EngineError> {
+        self.prefill_observed(ids, chunk, settings, None, progress)
+    }
+
+    /// [`Session::prefill`] while somebody looks at every layer of every chunk, whose time counts.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`], and what the observer refuses.
+    pub fn prefill_observed(
+        &mut self,
+        ids: &[u32],
+        chunk: usize,
+        settings: &AttentionSettings,
+        observer: Option<&mut dyn LayerObserver>,
+        progress: &mut dyn FnMut(PrefillProgress),
+    ) -> Result<Prefill, EngineError> {
         self.check(ids.len(), 0)?;
         if chunk == 0 {
             return Err(EngineError::EmptyChunk);
         }
         self.cache.clear();
-        let prefill = self.prefill_chunks(ids, chunk, settings, progress);
+        let prefill = self.prefill_chunks(ids, chunk, settings, observer, progress);
         if prefill.is_err() {
             // Half a prompt is no state to decode from.
             self.cache.clear();
@@ -142,6 +157,7 @@ impl<'m> Session<'m> {
         ids: &[u32],
         chunk: usize,
         settings: &AttentionSettings,
+        mut observer: Option<&mut dyn LayerObserver>,
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Prefill, EngineError> {
         let start = Instant::now();
@@ -150,9 +166,17 @@ impl<'m> Session<'m> {
         let mut decisions = Vec::new();
         let mut last = None;
         for piece in ids.chunks(chunk) {
+            let watch = Watch {
+                rows: None,
+                observer: match &mut observer {
+                    Some(observer) => Some(&mut **observer),
+                    None => None,
+                },
+            };
+            let cache = &mut self.cache;
             let output = self
                 .model
-                .forward(&[piece], &[total], &mut self.cache, settings)?;
+                .forward_watched(&[piece], &[total], cache, settings, watch)?;
             self.device()
                 .sync()
                 .map_err(|e| EngineError::execution("prefill", e))?;
@@ -237,7 +261,7 @@ fn read(row: Tensor<2>) -> Result<Vec<f32>, EngineError> {
 }
 
 /// Mean density of the chunks, weighted by their causal pairs.
-fn density(decisions: &[Decision]) -> f64 {
+pub(crate) fn density(decisions: &[Decision]) -> f64 {
     let all: f64 = decisions.iter().map(|d| d.causal_pairs as f64).sum();
     let kept: f64 = decisions
         .iter()

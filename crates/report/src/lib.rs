@@ -3,4 +3,6 @@
 //!
 //! Knows nothing of models or devices: what is here can be read without either.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod record;

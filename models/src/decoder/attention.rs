@@ -8,7 +8,7 @@ use burn::{module::Module, tensor::Tensor};
 use sparse_accelerate::attend;
 
 use super::{Pass, Projection, RmsNorm};
-use crate::error::ModelError;
+use crate::{error::ModelError, observe::LayerView};
 
 /// Norm and projections of one layer; the cache knows the head counts.
 #[derive(Module, Debug)]
@@ -34,6 +34,14 @@ impl Attention {
         let query = pass
             .cache
             .append_rotated(layer, qkv, pass.rotation, pass.plan)?;
+        if let Some(observer) = pass.observer.as_deref_mut() {
+            observer.layer(&LayerView {
+                layer,
+                query: &query,
+                cache: pass.cache,
+                plan: pass.plan,
+            })?;
+        }
         let (keys, values) = (pass.cache.key(layer), pass.cache.value(layer));
         let context = attend(query, keys, values, pass.plan)?;
         let [batch, heads, rows, head_dim] = context.dims();

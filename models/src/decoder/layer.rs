@@ -4,6 +4,8 @@
 //! values must reach the cache, but only the last row of each sequence is projected, goes through
 //! the MLP and leaves the layer.
 
+use std::ops::Range;
+
 use burn::{
     module::Module,
     tensor::{Int, Tensor},
@@ -11,15 +13,15 @@ use burn::{
 use sparse_accelerate::{AttentionPlan, KvCache};
 
 use super::{Attention, Mlp};
-use crate::error::ModelError;
+use crate::{error::ModelError, observe::LayerObserver};
 
 /// What one chunk carries through the layers.
-#[derive(Debug)]
 pub(crate) struct Pass<'a> {
     /// Cosines and sines by position, at least up to the chunk's last.
     pub(crate) rotation: &'a Tensor<2>,
     pub(crate) plan: &'a AttentionPlan,
     pub(crate) cache: &'a mut KvCache,
+    pub(crate) observer: Option<&'a mut dyn LayerObserver>,
 }
 
 /// Which rows of `[B * N, ..]` are the last of their sequence.
@@ -33,15 +35,18 @@ pub(crate) enum LastRows {
     One(usize),
     /// These rows, one a sequence.
     Each(Tensor<1, Int>),
+    /// These rows of one sequence, in place of its last.
+    Range(Range<usize>),
 }
 
 impl LastRows {
-    /// `[B * N, width]` to `[B, width]`.
+    /// `[B * N, width]` to `[B, width]`, or to the rows asked for.
     pub(crate) fn take(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Self::All => x,
             Self::One(row) => x.slice_dim(0, *row..*row + 1),
             Self::Each(rows) => x.select(0, rows.clone()),
+            Self::Range(rows) => x.slice_dim(0, rows.clone()),
         }
     }
 }

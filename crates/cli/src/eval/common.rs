@@ -1,0 +1,160 @@
+//! What the four measures share: arguments, the text, the run file and the loaded model.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use sparse_accelerate_checkpoint::{ModelDir, Tokenizer};
+use sparse_accelerate_eval::{
+    Corpus, EvalError, NamedAttention, commit, model_hash, parse_attentions, utc_now, version,
+};
+use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_report::record::{Header, Line, ModelFacts, RunFile, SCHEMA, WeightSource};
+
+use crate::{
+    args::ModelArgs,
+    demo_spec::TEXT,
+    load::Opened,
+    progress::{Meter, Unit},
+};
+
+/// Arguments of every measure.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Run file to write, or to go on with [default: eval-MEASURE-MODEL.jsonl in this folder]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    out: Option<PathBuf>,
+}
+
+/// Where text comes from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
+pub(crate) struct TextArgs {
+    /// Text to make prompts of (UTF-8) [default: the demo's, some 10,000 tokens of the Jargon File]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+}
+
+impl TextArgs {
+    /// The text with its tokens.
+    pub(crate) fn corpus(&self, tokenizer: &Tokenizer) -> Result<Corpus, EvalError> {
+        match &self.text {
+            Some(path) => Corpus::read(path, tokenizer),
+            None => Corpus::new("the demo's text", TEXT, tokenizer),
+        }
+    }
+}
+
+/// How a text appears in a run's settings: by content, since a name may be reused.
+pub(crate) fn text_facts(corpus: &Corpus) -> Value {
+    json!({"name": corpus.name(), "sha256": corpus.sha256(), "tokens": corpus.ids().len()})
+}
+
+/// Reads `--attention`; dense comes first, as what the others are compared with.
+pub(crate) fn attentions(text: &str) -> Result<Vec<NamedAttention>> {
+    let mut list = parse_attentions(text)?;
+    list.sort_by_key(|named| named.name != "dense");
+    Ok(list)
+}
+
+/// Names of attentions, for settings.
+pub(crate) fn names(attentions: &[NamedAttention]) -> Vec<&str> {
+    attentions.iter().map(|named| named.name.as_str()).collect()
+}
+
+/// A run file with its finished rows.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) file: RunFile,
+    pub(crate) finished: Vec<Line>,
+}
+
+impl Run {
+    /// Hashes the model, opens the file and says where it is.
+    pub(crate) fn open(
+        common: &CommonArgs,
+        opened: &Opened,
+        measure: &str,
+        seed: u64,
+        settings: Value,
+    ) -> Result<Self> {
+        let dir = &opened.dir;
+        let name = model_name(dir);
+        let out = common.out.clone();
+        let out = out.unwrap_or_else(|| PathBuf::from(format!("eval-{measure}-{name}.jsonl")));
+        let mut meter = Meter::new("hashing the model", Unit::Bytes);
+        let mut bytes = 0;
+        let hash = model_hash(dir.path(), &mut |done, total| {
+            bytes = done;
+            meter.set(done, total);
+        })?;
+        meter.finish(bytes);
+        let settings = match settings {
+            Value::Object(settings) => settings,
+            _ => Map::new(),
+        };
+        let header = Header {
+            schema: SCHEMA,
+            command: format!("eval {measure}"),
+            arguments: std::env::args().skip(1).collect(),
+            version: version(),
+            commit: commit(),
+            started: utc_now(),
+            seed,
+            model: Some(ModelFacts {
+                name,
+                hash: Some(hash),
+                weights: WeightSource::Checkpoint,
+                parameters: dir.config().parameter_count(),
+                config: config(dir)?,
+            }),
+            device: opened.selected.reason.clone(),
+            dtype: opened.dtype.to_string(),
+            chunk: opened.chunk,
+            settings,
+        };
+        let (file, finished) = RunFile::create_or_resume(&out, &header).map_err(EvalError::from)?;
+        eprintln!("device: {}", opened.describe());
+        match finished.len() {
+            0 => eprintln!("rows: written to {} as they are finished", out.display()),
+            n => eprintln!("rows: {n} are in {} already; going on", out.display()),
+        }
+        Ok(Self { file, finished })
+    }
+
+    /// Every row of the file, read back.
+    pub(crate) fn rows(self) -> Result<Vec<Line>> {
+        let path = self.file.path().to_owned();
+        if !path.is_file() {
+            return Ok(self.finished);
+        }
+        drop(self.file);
+        let (_, rows) = sparse_accelerate_report::record::read(&path).map_err(EvalError::from)?;
+        Ok(rows)
+    }
+}
+
+fn model_name(dir: &ModelDir) -> String {
+    let path = dir.path().canonicalize();
+    let path = path.unwrap_or_else(|_| dir.path().to_owned());
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.map_or("model".into(), |name| name.into_owned())
+}
+
+fn config(dir: &ModelDir) -> Result<Value> {
+    let path = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Checks memory for prompts of up to `longest` tokens and loads the weights.
+pub(crate) fn load(opened: &Opened, longest: usize) -> Result<CausalLm> {
+    let plan = opened.check(longest, 0)?;
+    eprintln!("planned memory: {plan}");
+    opened.load()
+}

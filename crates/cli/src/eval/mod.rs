@@ -1,0 +1,60 @@
+//! `eval`: what sparse attention keeps of a model's answers.
+//!
+//! Four measures, one way: refuse what can be refused before weights are read, open the run file, load
+//! the model, run what the file lacks, print the table of the whole file. Rows are in the file as soon
+//! as they are finished, so an interruption of any kind costs the row in hand.
+
+mod common;
+mod fidelity;
+mod needle;
+mod perplexity;
+mod progress;
+mod ruler;
+mod summary;
+mod table;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate eval needle --model DIR --lengths 2k,4k,8k
+  sparse-accelerate eval ruler --model DIR --text book.txt --lengths 4k,16k,32k --tasks vt,niah_multikey_1
+  sparse-accelerate eval perplexity --model DIR --text book.txt --attention dense,triangular:window=512
+  sparse-accelerate eval fidelity --model DIR --file prompt.txt --attention sparse
+
+Attentions, separated by commas: dense, auto, sparse, triangular[:sink=N][:window=N][:last=N].
+
+Every finished row is written to --out at once. Interrupt as you like: the same command goes on where
+it stopped, and refuses a file of another run.";
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EvalArgs {
+    #[command(subcommand)]
+    command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // one value a process
+enum EvalCommand {
+    /// Facts hidden in your text, over lengths and depths: are they found?
+    Needle(needle::NeedleArgs),
+    /// RULER's tasks: retrieval, tracking, counting, questions
+    Ruler(ruler::RulerArgs),
+    /// How well the end of long windows of your text is predicted
+    Perplexity(perplexity::PerplexityArgs),
+    /// What changes on your own prompt: next token, hidden state, attention of every head
+    Fidelity(fidelity::FidelityArgs),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &EvalArgs) -> Result<()> {
+    match &args.command {
+        EvalCommand::Needle(args) => needle::run(args),
+        EvalCommand::Ruler(args) => ruler::run(args),
+        EvalCommand::Perplexity(args) => perplexity::run(args),
+        EvalCommand::Fidelity(args) => fidelity::run(args),
+    }
+}

@@ -1,0 +1,113 @@
+//! `eval perplexity`: how well the end of long windows is predicted.
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sparse_accelerate_eval::{PerplexityPlan, Subject, parse_lengths, run_perplexity};
+
+use super::{
+    common::{self, CommonArgs, Run, TextArgs},
+    progress::RunMeter,
+    summary,
+};
+use crate::{load::Opened, output::print_text};
+
+const HELP: &str = "\
+Windows of --lengths tokens, evenly over the text, without a chat template; the last --scored tokens of
+each are predicted from everything before them that the attention lets them see.
+
+The attention rules every row, the scored ones too: a pattern's dense last rows (last=N) are switched
+off, since they are meant for a question at the end of a prompt. --keep-last leaves them on; with N at
+least --scored this is a sparse prompt with dense answers, as in `run`, where decoding is dense.
+
+Score: perplexity, lower is better; bits per byte of UTF-8 compares models with other tokenizers; `vs
+dense` is how much perplexity rises. Language modelling needs little far context: a pattern may be fine
+here and still lose facts, which `eval needle` shows.
+
+Examples:
+  sparse-accelerate eval perplexity --model DIR --text book.txt
+  sparse-accelerate eval perplexity --model DIR --text book.txt --lengths 8k,32k --samples 8 \\
+      --attention dense,triangular:window=512,triangular:window=2048";
+
+/// Arguments of `eval perplexity`.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct PerplexityArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Attentions to compare, separated by commas
+    #[arg(
+        long,
+        value_name = "A,B",
+        default_value = "dense,sparse",
+        help_heading = "Prompts"
+    )]
+    attention: String,
+
+    /// Tokens of a window; k is 1024
+    #[arg(
+        long,
+        value_name = "N,M",
+        default_value = "2k,4k,8k",
+        help_heading = "Prompts"
+    )]
+    lengths: String,
+
+    /// Tokens scored at the end of a window [default: a quarter of it, 512 at most]
+    #[arg(long, value_name = "N", help_heading = "Prompts")]
+    scored: Option<usize>,
+
+    /// Keep a pattern's dense last rows
+    #[arg(long, help_heading = "Prompts")]
+    keep_last: bool,
+
+    /// Windows of each length
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Prompts")]
+    samples: usize,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
+    let plan = PerplexityPlan {
+        attentions: common::attentions(&args.attention)?,
+        lengths: parse_lengths(&args.lengths)?,
+        scored: args.scored,
+        keep_last: args.keep_last,
+        samples: args.samples,
+    };
+    let opened = Opened::new(&args.common.model)?;
+    let corpus = args.text.corpus(opened.dir.tokenizer())?;
+    plan.check(&corpus, opened.dir.config().max_positions)?;
+    let settings = json!({
+        "attention": common::names(&plan.attentions),
+        "lengths": plan.lengths,
+        "scored": plan.lengths.iter().map(|length| plan.scored_of(*length)).collect::<Vec<_>>(),
+        "keep_last": plan.keep_last,
+        "samples": plan.samples,
+        "text": common::text_facts(&corpus),
+    });
+    let mut run = Run::open(&args.common, &opened, "perplexity", 0, settings)?;
+    let longest = plan.lengths.iter().copied().max().unwrap_or(0);
+    let model = common::load(&opened, longest)?;
+    let subject = Subject {
+        dir: &opened.dir,
+        model: &model,
+        chunk: opened.chunk,
+        warm_up: !opened.selected.is_flex(),
+    };
+    let mut meter = RunMeter::new();
+    let finished = std::mem::take(&mut run.finished);
+    run_perplexity(
+        &subject,
+        &plan,
+        &corpus,
+        &mut run.file,
+        &finished,
+        &mut |progress| meter.update(progress),
+    )?;
+    meter.finish();
+    print_text(&summary::perplexity(&run.rows()?))
+}

@@ -1,0 +1,61 @@
+//! What a question becomes before the model sees it.
+//!
+//! With a chat template the question is one user message, and the answer's beginning stands where the
+//! assistant's turn begins, as RULER does it; without one, or raw, it follows the question.
+
+use sparse_accelerate_checkpoint::{ChatMessage, ModelDir};
+
+use crate::error::EvalError;
+
+/// A question, the beginning of its answer, and what the answer should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) text: String,
+    /// Begins with a space.
+    pub(crate) prefix: String,
+    pub(crate) expected: Vec<String>,
+}
+
+/// How prompts are written for a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Format<'a> {
+    dir: &'a ModelDir,
+    raw: bool,
+}
+
+impl<'a> Format<'a> {
+    /// The model's chat template where it has one, unless `raw`.
+    pub fn new(dir: &'a ModelDir, raw: bool) -> Self {
+        Self {
+            dir,
+            raw: raw || dir.chat_template().is_none(),
+        }
+    }
+
+    /// Whether no template is used.
+    pub fn is_raw(&self) -> bool {
+        self.raw
+    }
+
+    /// Tokens of one user message.
+    ///
+    /// # Errors
+    /// What the template or the tokenizer refuses.
+    pub fn message(&self, text: &str) -> Result<Vec<u32>, EvalError> {
+        self.tokens(text, "")
+    }
+
+    pub(crate) fn question(&self, question: &Question) -> Result<Vec<u32>, EvalError> {
+        self.tokens(&question.text, &question.prefix)
+    }
+
+    fn tokens(&self, text: &str, prefix: &str) -> Result<Vec<u32>, EvalError> {
+        let tokenizer = self.dir.tokenizer();
+        let template = self.dir.chat_template().filter(|_| !self.raw);
+        let Some(template) = template else {
+            return Ok(tokenizer.encode(&format!("{text}{prefix}"), true)?);
+        };
+        let rendered = template.render(&[ChatMessage::new("user", text)], true)?;
+        Ok(tokenizer.encode(&format!("{rendered}{}", prefix.trim_start()), false)?)
+    }
+}
