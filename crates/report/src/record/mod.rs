@@ -3,9 +3,13 @@
 //! One JSON object a line, told apart by `kind`. The first line is a [`Header`]: what ran, on what,
 //! from which seed. Every other line is a finished row; a row never changes once written.
 
+mod error;
+mod file;
 mod header;
 mod rows;
 
+pub use error::RecordError;
+pub use file::{RunFile, read};
 pub use header::{Header, MemoryFacts, ModelFacts, SCHEMA, WeightSource};
 pub use rows::{
     AnswerRow, DecodeRow, FidelityRow, HeadRow, KernelRow, PerplexityRow, SkippedRow, TtftRow,

@@ -1,0 +1,115 @@
+//! What can be wrong with a run file, with the way out.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// A run file that cannot be written, read or gone on with.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The file cannot be opened or made.
+    #[error("{}: cannot be opened for writing ({source}); name another file with --out", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The file cannot be read.
+    #[error("{}: cannot be read ({source})", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another process writes to it.
+    #[error(
+        "{}: another run is writing to it; wait for that one or name another file with --out",
+        path.display()
+    )]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system has no locks, so two runs could mix their lines.
+    #[error(
+        "{}: cannot be locked against a second run ({source}); name a file on another file system \
+         with --out",
+        path.display()
+    )]
+    NoLock {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// No room for the next row.
+    #[error(
+        "{}: the disk is full. The {rows} rows finished before are safe; free some space and run the \
+         same command again",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Rows in the file.
+        rows: usize,
+    },
+    /// A row cannot be written, for another reason.
+    #[error(
+        "{}: cannot be written ({source}). The {rows} rows finished before are safe; run the same \
+         command again to go on",
+        path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Rows in the file.
+        rows: usize,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Its first line is no header.
+    #[error(
+        "{}: not a run file (line 1: {reason}); nothing was changed, name another file with --out",
+        path.display()
+    )]
+    NotARunFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A complete line in it means nothing.
+    #[error(
+        "{}: line {line} is damaged ({reason}); remove that line to have its row run again, or name \
+         another file with --out",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        reason: String,
+    },
+    /// It belongs to another run.
+    #[error(
+        "{}: holds another run: {field} is {in_file} there, but {asked} here. Name another file with \
+         --out, or ask for the same",
+        path.display()
+    )]
+    OtherRun {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        field: String,
+        /// Its value in the file.
+        in_file: String,
+        /// Its value in this run.
+        asked: String,
+    },
+}
