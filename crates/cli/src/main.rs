@@ -6,6 +6,7 @@
 
 mod args;
 mod attention;
+mod bench;
 mod demo;
 mod demo_report;
 mod demo_spec;
@@ -17,6 +18,7 @@ mod load;
 mod output;
 mod progress;
 mod prompt;
+mod report;
 mod run;
 mod summary;
 
@@ -46,6 +48,7 @@ Examples:
   sparse-accelerate run --model DIR \"What is a kernel?\"    a short question
   sparse-accelerate run --model DIR --file book.txt        a long prompt from a file
   sparse-accelerate demo --model DIR                       dense against sparse, side by side
+  sparse-accelerate bench ttft --model DIR                 times by prompt length
 
 RUST_LOG=info shows what the libraries log.";
 
@@ -62,6 +65,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Ask one long question dense and sparse, and compare
     Demo(demo::DemoArgs),
+    /// Measure time to first token, memory, decoding, and attention alone
+    Bench(bench::BenchArgs),
+    /// Turn run files of bench and eval into tables, plots and a page
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +92,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args).map(done),
         Command::Import(args) => import::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Report(args) => report::run(&args).map(done),
     }
 }
 

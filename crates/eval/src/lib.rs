@@ -1,5 +1,14 @@
 //! What sparse attention keeps of a model's answers, and what it saves.
 
 mod attention;
+mod error;
+mod hash;
+mod lengths;
+pub mod speed;
+mod time;
 
 pub use attention::{AttentionSpecError, NamedAttention, parse_attentions};
+pub use error::EvalError;
+pub use hash::model_hash;
+pub use lengths::parse_lengths;
+pub use time::utc_now;

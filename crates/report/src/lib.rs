@@ -16,7 +16,7 @@ pub mod table;
 mod tables;
 
 pub use error::ReportError;
-pub use page::{html, markdown};
+pub use page::{html, markdown, results};
 pub use plot::{Plot, PlotError, plots};
 pub use run::Run;
 pub use table::Table;

@@ -3,9 +3,11 @@
 mod facts;
 mod html;
 mod markdown;
+mod results;
 
 pub use html::html;
 pub use markdown::markdown;
+pub use results::results;
 
 /// Text for HTML and XML, attribute values included.
 pub(crate) fn escape(text: &str) -> String {

@@ -12,7 +12,7 @@ use plotters::{
 };
 use thiserror::Error;
 
-use super::{Kind, Plot, SIZE, heat, lines};
+use super::{Kind, Plot, SIZE, heat, lines, png};
 
 /// Family under which the letters are registered, and which SVG viewers have.
 pub(super) const FAMILY: &str = "sans-serif";
@@ -58,7 +58,7 @@ pub(super) fn svg(plot: &Plot) -> Result<String, PlotError> {
     Ok(out)
 }
 
-pub(super) fn png(plot: &Plot) -> Result<Vec<u8>, PlotError> {
+pub(super) fn bitmap(plot: &Plot) -> Result<Vec<u8>, PlotError> {
     letters(plot)?;
     let (width, height) = SIZE;
     let mut pixels = vec![0; width as usize * height as usize * BYTES_A_PIXEL];
@@ -66,15 +66,7 @@ pub(super) fn png(plot: &Plot) -> Result<Vec<u8>, PlotError> {
         let area = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
         draw(plot, &area)?;
     }
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let written = encoder
-        .write_header()
-        .and_then(|mut writer| writer.write_image_data(&pixels));
-    written.map_err(|error| PlotError::new(plot, error))?;
-    Ok(file)
+    png::encode(SIZE, &pixels).map_err(|error| PlotError::new(plot, error))
 }
 
 /// Registers the letters once a process.

@@ -8,6 +8,7 @@ mod draw;
 mod heat;
 mod lines;
 mod of_run;
+mod png;
 
 pub use draw::PlotError;
 pub use of_run::plots;
@@ -50,6 +51,6 @@ impl Plot {
     /// # Errors
     /// The drawing library or the encoder refused; the message is its own.
     pub fn png(&self) -> Result<Vec<u8>, PlotError> {
-        draw::png(self)
+        draw::bitmap(self)
     }
 }

@@ -1,0 +1,124 @@
+//! Which model it was: SHA-256 over the files that make its answers.
+//!
+//! Configuration, tokenizer, chat template and weights, in the order below, each as name, NUL, length
+//! (8 bytes, little end first), content. Read in pieces: a model is larger than memory may be.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::EvalError;
+
+const TEXTS: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+const PIECE: usize = 1 << 20;
+
+/// The hash of a model directory, hexadecimal. `progress` gets bytes done and bytes in all.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn model_hash(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<String, EvalError> {
+    let files = files(dir)?;
+    let total = files.iter().map(|(_, bytes)| bytes).sum();
+    let (mut hash, mut done, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
+    for (path, bytes) in &files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(bytes.to_le_bytes());
+        let mut file = File::open(path).map_err(unreadable(path))?;
+        loop {
+            let read = file.read(&mut piece).map_err(unreadable(path))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&piece[..read]);
+            done += read as u64;
+            progress(done, total);
+        }
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+/// Those that are there, with their bytes: texts in the order above, then weights by name.
+fn files(dir: &Path) -> Result<Vec<(PathBuf, u64)>, EvalError> {
+    let mut weights = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
+        let path = entry.map_err(unreadable(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+            weights.push(path);
+        }
+    }
+    weights.sort();
+    let texts = TEXTS.iter().map(|name| dir.join(name));
+    texts
+        .filter(|path| path.exists())
+        .chain(weights)
+        .map(|path| {
+            let bytes = path.metadata().map_err(unreadable(&path))?.len();
+            Ok((path, bytes))
+        })
+        .collect()
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> EvalError + '_ {
+    |source| EvalError::Read {
+        path: path.into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn hash(dir: &Path) -> String {
+        model_hash(dir, &mut |_, _| {}).unwrap()
+    }
+
+    #[test]
+    fn every_file_that_makes_answers_counts_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("config.json", "{}");
+        write("model.safetensors", "weights");
+        let first = hash(dir.path());
+        // By `printf 'config.json\0\2\0\0\0\0\0\0\0{}model.safetensors\0\7\0\0\0\0\0\0\0weights' | sha256sum`.
+        assert_eq!(
+            first,
+            "800d17785f28dc789dc01b03d9fba9b88ecd57d57956c04f75641289811d8551"
+        );
+        write("README.md", "notes");
+        assert_eq!(hash(dir.path()), first);
+        for name in ["tokenizer.json", "model-00001-of-00002.safetensors"] {
+            let before = hash(dir.path());
+            write(name, "more");
+            assert_ne!(hash(dir.path()), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn progress_ends_at_the_total() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("model.safetensors"), vec![7; PIECE + 5]).unwrap();
+        let mut last = (0, 0);
+        model_hash(dir.path(), &mut |done, total| last = (done, total)).unwrap();
+        assert_eq!(last, (PIECE as u64 + 5, PIECE as u64 + 5));
+    }
+}
