@@ -1,6 +1,9 @@
 //! `report`: run files of `bench` and `eval` as tables, plots and one page.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -77,7 +80,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-fn write_plots(runs: &[Run], folder: &PathBuf) -> Result<()> {
+fn write_plots(runs: &[Run], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut names: Vec<String> = Vec::new();
     for plot in runs.iter().flat_map(plots) {

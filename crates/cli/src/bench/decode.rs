@@ -9,6 +9,7 @@ use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
     speed::{Case, DecodeSettings, decode, random_ids},
 };
+use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
@@ -124,7 +125,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
                 output.skip(what, error)?;
                 continue;
             }
-            let model = match &model {
+            let model: &CausalLm = match &model {
                 Some(model) => model,
                 None => model.insert(subject.load()?),
             };

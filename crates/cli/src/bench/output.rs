@@ -1,6 +1,9 @@
 //! Where rows go: a run file, JSON lines, tables, a plot.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -114,7 +117,7 @@ impl Output {
     }
 
     /// Prints tables unless rows were printed, and gives the exit code: 1 where nothing was measured.
-    pub(super) fn finish(self, plot: Option<&PathBuf>) -> Result<ExitCode> {
+    pub(super) fn finish(self, plot: Option<&Path>) -> Result<ExitCode> {
         let measured = self.has(|row| !matches!(row, Line::Skipped(_)));
         let run = Run {
             path: self.path,
@@ -145,7 +148,7 @@ impl Output {
 }
 
 /// Refuses a plot that no format is known for, before anything is measured.
-pub(super) fn check_plot(path: Option<&PathBuf>) -> Result<()> {
+pub(super) fn check_plot(path: Option<&Path>) -> Result<()> {
     let Some(path) = path else {
         return Ok(());
     };
@@ -159,7 +162,7 @@ pub(super) fn check_plot(path: Option<&PathBuf>) -> Result<()> {
 }
 
 /// The run's first plot.
-fn draw(run: &Run, path: &PathBuf) -> Result<()> {
+fn draw(run: &Run, path: &Path) -> Result<()> {
     let Some(plot) = plots(run).into_iter().next() else {
         eprintln!("--plot: there is nothing to draw");
         return Ok(());

@@ -7,7 +7,10 @@ use clap::Args;
 use serde_json::{Map, json};
 use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
-    speed::{Case, FORCED_NAME, ForcedDensity, TtftSettings, random_ids, repeated, ttft},
+    speed::{
+        Case, FORCED_NAME, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated,
+        ttft,
+    },
 };
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
@@ -109,7 +112,7 @@ pub(crate) struct TtftArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
-    check_plot(args.plot.as_ref())?;
+    check_plot(args.plot.as_deref())?;
     if args.runs == 0 {
         return Err(usage("--runs is 0, but must be at least 1"));
     }
@@ -157,7 +160,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
             output.skip(format!("{} tokens", show::tokens(length)), error)?;
             continue;
         }
-        let model = match &model {
+        let model: &CausalLm = match &model {
             Some(model) => model,
             None => model.insert(subject.load()?),
         };
@@ -194,7 +197,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
             }
         }
     }
-    output.finish(args.plot.as_ref())
+    output.finish(args.plot.as_deref())
 }
 
 fn what(name: &str, length: usize) -> String {
@@ -208,7 +211,7 @@ fn measure(
     ids: &[u32],
     settings: TtftSettings,
     dense: Option<&[f32]>,
-) -> Result<sparse_accelerate_eval::speed::Measured, sparse_accelerate_eval::speed::SpeedError> {
+) -> Result<Measured, SpeedError> {
     let label = what(&case.name, ids.len());
     let mut meter = Meter::new(label.clone(), Unit::Tokens);
     let total = ((settings.runs + 1) * ids.len()) as u64;

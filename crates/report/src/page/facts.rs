@@ -24,7 +24,10 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
         }
     }
     facts.push(("device", header.device.clone()));
-    let computed = format!("{}, {} prompt tokens at a time", header.dtype, header.chunk);
+    let computed = match header.chunk {
+        0 => format!("{}, a whole prompt at a time", header.dtype),
+        chunk => format!("{}, {chunk} prompt tokens at a time", header.dtype),
+    };
     facts.push(("computed in", computed));
     facts.push(("started", header.started.clone()));
     let commit = header.commit.as_deref().unwrap_or("of an unknown commit");
