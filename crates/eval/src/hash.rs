@@ -46,11 +46,16 @@ pub fn model_hash(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Stri
             progress(done, total);
         }
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hexadecimal(&hash.finalize()))
+}
+
+/// SHA-256 of a text, hexadecimal.
+pub fn text_hash(text: &str) -> String {
+    hexadecimal(&Sha256::digest(text.as_bytes()))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Those that are there, with their bytes: texts in the order above, then weights by name.
