@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Map, json};
+use serde_json::json;
 use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
     speed::{Case, DecodeSettings, decode, random_ids},
@@ -97,8 +97,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
     let cases: Vec<Case> = named.into_iter().map(Case::from).collect();
     let subject = Subject::new(&args.subject, args.seed)?;
-    let mut settings = Map::new();
-    settings.insert("model".into(), json!(subject.facts.name));
+    let mut settings = subject.settings();
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("tokens".into(), json!(args.tokens));
     let about = About {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Map, Value};
-use sparse_accelerate_eval::utc_now;
+use sparse_accelerate_eval::{commit, utc_now, version};
 use sparse_accelerate_report::{
     Run, plots,
     record::{Header, Line, ModelFacts, RunFile, SCHEMA, SkippedRow},
@@ -53,13 +53,12 @@ pub(super) struct Output {
 impl Output {
     /// Opens the run file, if one is wanted, with the rows it already has.
     pub(super) fn new(args: &OutputArgs, about: About) -> Result<Self> {
-        let commit = env!("SPARSE_ACCELERATE_COMMIT");
         let header = Header {
             schema: SCHEMA,
             command: about.command.into(),
             arguments: std::env::args().skip(1).collect(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            commit: (!commit.is_empty()).then(|| commit.into()),
+            version: version(),
+            commit: commit(),
             started: utc_now(),
             seed: about.seed,
             model: about.model,

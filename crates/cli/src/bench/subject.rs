@@ -4,13 +4,14 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 use sparse_accelerate_engine::{
     EngineError, MemoryPlan, Selected, check_length,
     device::{DeviceChoice, select},
     memory::Workload,
 };
-use sparse_accelerate_eval::model_hash;
+use sparse_accelerate_eval::{model_hash, text_hash};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 use sparse_accelerate_report::record::{ModelFacts, WeightSource};
 
@@ -152,6 +153,15 @@ impl Subject {
             opened: None,
             seed,
         })
+    }
+
+    /// What tells this model from others in a run file: random weights have no hash.
+    pub(super) fn settings(&self) -> Map<String, Value> {
+        let mut settings = Map::new();
+        settings.insert("model".into(), json!(self.facts.name));
+        let config = text_hash(&self.facts.config.to_string());
+        settings.insert("config".into(), json!(config));
+        settings
     }
 
     /// Refuses a prompt that the model or the device has no room for.

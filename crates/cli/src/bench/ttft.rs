@@ -4,13 +4,14 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::{Map, json};
+use serde_json::json;
 use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
     speed::{
         Case, FORCED_NAME, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated,
         ttft,
     },
+    text_hash,
 };
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
@@ -131,7 +132,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
         .collect();
     let subject = Subject::new(&args.subject, args.seed)?;
     let text = prompt_text(args, &subject)?;
-    let mut output = Output::new(&args.output, about(args, &subject))?;
+    let mut output = Output::new(&args.output, about(args, &subject, text.as_ref()))?;
     eprintln!("device: {}", subject.selected.reason);
 
     let mut model = None;
@@ -165,7 +166,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
             None => model.insert(subject.load()?),
         };
         let ids = match &text {
-            Some(text) => repeated(text, length),
+            Some(text) => repeated(&text.ids, length),
             None => random_ids(subject.config.vocab_size, length, args.seed),
         };
         let settings = TtftSettings {
@@ -247,8 +248,14 @@ fn forced(args: &TtftArgs) -> Result<Option<ForcedDensity>> {
     Ok(Some(forced))
 }
 
-/// The tokens of `--text`.
-fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Vec<u32>>> {
+/// A text given by `--text`.
+struct Text {
+    hash: String,
+    ids: Vec<u32>,
+}
+
+/// Reads `--text`.
+fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Text>> {
     let (Some(path), Some(opened)) = (&args.text, &subject.opened) else {
         return Ok(None);
     };
@@ -256,25 +263,21 @@ fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Vec<u32>>> {
         .map_err(|error| usage(format!("--text {}: {error}", path.display())))?;
     let ids = opened.dir.tokenizer().encode(&text, true)?;
     if ids.is_empty() {
-        return Err(usage(format!(
-            "--text {}: there is nothing in it",
-            path.display()
-        )));
+        let path = path.display();
+        return Err(usage(format!("--text {path}: there is nothing in it")));
     }
-    Ok(Some(ids))
+    Ok(Some(Text {
+        hash: text_hash(&text),
+        ids,
+    }))
 }
 
-fn about(args: &TtftArgs, subject: &Subject) -> About {
-    let text = args.text.as_ref().and_then(|path| path.file_name());
-    let mut settings = Map::new();
-    settings.insert("model".into(), json!(subject.facts.name));
+fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
+    let mut settings = subject.settings();
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("density".into(), json!(args.density));
     settings.insert("block".into(), json!(args.block));
-    settings.insert(
-        "text".into(),
-        json!(text.map(|name| name.to_string_lossy())),
-    );
+    settings.insert("text".into(), json!(text.map(|text| &text.hash)));
     About {
         command: "bench ttft",
         seed: args.seed,

@@ -1,7 +1,7 @@
 //! Hands the commit that the program is built from to its sources, as `SPARSE_ACCELERATE_COMMIT`.
 //!
 //! An environment variable of that name goes first, for builds away from the repository. Without both
-//! it is empty, and run files say that they do not know.
+//! it is not set, and run files say that they do not know.
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ fn main() {
         }
     }
     let given = std::env::var(NAME).ok().filter(|commit| !commit.is_empty());
-    let commit = given.or_else(|| {
+    let described = || {
         git(&[
             "describe",
             "--always",
@@ -35,8 +35,10 @@ fn main() {
             "--dirty",
             "--exclude=*",
         ])
-    });
-    println!("cargo:rustc-env={NAME}={}", commit.unwrap_or_default());
+    };
+    if let Some(commit) = given.or_else(described) {
+        println!("cargo:rustc-env={NAME}={commit}");
+    }
 }
 
 fn git(arguments: &[&str]) -> Option<String> {
