@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Rows of a kind, by number and dense last.
-fn sorted<'a, T>(rows: Vec<&'a T>, number: fn(&T) -> usize, name: fn(&T) -> &String) -> Vec<&'a T> {
+fn sorted<T>(rows: Vec<&T>, number: fn(&T) -> usize, name: fn(&T) -> &String) -> Vec<&T> {
     let names = attentions(rows.iter().map(|row| name(row)));
     let mut rows = rows;
     let place = |row: &T| names.iter().position(|n| n == name(row));
