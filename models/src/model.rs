@@ -104,6 +104,22 @@ impl CausalLm {
         load::random(config, seed, options)
     }
 
+    /// As [`CausalLm::random`], drawn on the device itself: billions of weights in seconds, in no more
+    /// memory than they take. The values differ between backends and element types.
+    ///
+    /// Reseeds the device's generator of random numbers.
+    ///
+    /// # Errors
+    /// As [`CausalLm::random`].
+    pub fn random_on_device(
+        config: &ModelConfig,
+        seed: u64,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Self, ModelError> {
+        load::random_on_device(config, seed, options, progress)
+    }
+
     /// The configuration it was made from.
     pub fn config(&self) -> &ModelConfig {
         &self.facts.config

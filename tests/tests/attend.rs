@@ -4,7 +4,8 @@
 
 use burn::tensor::{DType, TensorData};
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Pattern, Span, Triangular, attend, attend_with_lse, index,
+    AttentionPlan, AttentionSettings, FixedBlocks, Pattern, Span, Triangular, attend,
+    attend_with_lse, index,
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -218,6 +219,32 @@ fn clusters_of_blocks() {
         let pattern = Pattern::BlockCluster(Default::default());
         let plan = AttentionPlan::with_index(index, pattern, &backend.device).expect("plan");
         check("cluster", &backend, &problem, &plan);
+    }
+}
+
+#[test]
+fn fixed_blocks_per_kv_head_in_chunks() {
+    for backend in backends::all() {
+        let span = Span {
+            query_len: 200,
+            kv_len: 200 + 256,
+            prompt_len: 600,
+        };
+        let problem = Problem {
+            spans: vec![span],
+            ..Problem::whole(DType::F32, [4, 2, 64], 200)
+        };
+        let pattern = Pattern::FixedBlocks(FixedBlocks {
+            heads: 2,
+            block: 64,
+            density: 0.4,
+            seed: 5,
+        });
+        let settings = AttentionSettings::sparse(pattern);
+        let plan = AttentionPlan::new(&settings, &problem.spans, &backend.device).expect("plan");
+        let density = plan.decision().density;
+        assert!((0.35..0.5).contains(&density), "{density}");
+        check("fixed", &backend, &problem, &plan);
     }
 }
 

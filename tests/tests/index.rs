@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Pattern, Reason, Span, Triangular,
+    AttentionError, AttentionPlan, AttentionSettings, FixedBlocks, Pattern, Reason, Span,
+    Triangular,
     index::{self, QUERY_TILE, RANGE_ALIGN, TileIndex},
 };
 
@@ -114,6 +115,60 @@ proptest! {
             });
         }
         prop_assert_eq!(index.kept_pairs(), kept(&index));
+    }
+
+    #[test]
+    fn fixed_blocks_have_the_density_within_a_block_a_row(
+        tiles in 1usize..40, rest in 0usize..QUERY_TILE, wide in any::<bool>(),
+        density in 0.0f64..=1.0, seed in any::<u64>(), heads in 1usize..3,
+    ) {
+        let block = if wide { 2 * QUERY_TILE } else { QUERY_TILE };
+        let pattern = FixedBlocks { heads, block, density, seed };
+        let span = Span::whole(tiles * QUERY_TILE - rest);
+        let index = index::fixed_blocks(&[span], &pattern).expect("index");
+        prop_assert_eq!(&index, &index::fixed_blocks(&[span], &pattern).expect("index"));
+        prop_assert_eq!(index.kept_pairs(), kept(&index));
+        for h in 0..heads {
+            for row in 0..span.kv_len / block {
+                let before: Vec<bool> =
+                    (0..row).map(|kb| index.sees(0, h, row * block, kb * block)).collect();
+                // All of a block is kept or none, for every row of the query block, and the diagonal.
+                for i in row * block..(row + 1) * block {
+                    for j in 0..span.kv_len {
+                        let sees = j <= i && before.get(j / block).copied().unwrap_or(true);
+                        assert_eq!(index.sees(0, h, i, j), sees, "head {h}, row {i}, key {j}");
+                    }
+                }
+                let diagonal = block * (block + 1) / 2;
+                let pairs = |blocks: usize| (blocks * block * block + diagonal) as f64;
+                let whole = before.iter().filter(|kept| **kept).count();
+                let asked = density * pairs(row);
+                prop_assert!(row == 0 || before[0]);
+                prop_assert!(
+                    (pairs(whole) - asked).abs() <= (block * block) as f64 || whole <= 1,
+                    "row {} keeps {} blocks of {} at density {}", row, whole, row, density
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_blocks_do_not_depend_on_chunks(
+        tiles in 3usize..20, cut in 1usize..10, density in 0.0f64..=1.0, seed in any::<u64>(),
+    ) {
+        let block = 2 * QUERY_TILE;
+        let pattern = FixedBlocks { heads: 2, block, density, seed };
+        let len = tiles * block;
+        let start = cut.min(tiles - 1) * block;
+        let whole = index::fixed_blocks(&[Span::whole(len)], &pattern).expect("index");
+        let span = Span { query_len: len - start, kv_len: len, prompt_len: len };
+        let chunk = index::fixed_blocks(&[span], &pattern).expect("index");
+        for h in 0..2 {
+            for tile in 0..chunk.tiles() {
+                let of_whole = whole.row(0, h, start / QUERY_TILE + tile);
+                prop_assert_eq!(chunk.row(0, h, tile), of_whole);
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! | `demo [-- ARGS]` | the set-up a demo needs, then `sparse-accelerate demo` |
 //! | `test [--fast] [ARGS]` | the set-up tests need, then every test of the workspace, then a table |
 //! | `ptx [--write] [--dump DIR] [--only TEXT]` | what CUDA kernels take, without a GPU |
-//! | `validate` | format, lints, docs, file lengths, crate order, licences, stray paths |
+//! | `results [--check]` | the results page from the run files that are checked in |
+//! | `validate` | format, lints, docs, file lengths, crate order, licences, stray paths, results page |
 //! | `cuda CARGO-ARGS` | cargo with what a CUDA build needs in its environment |
 //!
 //! Commands only ever write to the data folder (`.data/`, or `SPARSE_ACCELERATE_DATA`) and to
@@ -19,6 +20,7 @@ mod cuda;
 mod demo;
 mod layout;
 mod ptx;
+mod results;
 mod run;
 mod setup;
 mod tally;
@@ -53,7 +55,9 @@ enum Command {
     Test(test::TestArgs),
     /// Compile the CUDA kernels without a GPU; compare registers, spills, shared memory with a table
     Ptx(ptx::PtxArgs),
-    /// Format, lints, docs, file lengths, crate order, licences, stray machine paths
+    /// Write benches/RESULTS.md from the run files in benches/runs
+    Results(results::ResultsArgs),
+    /// Format, lints, docs, file lengths, crate order, licences, stray machine paths, results page
     Validate,
     /// Run cargo with the environment of a CUDA build: `cargo xtask cuda build --features cuda`
     Cuda(cuda::CudaArgs),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&layout, &args),
         Command::Test(args) => test::run(&layout, &args),
         Command::Ptx(args) => ptx::run(&layout, &args),
+        Command::Results(args) => results::run(&layout, &args).map(|()| ExitCode::SUCCESS),
         Command::Validate => validate::run(&layout),
         Command::Cuda(args) => cuda::run(&layout, &args),
     });

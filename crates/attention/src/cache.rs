@@ -207,6 +207,13 @@ impl KvCache {
         }
     }
 
+    /// Forgets what comes after the first `len` tokens of every sequence; the memory stays.
+    pub fn truncate(&mut self, len: usize) {
+        for held in &mut self.lens {
+            *held = len.min(*held);
+        }
+    }
+
     /// Forgets every token; the memory stays.
     pub fn clear(&mut self) {
         self.lens.fill(0);

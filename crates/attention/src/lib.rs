@@ -21,7 +21,7 @@ pub use cache::{CacheShape, KvCache};
 pub use error::AttentionError;
 pub use module::{SparseAttention, SparseAttentionConfig};
 pub use ops::{AttendOptions, SparseAttentionOps};
-pub use pattern::{BlockCluster, IntervalSlash, Pattern, Triangular};
+pub use pattern::{BlockCluster, FixedBlocks, IntervalSlash, Pattern, Triangular};
 pub use plan::AttentionPlan;
 pub use rope::{rope_append, rotation_table};
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};

@@ -1,13 +1,13 @@
 //! Attention patterns: which keys a query row may see, beyond the causal rule.
 //!
 //! Notation: `p` is the absolute position of a query row, `j` a key position; `j <= p` always holds.
-//! The three sparse patterns and their names follow SparseAccelerate (arXiv 2412.06198), whose
+//! The first three sparse patterns and their names follow SparseAccelerate (arXiv 2412.06198), whose
 //! shapes follow MInference (arXiv 2407.02490). Triangular is exact per element; the other two are
 //! chosen from the input, and here carry the budgets of that choice.
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::AttentionError;
+use crate::{error::AttentionError, index::QUERY_TILE};
 
 /// A pattern and its parameters. Serialised as `{"kind": "triangular", "sink": 64, ...}`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum Pattern {
     IntervalSlash(IntervalSlash),
     /// Clusters of key blocks per query block, chosen from the input.
     BlockCluster(BlockCluster),
+    /// Random key blocks of a given density, for measuring times without a selection.
+    FixedBlocks(FixedBlocks),
 }
 
 /// `M(p) = { j <= p : j < sink  or  p - j < window }`, and all `j <= p` for the last `last` rows
@@ -88,6 +90,24 @@ impl Default for BlockCluster {
     }
 }
 
+/// `M(p) = { j <= p : block(j) in S(head, block(p)) }` with a random `S` that depends on nothing but
+/// the seed: the diagonal block, the first block, and as many others as come nearest to `density`.
+///
+/// It sees no query and no key, so its answers mean nothing. It is there to time attention at the
+/// density that a selector reaches on trained weights where only random weights can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixedBlocks {
+    /// Heads with a choice of their own: the KV heads, a divisor of them, or the query heads.
+    pub heads: usize,
+    /// Tokens of a (square) block, a multiple of [`QUERY_TILE`](crate::index::QUERY_TILE).
+    pub block: usize,
+    /// Kept causal pairs over all causal pairs of every query block, 0 to 1.
+    pub density: f64,
+    /// Seed of the choice.
+    pub seed: u64,
+}
+
 impl Pattern {
     /// The pattern's name as written in configuration files.
     pub fn name(&self) -> &'static str {
@@ -96,6 +116,7 @@ impl Pattern {
             Pattern::Triangular(_) => "triangular",
             Pattern::IntervalSlash(_) => "interval-slash",
             Pattern::BlockCluster(_) => "block-cluster",
+            Pattern::FixedBlocks(_) => "fixed-blocks",
         }
     }
 
@@ -117,6 +138,17 @@ impl Pattern {
                     return Ok(());
                 }
                 Err(setting("alpha", b.alpha.to_string(), "between 0 and 1"))
+            }
+            Pattern::FixedBlocks(f) => {
+                at_least_one("heads", f.heads)?;
+                if f.block == 0 || !f.block.is_multiple_of(QUERY_TILE) {
+                    let limit = format!("a multiple of {QUERY_TILE}");
+                    return Err(setting("block", f.block.to_string(), &limit));
+                }
+                if f.density.is_finite() && (0.0..=1.0).contains(&f.density) {
+                    return Ok(());
+                }
+                Err(setting("density", f.density.to_string(), "between 0 and 1"))
             }
         }
     }

@@ -59,6 +59,7 @@ impl AttentionPlan {
         }
         let index = match &settings.pattern {
             Pattern::Triangular(t) => index::triangular(spans, t)?,
+            Pattern::FixedBlocks(f) => index::fixed_blocks(spans, f)?,
             other => {
                 return Err(AttentionError::PatternUnavailable {
                     pattern: other.name(),

@@ -6,6 +6,7 @@
 
 mod args;
 mod attention;
+mod bench;
 mod demo;
 mod demo_report;
 mod demo_spec;
@@ -18,6 +19,7 @@ mod load;
 mod output;
 mod progress;
 mod prompt;
+mod report;
 mod run;
 mod summary;
 
@@ -48,6 +50,7 @@ Examples:
   sparse-accelerate run --model DIR --file book.txt        a long prompt from a file
   sparse-accelerate demo --model DIR                       dense against sparse, side by side
   sparse-accelerate eval needle --model DIR --lengths 4k   what sparse attention still finds
+  sparse-accelerate bench ttft --model DIR                 times by prompt length
 
 RUST_LOG=info shows what the libraries log.";
 
@@ -66,6 +69,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure what sparse attention keeps of a model's answers
     Eval(eval::EvalArgs),
+    /// Measure time to first token, memory, decoding, and attention alone
+    Bench(bench::BenchArgs),
+    /// Turn run files of bench and eval into tables, plots and a page
+    Report(report::ReportArgs),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +97,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Import(args) => import::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
         Command::Eval(args) => eval::run(&args).map(done),
+        Command::Bench(args) => bench::run(&args),
+        Command::Report(args) => report::run(&args).map(done),
     }
 }
 

@@ -86,6 +86,13 @@ impl Meter {
         eprintln!("{}: {} in {seconds:.1} s", self.label, self.count(done));
     }
 
+    /// Removes the bar; what was done is said elsewhere.
+    pub(crate) fn clear(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
     fn count(&self, done: u64) -> String {
         match self.unit {
             Unit::Bytes => sparse_accelerate_engine::memory::Bytes(done).to_string(),

@@ -202,6 +202,11 @@ impl<'m> Session<'m> {
         })
     }
 
+    /// Forgets what comes after the first `len` tokens, so that decoding can begin there again.
+    pub fn rewind(&mut self, len: usize) {
+        self.cache.truncate(len);
+    }
+
     /// Appends one token and gives the logits of the next: `[vocab]`, as f32. Dense attention over
     /// the whole cache.
     ///

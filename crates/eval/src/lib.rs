@@ -20,6 +20,7 @@ mod lengths;
 mod recall;
 mod run;
 mod score;
+pub mod speed;
 mod tasks;
 mod time;
 mod version;

@@ -11,6 +11,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use super::{
     host::HostTensor,
+    on_device::OnDevice,
     options::{LoadOptions, LoadProgress, dtype_of},
     source::WeightSource,
 };
@@ -21,13 +22,26 @@ use crate::{
     model::{CausalLm, Facts},
 };
 
+/// Where parameters come from.
+pub(crate) enum Supply<'a> {
+    /// From the host, part by part.
+    Host(&'a mut dyn WeightSource),
+    /// Drawn on the device.
+    Device(OnDevice),
+}
+
 /// Reads, stacks and uploads the tensors of one model.
 pub(crate) struct Assembler<'a> {
-    source: &'a mut dyn WeightSource,
+    supply: Supply<'a>,
     blueprint: &'a Blueprint,
     dtype: WeightDtype,
     device: &'a Device,
     mlp_rows: usize,
+    done: Done<'a>,
+}
+
+/// What is loaded so far, and who is told.
+struct Done<'a> {
     progress: &'a mut dyn FnMut(LoadProgress<'_>),
     index: usize,
     total: usize,
@@ -35,12 +49,27 @@ pub(crate) struct Assembler<'a> {
     total_bytes: u64,
 }
 
+impl Done<'_> {
+    /// One tensor more, of `bytes` on the device.
+    fn add(&mut self, tensor: &str, bytes: usize) {
+        self.bytes += bytes as u64;
+        (self.progress)(LoadProgress {
+            tensor,
+            index: self.index,
+            total: self.total,
+            bytes: self.bytes,
+            total_bytes: self.total_bytes,
+        });
+        self.index += 1;
+    }
+}
+
 /// One checkpoint tensor: its name without `.weight` or `.bias`, and its rows.
 type Part = (String, usize);
 
 impl<'a> Assembler<'a> {
     pub(crate) fn new(
-        source: &'a mut dyn WeightSource,
+        supply: Supply<'a>,
         blueprint: &'a Blueprint,
         dtype: WeightDtype,
         options: &'a LoadOptions,
@@ -48,16 +77,18 @@ impl<'a> Assembler<'a> {
     ) -> Self {
         let (total, total_bytes) = blueprint.census(dtype_of(dtype).size());
         Self {
-            source,
+            supply,
             blueprint,
             dtype,
             device: &options.device,
             mlp_rows: options.mlp_rows.max(1),
-            progress,
-            index: 0,
-            total,
-            bytes: 0,
-            total_bytes,
+            done: Done {
+                progress,
+                index: 0,
+                total,
+                bytes: 0,
+                total_bytes,
+            },
         }
     }
 
@@ -89,7 +120,7 @@ impl<'a> Assembler<'a> {
                 blueprint: b.clone(),
                 device: self.device.clone(),
                 dtype: self.dtype,
-                weight_bytes: self.bytes,
+                weight_bytes: self.done.bytes,
                 mlp_rows: self.mlp_rows,
             },
         })
@@ -164,33 +195,37 @@ impl<'a> Assembler<'a> {
         })
     }
 
-    /// Reads `parts` into one buffer and puts it on the device as `shape`.
+    /// The parameter that `parts` are stacked into, on the device as `shape`.
     fn parameter<const D: usize>(
         &mut self,
         parts: &[(String, [usize; D])],
         shape: [usize; D],
         dtype: WeightDtype,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let mut host = HostTensor::new(dtype, shape.iter().product());
-        for (name, part) in parts {
-            self.source.read(name, part, &mut host)?;
-            let values: usize = part.iter().product();
-            self.bytes += (values * dtype_of(dtype).size()) as u64;
-            (self.progress)(LoadProgress {
-                tensor: name,
-                index: self.index,
-                total: self.total,
-                bytes: self.bytes,
-                total_bytes: self.total_bytes,
-            });
-            self.index += 1;
-        }
-        let data = host.into_data(shape);
-        let device = self.device;
+        let (device, element) = (self.device, dtype_of(dtype));
+        let bytes = |part: &[usize]| part.iter().product::<usize>() * element.size();
         // Weights live as long as the model: out of the pools that forward passes use.
-        let tensor = device.memory_persistent_allocations(data, |data| {
-            Tensor::from_data(data, (device, dtype_of(dtype)))
-        });
+        let tensor = match &mut self.supply {
+            Supply::Host(source) => {
+                let mut host = HostTensor::new(dtype, shape.iter().product());
+                for (name, part) in parts {
+                    source.read(name, part, &mut host)?;
+                    self.done.add(name, bytes(part));
+                }
+                device.memory_persistent_allocations(host.into_data(shape), |data| {
+                    Tensor::from_data(data, (device, element))
+                })
+            }
+            Supply::Device(random) => {
+                let name = parts.first().map_or("", |(name, _)| name);
+                let draw = |()| random.draw(name, shape, element);
+                let tensor = device.memory_persistent_allocations((), draw);
+                for (name, part) in parts {
+                    self.done.add(name, bytes(part));
+                }
+                tensor
+            }
+        };
         Ok(Param::initialized(ParamId::new(), tensor))
     }
 }

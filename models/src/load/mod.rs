@@ -7,6 +7,7 @@
 
 mod assemble;
 mod host;
+mod on_device;
 mod options;
 mod random;
 mod source;
@@ -15,7 +16,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, Weights};
 
 use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm};
 
-use assemble::Assembler;
+use assemble::{Assembler, Supply};
 pub use options::{LoadOptions, LoadProgress};
 pub(crate) use options::{dtype_of, refuse_unsupported};
 
@@ -36,7 +37,8 @@ pub(crate) fn from_weights(
         weights: &mut weights,
         check_finite: options.check_finite,
     };
-    let model = Assembler::new(&mut source, &blueprint, dtype, options, progress).model(config)?;
+    let supply = Supply::Host(&mut source);
+    let model = Assembler::new(supply, &blueprint, dtype, options, progress).model(config)?;
     weights.finish()?;
     tracing::debug!(bytes = model.weight_bytes(), ?dtype, "weights loaded");
     Ok(model)
@@ -51,5 +53,19 @@ pub(crate) fn random(
     let dtype = refuse_unsupported(config, options)?;
     let blueprint = Blueprint::new(config)?;
     let mut source = random::Random::new(seed);
-    Assembler::new(&mut source, &blueprint, dtype, options, &mut |_| {}).model(config)
+    let supply = Supply::Host(&mut source);
+    Assembler::new(supply, &blueprint, dtype, options, &mut |_| {}).model(config)
+}
+
+/// Assembles a model of random weights drawn on the device itself.
+pub(crate) fn random_on_device(
+    config: &ModelConfig,
+    seed: u64,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(LoadProgress<'_>),
+) -> Result<CausalLm, ModelError> {
+    let dtype = refuse_unsupported(config, options)?;
+    let blueprint = Blueprint::new(config)?;
+    let supply = Supply::Device(on_device::OnDevice::new(seed, &options.device));
+    Assembler::new(supply, &blueprint, dtype, options, progress).model(config)
 }

@@ -36,11 +36,7 @@ impl WeightSource for Random {
     ) -> Result<(), ModelError> {
         self.tensor += 1;
         let mut state = mix(self.seed ^ mix(self.tensor));
-        let (center, deviation) = match shape {
-            [_, fan_in] => (0.0, (*fan_in as f32).sqrt().recip()),
-            _ if name.ends_with(".bias") => (0.0, VECTOR_DEVIATION),
-            _ => (1.0, VECTOR_DEVIATION),
-        };
+        let (center, deviation) = distribution(name, shape);
         let width = deviation * 12f32.sqrt();
         let total: usize = shape.iter().product();
         let mut block = Vec::with_capacity(BLOCK.min(total));
@@ -57,6 +53,15 @@ impl WeightSource for Random {
             left -= count;
         }
         Ok(())
+    }
+}
+
+/// Mean and standard deviation of a tensor's values.
+pub(crate) fn distribution(name: &str, shape: &[usize]) -> (f32, f32) {
+    match shape {
+        [_, fan_in] => (0.0, (*fan_in as f32).sqrt().recip()),
+        _ if name.ends_with(".bias") => (0.0, VECTOR_DEVIATION),
+        _ => (1.0, VECTOR_DEVIATION),
     }
 }
 

@@ -92,3 +92,30 @@ fn random_models_repeat_by_seed() {
     assert!(distance(&whole(&first, &prompt), &whole(&other, &prompt)) > 1e-2);
     assert_eq!(first.weight_bytes(), loaded.weight_bytes());
 }
+
+#[test]
+fn random_models_can_be_drawn_on_the_device() {
+    let tiny = Tiny::qwen2();
+    let loaded = tiny.load();
+    let options = LoadOptions::new(loaded.device().clone());
+    let mut seen = Vec::new();
+    let drawn = CausalLm::random_on_device(loaded.config(), 1, &options, &mut |progress| {
+        seen.push((progress.index, progress.bytes == progress.total_bytes));
+    })
+    .expect("a model");
+    assert_eq!(drawn.weight_bytes(), loaded.weight_bytes());
+    assert!(seen.iter().enumerate().all(|(at, (index, _))| at == *index));
+    assert_eq!(seen.last().map(|(_, all)| *all), Some(true));
+    // Of the scale that the host's generator has.
+    let host = CausalLm::random(loaded.config(), 1, &options).expect("a model");
+    let prompt = tiny.prompt(9, 0);
+    let size = |model: &CausalLm| {
+        let hidden = whole(model, &prompt);
+        hidden.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / hidden.len() as f64
+    };
+    let (drawn, host) = (size(&drawn), size(&host));
+    assert!(
+        drawn.is_finite() && (0.3..3.0).contains(&(drawn / host)),
+        "{drawn} {host}"
+    );
+}

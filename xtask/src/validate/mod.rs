@@ -12,15 +12,16 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::layout::Layout;
-use crate::{cargo, run};
+use crate::{cargo, results, run};
 
 type Check = (&'static str, fn(&Layout) -> Result<()>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("format", format),
     ("file lengths", lengths::check),
     ("crate order", arrows::check),
     ("machine paths", paths::check),
+    ("results page", results::check),
     ("licences", deny),
     ("lints", lints),
     ("docs", docs),

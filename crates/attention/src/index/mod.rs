@@ -8,11 +8,13 @@
 
 mod band;
 mod build;
+mod fixed_blocks;
 mod tile_index;
 mod validate;
 
 pub use band::Band;
 pub use build::{Builder, block_cluster, full, interval_slash, triangular};
+pub use fixed_blocks::fixed_blocks;
 pub use tile_index::{Row, TileIndex};
 
 /// Query rows (tokens) per index row: one tile of 64 serves every kernel tier, which may split it.

@@ -103,12 +103,31 @@ impl TileIndex {
         let mut kept = 0u64;
         for (b, span) in self.spans.iter().enumerate() {
             for h in 0..self.heads {
-                for i in 0..span.query_len {
-                    kept += self.kept_of_row(span, self.row(b, h, i / QUERY_TILE), i);
+                for tile in 0..span.query_len.div_ceil(QUERY_TILE) {
+                    kept += self.kept_of_tile(span, self.row(b, h, tile), tile * QUERY_TILE);
                 }
             }
         }
         kept / self.heads as u64
+    }
+
+    /// Kept pairs of the tile whose first query row is `first`.
+    fn kept_of_tile(&self, span: &Span, row: Row<'_>, first: usize) -> u64 {
+        let rows = first..(first + QUERY_TILE).min(span.query_len);
+        if self.band.is_some() {
+            return rows.map(|i| self.kept_of_row(span, row, i)).sum();
+        }
+        // Without a band, ranges before the tile's first position count alike for all its rows.
+        let (n, start) = (rows.len() as u64, (span.offset() + first) as u32);
+        let whole = row.ranges.chunks_exact(2).take_while(|r| r[1] <= start);
+        let done = whole.clone().count();
+        let before: u64 = whole.map(|r| u64::from(r[1] - r[0])).sum();
+        let rest = Row {
+            ranges: &row.ranges[2 * done..],
+            columns: row.columns,
+        };
+        let after: u64 = rows.map(|i| self.kept_of_row(span, rest, i)).sum();
+        n * before + after
     }
 
     fn kept_of_row(&self, span: &Span, row: Row<'_>, i: usize) -> u64 {

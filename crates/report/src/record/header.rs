@@ -28,7 +28,7 @@ pub struct Header {
     pub device: String,
     /// Type of weights, activations and cache: `f32`, `f16`, `bf16`.
     pub dtype: String,
-    /// Prompt tokens computed at a time.
+    /// Prompt tokens computed at a time; 0 where a prompt is never cut.
     pub chunk: usize,
     /// Everything else that fixes the rows, by name; a run resumes only a file with equal settings.
     pub settings: serde_json::Map<String, serde_json::Value>,

@@ -1,0 +1,152 @@
+//! `bench decode`: tokens per second after prompts of several lengths.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sparse_accelerate_eval::{
+    parse_attentions, parse_lengths,
+    speed::{Case, DecodeSettings, decode, random_ids},
+};
+use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_report::{record::Line, show};
+
+use super::{
+    output::{About, Output, OutputArgs},
+    subject::{Subject, SubjectArgs},
+};
+use crate::{
+    exit::usage,
+    progress::{Meter, Unit},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate bench decode --model DIR
+  sparse-accelerate bench decode --weights random --config benches/shapes/llama-3.1-8b.json \\
+      --depths 2k,32k,128000 --attention triangular --out decode.jsonl
+
+The cache is filled by a prefill with --attention, which is all it is for: decoding is dense. Every run
+begins at the same depth; one untimed run comes first.";
+
+/// Arguments of `bench decode`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DecodeArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+
+    /// Tokens in the cache before decoding begins; k is 1024
+    #[arg(
+        long,
+        value_name = "N,N...",
+        default_value = "2k,8k",
+        help_heading = "What to measure"
+    )]
+    depths: String,
+
+    /// Attention of the prefill: dense, auto, sparse, triangular[:sink=N][:window=N][:last=N]
+    #[arg(
+        long,
+        value_name = "A,A...",
+        default_value = "dense",
+        help_heading = "What to measure"
+    )]
+    attention: String,
+
+    /// Tokens decoded in each run
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 32,
+        help_heading = "What to measure"
+    )]
+    tokens: usize,
+
+    /// Timed runs of each row, after one that is not; the median counts
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        help_heading = "What to measure"
+    )]
+    runs: usize,
+
+    /// Seed of random weights and tokens
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "What to measure"
+    )]
+    seed: u64,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
+    for (flag, count) in [("--runs", args.runs), ("--tokens", args.tokens)] {
+        if count == 0 {
+            return Err(usage(format!("{flag} is 0, but must be at least 1")));
+        }
+    }
+    let depths = parse_lengths(&args.depths).map_err(|error| usage(error.to_string()))?;
+    let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
+    let cases: Vec<Case> = named.into_iter().map(Case::from).collect();
+    let subject = Subject::new(&args.subject, args.seed)?;
+    let mut settings = subject.settings();
+    settings.insert("runs".into(), json!(args.runs));
+    settings.insert("tokens".into(), json!(args.tokens));
+    let about = About {
+        command: "bench decode",
+        seed: args.seed,
+        model: Some(subject.facts.clone()),
+        device: subject.selected.reason.clone(),
+        dtype: subject.dtype.to_string(),
+        chunk: subject.chunk,
+        settings,
+    };
+    let mut output = Output::new(&args.output, about)?;
+    eprintln!("device: {}", subject.selected.reason);
+
+    let mut model = None;
+    for depth in depths {
+        for case in &cases {
+            let done = |row: &Line| matches!(row, Line::Decode(row) if row.depth == depth && row.attention == case.name);
+            if output.has(done) {
+                continue;
+            }
+            let what = format!("{} at {} tokens", case.name, show::tokens(depth));
+            if let Err(error) = subject.check(depth, args.tokens) {
+                output.skip(what, error)?;
+                continue;
+            }
+            let model: &CausalLm = match &model {
+                Some(model) => model,
+                None => model.insert(subject.load()?),
+            };
+            let ids = random_ids(subject.config.vocab_size, depth, args.seed);
+            let settings = DecodeSettings {
+                chunk: subject.chunk,
+                tokens: args.tokens,
+                runs: args.runs,
+            };
+            let mut meter = Meter::new(format!("{what}, prefill"), Unit::Tokens);
+            let row = decode(model, case, &ids, settings, &mut |progress| {
+                meter.set(progress.done as u64, progress.total as u64);
+            });
+            meter.clear();
+            match row {
+                Ok(row) => {
+                    eprintln!("{what}: {} ms a token", show::number(1e3 * row.per_token_s));
+                    output.push(Line::Decode(row))?;
+                }
+                Err(error) => output.skip(what, error)?,
+            }
+        }
+    }
+    output.finish(None)
+}

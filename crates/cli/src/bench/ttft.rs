@@ -1,0 +1,290 @@
+//! `bench ttft`: prompts of several lengths, several attentions, dense always among them.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sparse_accelerate_eval::{
+    parse_attentions, parse_lengths,
+    speed::{
+        Case, FORCED_NAME, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated,
+        ttft,
+    },
+    text_hash,
+};
+use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_report::{record::Line, show};
+
+use super::{
+    output::{About, Output, OutputArgs, check_plot},
+    subject::{Subject, SubjectArgs},
+};
+use crate::{
+    exit::usage,
+    progress::{Meter, Unit},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate bench ttft --model DIR
+  sparse-accelerate bench ttft --model DIR --text book.txt --lengths 2k,8k,32k \\
+      --attention triangular,triangular:window=4096 --out ttft.jsonl --plot ttft.svg
+  sparse-accelerate bench ttft --weights random --config benches/shapes/llama-3.1-8b.json \\
+      --lengths 2k,8k,32k,128k --density 8k=0.54,32k=0.187,128k=0.046 --out ttft.jsonl
+
+Dense is always the next row. The first run compiles and tunes and is reported apart. TTFT is the time
+until the logits are on the host. Below the times stands how they grow: the slope of log2 TTFT over
+log2 length (1 is linear, 2 quadratic), and TTFT(4L) / TTFT(L) for every such pair.
+
+--density keeps random blocks of keys in place of a selection: with random weights there is nothing to
+select. Such rows are labelled; their times and memory are those of attention at that density, without
+the time of a selector, and their answers mean nothing.";
+
+/// Arguments of `bench ttft`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TtftArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+
+    /// Prompt lengths in tokens; k is 1024
+    #[arg(
+        long,
+        value_name = "N,N...",
+        default_value = "2k,8k",
+        help_heading = "What to measure"
+    )]
+    lengths: String,
+
+    /// Attentions beside dense: auto, sparse, triangular[:sink=N][:window=N][:last=N]
+    /// [default: triangular, or none with --density]
+    #[arg(long, value_name = "A,A...", help_heading = "What to measure")]
+    attention: Option<String>,
+
+    /// Impose a density, one for all lengths or one for each: 8k=0.54,32k=0.187
+    #[arg(long, value_name = "X|N=X,...", help_heading = "What to measure")]
+    density: Option<String>,
+
+    /// Tokens of the blocks that --density keeps or drops, a multiple of 64
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        requires = "density",
+        help_heading = "What to measure"
+    )]
+    block: usize,
+
+    /// Timed runs of each row, after one that is not; the median counts
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        help_heading = "What to measure"
+    )]
+    runs: usize,
+
+    /// Prompts are the start of this text, repeated where it is too short [default: random tokens]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "model",
+        help_heading = "What to measure"
+    )]
+    text: Option<PathBuf>,
+
+    /// Seed of random weights, tokens and blocks
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "What to measure"
+    )]
+    seed: u64,
+
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// Draw TTFT against length
+    #[arg(long, value_name = "FILE.svg|.png", help_heading = "Output")]
+    plot: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
+    check_plot(args.plot.as_deref())?;
+    if args.runs == 0 {
+        return Err(usage("--runs is 0, but must be at least 1"));
+    }
+    let lengths = parse_lengths(&args.lengths).map_err(|error| usage(error.to_string()))?;
+    let forced = forced(args)?;
+    let attentions = match (&args.attention, &forced) {
+        (Some(text), _) => text.as_str(),
+        (None, Some(_)) => "dense",
+        (None, None) => "triangular",
+    };
+    let named = parse_attentions(attentions).map_err(|error| usage(error.to_string()))?;
+    let cases: Vec<Case> = named
+        .into_iter()
+        .map(Case::from)
+        .filter(|case| !case.is_dense())
+        .collect();
+    let subject = Subject::new(&args.subject, args.seed)?;
+    let text = prompt_text(args, &subject)?;
+    let mut output = Output::new(&args.output, about(args, &subject, text.as_ref()))?;
+    eprintln!("device: {}", subject.selected.reason);
+
+    let mut model = None;
+    for length in lengths {
+        let mut wanted = vec![Case::dense()];
+        match forced
+            .as_ref()
+            .map(|forced| forced.case(length, subject.config.kv_heads))
+        {
+            Some(None) => output.skip(
+                what(FORCED_NAME, length),
+                format!("--density gives no value for {length} tokens"),
+            )?,
+            Some(Some(case)) => wanted.push(case),
+            None => {}
+        }
+        wanted.extend(cases.iter().cloned());
+        let done = |name: &str, row: &Line| matches!(row, Line::Ttft(row) if row.length == length && row.attention == name);
+        if wanted
+            .iter()
+            .all(|case| output.has(|row| done(&case.name, row)))
+        {
+            continue;
+        }
+        if let Err(error) = subject.check(length, 0) {
+            output.skip(format!("{} tokens", show::tokens(length)), error)?;
+            continue;
+        }
+        let model: &CausalLm = match &model {
+            Some(model) => model,
+            None => model.insert(subject.load()?),
+        };
+        let ids = match &text {
+            Some(text) => repeated(&text.ids, length),
+            None => random_ids(subject.config.vocab_size, length, args.seed),
+        };
+        let settings = TtftSettings {
+            chunk: subject.chunk,
+            runs: args.runs,
+        };
+        let mut dense = None;
+        for case in &wanted {
+            let there = output.has(|row| done(&case.name, row));
+            // Dense that is there is computed once more, for what the others are compared with.
+            let settings = match (there, case.is_dense()) {
+                (true, false) => continue,
+                (true, true) => TtftSettings {
+                    runs: 1,
+                    ..settings
+                },
+                _ => settings,
+            };
+            match measure(model, case, &ids, settings, dense.as_deref()) {
+                Ok(measured) => {
+                    if case.is_dense() {
+                        dense = Some(measured.last_hidden);
+                    }
+                    if !there {
+                        output.push(Line::Ttft(measured.row))?;
+                    }
+                }
+                Err(error) => output.skip(what(&case.name, length), error)?,
+            }
+        }
+    }
+    output.finish(args.plot.as_deref())
+}
+
+fn what(name: &str, length: usize) -> String {
+    format!("{name} at {} tokens", show::tokens(length))
+}
+
+/// One row, with progress.
+fn measure(
+    model: &CausalLm,
+    case: &Case,
+    ids: &[u32],
+    settings: TtftSettings,
+    dense: Option<&[f32]>,
+) -> Result<Measured, SpeedError> {
+    let label = what(&case.name, ids.len());
+    let mut meter = Meter::new(label.clone(), Unit::Tokens);
+    let total = ((settings.runs + 1) * ids.len()) as u64;
+    let measured = ttft(model, case, ids, settings, dense, &mut |run, progress| {
+        meter.set((run * progress.total + progress.done) as u64, total);
+    });
+    meter.clear();
+    if let Ok(measured) = &measured {
+        let row = &measured.row;
+        let (ttft, first) = (show::number(row.ttft_s), show::number(row.first_s));
+        eprintln!("{label}: {ttft} s (first run {first} s)");
+    }
+    measured
+}
+
+fn forced(args: &TtftArgs) -> Result<Option<ForcedDensity>> {
+    let Some(text) = &args.density else {
+        return Ok(None);
+    };
+    let forced = ForcedDensity::parse(text, args.block, args.seed)
+        .map_err(|error| usage(error.to_string()))?;
+    if args.block == 0
+        || !args
+            .block
+            .is_multiple_of(sparse_accelerate::index::QUERY_TILE)
+    {
+        return Err(usage(format!(
+            "--block is {}, but must be a multiple of {}",
+            args.block,
+            sparse_accelerate::index::QUERY_TILE
+        )));
+    }
+    Ok(Some(forced))
+}
+
+/// A text given by `--text`.
+struct Text {
+    hash: String,
+    ids: Vec<u32>,
+}
+
+/// Reads `--text`.
+fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Text>> {
+    let (Some(path), Some(opened)) = (&args.text, &subject.opened) else {
+        return Ok(None);
+    };
+    let text = fs::read_to_string(path)
+        .map_err(|error| usage(format!("--text {}: {error}", path.display())))?;
+    let ids = opened.dir.tokenizer().encode(&text, true)?;
+    if ids.is_empty() {
+        let path = path.display();
+        return Err(usage(format!("--text {path}: there is nothing in it")));
+    }
+    Ok(Some(Text {
+        hash: text_hash(&text),
+        ids,
+    }))
+}
+
+fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
+    let mut settings = subject.settings();
+    settings.insert("runs".into(), json!(args.runs));
+    settings.insert("density".into(), json!(args.density));
+    settings.insert("block".into(), json!(args.block));
+    settings.insert("text".into(), json!(text.map(|text| &text.hash)));
+    About {
+        command: "bench ttft",
+        seed: args.seed,
+        model: Some(subject.facts.clone()),
+        device: subject.selected.reason.clone(),
+        dtype: subject.dtype.to_string(),
+        chunk: subject.chunk,
+        settings,
+    }
+}

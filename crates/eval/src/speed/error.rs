@@ -1,0 +1,72 @@
+//! Why something was not measured.
+
+use sparse_accelerate::AttentionError;
+use sparse_accelerate_engine::EngineError;
+use thiserror::Error;
+
+/// A measurement that was refused or failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpeedError {
+    /// The model, the device or the prompt.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Attention settings, or a shape that attention does not do.
+    #[error(transparent)]
+    Attention(#[from] AttentionError),
+    /// The device gave up in a place that has no errors, most often for lack of memory.
+    #[error(
+        "{what}: the device gave up ({reason}); most often memory: use a shorter prompt, a smaller \
+         --chunk or a smaller --dtype"
+    )]
+    GaveUp {
+        /// What was being measured.
+        what: &'static str,
+        /// The backend's words.
+        reason: String,
+    },
+    /// A result that rounding does not explain.
+    #[error(
+        "{attention} at {length} tokens: error {error:.2e} against f64, where {limit:.0e} is allowed; \
+         not timed. This is a defect: please report it with the output of `doctor --json`"
+    )]
+    Wrong {
+        /// Name of the attention.
+        attention: String,
+        /// Prompt tokens.
+        length: usize,
+        /// Relative L2 error.
+        error: f64,
+        /// The most that is allowed.
+        limit: f64,
+    },
+    /// A density that is none.
+    #[error(
+        "--density {got}: `{part}` is no density; write a share between 0 and 1 for every length, \
+         `0.1`, or one for each, `8k=0.54,32k=0.187`"
+    )]
+    Density {
+        /// As written.
+        got: String,
+        /// What is wrong in it.
+        part: String,
+    },
+    /// A number of runs or tokens that measures nothing.
+    #[error("{field} is 0, but must be at least 1")]
+    Nothing {
+        /// The setting.
+        field: &'static str,
+    },
+}
+
+impl SpeedError {
+    /// Whether asking differently would help.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            SpeedError::Engine(error) => error.is_usage(),
+            SpeedError::Attention(error) => matches!(error, AttentionError::Setting { .. }),
+            SpeedError::Density { .. } | SpeedError::Nothing { .. } => true,
+            SpeedError::GaveUp { .. } | SpeedError::Wrong { .. } => false,
+        }
+    }
+}

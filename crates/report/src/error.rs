@@ -1,0 +1,27 @@
+//! Why a run file cannot be shown.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::record::RecordError;
+
+/// A run file that cannot be shown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// It cannot be read, is no run file, or a line of it means nothing.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A header further down: two runs in one file.
+    #[error(
+        "{path}: line {line} is a second header; files of two runs were joined. Give them as two \
+         files", path = .path.display()
+    )]
+    Mixed {
+        /// The file.
+        path: PathBuf,
+        /// The line of the second header, from 1.
+        line: usize,
+    },
+}
