@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ceilings and dense causal attention of PyTorch (FlashAttention-2, cuDNN) on the kernel benchmarks' inputs.
 
-    python3 dense.py 8192 32768 131072 [--rows RUN/rows.jsonl]
+    python3 dense.py 8192 32768 131072 [--rows RUN/rows.ndjson]
 
 bf16, [1, 32, S, 128] queries, 8 KV heads. Each row is checked on the same sampled rows as ours, then timed.
 """
@@ -17,7 +17,7 @@ import rows
 
 parser = argparse.ArgumentParser()
 parser.add_argument("lens", type=int, nargs="+")
-parser.add_argument("--rows", help="rows.jsonl of a run's folder")
+parser.add_argument("--rows", help="rows.ndjson of a run's folder")
 args = parser.parse_args()
 
 x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)

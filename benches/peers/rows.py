@@ -1,4 +1,4 @@
-"""Adds a peer's row to `rows.jsonl` of a run's folder, in the form of the kernel benchmarks' own rows.
+"""Adds a peer's row to `rows.ndjson` of a run's folder, in the form of the kernel benchmarks' own rows.
 
 The file is written beside itself and renamed: a full disk leaves the old one. `--rows FILE` is taken off the
 command that a row names. Afterwards `sparse-accelerate-bench-kernels summary FOLDER` makes the summary anew.

@@ -303,3 +303,15 @@ fn raw_and_chat_prompts_differ_by_the_template() {
         "bytes that are no ASCII are part of the tests"
     );
 }
+
+#[test]
+fn an_answer_of_several_values_may_take_several_lines() {
+    let (_folder, dir) = directory(true);
+    let corpus = corpus(&dir, 400);
+    let sources = sources(&corpus, &dir);
+    for task in NEEDLE {
+        let sample = task.sample(&sources, &which(4000, None, 0), 7).unwrap();
+        let one = sample.expected.len() == 1;
+        assert_eq!(task.stop.contains(&"\n"), one, "{}", task.name);
+    }
+}

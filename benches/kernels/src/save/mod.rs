@@ -1,9 +1,9 @@
-//! A run's folder, `<runs>/<date>-<device>`: `env.json`, `rows.jsonl`, `summary.md`.
+//! A run's folder, `<runs>/<date>-<device>`: `env.json`, `rows.ndjson`, `summary.md`.
 //!
 //! Commands of one session land in one folder: same day, device, program, commit. Another session of the
 //! day gets `-2` and so on. Rows are saved as they are measured; each file is written beside itself and
 //! renamed, so a full disk or a killed program leaves the old file, never half of one. Peers append to
-//! `rows.jsonl` too (`benches/peers`); only what `rows.jsonl` has is in the summary.
+//! `rows.ndjson` too (`benches/peers`); only what `rows.ndjson` has is in the summary.
 
 mod environment;
 mod summary;
@@ -24,10 +24,10 @@ pub(crate) use environment::{Environment, Gpu};
 /// Where run folders are, from the repository's root.
 pub(crate) const RUNS: &str = "benches/runs";
 const ENVIRONMENT: &str = "env.json";
-const ROWS: &str = "rows.jsonl";
+const ROWS: &str = "rows.ndjson";
 const SUMMARY: &str = "summary.md";
 
-/// One line of `rows.jsonl`. What a peer does not know is left out.
+/// One line of `rows.ndjson`. What a peer does not know is left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// The command that made the row, without the program and without where it saves.

@@ -171,7 +171,7 @@ fn a_line_cut_short_is_named_and_kept() {
         .append(&row("dense", 1.0))
         .expect_err("a broken line");
     assert!(
-        format!("{error:#}").contains("rows.jsonl, line 1"),
+        format!("{error:#}").contains("rows.ndjson, line 1"),
         "{error:#}"
     );
     // The measurement was saved before the summary failed.

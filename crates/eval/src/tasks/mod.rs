@@ -142,7 +142,8 @@ const fn needle(name: &'static str, max_tokens: usize, niah: Niah) -> Task {
     Task {
         name,
         max_tokens,
-        stop: &["\n"],
+        // Several values may come as a list, a line each.
+        stop: if niah.values == 1 { &["\n"] } else { &[] },
         takes_depth: true,
         kind: Kind::Niah(niah),
     }
