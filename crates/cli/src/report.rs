@@ -80,7 +80,8 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-fn write_plots(runs: &[Run], folder: &Path) -> Result<()> {
+/// Writes every plot of the runs into a folder, as SVG and PNG.
+pub(crate) fn write_plots(runs: &[Run], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut names: Vec<String> = Vec::new();
     for plot in runs.iter().flat_map(plots) {

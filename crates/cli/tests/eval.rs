@@ -83,6 +83,15 @@ fn perplexity_writes_rows_and_a_table_and_goes_on() {
     assert_eq!(header["model"]["hash"].as_str().map(str::len), Some(64));
     assert_eq!(header["model"]["config"]["hidden_size"], 64);
     assert_eq!(rows[1]["bytes"], 8);
+    let drawn = fs::read_dir(path(&dir, "rows")).expect("plots");
+    let kinds: Vec<_> = drawn
+        .filter_map(|entry| entry.ok()?.path().extension().map(|e| e.to_owned()))
+        .collect();
+    let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
+    assert!(
+        count("svg") > 0 && count("svg") == count("png"),
+        "{kinds:?}"
+    );
 
     // Interrupted in the middle of a row: that row is run again, the others stay.
     let whole = fs::read_to_string(&out).expect("rows");
@@ -148,8 +157,9 @@ fn fidelity_of_dense_is_exact_and_files_have_a_default_name() {
         .success()
         .stdout(contains("worst head").and(contains("1.0000 (layer 0, head 0)")))
         .stderr(contains("rows: written to eval-fidelity-"));
-    let file = fs::read_dir(&here).expect("folder").next().expect("a file");
-    let rows = lines(file.expect("a file").path().to_str().expect("path"));
+    let mut files = fs::read_dir(&here).expect("folder").filter_map(Result::ok);
+    let file = files.find(|f| f.path().is_file()).expect("a run file");
+    let rows = lines(file.path().to_str().expect("path"));
     // Two layers of two heads for each attention, then its prompt.
     assert_eq!(rows.len(), 1 + 2 * (4 + 1));
     for row in rows

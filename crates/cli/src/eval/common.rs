@@ -17,6 +17,7 @@ use crate::{
     demo_spec::TEXT,
     load::Opened,
     progress::{Meter, Unit},
+    report::write_plots,
 };
 
 /// Arguments of every measure.
@@ -28,6 +29,15 @@ pub(crate) struct CommonArgs {
     /// Run file to write, or to go on with [default: eval-MEASURE-MODEL.jsonl in this folder]
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: Option<PathBuf>,
+
+    /// Folder for plots of the run file, as SVG and PNG [default: the run file's name without its
+    /// extension]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    plots: Option<PathBuf>,
+
+    /// Draw nothing
+    #[arg(long, conflicts_with = "plots", help_heading = "Output")]
+    no_plots: bool,
 }
 
 /// Where text comes from.
@@ -71,6 +81,7 @@ pub(crate) fn names(attentions: &[NamedAttention]) -> Vec<&str> {
 pub(crate) struct Run {
     pub(crate) file: RunFile,
     pub(crate) finished: Vec<Line>,
+    plots: Option<PathBuf>,
 }
 
 impl Run {
@@ -123,18 +134,30 @@ impl Run {
             0 => eprintln!("rows: written to {} as they are finished", out.display()),
             n => eprintln!("rows: {n} are in {} already; going on", out.display()),
         }
-        Ok(Self { file, finished })
+        let plots = common.plots.clone();
+        let plots = plots.unwrap_or_else(|| out.with_extension(""));
+        Ok(Self {
+            file,
+            finished,
+            plots: (!common.no_plots && plots != out).then_some(plots),
+        })
     }
 
-    /// Every row of the file, read back.
+    /// Every row of the file, read back, and its plots drawn.
     pub(crate) fn rows(self) -> Result<Vec<Line>> {
         let path = self.file.path().to_owned();
         if !path.is_file() {
             return Ok(self.finished);
         }
         drop(self.file);
-        let (_, rows) = sparse_accelerate_report::record::read(&path).map_err(EvalError::from)?;
-        Ok(rows)
+        let run = sparse_accelerate_report::Run::read(&path)?;
+        let Some(folder) = self.plots else {
+            return Ok(run.rows);
+        };
+        let runs = [run];
+        write_plots(&runs, &folder)?;
+        let [run] = runs;
+        Ok(run.rows)
     }
 }
 

@@ -4,6 +4,7 @@
 //! program. Colours are those of Okabe and Ito for lines, each with its own marker, and viridis for
 //! heat maps: both can be told apart without red and green.
 
+mod by_length;
 mod draw;
 mod heat;
 mod lines;

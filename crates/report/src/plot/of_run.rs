@@ -1,7 +1,7 @@
 //! Which plots the rows of a run fill.
 
 use super::{
-    Kind, Plot,
+    Kind, Plot, by_length,
     heat::Heat,
     lines::{Axis, Lines, Series},
 };
@@ -15,6 +15,8 @@ use crate::{
 /// Every plot that the rows of a run fill.
 pub fn plots(run: &Run) -> Vec<Plot> {
     let mut all = needles(run);
+    all.extend(by_length::scores(run));
+    all.extend(by_length::bits(run));
     all.extend(ttft(run));
     all.extend(errors(run));
     all.extend(recall(run));
@@ -195,7 +197,7 @@ fn recall(run: &Run) -> Vec<Plot> {
     plots
 }
 
-fn model(run: &Run) -> &str {
+pub(super) fn model(run: &Run) -> &str {
     run.header
         .model
         .as_ref()
@@ -203,7 +205,7 @@ fn model(run: &Run) -> &str {
 }
 
 /// Parts joined by `-`, with letters, digits, dots and dashes alone.
-fn file_name(parts: &[&str]) -> String {
+pub(super) fn file_name(parts: &[&str]) -> String {
     let parts = parts.iter().filter(|part| !part.is_empty());
     let clean = |part: &&str| -> String {
         let fit = |c: char| {
