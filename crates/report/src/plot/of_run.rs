@@ -23,9 +23,11 @@ pub fn plots(run: &Run) -> Vec<Plot> {
     all
 }
 
-/// Length by depth, one map an attention and task.
+/// Length by depth, one map an attention and task; of the tasks whose depths are a grid, which RULER's
+/// are not.
 fn needles(run: &Run) -> Vec<Plot> {
-    let placed = of_kind!(run.rows, Answer).filter(|row| row.depth.is_some());
+    let grid = |row: &&AnswerRow| row.depth.is_some() && row.task.starts_with("needle");
+    let placed = of_kind!(run.rows, Answer).filter(grid);
     let rows: Vec<&AnswerRow> = placed.collect();
     let mut plots = Vec::new();
     for (task, attention) in distinct(rows.iter().map(|row| (&row.task, &row.attention))) {
