@@ -17,7 +17,7 @@ pub(crate) struct Cli {
     /// Write the rows as JSON to this file
     #[arg(long, global = true)]
     pub(crate) out: Option<PathBuf>,
-    /// Save environment, rows and summary in <DIR>/<date>-<device>; several commands share a folder
+    /// Save environment, rows and summary in DIR/DATE-DEVICE; several commands share a folder
     #[arg(
         long,
         global = true,
