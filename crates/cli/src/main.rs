@@ -21,6 +21,7 @@ mod progress;
 mod prompt;
 mod report;
 mod run;
+mod run_file;
 mod summary;
 
 use std::process::ExitCode;

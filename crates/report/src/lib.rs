@@ -20,6 +20,6 @@ mod tables;
 pub use error::ReportError;
 pub use page::{html, markdown, results};
 pub use plot::{Plot, PlotError, plots};
-pub use run::Run;
+pub use run::{Run, distinct, mean};
 pub use table::Table;
 pub use tables::{FORCED, tables};

@@ -63,7 +63,7 @@ macro_rules! of_kind {
 pub(crate) use of_kind;
 
 /// The distinct values, in the order they first stand.
-pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+pub fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut seen: Vec<T> = Vec::new();
     for value in values {
         if !seen.contains(&value) {
@@ -74,7 +74,7 @@ pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec
 }
 
 /// Mean; NaN of nothing.
-pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+pub fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (mut sum, mut count) = (0.0, 0u32);
     for value in values {
         sum += value;

@@ -13,12 +13,13 @@ use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
-    output::{About, Output, OutputArgs},
+    output::{Output, OutputArgs},
     subject::{Subject, SubjectArgs},
 };
 use crate::{
     exit::usage,
     progress::{Meter, Unit},
+    run_file::About,
 };
 
 const EXAMPLES: &str = "\
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("tokens".into(), json!(args.tokens));
     let about = About {
-        command: "bench decode",
+        command: "bench decode".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
         device: subject.selected.reason.clone(),

@@ -13,8 +13,8 @@ use sparse_accelerate_eval::{
 };
 use sparse_accelerate_report::{record::Line, show};
 
-use super::output::{About, Output, OutputArgs};
-use crate::{args::Dtype, exit::usage};
+use super::output::{Output, OutputArgs};
+use crate::{args::Dtype, exit::usage, run_file::About};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
     settings.insert("density".into(), json!(args.density));
     settings.insert("block".into(), json!(args.block));
     let about = About {
-        command: "bench kernel",
+        command: "bench kernel".into(),
         seed: args.seed,
         model: None,
         device: selected.reason.clone(),

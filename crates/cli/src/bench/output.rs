@@ -7,15 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Map, Value};
-use sparse_accelerate_eval::{commit, utc_now, version};
 use sparse_accelerate_report::{
     Run, plots,
-    record::{Header, Line, ModelFacts, RunFile, SCHEMA, SkippedRow},
+    record::{Header, Line, RunFile, SkippedRow},
     tables,
 };
 
-use crate::{exit::usage, output::print_text};
+use crate::{exit::usage, output::print_text, run_file::About};
 
 /// What is written besides the tables.
 #[derive(Debug, Args)]
@@ -30,17 +28,6 @@ pub(crate) struct OutputArgs {
     out: Option<PathBuf>,
 }
 
-/// What a header says besides time, version and arguments.
-pub(super) struct About {
-    pub(super) command: &'static str,
-    pub(super) seed: u64,
-    pub(super) model: Option<ModelFacts>,
-    pub(super) device: String,
-    pub(super) dtype: String,
-    pub(super) chunk: usize,
-    pub(super) settings: Map<String, Value>,
-}
-
 /// The rows of one run, old and new.
 pub(super) struct Output {
     json: bool,
@@ -53,20 +40,7 @@ pub(super) struct Output {
 impl Output {
     /// Opens the run file, if one is wanted, with the rows it already has.
     pub(super) fn new(args: &OutputArgs, about: About) -> Result<Self> {
-        let header = Header {
-            schema: SCHEMA,
-            command: about.command.into(),
-            arguments: std::env::args().skip(1).collect(),
-            version: version(),
-            commit: commit(),
-            started: utc_now(),
-            seed: about.seed,
-            model: about.model,
-            device: about.device,
-            dtype: about.dtype,
-            chunk: about.chunk,
-            settings: about.settings,
-        };
+        let header = about.header();
         let (mut file, mut rows) = (None, Vec::new());
         if let Some(path) = &args.out {
             let (opened, found) = RunFile::create_or_resume(path, &header)?;

@@ -11,7 +11,7 @@ use sparse_accelerate_engine::{
     device::{DeviceChoice, select},
     memory::Workload,
 };
-use sparse_accelerate_eval::{model_hash, text_hash};
+use sparse_accelerate_eval::text_hash;
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 use sparse_accelerate_report::record::{ModelFacts, WeightSource};
 
@@ -20,6 +20,7 @@ use crate::{
     exit::usage,
     load::Opened,
     progress::{Meter, Unit},
+    run_file::{checkpoint_facts, name_of},
 };
 
 /// Which model, where and in which type.
@@ -92,23 +93,15 @@ impl Subject {
 
     fn checkpoint(args: &SubjectArgs, model: PathBuf, seed: u64) -> Result<Self> {
         let opened = Opened::new(&ModelArgs {
-            model: model.clone(),
+            model,
             device: args.device.clone(),
             dtype: args.dtype,
             chunk: args.chunk,
         })?;
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
-        let hash = model_hash(&model, &mut |done, total| meter.set(done, total))?;
+        let facts = checkpoint_facts(&opened.dir, &mut |done, total| meter.set(done, total))?;
         meter.clear();
-        let text = fs::read_to_string(model.join("config.json")).context("config.json")?;
         let config = opened.dir.config().clone();
-        let facts = ModelFacts {
-            name: name_of(&fs::canonicalize(&model).unwrap_or(model)),
-            hash: Some(hash),
-            weights: WeightSource::Checkpoint,
-            parameters: config.parameter_count(),
-            config: serde_json::from_str(&text).context("config.json")?,
-        };
         Ok(Self {
             facts,
             config,
@@ -202,9 +195,4 @@ impl Subject {
         meter.finish(bytes);
         Ok(model)
     }
-}
-
-fn name_of(path: &std::path::Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
 }

@@ -17,12 +17,13 @@ use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
-    output::{About, Output, OutputArgs, check_plot},
+    output::{Output, OutputArgs, check_plot},
     subject::{Subject, SubjectArgs},
 };
 use crate::{
     exit::usage,
     progress::{Meter, Unit},
+    run_file::About,
 };
 
 const EXAMPLES: &str = "\
@@ -279,7 +280,7 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
     settings.insert("block".into(), json!(args.block));
     settings.insert("text".into(), json!(text.map(|text| &text.hash)));
     About {
-        command: "bench ttft",
+        command: "bench ttft".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
         device: subject.selected.reason.clone(),

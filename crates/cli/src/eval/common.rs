@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use sparse_accelerate_checkpoint::{ModelDir, Tokenizer};
+use sparse_accelerate_checkpoint::Tokenizer;
 use sparse_accelerate_eval::{
-    Corpus, EvalError, NamedAttention, commit, model_hash, parse_attentions, utc_now, version,
+    Corpus, EvalError, NamedAttention, OnProgress, Subject, parse_attentions,
 };
 use sparse_accelerate_models::CausalLm;
-use sparse_accelerate_report::record::{Header, Line, ModelFacts, RunFile, SCHEMA, WeightSource};
+use sparse_accelerate_report::record::{Line, RunFile};
 
 use crate::{
     args::ModelArgs,
@@ -18,7 +18,10 @@ use crate::{
     load::Opened,
     progress::{Meter, Unit},
     report::write_plots,
+    run_file::{About, checkpoint_facts},
 };
+
+use super::progress::RunMeter;
 
 /// Arguments of every measure.
 #[derive(Debug, Args)]
@@ -94,40 +97,30 @@ impl Run {
         settings: Value,
     ) -> Result<Self> {
         let dir = &opened.dir;
-        let name = model_name(dir);
-        let out = common.out.clone();
-        let out = out.unwrap_or_else(|| PathBuf::from(format!("eval-{measure}-{name}.jsonl")));
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
         let mut bytes = 0;
-        let hash = model_hash(dir.path(), &mut |done, total| {
+        let model = checkpoint_facts(dir, &mut |done, total| {
             bytes = done;
             meter.set(done, total);
         })?;
         meter.finish(bytes);
+        let out = common.out.clone();
+        let out =
+            out.unwrap_or_else(|| PathBuf::from(format!("eval-{measure}-{}.jsonl", model.name)));
         let settings = match settings {
             Value::Object(settings) => settings,
             _ => Map::new(),
         };
-        let header = Header {
-            schema: SCHEMA,
+        let header = About {
             command: format!("eval {measure}"),
-            arguments: std::env::args().skip(1).collect(),
-            version: version(),
-            commit: commit(),
-            started: utc_now(),
             seed,
-            model: Some(ModelFacts {
-                name,
-                hash: Some(hash),
-                weights: WeightSource::Checkpoint,
-                parameters: dir.config().parameter_count(),
-                config: config(dir)?,
-            }),
+            model: Some(model),
             device: opened.selected.reason.clone(),
             dtype: opened.dtype.to_string(),
             chunk: opened.chunk,
             settings,
-        };
+        }
+        .header();
         let (file, finished) = RunFile::create_or_resume(&out, &header).map_err(EvalError::from)?;
         eprintln!("device: {}", opened.describe());
         match finished.len() {
@@ -161,22 +154,31 @@ impl Run {
     }
 }
 
-fn model_name(dir: &ModelDir) -> String {
-    let path = dir.path().canonicalize();
-    let path = path.unwrap_or_else(|_| dir.path().to_owned());
-    let name = path.file_name().map(|name| name.to_string_lossy());
-    name.map_or("model".into(), |name| name.into_owned())
-}
-
-fn config(dir: &ModelDir) -> Result<Value> {
-    let path = dir.path().join("config.json");
-    let text = std::fs::read_to_string(&path);
-    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))
+/// Loads the model, runs what the file lacks with progress, and gives every row of the file.
+pub(crate) fn measure(
+    opened: &Opened,
+    longest: usize,
+    mut run: Run,
+    rows: impl FnOnce(&Subject<'_>, &mut RunFile, &[Line], OnProgress<'_>) -> Result<(), EvalError>,
+) -> Result<Vec<Line>> {
+    let model = load(opened, longest)?;
+    let subject = Subject {
+        dir: &opened.dir,
+        model: &model,
+        chunk: opened.chunk,
+        warm_up: !opened.selected.is_flex(),
+    };
+    let mut meter = RunMeter::new();
+    let finished = std::mem::take(&mut run.finished);
+    rows(&subject, &mut run.file, &finished, &mut |progress| {
+        meter.update(progress)
+    })?;
+    meter.finish();
+    run.rows()
 }
 
 /// Checks memory for prompts of up to `longest` tokens and loads the weights.
-pub(crate) fn load(opened: &Opened, longest: usize) -> Result<CausalLm> {
+fn load(opened: &Opened, longest: usize) -> Result<CausalLm> {
     let plan = opened.check(longest, 0)?;
     eprintln!("planned memory: {plan}");
     opened.load()

@@ -6,12 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use sparse_accelerate_eval::{
-    EvalError, FidelityPlan, Format, Prompts, Subject, parse_lengths, run_fidelity, text_hash,
+    EvalError, FidelityPlan, Format, Prompts, parse_lengths, run_fidelity, text_hash,
 };
 
 use super::{
     common::{self, CommonArgs, Run, TextArgs},
-    progress::RunMeter,
     summary,
 };
 use crate::{exit::usage, load::Opened, output::print_text};
@@ -104,26 +103,16 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         let settings = json!({
             "attention": attention, "rows": plan.rows, "prompts": prompt,
         });
-        let mut run = Run::open(&args.common, &opened, "fidelity", 0, settings)?;
-        let model = common::load(&opened, longest)?;
-        let subject = Subject {
-            dir: &opened.dir,
-            model: &model,
-            chunk: opened.chunk,
-            warm_up: !opened.selected.is_flex(),
-        };
-        let mut meter = RunMeter::new();
-        let finished = std::mem::take(&mut run.finished);
-        run_fidelity(
-            &subject,
-            &plan,
-            prompts,
-            &mut run.file,
-            &finished,
-            &mut |progress| meter.update(progress),
+        let run = Run::open(&args.common, &opened, "fidelity", 0, settings)?;
+        let rows = common::measure(
+            &opened,
+            longest,
+            run,
+            |subject, file, finished, progress| {
+                run_fidelity(subject, &plan, prompts, file, finished, progress)
+            },
         )?;
-        meter.finish();
-        print_text(&summary::fidelity(&run.rows()?))
+        print_text(&summary::fidelity(&rows))
     };
     if let Some(path) = &args.file {
         let text = std::fs::read_to_string(path).map_err(|source| EvalError::Read {

@@ -4,12 +4,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use sparse_accelerate_eval::{
-    AnswersPlan, Format, NEEDLE, Sources, Subject, parse_lengths, parse_tasks, run_answers,
+    AnswersPlan, Format, NEEDLE, Sources, parse_lengths, parse_tasks, run_answers,
 };
 
 use super::{
     common::{self, CommonArgs, Run, TextArgs},
-    progress::RunMeter,
     summary,
 };
 use crate::{exit::usage, load::Opened, output::print_text};
@@ -138,26 +137,10 @@ pub(super) fn answers(
     opened: &Opened,
     plan: &AnswersPlan,
     sources: &Sources<'_>,
-    mut run: Run,
+    run: Run,
 ) -> Result<Vec<sparse_accelerate_report::record::Line>> {
     let longest = plan.lengths.iter().copied().max().unwrap_or(0);
-    let model = common::load(opened, longest)?;
-    let subject = Subject {
-        dir: &opened.dir,
-        model: &model,
-        chunk: opened.chunk,
-        warm_up: !opened.selected.is_flex(),
-    };
-    let mut meter = RunMeter::new();
-    let finished = std::mem::take(&mut run.finished);
-    run_answers(
-        &subject,
-        plan,
-        sources,
-        &mut run.file,
-        &finished,
-        &mut |progress| meter.update(progress),
-    )?;
-    meter.finish();
-    run.rows()
+    common::measure(opened, longest, run, |subject, file, finished, progress| {
+        run_answers(subject, plan, sources, file, finished, progress)
+    })
 }

@@ -3,11 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{PerplexityPlan, Subject, parse_lengths, run_perplexity};
+use sparse_accelerate_eval::{PerplexityPlan, parse_lengths, run_perplexity};
 
 use super::{
     common::{self, CommonArgs, Run, TextArgs},
-    progress::RunMeter,
     summary,
 };
 use crate::{load::Opened, output::print_text};
@@ -89,25 +88,15 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
         "samples": plan.samples,
         "text": common::text_facts(&corpus),
     });
-    let mut run = Run::open(&args.common, &opened, "perplexity", 0, settings)?;
+    let run = Run::open(&args.common, &opened, "perplexity", 0, settings)?;
     let longest = plan.lengths.iter().copied().max().unwrap_or(0);
-    let model = common::load(&opened, longest)?;
-    let subject = Subject {
-        dir: &opened.dir,
-        model: &model,
-        chunk: opened.chunk,
-        warm_up: !opened.selected.is_flex(),
-    };
-    let mut meter = RunMeter::new();
-    let finished = std::mem::take(&mut run.finished);
-    run_perplexity(
-        &subject,
-        &plan,
-        &corpus,
-        &mut run.file,
-        &finished,
-        &mut |progress| meter.update(progress),
+    let rows = common::measure(
+        &opened,
+        longest,
+        run,
+        |subject, file, finished, progress| {
+            run_perplexity(subject, &plan, &corpus, file, finished, progress)
+        },
     )?;
-    meter.finish();
-    print_text(&summary::perplexity(&run.rows()?))
+    print_text(&summary::perplexity(&rows))
 }

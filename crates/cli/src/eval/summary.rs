@@ -3,35 +3,17 @@
 //! Attentions in the order of the rows, dense first; lengths ascending. Scores of several tasks are
 //! averaged over tasks, each with the same weight, as RULER does.
 
-use sparse_accelerate_report::record::{AnswerRow, FidelityRow, HeadRow, Line, PerplexityRow};
+use sparse_accelerate_eval::speed::median;
+use sparse_accelerate_report::{
+    distinct, mean,
+    record::{AnswerRow, FidelityRow, HeadRow, Line, PerplexityRow},
+};
 
 use super::table::{head, table};
 
-/// Values in the order of their first row.
-fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut all = Vec::new();
-    for value in values {
-        if !all.contains(&value) {
-            all.push(value);
-        }
-    }
-    all
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, n), value| (sum + value, n + 1));
-    sum / f64::from(count)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[middle],
-        _ => (values[middle - 1] + values[middle]) / 2.0,
-    }
+/// The median of what an iterator gives.
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    median(&values.collect::<Vec<_>>())
 }
 
 fn percent(share: f64) -> String {
@@ -111,7 +93,7 @@ fn overall(rows: &[&AnswerRow], depths: bool) -> String {
         cells.extend([
             here.len().to_string(),
             format!("{:.3}", mean(here.iter().map(|row| row.density))),
-            seconds(median(here.iter().map(|row| row.ttft_s))),
+            seconds(middle(here.iter().map(|row| row.ttft_s))),
         ]);
         cells
     });
@@ -228,7 +210,7 @@ pub(super) fn perplexity(lines: &[Line]) -> String {
             here.len().to_string(),
             here.iter().map(|row| row.scored).sum::<usize>().to_string(),
             format!("{:.3}", mean(here.iter().map(|row| row.density))),
-            seconds(median(here.iter().map(|row| row.seconds))),
+            seconds(middle(here.iter().map(|row| row.seconds))),
         ]
     });
     let titles = head(&[
@@ -274,8 +256,8 @@ pub(super) fn fidelity(lines: &[Line]) -> String {
             format!("{:.4}", mean(inside.iter().map(|row| row.error))),
             here.len().to_string(),
             format!("{:.3}", mean(here.iter().map(|row| row.density))),
-            seconds(median(here.iter().map(|row| row.seconds))),
-            seconds(median(here.iter().map(|row| row.dense_seconds))),
+            seconds(middle(here.iter().map(|row| row.seconds))),
+            seconds(middle(here.iter().map(|row| row.dense_seconds))),
         ]
     });
     let titles = head(&[

@@ -59,7 +59,7 @@ impl From<crate::NamedAttention> for Case {
 }
 
 /// The middle value, or the mean of the two in the middle; NaN of nothing.
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {

@@ -4,7 +4,7 @@ use std::f64::consts::LN_2;
 
 use super::{
     Kind, Plot,
-    lines::{Axis, Lines, Series},
+    lines::{Axis, Lines, Series, extent},
     of_run::{file_name, model},
 };
 use crate::{
@@ -107,9 +107,7 @@ fn draw(
 
 /// A linear axis with round ticks over values; `None` without any.
 fn linear(label: &str, values: impl Iterator<Item = f64>) -> Option<Axis> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
+    let (low, high) = extent(values);
     if low > high {
         return None;
     }

@@ -150,7 +150,7 @@ fn tick_text(tick: f64) -> String {
     }
 }
 
-fn extent(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
+pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
     let ends = (f64::INFINITY, f64::NEG_INFINITY);
     values
         .into_iter()
