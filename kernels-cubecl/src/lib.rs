@@ -15,6 +15,7 @@ mod layout;
 mod refusal;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod select;
 pub mod swiglu;
 
 pub use layout::supports;
