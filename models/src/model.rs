@@ -11,7 +11,9 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Device, Tensor},
 };
-use sparse_accelerate::{AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache};
+use sparse_accelerate::{
+    AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache, SelectionRecord,
+};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
 use sparse_accelerate_linear::linear;
 
@@ -60,6 +62,8 @@ pub struct ChunkOutput {
     pub last_hidden: Tensor<2>,
     /// How attention ran.
     pub decision: Decision,
+    /// What the heads of each layer chose, where they choose from the input; still on the device.
+    pub selection: Vec<SelectionRecord>,
 }
 
 impl CausalLm {
@@ -209,7 +213,8 @@ impl CausalLm {
                 limit,
             });
         }
-        let plan = AttentionPlan::new(settings, &spans, device)?;
+        let plan = AttentionPlan::new(settings, &spans, device)?
+            .with_rotary_base(self.facts.config.rope_theta);
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
         let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
@@ -223,6 +228,7 @@ impl CausalLm {
             rotation: &rotation,
             plan: &plan,
             cache,
+            selection: Vec::new(),
             // Not a plain move: a trait object's lifetime is shortened only where it is coerced.
             observer: match watch.observer {
                 Some(observer) => Some(observer),
@@ -237,6 +243,7 @@ impl CausalLm {
         Ok(ChunkOutput {
             last_hidden: self.norm.forward(x)?,
             decision: *plan.decision(),
+            selection: pass.selection,
         })
     }
 

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, FixedBlocks, Pattern, Reason, Span,
-    Triangular,
+    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, FixedBlocks, IntervalSlash,
+    Pattern, Reason, Span, Triangular,
     index::{self, QUERY_TILE, RANGE_ALIGN, TileIndex},
 };
 
@@ -263,7 +263,7 @@ fn plans_decide_and_say_why() {
 }
 
 #[test]
-fn patterns_without_a_selector_and_bad_parameters_are_errors() {
+fn bad_parameters_are_errors() {
     let device = burn::tensor::Device::flex();
     let error = |pattern| {
         let settings = AttentionSettings::sparse(pattern);
@@ -272,11 +272,13 @@ fn patterns_without_a_selector_and_bad_parameters_are_errors() {
             .expect_err("refused")
             .to_string()
     };
-    let slash = error(Pattern::IntervalSlash(Default::default()));
-    assert!(
-        slash.contains("`interval-slash` has no selector in this version"),
-        "{slash}"
-    );
+    let listed = error(Pattern::IntervalSlash(IntervalSlash {
+        columns: 1 << 20,
+        ..Default::default()
+    }));
+    assert!(listed.contains("columns is 1048576"), "{listed}");
+    let alpha = error(Pattern::BlockCluster(BlockCluster { alpha: 2.0 }));
+    assert!(alpha.contains("alpha is 2"), "{alpha}");
     let window = error(Pattern::Triangular(Triangular {
         window: 0,
         ..Default::default()

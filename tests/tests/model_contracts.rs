@@ -214,7 +214,7 @@ fn decisions_tell_path_density_and_reason() {
             assert_eq!(decision.causal_pairs, causal, "{name}");
             let (density, pattern) = match path {
                 Path::Sparse => (kept as f64 / causal as f64, sparse.pattern),
-                Path::Dense => (1.0, Pattern::Dense),
+                Path::Dense | Path::Selected => (1.0, Pattern::Dense),
             };
             assert_eq!(decision.pattern, pattern, "{name}");
             let apart = (decision.density - density).abs();

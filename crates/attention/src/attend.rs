@@ -12,6 +12,7 @@ use crate::{
     index::QUERY_TILE,
     ops::{self, SparseAttentionOps},
     plan::AttentionPlan,
+    select::attend_selected,
 };
 
 /// Smallest, largest and step of supported head dimensions.
@@ -28,6 +29,9 @@ pub const HEAD_DIMS: (usize, usize, usize) = (32, 256, 8);
 /// `[B, Hq, N, d]` of the query's type, in `[B, N, Hq, d]` memory order, so that
 /// `swap_dims(1, 2).reshape([B, N, Hq * d])` is free. Padded rows are zeros.
 ///
+/// On a plan whose heads choose their keys this is [`crate::attend_selected`] of layer 0 without its record,
+/// all keys pooled anew.
+///
 /// # Errors
 /// Shapes, types or a device that the operation does not support.
 pub fn attend(
@@ -36,6 +40,9 @@ pub fn attend(
     value: &Tensor<4>,
     plan: &AttentionPlan,
 ) -> Result<Tensor<4>, AttentionError> {
+    if plan.selects() {
+        return Ok(attend_selected(query, key, value, None, 0, plan)?.output);
+    }
     let scale = check(&query, key, value, plan)?;
     Ok(Tensor::from_dispatch(Dispatch::attend(
         query.into_dispatch(),
@@ -46,7 +53,8 @@ pub fn attend(
     )))
 }
 
-/// [`attend`], and the natural logarithm of each row's softmax denominator.
+/// [`attend`], and the natural logarithm of each row's softmax denominator. Dense on a plan whose heads
+/// choose their keys: [`crate::attend_selected`] gives theirs.
 ///
 /// # Shapes
 /// As [`attend`]; the second result is `[B, Hq, N]` in f32, `-inf` for padded rows.
@@ -137,7 +145,7 @@ pub(crate) fn append_unchecked(
 }
 
 /// Checks one call and returns its softmax scale.
-fn check(
+pub(crate) fn check(
     query: &Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,

@@ -8,10 +8,11 @@
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::{
-    attend::{append_unchecked, check_append},
+    attend::{append_unchecked, attend, check_append},
     error::AttentionError,
     plan::AttentionPlan,
     rope,
+    select::{PooledKeys, SelectionRecord, attend_selected},
     span::{MAX_KV_LEN, Span},
 };
 
@@ -52,6 +53,8 @@ pub struct KvCache {
     shape: CacheShape,
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     lens: Vec<usize>,
+    /// Of layers that have selected.
+    pooled: Vec<Option<PooledKeys>>,
 }
 
 impl KvCache {
@@ -75,6 +78,7 @@ impl KvCache {
             shape: *shape,
             layers: (0..shape.layers).map(|_| (zeros(), zeros())).collect(),
             lens: vec![0; shape.batch],
+            pooled: vec![None; shape.layers],
         })
     }
 
@@ -190,6 +194,30 @@ impl KvCache {
         })
     }
 
+    /// Attends over a layer that holds the chunk of `plan` already, with its pooled keys kept for the next
+    /// chunk; as [`attend_selected`], whose record comes where heads choose their keys.
+    ///
+    /// # Errors
+    /// A layer that is not there, or as [`attend_selected`].
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        query: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
+        self.layer(layer)?;
+        let (key, value) = &self.layers[layer];
+        if !plan.selects() {
+            return Ok((attend(query, key, value, plan)?, None));
+        }
+        let held = &mut self.pooled[layer];
+        let shape = &self.shape;
+        let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
+        let pooled = held.get_or_insert_with(|| PooledKeys::new(dims, key.dtype(), &key.device()));
+        let selected = attend_selected(query, key, value, Some(pooled), layer, plan)?;
+        Ok((selected.output, Some(selected.record)))
+    }
+
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.
     pub fn key(&self, layer: usize) -> &Tensor<4> {
         &self.layers[layer].0
@@ -212,10 +240,13 @@ impl KvCache {
         for held in &mut self.lens {
             *held = len.min(*held);
         }
+        for pooled in self.pooled.iter_mut().flatten() {
+            pooled.truncate(len);
+        }
     }
 
     /// Forgets every token; the memory stays.
     pub fn clear(&mut self) {
-        self.lens.fill(0);
+        self.truncate(0);
     }
 }

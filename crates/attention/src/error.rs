@@ -37,15 +37,6 @@ pub enum AttentionError {
         /// What to do instead.
         hint: &'static str,
     },
-    /// The pattern is described but has no selector in this version.
-    #[error(
-        "plan: pattern `{pattern}` has no selector in this version; available: dense, triangular \
-         (or build an index by hand with `index::Builder` and pass it to `AttentionPlan::with_index`)"
-    )]
-    PatternUnavailable {
-        /// The pattern's name.
-        pattern: &'static str,
-    },
     /// A sequence does not fit the cache.
     #[error(
         "kv cache: sequence {sequence} needs {needed} tokens, the cache holds {capacity}; \

@@ -13,6 +13,7 @@ mod ops;
 mod pattern;
 mod plan;
 mod rope;
+pub mod select;
 mod settings;
 mod span;
 
@@ -20,10 +21,14 @@ pub use attend::{HEAD_DIMS, append_kv, attend, attend_with_lse};
 pub use cache::{CacheShape, KvCache};
 pub use error::AttentionError;
 pub use module::{SparseAttention, SparseAttentionConfig};
-pub use ops::{AttendOptions, SparseAttentionOps};
-pub use pattern::{BlockCluster, FixedBlocks, IntervalSlash, Pattern, Triangular};
+pub use ops::{AttendOptions, SelectionOps, SparseAttentionOps};
+pub use pattern::{BlockCluster, Dynamic, FixedBlocks, IntervalSlash, Pattern, Triangular};
 pub use plan::AttentionPlan;
 pub use rope::{rope_append, rotation_table};
+pub use select::{
+    Choice, HeadPatterns, HeadRecord, PooledKeys, Preset, Selected, Selection, SelectionRecord,
+    attend_selected,
+};
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
 pub use span::{MAX_KV_LEN, Span};
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Configuration of [`SparseAttention`].
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SparseAttentionConfig {
     /// Mode, pattern and threshold.
@@ -25,7 +25,7 @@ impl SparseAttentionConfig {
     /// The module; it has no parameters.
     pub fn init(&self) -> SparseAttention {
         SparseAttention {
-            settings: self.settings,
+            settings: self.settings.clone(),
         }
     }
 }

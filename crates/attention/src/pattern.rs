@@ -3,7 +3,7 @@
 //! Notation: `p` is the absolute position of a query row, `j` a key position; `j <= p` always holds.
 //! The first three sparse patterns and their names follow SparseAccelerate (arXiv 2412.06198), whose
 //! shapes follow MInference (arXiv 2407.02490). Triangular is exact per element; the other two are
-//! chosen from the input, and here carry the budgets of that choice.
+//! chosen from the input (see [`crate::select`]), and here carry the budgets of that choice.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,10 @@ pub enum Pattern {
     IntervalSlash(IntervalSlash),
     /// Clusters of key blocks per query block, chosen from the input.
     BlockCluster(BlockCluster),
+    /// Interval-Slash and Block-Cluster together.
+    Hybrid(Dynamic),
+    /// For every head the cheapest of the above that keeps the recall floor, else dense.
+    Dynamic(Dynamic),
     /// Random key blocks of a given density, for measuring times without a selection.
     FixedBlocks(FixedBlocks),
 }
@@ -48,44 +52,54 @@ impl Default for Triangular {
     }
 }
 
-/// `M(p) = { j <= p : j in V  or  p - j in D }` with the column set `V` and the offset set `D`
-/// taken from the attention of the last rows; slashes are widened to key ranges.
+/// `M(p) = { j <= p : j in V  or  p - j in D }` with the column set `V` and the offset set `D` taken
+/// from the attention of probe rows; slashes are widened to key ranges. Sinks and a window are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IntervalSlash {
-    /// Columns kept, `|V|`.
+    /// Most columns kept, `|V|`.
     pub columns: usize,
-    /// Slash offsets kept, `|D|`.
+    /// Most slashes kept, each of 16 neighbouring offsets.
     pub slashes: usize,
-    /// Probe rows from which both are estimated.
-    pub probe_rows: usize,
 }
 
 impl Default for IntervalSlash {
     fn default() -> Self {
         Self {
-            columns: 1000,
-            slashes: 6096,
-            probe_rows: 64,
+            columns: 1024,
+            slashes: 256,
         }
     }
 }
 
-/// `M(p) = { j <= p : block(j) in T(block(p)) }` with `T` taken from pooled scores.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// `M(p) = { j <= p : block(j) in T(block(p)) }` with `T` taken from pooled scores, on square blocks of
+/// [`BLOCK`](crate::select::BLOCK) tokens. Sinks and a window are added.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlockCluster {
-    /// Tokens per block.
-    pub block: usize,
-    /// Keep blocks whose energy is at least `alpha` times the row's largest.
+    /// Keep blocks whose score is at least `alpha` times the query block's largest (FlashPrefill, arXiv
+    /// 2603.06199); 0 keeps as many of the best as the recall floor needs.
     pub alpha: f32,
 }
 
-impl Default for BlockCluster {
+/// Which patterns a head may choose among, and their budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dynamic {
+    /// Budgets of Interval-Slash.
+    pub interval_slash: IntervalSlash,
+    /// Rule of Block-Cluster.
+    pub block_cluster: BlockCluster,
+    /// Whether the union of Interval-Slash and Block-Cluster is a choice too.
+    pub hybrid: bool,
+}
+
+impl Default for Dynamic {
     fn default() -> Self {
         Self {
-            block: 128,
-            alpha: 0.1,
+            interval_slash: IntervalSlash::default(),
+            block_cluster: BlockCluster::default(),
+            hybrid: true,
         }
     }
 }
@@ -116,8 +130,21 @@ impl Pattern {
             Pattern::Triangular(_) => "triangular",
             Pattern::IntervalSlash(_) => "interval-slash",
             Pattern::BlockCluster(_) => "block-cluster",
+            Pattern::Hybrid(_) => "hybrid",
+            Pattern::Dynamic(_) => "dynamic",
             Pattern::FixedBlocks(_) => "fixed-blocks",
         }
+    }
+
+    /// Whether heads choose their keys from the input, on the device.
+    pub fn selects(&self) -> bool {
+        matches!(
+            self,
+            Pattern::IntervalSlash(_)
+                | Pattern::BlockCluster(_)
+                | Pattern::Hybrid(_)
+                | Pattern::Dynamic(_)
+        )
     }
 
     /// Checks the parameters.
@@ -128,16 +155,11 @@ impl Pattern {
         match self {
             Pattern::Dense => Ok(()),
             Pattern::Triangular(t) => at_least_one("window", t.window),
-            Pattern::IntervalSlash(s) => {
-                at_least_one("slashes", s.slashes)?;
-                at_least_one("probe_rows", s.probe_rows)
-            }
-            Pattern::BlockCluster(b) => {
-                at_least_one("block", b.block)?;
-                if b.alpha.is_finite() && (0.0..=1.0).contains(&b.alpha) {
-                    return Ok(());
-                }
-                Err(setting("alpha", b.alpha.to_string(), "between 0 and 1"))
+            Pattern::IntervalSlash(s) => s.validate(),
+            Pattern::BlockCluster(b) => b.validate(),
+            Pattern::Hybrid(d) | Pattern::Dynamic(d) => {
+                d.interval_slash.validate()?;
+                d.block_cluster.validate()
             }
             Pattern::FixedBlocks(f) => {
                 at_least_one("heads", f.heads)?;
@@ -151,6 +173,30 @@ impl Pattern {
                 Err(setting("density", f.density.to_string(), "between 0 and 1"))
             }
         }
+    }
+}
+
+/// Most columns or slashes of a head; they are listed for every query tile.
+const MOST_LISTED: usize = 65_536;
+
+impl IntervalSlash {
+    fn validate(&self) -> Result<(), AttentionError> {
+        for (field, got) in [("columns", self.columns), ("slashes", self.slashes)] {
+            if got > MOST_LISTED {
+                let limit = format!("at most {MOST_LISTED}");
+                return Err(setting(field, got.to_string(), &limit));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BlockCluster {
+    fn validate(&self) -> Result<(), AttentionError> {
+        if self.alpha.is_finite() && (0.0..=1.0).contains(&self.alpha) {
+            return Ok(());
+        }
+        Err(setting("alpha", self.alpha.to_string(), "between 0 and 1"))
     }
 }
 

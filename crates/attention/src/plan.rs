@@ -10,6 +10,7 @@ use crate::{
     index::{self, TileIndex},
     ops::AttendOptions,
     pattern::Pattern,
+    select::{LEAST_ROWS, LayerSelection, SelectionPlan},
     settings::{AttentionMode, AttentionSettings, Decision, Path, Reason},
     span::{self, Span},
 };
@@ -25,14 +26,14 @@ pub struct AttentionPlan {
     index: Option<TileIndex>,
     table: Tensor<1, Int>,
     options: AttendOptions,
+    selection: Option<SelectionPlan>,
 }
 
 impl AttentionPlan {
     /// Decides how a chunk is computed and builds its index.
     ///
     /// # Errors
-    /// Contradicting spans, parameters out of range, or a pattern that needs a selector this
-    /// version does not have.
+    /// Contradicting spans, or parameters out of range.
     pub fn new(
         settings: &AttentionSettings,
         spans: &[Span],
@@ -40,11 +41,17 @@ impl AttentionPlan {
     ) -> Result<Self, AttentionError> {
         span::validate(spans)?;
         settings.pattern.validate()?;
+        settings.selection.validate()?;
+        if let Some(heads) = &settings.heads {
+            heads.validate()?;
+        }
         let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
         let threshold = settings.min_sparse_len;
         let reason = match settings.mode {
             AttentionMode::Dense => Reason::DenseRequested,
-            _ if settings.pattern == Pattern::Dense => Reason::DenseRequested,
+            _ if settings.pattern == Pattern::Dense && settings.heads.is_none() => {
+                Reason::DenseRequested
+            }
             AttentionMode::Sparse => Reason::SparseRequested,
             AttentionMode::Auto if prompt < threshold => {
                 Reason::BelowThreshold { prompt, threshold }
@@ -58,19 +65,75 @@ impl AttentionPlan {
             return Ok(Self::dense(spans, reason, device));
         }
         let index = match &settings.pattern {
-            Pattern::Triangular(t) => index::triangular(spans, t)?,
-            Pattern::FixedBlocks(f) => index::fixed_blocks(spans, f)?,
-            other => {
-                return Err(AttentionError::PatternUnavailable {
-                    pattern: other.name(),
-                });
-            }
+            _ if settings.heads.is_some() => None,
+            Pattern::Triangular(t) => Some(index::triangular(spans, t)?),
+            Pattern::FixedBlocks(f) => Some(index::fixed_blocks(spans, f)?),
+            _ => None,
+        };
+        let Some(index) = index else {
+            return Ok(Self::selected(settings, spans, reason, device));
         };
         let kept = index.kept_pairs();
         if kept == span::causal_pairs(spans) {
             return Ok(Self::dense(spans, Reason::PatternKeepsAll, device));
         }
         Ok(Self::sparse(index, kept, settings.pattern, reason, device))
+    }
+
+    /// A plan whose heads choose their keys; dense if the chunk is too short for that.
+    fn selected(
+        settings: &AttentionSettings,
+        spans: &[Span],
+        reason: Reason,
+        device: &Device,
+    ) -> Self {
+        let rows = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
+        if rows < LEAST_ROWS {
+            let least = LEAST_ROWS;
+            return Self::dense(spans, Reason::ChunkTooShort { rows, least }, device);
+        }
+        let selection = &settings.selection;
+        let dense_from = |span: &Span| clamp(SelectionPlan::dense_from(selection, span));
+        let mut plan = Self::dense(spans, reason, device);
+        plan.decision.path = Path::Selected;
+        plan.decision.pattern = settings.pattern;
+        plan.decision.density = f64::NAN;
+        plan.table = on_device(span_table(spans, dense_from), device);
+        plan.selection = Some(SelectionPlan::new(
+            settings.pattern,
+            selection,
+            settings.heads.as_ref(),
+            spans,
+        ));
+        plan
+    }
+
+    /// Tells a selection that heads are rotated in halves, with frequencies `base^(-2j/d)`, so that it
+    /// scores pooled keys in the band that pooling leaves; nothing to other plans.
+    #[must_use]
+    pub fn with_rotary_base(mut self, base: f64) -> Self {
+        if let Some(selection) = &mut self.selection {
+            selection.set_rotary_base(base);
+        }
+        self
+    }
+
+    /// The selection of a layer, `None` where it is dense; `shape` is query heads, KV heads and head dim.
+    pub(crate) fn selection(
+        &self,
+        layer: usize,
+        shape: [usize; 3],
+        device: &Device,
+    ) -> Result<Option<LayerSelection>, AttentionError> {
+        match &self.selection {
+            Some(selection) => selection.layer(layer, shape, device),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether heads choose their keys: [`crate::attend_selected`] then also says what they chose.
+    pub fn selects(&self) -> bool {
+        self.selection.is_some()
     }
 
     /// A plan for an index made by hand or by a selector; `pattern` is recorded in the decision.
@@ -115,6 +178,7 @@ impl AttentionPlan {
                 density: Some(1.0),
                 scale: 0.0,
             },
+            selection: None,
         }
     }
 
@@ -159,6 +223,7 @@ impl AttentionPlan {
             index: Some(index),
             table: on_device(table, device),
             options,
+            selection: None,
         }
     }
 

@@ -7,7 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pattern::{Pattern, Triangular};
+use crate::{
+    pattern::{Pattern, Triangular},
+    select::{HeadPatterns, Selection},
+};
 
 /// Whether to use a sparse pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,7 +26,7 @@ pub enum AttentionMode {
 }
 
 /// How attention is computed. Serialised as TOML or JSON; every field has a default.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionSettings {
     /// Dense, sparse, or by prompt length.
@@ -32,6 +35,11 @@ pub struct AttentionSettings {
     pub pattern: Pattern,
     /// Prompt tokens from which `auto` is sparse.
     pub min_sparse_len: usize,
+    /// How heads choose their keys, for patterns that do.
+    pub selection: Selection,
+    /// A pattern for every head of every layer, in place of `pattern`; see [`HeadPatterns`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<HeadPatterns>,
 }
 
 impl Default for AttentionSettings {
@@ -40,6 +48,8 @@ impl Default for AttentionSettings {
             mode: AttentionMode::Auto,
             pattern: Pattern::Triangular(Triangular::default()),
             min_sparse_len: 8192,
+            selection: Selection::default(),
+            heads: None,
         }
     }
 }
@@ -71,6 +81,8 @@ pub enum Path {
     Dense,
     /// The keys of an index.
     Sparse,
+    /// The keys that every head chooses from the input.
+    Selected,
 }
 
 /// Why a path was taken.
@@ -100,6 +112,13 @@ pub enum Reason {
     },
     /// The pattern keeps every causal key of these rows, so dense is the same computation.
     PatternKeepsAll,
+    /// The chunk has too few new rows for a selection to be worth its time.
+    ChunkTooShort {
+        /// New rows of the longest sequence.
+        rows: usize,
+        /// Fewest rows that select.
+        least: usize,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -115,6 +134,10 @@ impl fmt::Display for Reason {
             Reason::AtOrAboveThreshold { prompt, threshold } => write!(
                 f,
                 "auto: {prompt} prompt tokens reach min_sparse_len = {threshold}"
+            ),
+            Reason::ChunkTooShort { rows, least } => write!(
+                f,
+                "{rows} new rows are fewer than the {least} from which a selection pays"
             ),
             Reason::PatternKeepsAll => {
                 write!(
@@ -133,7 +156,8 @@ pub struct Decision {
     pub path: Path,
     /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path).
     pub pattern: Pattern,
-    /// Kept causal (query, key) pairs over all causal pairs of the chunk, 0 to 1.
+    /// Kept causal (query, key) pairs over all causal pairs of the chunk, 0 to 1. NaN on a plan whose
+    /// heads choose from the input: each layer's is in its [`SelectionRecord`](crate::SelectionRecord).
     pub density: f64,
     /// All causal pairs of the chunk: the weight of `density` when chunks are averaged.
     pub causal_pairs: u64,
@@ -146,13 +170,12 @@ impl fmt::Display for Decision {
         let path = match self.path {
             Path::Dense => "dense",
             Path::Sparse => "sparse",
+            Path::Selected => "selected",
         };
-        write!(
-            f,
-            "{path} ({}), density {:.3}: {}",
-            self.pattern.name(),
-            self.density,
-            self.reason
-        )
+        write!(f, "{path} ({})", self.pattern.name())?;
+        if self.density.is_finite() {
+            write!(f, ", density {:.3}", self.density)?;
+        }
+        write!(f, ": {}", self.reason)
     }
 }

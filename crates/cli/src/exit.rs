@@ -64,7 +64,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
             )
             || matches!(
                 cause.downcast_ref::<AttentionError>(),
-                Some(AttentionError::Setting { .. } | AttentionError::PatternUnavailable { .. })
+                Some(AttentionError::Setting { .. })
             )
     })
 }

@@ -101,10 +101,7 @@ impl EngineError {
             EngineError::Device(error) => !matches!(error, DeviceError::CannotOpen { .. }),
             EngineError::Sampling(error) => matches!(error, SamplingError::Setting { .. }),
             EngineError::Attention(error) | EngineError::Model(ModelError::Attention(error)) => {
-                matches!(
-                    error,
-                    AttentionError::Setting { .. } | AttentionError::PatternUnavailable { .. }
-                )
+                matches!(error, AttentionError::Setting { .. })
             }
             EngineError::Model(error) => {
                 matches!(

@@ -14,6 +14,7 @@ use crate::{
     error::EngineError,
     memory::{self, MeasuredMemory, MemoryPlan, Workload},
     sampling::{Sampler, SamplingSettings},
+    selection::ChunkSelection,
     session::{PrefillProgress, Session},
     stop::StopScanner,
 };
@@ -88,6 +89,9 @@ pub struct Generation {
     pub density: f64,
     /// What attention did in each prefill chunk.
     pub decisions: Vec<Decision>,
+    /// What the heads chose in each prefill chunk, where they choose from the input.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selection: Vec<ChunkSelection>,
     /// Memory.
     pub memory: MemoryReport,
     /// Hidden state of the last prompt token, `[hidden]`, for comparisons.
@@ -164,6 +168,7 @@ impl Session<'_> {
             timings,
             density: prefill.density,
             decisions: prefill.decisions,
+            selection: prefill.selection,
             memory: self.memory_report(settings),
             last_hidden: prefill.last_hidden,
         })

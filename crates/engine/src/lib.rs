@@ -11,6 +11,7 @@ mod generate;
 pub mod memory;
 pub mod sampling;
 mod score;
+mod selection;
 mod session;
 pub mod stop;
 
@@ -20,5 +21,6 @@ pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Tim
 pub use memory::{MeasuredMemory, MemoryPlan};
 pub use sampling::{Sampler, SamplingError, SamplingSettings};
 pub use score::Scored;
+pub use selection::ChunkSelection;
 pub use session::{Prefill, PrefillProgress, Session, check_length};
 pub use stop::{StopError, StopScanner};

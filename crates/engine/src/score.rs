@@ -12,6 +12,7 @@ use sparse_accelerate_models::Watch;
 
 use crate::{
     error::EngineError,
+    selection::{ChunkSelection, Chunks},
     session::{PrefillProgress, Session, density},
 };
 
@@ -25,6 +26,8 @@ pub struct Scored {
     pub nll: Vec<f32>,
     /// What attention did in each chunk, in order.
     pub decisions: Vec<Decision>,
+    /// What the heads chose in each chunk, where they choose from the input.
+    pub selection: Vec<ChunkSelection>,
     /// Share of causal (query, key) pairs computed over the whole text, 0 to 1.
     pub density: f64,
     /// Seconds.
@@ -73,7 +76,7 @@ impl Session<'_> {
         let total = ids.len();
         let first = total - scored - 1;
         progress(PrefillProgress { done: 0, total });
-        let (mut decisions, mut nll) = (Vec::new(), Vec::with_capacity(scored));
+        let (mut chunks, mut nll) = (Chunks::default(), Vec::with_capacity(scored));
         for (index, piece) in ids.chunks(chunk).enumerate() {
             let at = index * chunk;
             let (from, to) = (at.max(first), (at + piece.len()).min(total - 1));
@@ -87,9 +90,9 @@ impl Session<'_> {
             let output = self
                 .model
                 .forward_watched(&[piece], &[total], cache, settings, watch)?;
-            decisions.push(output.decision);
+            let hidden = chunks.push(at..at + piece.len(), output);
             if wanted {
-                self.rows_nll(output.last_hidden, &ids[from + 1..to + 1], &mut nll)?;
+                self.rows_nll(hidden, &ids[from + 1..to + 1], &mut nll)?;
             }
             self.device()
                 .sync()
@@ -99,11 +102,14 @@ impl Session<'_> {
                 total,
             });
         }
+        let seconds = start.elapsed().as_secs_f64();
+        let (decisions, selection) = chunks.read()?;
         Ok(Scored {
             nll,
             density: density(&decisions),
             decisions,
-            seconds: start.elapsed().as_secs_f64(),
+            selection,
+            seconds,
         })
     }
 

@@ -12,7 +12,10 @@ use sparse_accelerate::{AttentionSettings, Decision, KvCache};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::{CausalLm, LayerObserver, Watch};
 
-use crate::error::EngineError;
+use crate::{
+    error::EngineError,
+    selection::{ChunkSelection, Chunks},
+};
 
 /// How far a prefill is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +35,8 @@ pub struct Prefill {
     pub logits: Vec<f32>,
     /// What attention did in each chunk, in order.
     pub decisions: Vec<Decision>,
+    /// What the heads chose in each chunk, where they choose from the input.
+    pub selection: Vec<ChunkSelection>,
     /// Share of causal (query, key) pairs computed over the whole prompt, 0 to 1.
     pub density: f64,
     /// Prompt tokens.
@@ -163,7 +168,7 @@ impl<'m> Session<'m> {
         let start = Instant::now();
         let total = ids.len();
         progress(PrefillProgress { done: 0, total });
-        let mut decisions = Vec::new();
+        let mut chunks = Chunks::default();
         let mut last = None;
         for piece in ids.chunks(chunk) {
             let watch = Watch {
@@ -173,6 +178,7 @@ impl<'m> Session<'m> {
                     None => None,
                 },
             };
+            let from = self.len();
             let cache = &mut self.cache;
             let output = self
                 .model
@@ -180,8 +186,7 @@ impl<'m> Session<'m> {
             self.device()
                 .sync()
                 .map_err(|e| EngineError::execution("prefill", e))?;
-            decisions.push(output.decision);
-            last = Some(output.last_hidden);
+            last = Some(chunks.push(from..from + piece.len(), output));
             progress(PrefillProgress {
                 done: self.len(),
                 total,
@@ -191,11 +196,13 @@ impl<'m> Session<'m> {
         let chunks_s = start.elapsed().as_secs_f64();
         let logits = read(self.model.logits(hidden.clone())?)?;
         let seconds = start.elapsed().as_secs_f64();
+        let (decisions, selection) = chunks.read()?;
         Ok(Prefill {
             last_hidden: read(hidden)?,
             logits,
             density: density(&decisions),
             decisions,
+            selection,
             tokens: total,
             chunks_s,
             seconds,

@@ -5,7 +5,6 @@
 //! attention reads the cache through its strides: K and V exist once, whatever the group size.
 
 use burn::{module::Module, tensor::Tensor};
-use sparse_accelerate::attend;
 
 use super::{Pass, Projection, RmsNorm};
 use crate::{error::ModelError, observe::LayerView};
@@ -42,8 +41,8 @@ impl Attention {
                 plan: pass.plan,
             })?;
         }
-        let (keys, values) = (pass.cache.key(layer), pass.cache.value(layer));
-        let context = attend(query, keys, values, pass.plan)?;
+        let (context, record) = pass.cache.attend(layer, query, pass.plan)?;
+        pass.selection.extend(record);
         let [batch, heads, rows, head_dim] = context.dims();
         let context = context.swap_dims(1, 2);
         Ok(context.reshape([batch * rows, heads * head_dim]))

@@ -10,7 +10,7 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor},
 };
-use sparse_accelerate::{AttentionPlan, KvCache};
+use sparse_accelerate::{AttentionPlan, KvCache, SelectionRecord};
 
 use super::{Attention, Mlp};
 use crate::{error::ModelError, observe::LayerObserver};
@@ -21,6 +21,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotation: &'a Tensor<2>,
     pub(crate) plan: &'a AttentionPlan,
     pub(crate) cache: &'a mut KvCache,
+    /// What the heads of each layer so far chose.
+    pub(crate) selection: Vec<SelectionRecord>,
     pub(crate) observer: Option<&'a mut dyn LayerObserver>,
 }
 

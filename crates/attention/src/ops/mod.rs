@@ -6,10 +6,15 @@
 
 #[cfg(feature = "cube")]
 mod cube;
+#[cfg(feature = "cube")]
+mod cube_select;
 #[cfg(feature = "flex")]
 mod flex;
+mod select;
 #[cfg(feature = "cube")]
 mod tuning;
+
+pub use select::SelectionOps;
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;

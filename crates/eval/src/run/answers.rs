@@ -254,7 +254,7 @@ fn ask(
     let settings = GenerateSettings {
         max_tokens: item.task.max_tokens,
         chunk: subject.chunk,
-        attention: attention.settings,
+        attention: attention.settings.clone(),
         sampling: SamplingSettings::default(),
         stop: item.task.stop.iter().map(ToString::to_string).collect(),
         eos: subject.dir.generation().eos.clone(),

@@ -217,7 +217,8 @@ fn reference(
     work: &mut Work<'_>,
 ) -> Result<(Prefill, RecallObserver), EvalError> {
     let length = item.ids.len();
-    let settings: Vec<AttentionSettings> = item.missing.iter().map(|a| a.settings).collect();
+    let settings: Vec<AttentionSettings> =
+        item.missing.iter().map(|a| a.settings.clone()).collect();
     let mut observer = RecallObserver::new(length, rows, &settings, session.device())?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
@@ -324,6 +325,7 @@ mod tests {
             last_hidden: hidden.to_vec(),
             logits: logits.to_vec(),
             decisions: Vec::new(),
+            selection: Vec::new(),
             density: 1.0,
             tokens: 1,
             chunks_s: 0.0,

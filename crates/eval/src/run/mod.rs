@@ -161,7 +161,8 @@ fn warm_up(
 /// Settings of a text whose rows are all scored: dense last rows are for a question at the end of a
 /// prompt, so they are switched off unless they are to be kept.
 pub(crate) fn without_last(settings: &AttentionSettings) -> AttentionSettings {
-    let mut settings = *settings;
+    let mut settings = settings.clone();
+    settings.selection.last = 0;
     if let sparse_accelerate::Pattern::Triangular(triangular) = &mut settings.pattern {
         triangular.last = 0;
     }

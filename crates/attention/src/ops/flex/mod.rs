@@ -8,6 +8,7 @@
 mod append;
 mod blocks;
 mod rope;
+mod select;
 mod softmax;
 mod tile;
 

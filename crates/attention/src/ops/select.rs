@@ -1,0 +1,78 @@
+//! The backend extension of selections.
+
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+#[cfg(feature = "cube")]
+use burn::tensor::DType;
+
+use crate::select::SelectOptions;
+#[cfg(feature = "cube")]
+use crate::select::{REPORT_WORDS, table_words};
+
+/// Pooled keys, and attention whose heads choose their keys, per backend.
+///
+/// The unchecked layer under [`crate::attend_selected`]; call that.
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    Fusion: cfg(feature = "cube")
+)]
+pub trait SelectionOps: Backend {
+    /// Pools the key blocks that the new rows of the spans in `table` fall into: `key`, `value`
+    /// `[B, Hk, S, d]` to `pooled` `[B, Hk, blocks, 3, d]`, in place.
+    #[fusion(dtype = pooled, shape = pooled)]
+    fn pool(
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        pooled: FloatTensor<Self>,
+        table: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Selects and attends: output `[B, Hq, N, d]`, log-sum-exp `[B, Hq, N]`, report `[B * heads, 16]` and
+    /// the index's table. `table` holds the spans, `rules` eight words an index head, `bands` weights
+    /// `[bands, d]`.
+    #[fusion(meta = attend_selected_spec)]
+    #[allow(clippy::too_many_arguments)]
+    fn attend_selected(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        pooled: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        rules: IntTensor<Self>,
+        bands: FloatTensor<Self>,
+        options: SelectOptions,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+    );
+}
+
+#[cfg(feature = "cube")]
+#[allow(clippy::too_many_arguments)]
+fn attend_selected_spec(
+    query: &TensorSpec,
+    _key: &TensorSpec,
+    _value: &TensorSpec,
+    _pooled: &TensorSpec,
+    _table: &TensorSpec,
+    _rules: &TensorSpec,
+    _bands: &TensorSpec,
+    options: &SelectOptions,
+) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
+    let shape = query.shape.as_slice();
+    let [batch, heads, rows] = [shape[0], shape[1], shape[2]];
+    let reports = batch * options.index_heads;
+    (
+        query.clone(),
+        TensorSpec::new([batch, heads, rows].into(), DType::F32),
+        TensorSpec::new([reports, REPORT_WORDS].into(), DType::F32),
+        TensorSpec::new([table_words(batch, rows, options)].into(), DType::U32),
+    )
+}

@@ -1,0 +1,38 @@
+//! Dynamic selection: every head chooses its keys from the input, on the device.
+//!
+//! Per layer and chunk, with no look at the host: probe rows give each head's attention by column and by
+//! slash, pooled keys give it by block; the cheapest pattern (Triangular, Interval-Slash, Block-Cluster,
+//! their union) that keeps the recall floor is indexed, otherwise the head is dense. Afterwards the
+//! probe rows' log-sum-exp says what was kept, `recall = exp(LSE_sparse - LSE_dense)` (Qwen2.5-1M, arXiv
+//! 2501.15383, 2.4), and a head below the floor is computed again, densely.
+
+mod bands;
+mod heads;
+mod layout;
+mod options;
+mod plan;
+mod pooled;
+mod preset;
+mod record;
+mod rules;
+mod run;
+mod settings;
+
+pub use heads::HeadPatterns;
+#[cfg(feature = "cube")]
+pub(crate) use layout::table_words;
+pub use options::SelectOptions;
+pub(crate) use plan::{LayerSelection, SelectionPlan};
+pub use pooled::PooledKeys;
+pub use preset::Preset;
+pub use record::{Choice, HeadRecord, SelectionRecord, Why};
+use rules::Rules;
+pub use run::{Selected, attend_selected};
+pub use settings::{Choosers, Correction, CostModel, Selection};
+
+/// Tokens of a key block and of a query block of the selection.
+pub const BLOCK: usize = 128;
+/// Fewest new rows of a chunk that select; shorter chunks are dense.
+pub const LEAST_ROWS: usize = BLOCK;
+/// Words of an index head's report on the device.
+pub const REPORT_WORDS: usize = 16;

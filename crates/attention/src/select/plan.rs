@@ -1,0 +1,131 @@
+//! A chunk's selection, ready for a layer: rules and bands on the device, scalars.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use super::{Choosers, Correction, HeadPatterns, Rules, SelectOptions, Selection, bands};
+use crate::{
+    error::AttentionError,
+    pattern::Pattern,
+    span::{self, Span},
+};
+
+/// The part of a plan that belongs to a selection.
+#[derive(Debug, Clone)]
+pub(crate) struct SelectionPlan {
+    pattern: Pattern,
+    selection: Selection,
+    heads: Option<HeadPatterns>,
+    /// Base of the rotary frequencies, if the heads are rotated.
+    rotary_base: Option<f64>,
+    keys: usize,
+    causal_pairs: u64,
+    /// Made once for all layers that have the same rules.
+    made: Arc<Mutex<HashMap<Key, LayerSelection>>>,
+}
+
+/// Layer (0 where all are alike), index heads, head dimension.
+type Key = (usize, usize, usize);
+
+/// What one layer needs.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerSelection {
+    pub(crate) options: SelectOptions,
+    /// `[index heads * 8]`.
+    pub(crate) rules: Tensor<1, Int>,
+    /// `[bands, d]`.
+    pub(crate) bands: Tensor<2>,
+}
+
+impl SelectionPlan {
+    pub(crate) fn new(
+        pattern: Pattern,
+        selection: &Selection,
+        heads: Option<&HeadPatterns>,
+        spans: &[Span],
+    ) -> Self {
+        Self {
+            pattern,
+            selection: *selection,
+            heads: heads.cloned(),
+            rotary_base: None,
+            keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
+            causal_pairs: span::causal_pairs(spans),
+            made: Arc::default(),
+        }
+    }
+
+    pub(crate) fn set_rotary_base(&mut self, base: f64) {
+        self.rotary_base = Some(base);
+        self.made = Arc::default();
+    }
+
+    /// First position whose rows see everything.
+    pub(crate) fn dense_from(selection: &Selection, span: &Span) -> usize {
+        span.prompt_len.saturating_sub(selection.last)
+    }
+
+    /// The selection of a layer; `None` if it is dense by setting.
+    pub(crate) fn layer(
+        &self,
+        layer: usize,
+        [heads, kv_heads, head_dim]: [usize; 3],
+        device: &Device,
+    ) -> Result<Option<LayerSelection>, AttentionError> {
+        if layer < self.selection.dense_layers {
+            return Ok(None);
+        }
+        let index_heads = match (self.selection.choosers, &self.heads) {
+            (_, Some(list)) => match list.layers().get(layer).map(Vec::len) {
+                Some(listed) if listed == heads => heads,
+                _ => kv_heads,
+            },
+            (Choosers::KvHeads, None) => kv_heads,
+            (Choosers::QueryHeads, None) => heads,
+        };
+        let key = match self.heads {
+            Some(_) => (layer, index_heads, head_dim),
+            None => (0, index_heads, head_dim),
+        };
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = made.get(&key) {
+            return Ok(Some(ready.clone()));
+        }
+        let heads = self.heads.as_ref();
+        let rules = Rules::new(&self.pattern, heads, &self.selection, layer, index_heads)?;
+        let costs = &self.selection.costs;
+        let options = SelectOptions {
+            scale: 0.0,
+            index_heads,
+            keys: self.keys,
+            columns: rules.columns,
+            slashes: rules.slashes,
+            column_share: self.selection.column_share,
+            slash_share: self.selection.slash_share,
+            costs: [costs.dense_tile, costs.tile, costs.column, costs.row],
+            order: match self.selection.correction {
+                Correction::None => 0,
+                Correction::Mean => 1,
+                Correction::Gaussian => 2,
+            },
+            causal_pairs: self.causal_pairs,
+        };
+        let words = TensorData::new(rules.words, [index_heads * 8]);
+        let weights = bands::weights(head_dim, self.rotary_base);
+        let count = weights.len() / head_dim;
+        let ready = LayerSelection {
+            options,
+            rules: Tensor::from_data(words, (device, DType::U32)),
+            bands: Tensor::from_data(
+                TensorData::new(weights, [count, head_dim]),
+                (device, DType::F32),
+            ),
+        };
+        made.insert(key, ready.clone());
+        Ok(Some(ready))
+    }
+}

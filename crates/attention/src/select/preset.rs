@@ -1,0 +1,101 @@
+//! Presets: one word for a point between quality and time.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Correction, Selection};
+use crate::{
+    pattern::{Dynamic, Pattern},
+    settings::AttentionSettings,
+};
+
+/// Named settings, from exact to fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Dense attention.
+    Exact,
+    /// Recall 0.98, the first two layers dense.
+    Safe,
+    /// Recall 0.95.
+    #[default]
+    Balanced,
+    /// Recall 0.90.
+    Fast,
+    /// The three patterns of SparseAccelerate (arXiv 2412.06198) and dense, no union, no correction.
+    Paper,
+}
+
+impl Preset {
+    /// Every preset, from exact to fast, then the paper's.
+    pub const ALL: [Self; 5] = [
+        Self::Exact,
+        Self::Safe,
+        Self::Balanced,
+        Self::Fast,
+        Self::Paper,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Safe => "safe",
+            Self::Balanced => "balanced",
+            Self::Fast => "fast",
+            Self::Paper => "paper",
+        }
+    }
+
+    /// What it stands for; sparse from [`AttentionSettings::min_sparse_len`] on.
+    pub fn settings(self) -> AttentionSettings {
+        let dynamic = |hybrid, selection| AttentionSettings {
+            pattern: Pattern::Dynamic(Dynamic {
+                hybrid,
+                ..Dynamic::default()
+            }),
+            selection,
+            ..AttentionSettings::default()
+        };
+        let balanced = Selection::default();
+        match self {
+            Self::Exact => AttentionSettings::dense(),
+            Self::Safe => dynamic(
+                true,
+                Selection {
+                    recall: 0.98,
+                    dense_layers: 2,
+                    ..balanced
+                },
+            ),
+            Self::Balanced => dynamic(true, balanced),
+            Self::Fast => dynamic(
+                true,
+                Selection {
+                    recall: 0.9,
+                    ..balanced
+                },
+            ),
+            Self::Paper => dynamic(
+                false,
+                Selection {
+                    correction: Correction::None,
+                    ..balanced
+                },
+            ),
+        }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|preset| preset.name() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("`{text}` is no preset; one of {names}")
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! Rules of the index heads as the device reads them: eight words a head.
+
+use super::{HeadPatterns, Selection};
+use crate::{
+    error::AttentionError,
+    pattern::{BlockCluster, IntervalSlash, Pattern},
+};
+
+/// Bits of the patterns a head may choose.
+const DENSE: u32 = 1;
+const TRIANGULAR: u32 = 1 << 1;
+const INTERVAL_SLASH: u32 = 1 << 2;
+const BLOCK_CLUSTER: u32 = 1 << 3;
+const HYBRID: u32 = 1 << 4;
+
+/// The rules of all heads of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rules {
+    /// `[heads, 8]`, see [`rule`].
+    pub(crate) words: Vec<u32>,
+    /// Most columns and slashes of any head.
+    pub(crate) columns: usize,
+    pub(crate) slashes: usize,
+}
+
+impl Rules {
+    /// The rules of `heads` index heads in a layer.
+    pub(crate) fn new(
+        pattern: &Pattern,
+        by_head: Option<&HeadPatterns>,
+        selection: &Selection,
+        layer: usize,
+        heads: usize,
+    ) -> Result<Self, AttentionError> {
+        let patterns = match by_head {
+            Some(list) => list.layer(layer, heads)?.to_vec(),
+            None => vec![*pattern; heads],
+        };
+        let mut rules = Self {
+            words: Vec::with_capacity(8 * heads),
+            columns: 0,
+            slashes: 0,
+        };
+        for pattern in &patterns {
+            let words = rule(pattern, selection);
+            rules.columns = rules.columns.max(words[3] as usize);
+            rules.slashes = rules.slashes.max(words[4] as usize);
+            rules.words.extend(words);
+        }
+        Ok(rules)
+    }
+}
+
+/// Allowed patterns, sink, window, most columns, most slashes, recall floor, alpha, 0.
+///
+/// Dense is always allowed beside a pattern that is chosen from the input: it is what the contract
+/// falls back on. A Triangular given by name is taken as it is, whatever it keeps.
+fn rule(pattern: &Pattern, selection: &Selection) -> [u32; 8] {
+    let (mut sink, mut window, mut floor) = (selection.sink, selection.window, selection.recall);
+    let none = IntervalSlash {
+        columns: 0,
+        slashes: 0,
+    };
+    let (allowed, lists, blocks) = match pattern {
+        Pattern::Dense | Pattern::FixedBlocks(_) => (DENSE, none, BlockCluster::default()),
+        Pattern::Triangular(t) => {
+            (sink, window, floor) = (t.sink, t.window, 0.0);
+            (TRIANGULAR, none, BlockCluster::default())
+        }
+        Pattern::IntervalSlash(lists) => (DENSE | INTERVAL_SLASH, *lists, BlockCluster::default()),
+        Pattern::BlockCluster(blocks) => (DENSE | BLOCK_CLUSTER, none, *blocks),
+        Pattern::Hybrid(d) => (DENSE | HYBRID, d.interval_slash, d.block_cluster),
+        Pattern::Dynamic(d) => {
+            let union = if d.hybrid { HYBRID } else { 0 };
+            let all = DENSE | TRIANGULAR | INTERVAL_SLASH | BLOCK_CLUSTER | union;
+            (all, d.interval_slash, d.block_cluster)
+        }
+    };
+    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
+    [
+        allowed,
+        word(sink),
+        word(window),
+        word(lists.columns),
+        word(lists.slashes),
+        floor.to_bits(),
+        blocks.alpha.to_bits(),
+        0,
+    ]
+}

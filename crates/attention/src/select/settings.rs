@@ -1,0 +1,140 @@
+//! Settings of a selection: the quality contract first, then what the estimates may spend.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::AttentionError;
+
+/// How heads choose their keys. Every field has a default.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Selection {
+    /// The quality contract: least share of a head's softmax mass that must lie on kept keys, 0 to 1,
+    /// measured on probe rows. A head that would keep less is dense.
+    pub recall: f32,
+    /// What stands in for the keys that are left out.
+    pub correction: Correction,
+    /// Whether the heads of a group share a choice.
+    pub choosers: Choosers,
+    /// Layers from the first that are always dense.
+    pub dense_layers: usize,
+    /// Tokens at the start of the prompt that every row sees.
+    pub sink: usize,
+    /// Latest tokens, the row itself included, that every row sees. At least 1.
+    pub window: usize,
+    /// Rows at the end of the prompt that see everything.
+    pub last: usize,
+    /// A column is kept if its mean share of a row's mass is at least this many times the uniform share
+    /// `1 / kv_len`.
+    pub column_share: f32,
+    /// A slash of 16 offsets is kept if its share is at least this many times the uniform share of the 80
+    /// keys a query tile reads for it.
+    pub slash_share: f32,
+    /// Prices of the choices on this device.
+    pub costs: CostModel,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            recall: 0.95,
+            correction: Correction::Gaussian,
+            choosers: Choosers::KvHeads,
+            dense_layers: 0,
+            sink: 128,
+            window: 512,
+            last: 128,
+            column_share: 32.0,
+            slash_share: 8.0,
+            costs: CostModel::default(),
+        }
+    }
+}
+
+/// What stands in for key blocks that are left out: one pseudo-key a block, merged by log-sum-exp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Correction {
+    /// Nothing: the softmax is renormalised over the kept keys.
+    None,
+    /// The block's mean key with the weight of its left-out keys (FlashPrefill V2, arXiv 2608.19758).
+    Mean,
+    /// As `Mean`, with the second-order term of the logarithm of a mean of exponentials,
+    /// `ln E exp(x) = mu + sigma^2 / 2` for normal `x`, from the variance of the block's keys.
+    #[default]
+    Gaussian,
+}
+
+/// Which heads choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choosers {
+    /// The query heads of a KV head share one choice, judged by the worst of them, and the keys they load.
+    #[default]
+    KvHeads,
+    /// Every query head on its own.
+    QueryHeads,
+}
+
+/// Prices, in any one unit of time. `calibrate` measures them on a device; the default has the ratios of
+/// one H100.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CostModel {
+    /// A tile of 64 queries by 64 keys, dense.
+    pub dense_tile: f32,
+    /// The same, of an index's ranges.
+    pub tile: f32,
+    /// 64 gathered columns of one query tile.
+    pub column: f32,
+    /// What an index row costs beside its tiles.
+    pub row: f32,
+}
+
+impl Default for CostModel {
+    fn default() -> Self {
+        Self {
+            dense_tile: 1.0,
+            tile: 1.25,
+            column: 2.0,
+            row: 2.0,
+        }
+    }
+}
+
+impl Selection {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] with the field, its value and its range.
+    pub fn validate(&self) -> Result<(), AttentionError> {
+        let refuse = |field, got: String, limit: &str| {
+            Err(AttentionError::Setting {
+                op: "selection",
+                field,
+                got,
+                limit: limit.to_owned(),
+                hint: "take the default, or a preset",
+            })
+        };
+        if !(0.0..=1.0).contains(&self.recall) {
+            return refuse("recall", self.recall.to_string(), "between 0 and 1");
+        }
+        if self.window == 0 {
+            return refuse("window", "0".into(), "at least 1");
+        }
+        let costs = &self.costs;
+        for (field, got) in [
+            ("column_share", self.column_share),
+            ("slash_share", self.slash_share),
+            ("costs.dense_tile", costs.dense_tile),
+            ("costs.tile", costs.tile),
+            ("costs.column", costs.column),
+            ("costs.row", costs.row),
+        ] {
+            if !got.is_finite() || got < 0.0 {
+                return refuse(field, got.to_string(), "finite and not negative");
+            }
+        }
+        Ok(())
+    }
+}
