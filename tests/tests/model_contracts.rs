@@ -190,7 +190,7 @@ fn decisions_tell_path_density_and_reason() {
         let prompt = ids.len();
         let expected = [
             (dense, Path::Dense, Reason::DenseRequested),
-            (sparse, Path::Sparse, Reason::SparseRequested),
+            (sparse.clone(), Path::Sparse, Reason::SparseRequested),
             (
                 auto(prompt),
                 Path::Sparse,

@@ -95,8 +95,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     if !opened.selected.is_flex() {
         case.warm_up(&settings)?;
     }
-    let dense = case.run("dense", settings[0])?;
-    let sparse = case.run("sparse", settings[1])?;
+    let dense = case.run("dense", settings[0].clone())?;
+    let sparse = case.run("sparse", settings[1].clone())?;
     let report = Report::new(&spec, &opened, pattern, dense, sparse);
     if args.json {
         print_json(&report)?;

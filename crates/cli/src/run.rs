@@ -98,7 +98,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let settings = GenerateSettings {
         max_tokens,
         chunk: opened.chunk,
-        attention,
+        attention: attention.clone(),
         sampling,
         stop: args.sampling.stop.clone(),
         eos: opened.dir.generation().eos.clone(),

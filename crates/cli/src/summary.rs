@@ -68,7 +68,9 @@ pub(crate) fn decision(decisions: &[Decision]) -> String {
     };
     let path = match heaviest.path {
         sparse_accelerate::Path::Dense => "dense",
-        sparse_accelerate::Path::Sparse => heaviest.pattern.name(),
+        sparse_accelerate::Path::Sparse | sparse_accelerate::Path::Selected => {
+            heaviest.pattern.name()
+        }
     };
     format!("{path}{chunks}: {}", heaviest.reason)
 }
