@@ -3,6 +3,13 @@
 //! Public for the crates beside this one, hidden from users. The loops themselves are compiled for what
 //! the processor has by `pulp`.
 
+mod product;
+mod rows;
+pub(crate) mod softmax;
+
+pub(crate) use product::product;
+pub(crate) use rows::Rows;
+
 use burn::tensor::{DType, Element, bf16, f16};
 use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;

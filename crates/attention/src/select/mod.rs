@@ -7,6 +7,9 @@
 //! 2501.15383, 2.4), and a head below the floor is computed again, densely.
 
 mod bands;
+#[cfg(feature = "flex")]
+#[doc(hidden)]
+pub mod cpu;
 mod heads;
 mod layout;
 mod options;

@@ -9,7 +9,6 @@ mod append;
 mod blocks;
 mod rope;
 mod select;
-mod softmax;
 mod tile;
 
 use burn::{
@@ -20,7 +19,10 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{AttendOptions, SparseAttentionOps};
-use crate::{cpu::FlexFloat, index::QUERY_TILE};
+use crate::{
+    cpu::{FlexFloat, Rows},
+    index::QUERY_TILE,
+};
 use tile::{Problem, Scratch};
 
 impl SparseAttentionOps for Flex {
@@ -100,8 +102,8 @@ fn attend_typed<E: FlexFloat>(
     let mut out = FlexTensor::empty(Shape::new([batch, rows, heads, head_dim]), E::dtype());
     let mut lse = FlexTensor::empty(Shape::new([batch, heads, rows]), DType::F32);
     let (out_rows, lse_rows) = (
-        tile::Rows::new(out.storage_mut::<E>()),
-        tile::Rows::new(lse.storage_mut::<f32>()),
+        Rows::new(out.storage_mut::<E>()),
+        Rows::new(lse.storage_mut::<f32>()),
     );
 
     let tiles = rows.div_ceil(QUERY_TILE);

@@ -1,16 +1,16 @@
 //! One work item: the packed query rows of one tile and head group over their key blocks.
 
-use std::marker::PhantomData;
-
 use burn_flex::FlexTensor;
 use pulp::Arch;
 
 use super::{
     AttendOptions, FlexFloat,
     blocks::{Block, KEY_BLOCK, Keys, blocks},
-    softmax,
 };
-use crate::{cpu::exp, index::QUERY_TILE};
+use crate::{
+    cpu::{Rows, exp, product, softmax},
+    index::QUERY_TILE,
+};
 
 /// A strided `[B, H, rows, d]` tensor as slices.
 struct View<'a, E> {
@@ -32,36 +32,6 @@ impl<'a, E: FlexFloat> View<'a, E> {
     fn at(&self, b: usize, h: usize, row: usize) -> usize {
         let [sb, sh, sr, _] = self.strides;
         (self.offset as isize + b as isize * sb + h as isize * sh + row as isize * sr) as usize
-    }
-}
-
-/// Output rows that work items write side by side.
-pub(super) struct Rows<'a, E> {
-    start: *mut E,
-    len: usize,
-    owner: PhantomData<&'a mut [E]>,
-}
-
-#[allow(unsafe_code)]
-// SAFETY: every work item writes rows of its own (sequence, head, query row); see `Rows::row`.
-unsafe impl<E: Send> Sync for Rows<'_, E> {}
-
-impl<'a, E> Rows<'a, E> {
-    pub(super) fn new(slice: &'a mut [E]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            owner: PhantomData,
-        }
-    }
-
-    /// `len` elements from `at`.
-    #[allow(unsafe_code, clippy::mut_from_ref)]
-    fn row(&self, at: usize, len: usize) -> &mut [E] {
-        assert!(at + len <= self.len);
-        // SAFETY: inside the slice by the assertion; no two work items name the same (sequence,
-        // head, row), and one item asks for a row once at a time.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
 }
 
@@ -293,47 +263,4 @@ where
         Keys::Gathered(list) => list.iter().for_each(|&p| copy(p as usize)),
     }
     (scratch, d)
-}
-
-/// `out [m, n] (+)= left [m, k] . right [k, n]`; operands with their (row, column) strides, `out`
-/// contiguous. Runs on the calling thread: the items around it are the parallelism.
-fn product(
-    [m, n, k]: [usize; 3],
-    out: &mut [f32],
-    add: bool,
-    (left, [left_row, left_column]): (&[f32], [usize; 2]),
-    (right, [right_row, right_column]): (&[f32], [usize; 2]),
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    let last = |rows: usize, columns: usize, [r, c]: [usize; 2]| (rows - 1) * r + (columns - 1) * c;
-    assert!(m * n <= out.len() && k > 0);
-    assert!(last(m, k, [left_row, left_column]) < left.len());
-    assert!(last(k, n, [right_row, right_column]) < right.len());
-    #[allow(unsafe_code)]
-    // SAFETY: every element that the strides reach lies inside its slice, by the assertions above.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            add,
-            left.as_ptr(),
-            left_column as isize,
-            left_row as isize,
-            right.as_ptr(),
-            right_column as isize,
-            right_row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }

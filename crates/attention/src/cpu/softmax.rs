@@ -5,13 +5,13 @@ use pulp::Arch;
 use crate::cpu::exp;
 
 /// Running maximum of a row that has seen nothing; finite, so that differences stay defined.
-pub(super) const UNSEEN: f32 = -1.0e30;
+pub(crate) const UNSEEN: f32 = -1.0e30;
 
 const LANES: usize = 16;
 
 /// Turns a row of scores into probabilities relative to the new maximum, `exp(s - m')`.
 /// Returns `(m', sum of the row)`. NaN scores give NaN sums.
-pub(super) fn row(arch: Arch, scores: &mut [f32], maximum: f32) -> (f32, f32) {
+pub(crate) fn row(arch: Arch, scores: &mut [f32], maximum: f32) -> (f32, f32) {
     arch.dispatch(RowOp { scores, maximum })
 }
 

@@ -1,0 +1,99 @@
+//! What the sparse pass kept, measured at the probe rows.
+
+use rayon::prelude::*;
+
+use super::{PROBES, REPORT_WORDS, Rule, Sequence, Shape, probe_row};
+use crate::index::QUERY_TILE;
+
+/// Report word and value of heads made dense for what was measured.
+const REASON: usize = 1;
+const BELOW_FLOOR: f32 = 4.0;
+const MEASURED: usize = 3;
+const DENSITY: usize = 4;
+
+/// Writes measured recall and density into the report, and closes the gate (1) of every head whose
+/// recall lies below its floor, if it may be dense.
+///
+/// Recall is the least, over the query heads of an index head and the groups of probes that have rows,
+/// of the mean of `exp(lse - probe_lse)` over the group, at most 1; NaN counts as below the floor.
+/// (Source: attention recall from log-sum-exps, Qwen2.5-1M, arXiv 2501.15383.) Heads that were dense
+/// before are not measured. Density is the index's: kept causal pairs over causal pairs.
+///
+/// # Shapes
+/// - `lse`: `[B, Hq, N]` of the sparse pass, before any correction; `probe_lse`: `[B, Hq, 128]`
+/// - `kept`: `[B, Hi, tiles]`, kept keys of the last row of each tile
+/// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`; `report`: `[B, Hi, 16]`; `gates`: `[B, Hi]`
+#[allow(clippy::too_many_arguments)]
+pub fn check(
+    shape: &Shape,
+    lse: &[f32],
+    probe_lse: &[f32],
+    kept: &[u32],
+    spans: &[u32],
+    rules: &[u32],
+    report: &mut [f32],
+    gates: &mut [u32],
+) {
+    assert_eq!(gates.len(), shape.batch * shape.index_heads);
+    let reports = report.par_chunks_exact_mut(REPORT_WORDS).zip(gates);
+    reports.enumerate().for_each(|(flat, (report, gate))| {
+        let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
+        let sequence = Sequence::of(spans, b);
+        report[DENSITY] = density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
+        if *gate == 1 {
+            return;
+        }
+        let rule = Rule::of(rules, index_head);
+        let mut measured = 1.0f32;
+        for sharer in 0..shape.sharing() {
+            let head = b * shape.heads + index_head * shape.sharing() + sharer;
+            let lse = &lse[head * shape.rows..][..shape.rows];
+            let probe_lse = &probe_lse[head * PROBES..][..PROBES];
+            for (group, &count) in sequence.probes().iter().enumerate() {
+                let recall = recall(sequence, group, count, lse, probe_lse);
+                // Not `min`: a NaN is taken and kept.
+                if recall.is_nan() || recall < measured {
+                    measured = recall;
+                }
+            }
+        }
+        report[MEASURED] = measured;
+        if (measured.is_nan() || measured < rule.recall) && rule.dense {
+            *gate = 1;
+            report[REASON] = BELOW_FLOOR;
+        }
+    });
+}
+
+/// Mean recall of one group of probes, 1 if it has none.
+fn recall(sequence: Sequence, group: usize, count: usize, lse: &[f32], probe_lse: &[f32]) -> f32 {
+    if count == 0 {
+        return 1.0;
+    }
+    let first = group * PROBES / 2;
+    let of_probe = |probe| {
+        let row = probe_row(probe, sequence.query_len)?;
+        Some(f32::exp(lse[row] - probe_lse[probe]))
+    };
+    let sum: f32 = (first..first + PROBES / 2).filter_map(of_probe).sum();
+    // Not `min`: a NaN is kept.
+    let mean = sum / count as f32;
+    if mean > 1.0 { 1.0 } else { mean }
+}
+
+/// Kept causal pairs over causal pairs. A tile always keeps its own keys, so a row that is `i` rows
+/// before the tile's last sees `i` keys fewer, of what is kept as of all.
+fn density(sequence: Sequence, kept: &[u32]) -> f32 {
+    let (mut pairs, mut all) = (0u64, 0u64);
+    for (tile, &kept) in kept.iter().enumerate() {
+        let first = tile * QUERY_TILE;
+        let rows = QUERY_TILE.min(sequence.query_len.saturating_sub(first)) as u64;
+        if rows == 0 {
+            break;
+        }
+        let missing = rows * (rows - 1) / 2;
+        pairs += rows * u64::from(kept) - missing;
+        all += rows * ((sequence.offset() + first) as u64 + rows) - missing;
+    }
+    (pairs as f64 / all as f64) as f32
+}

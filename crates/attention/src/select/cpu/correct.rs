@@ -1,0 +1,262 @@
+//! The mass of what was left out, put back from pooled keys and values.
+//!
+//! Source: the zero-order mean correction of FlashPrefill V2 (arXiv 2608.19758): a pruned key block
+//! becomes one pseudo key of logit `q . mean + ln n` and of its mean value. Here also with the
+//! second-order term of the log-moment of Gaussian logits, `ln E exp(x) = mu + sigma^2 / 2`.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{BLOCK, Pooled, Sequence, Shape, View, ViewMut};
+use crate::{
+    cpu::{FlexFloat, Rows, exp, product, softmax},
+    index::QUERY_TILE,
+};
+
+/// Key blocks of one matrix product.
+const CHUNK: usize = 256;
+
+/// How left-out keys are estimated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Correction {
+    /// As if all keys of a block were its mean key.
+    Mean,
+    /// As if a block's logits were Gaussian.
+    Gauss {
+        /// Largest second-order term, in nats. At `ln 128` one key of 128 is expected to hold all of
+        /// a Gaussian block's mass; beyond, the term promises more than any block has.
+        cap: f32,
+    },
+}
+
+/// Merges, for every row of every query tile, the pruned part of the key blocks that the whole tile
+/// may see (`128 J + 128 <= ` the tile's first position) into output and log-sum-exp: with `n` of 128
+/// keys left out, a key of logit `scale q . mean (+ min(cap, scale^2 / 2 sum_d q_d^2 variance_d)) + ln n`
+/// and of the block's mean value. Rows of heads whose gate is 1, and rows with nothing left out, keep
+/// their bits.
+///
+/// # Shapes
+/// - `query`, `out`: `[B, Hq, N, d]`; `pooled`: `[B, Hk, blocks, 3, d]`
+/// - `table`: spans `[B, 4]`, rows `[B, Hi, tiles, 4]`, gates `[B, Hi]`, then ranges and columns
+/// - `lse`, `lse_out`: `[B, Hq, N]`
+#[allow(clippy::too_many_arguments)]
+pub fn correct<E: FlexFloat>(
+    shape: &Shape,
+    query: View<'_, E>,
+    pooled: Pooled<'_>,
+    table: &[u32],
+    correction: Correction,
+    out: ViewMut<'_, E>,
+    lse: &[f32],
+    lse_out: &mut [f32],
+) {
+    assert!(shape.sharing() <= shape.group());
+    lse_out.copy_from_slice(lse);
+    let (tiles, index_heads) = (shape.tiles(), shape.index_heads);
+    let problem = Problem {
+        shape,
+        query,
+        pooled,
+        correction,
+        arch: Arch::new(),
+        out_strides: out.strides,
+        out: Rows::new(out.data),
+        lse: Rows::new(lse_out),
+    };
+    let entries = &table[shape.batch * 4..];
+    let gates = &entries[shape.batch * index_heads * tiles * 4..];
+    (0..shape.batch * index_heads * tiles)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each_init(Scratch::default, |scratch, item| {
+            // The last tiles have most to correct, so they come first.
+            let (flat, tile) = (
+                item % (shape.batch * index_heads),
+                item / (shape.batch * index_heads),
+            );
+            let tile = tiles - 1 - tile;
+            let at = (flat / index_heads, flat % index_heads);
+            let sequence = Sequence::of(table, at.0);
+            let first = tile * QUERY_TILE;
+            let rows = QUERY_TILE.min(sequence.query_len.saturating_sub(first));
+            if rows == 0 || gates[flat] == 1 {
+                return;
+            }
+            let entry = &entries[(flat * tiles + tile) * 4..][..4];
+            let [r, n, c, m] = std::array::from_fn(|i| entry[i] as usize);
+            let blocks = (sequence.offset() + first) / BLOCK;
+            left_out(
+                &table[r..r + 2 * n],
+                &table[c..c + m],
+                blocks,
+                &mut scratch.left_out,
+            );
+            if scratch.left_out.iter().any(|&n| n > 0) {
+                problem.run(scratch, at, first..first + rows);
+            }
+        });
+}
+
+/// Keys of each of the first `blocks` key blocks that are in no range and no column.
+fn left_out(ranges: &[u32], columns: &[u32], blocks: usize, out: &mut Vec<u32>) {
+    out.clear();
+    out.resize(blocks, BLOCK as u32);
+    let end = blocks * BLOCK;
+    for range in ranges.chunks_exact(2) {
+        let (mut start, stop) = (range[0] as usize, (range[1] as usize).min(end));
+        while start < stop {
+            let next = (start / BLOCK + 1) * BLOCK;
+            out[start / BLOCK] -= (next.min(stop) - start) as u32;
+            start = next;
+        }
+    }
+    for &column in columns.iter().filter(|&&c| (c as usize) < end) {
+        out[column as usize / BLOCK] -= 1;
+    }
+}
+
+/// Buffers of one thread, reused from item to item.
+#[derive(Default)]
+struct Scratch {
+    left_out: Vec<u32>,
+    query: Vec<f32>,
+    squares: Vec<f32>,
+    logits: Vec<f32>,
+    second: Vec<f32>,
+    out: Vec<f32>,
+    state: Vec<(f32, f32)>,
+}
+
+struct Problem<'a, E> {
+    shape: &'a Shape,
+    query: View<'a, E>,
+    pooled: Pooled<'a>,
+    correction: Correction,
+    arch: Arch,
+    out_strides: [usize; 3],
+    out: Rows<'a, E>,
+    lse: Rows<'a, f32>,
+}
+
+impl<E: FlexFloat> Problem<'_, E> {
+    /// Query rows `rows` of all query heads of one index head.
+    fn run(
+        &self,
+        scratch: &mut Scratch,
+        (b, index_head): (usize, usize),
+        rows: std::ops::Range<usize>,
+    ) {
+        let Shape {
+            heads,
+            rows: n_rows,
+            head_dim: d,
+            scale,
+            ..
+        } = *self.shape;
+        let sharing = self.shape.sharing();
+        let heads_of = index_head * sharing..(index_head + 1) * sharing;
+        let packed: Vec<(usize, usize)> = heads_of
+            .clone()
+            .flat_map(|h| rows.clone().map(move |row| (h, row)))
+            .collect();
+        let out = |(h, row): (usize, usize)| {
+            let [sb, sh, sr] = self.out_strides;
+            self.out.row(b * sb + h * sh + row * sr, d)
+        };
+        let lse =
+            |(h, row): (usize, usize)| &mut self.lse.row((b * heads + h) * n_rows + row, 1)[0];
+
+        scratch.query.clear();
+        scratch.out.clear();
+        scratch.state.clear();
+        for &at in &packed {
+            let query = self.query.row(b, at.0, at.1, d);
+            scratch
+                .query
+                .extend(query.iter().map(|x| x.widen() * scale));
+            // The sparse result stands for one key of logit `lse` and of the output as value.
+            let seen = *lse(at) != f32::NEG_INFINITY;
+            scratch.state.push(if seen {
+                (*lse(at), 1.0)
+            } else {
+                (softmax::UNSEEN, 0.0)
+            });
+            scratch.out.extend(out(at).iter().map(|x| x.widen()));
+        }
+        if let Correction::Gauss { .. } = self.correction {
+            scratch.squares.clear();
+            scratch
+                .squares
+                .extend(scratch.query.iter().map(|q| 0.5 * q * q));
+        }
+        let kv_head = b * self.shape.kv_heads + heads_of.start / self.shape.group();
+        let pooled = self.pooled.head(kv_head, d);
+        for start in (0..scratch.left_out.len()).step_by(CHUNK) {
+            self.step(scratch, packed.len(), &pooled[start * 3 * d..], start);
+        }
+        for (r, &at) in packed.iter().enumerate() {
+            let (maximum, sum) = scratch.state[r];
+            let inverse = 1.0 / sum;
+            for (to, &x) in out(at).iter_mut().zip(&scratch.out[r * d..]) {
+                *to = E::narrow(x * inverse);
+            }
+            *lse(at) = maximum + sum.ln();
+        }
+    }
+
+    /// One chunk of pseudo keys: logits, softmax, output.
+    fn step(&self, scratch: &mut Scratch, rows: usize, pooled: &[f32], start: usize) {
+        let d = self.shape.head_dim;
+        let left_out = &scratch.left_out[start..];
+        let left_out = &left_out[..left_out.len().min(CHUNK)];
+        let count = left_out.len();
+        let (logits, second) = (&mut scratch.logits, &mut scratch.second);
+        logits.resize(logits.len().max(rows * count), 0.0);
+        let mean = (pooled, [1, 3 * d]);
+        product(
+            [rows, count, d],
+            logits,
+            false,
+            (&scratch.query, [d, 1]),
+            mean,
+        );
+        if let Correction::Gauss { cap } = self.correction {
+            second.resize(second.len().max(rows * count), 0.0);
+            let variance = (&pooled[d..], [1, 3 * d]);
+            product(
+                [rows, count, d],
+                second,
+                false,
+                (&scratch.squares, [d, 1]),
+                variance,
+            );
+            for (logit, &x) in logits[..rows * count].iter_mut().zip(&*second) {
+                // A NaN is not below the cap: it stays.
+                *logit += if x > cap { cap } else { x };
+            }
+        }
+        // -inf where nothing is left out.
+        let weights: Vec<f32> = left_out.iter().map(|&n| (n as f32).ln()).collect();
+        let row_state = logits.chunks_exact_mut(count).zip(&mut scratch.state);
+        for ((row, (maximum, sum)), out) in row_state.zip(scratch.out.chunks_exact_mut(d)) {
+            for (logit, &weight) in row.iter_mut().zip(&weights) {
+                *logit += weight;
+            }
+            let (new, part) = softmax::row(self.arch, row, *maximum);
+            let shrink = exp(*maximum - new);
+            *sum = *sum * shrink + part;
+            *maximum = new;
+            if shrink != 1.0 {
+                out.iter_mut().for_each(|x| *x *= shrink);
+            }
+        }
+        let value = (&pooled[2 * d..], [3 * d, 1]);
+        product(
+            [rows, d, count],
+            &mut scratch.out,
+            true,
+            (&scratch.logits, [count, 1]),
+            value,
+        );
+    }
+}

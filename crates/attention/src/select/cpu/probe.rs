@@ -1,0 +1,337 @@
+//! Probe rows against all their keys: log-sum-exp, attention by column and by slash.
+//!
+//! The packed probe rows of a KV head walk the keys in tiles of 128 twice: for the log-sum-exp, then
+//! for what it normalises. Logits are made anew, so that no `[128, L']` matrix is ever stored. Rows
+//! are sorted by position: those that see a key tile are the last ones, one matrix product for all.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{BLOCK, GRANULE, PROBES, Rule, Sequence, Shape, View, probe_row};
+use crate::cpu::{FlexFloat, Rows, exp, product, softmax};
+
+/// Key tiles of a work item: fixed, so that results do not depend on the number of threads.
+const TILES: usize = 16;
+
+/// One of fixed point.
+const ONE: f32 = (1 << 20) as f32;
+
+const LANES: usize = 16;
+
+/// Attention of the probe rows, `p = exp(logit - lse)`. Keys that the rule of a head keeps for every
+/// row anyway (`j < sink` or `p_row - j < window`) count in the log-sum-exp alone.
+///
+/// # Shapes
+/// - `query`: `[B, Hq, N, d]`; `key`: `[B, Hk, S, d]`, `S` at least the keys of the shape
+/// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`
+/// - `lse`: `[B, Hq, 128]`, natural, of the scaled logits over all causal keys; 0 for rows that are none
+/// - `columns`: `[B, Hq, 2, L']`, mean over the valid rows of a group (last, spread) of `p` by key
+/// - `slashes`: `[B, Hq, ceil(L'/16)]`, `p` by `(p_row - j) / 16` in units of `2^-20`, summed over all
+///   valid rows; rounded are the sums of one row over one bucket within 128 aligned keys, in the order
+///   of keys, halves up
+#[allow(clippy::too_many_arguments)]
+pub fn probe<E: FlexFloat>(
+    shape: &Shape,
+    query: View<'_, E>,
+    key: View<'_, E>,
+    spans: &[u32],
+    rules: &[u32],
+    lse: &mut [f32],
+    columns: &mut [f32],
+    slashes: &mut [u32],
+) {
+    let Shape {
+        batch,
+        heads,
+        kv_heads,
+        keys,
+        ..
+    } = *shape;
+    let buckets = shape.slash_buckets();
+    assert_eq!(lse.len(), batch * heads * PROBES);
+    assert_eq!(columns.len(), batch * heads * 2 * keys);
+    assert_eq!(slashes.len(), batch * heads * buckets);
+    let packs: Vec<Pack> = (0..batch * kv_heads)
+        .into_par_iter()
+        .map(|flat| Pack::new(shape, query, spans, (flat / kv_heads, flat % kv_heads)))
+        .collect();
+    let walk = Walk {
+        shape,
+        key,
+        rules,
+        arch: Arch::new(),
+    };
+    let segments = shape.key_blocks().div_ceil(TILES);
+    let items = packs.len() * segments;
+
+    let parts: Vec<Vec<(f32, f32)>> = (0..items)
+        .into_par_iter()
+        .map_init(Scratch::default, |scratch, item| {
+            walk.sums(scratch, &packs[item / segments], item % segments)
+        })
+        .collect();
+    let mut packed_lse = Vec::with_capacity(packs.len());
+    for (pack, parts) in packs.iter().zip(parts.chunks(segments)) {
+        packed_lse.push(merge(parts));
+        let of_pack = &packed_lse[packed_lse.len() - 1];
+        for r in 0..shape.group() {
+            let head = pack.at.0 * heads + pack.at.1 * shape.group() + r;
+            let lse = &mut lse[head * PROBES..][..PROBES];
+            lse.fill(0.0);
+            for (i, probe) in pack.probes.iter().enumerate() {
+                lse[probe.index] = of_pack[i * shape.group() + r];
+            }
+        }
+    }
+
+    let sums: Vec<AtomicU32> = (0..slashes.len()).map(|_| AtomicU32::new(0)).collect();
+    let columns = Rows::new(columns);
+    (0..items)
+        .into_par_iter()
+        .for_each_init(Scratch::default, |scratch, item| {
+            let (pack, lse) = (&packs[item / segments], &packed_lse[item / segments]);
+            walk.shares(scratch, pack, lse, item % segments, &columns);
+            let first = (pack.at.0 * heads + pack.at.1 * shape.group()) * buckets;
+            for (sum, &part) in sums[first..].iter().zip(&scratch.slashes) {
+                if part > 0 {
+                    sum.fetch_add(part, Ordering::Relaxed);
+                }
+            }
+        });
+    for (to, sum) in slashes.iter_mut().zip(sums) {
+        *to = sum.into_inner();
+    }
+}
+
+/// Log-sum-exp of rows from their `(maximum, sum)` by segment, in the order of segments.
+fn merge(parts: &[Vec<(f32, f32)>]) -> Vec<f32> {
+    let rows = parts.first().map_or(0, Vec::len);
+    let lse = |row: usize| {
+        let (maximum, sum) = parts.iter().fold((softmax::UNSEEN, 0.0), |(m, s), part| {
+            let (part_m, part_s) = part[row];
+            let maximum = if part_m > m { part_m } else { m };
+            (
+                maximum,
+                s * exp(m - maximum) + part_s * exp(part_m - maximum),
+            )
+        });
+        maximum + f32::ln(sum)
+    };
+    (0..rows).map(lse).collect()
+}
+
+/// One probe row of a sequence.
+struct Probe {
+    /// Its number, 0 to 127; from 64 on it is one of the spread ones.
+    index: usize,
+    position: usize,
+}
+
+/// The probe rows of a KV head, ascending by position; of each, all query heads of the group.
+struct Pack {
+    /// Sequence and KV head.
+    at: (usize, usize),
+    sequence: Sequence,
+    probes: Vec<Probe>,
+    /// `[probes * group, d]`, scaled.
+    query: Vec<f32>,
+}
+
+impl Pack {
+    fn new<E: FlexFloat>(
+        shape: &Shape,
+        query: View<'_, E>,
+        spans: &[u32],
+        at: (usize, usize),
+    ) -> Self {
+        let sequence = Sequence::of(spans, at.0);
+        let mut probes: Vec<Probe> = (0..PROBES)
+            .filter_map(|index| {
+                let position = sequence.offset() + probe_row(index, sequence.query_len)?;
+                Some(Probe { index, position })
+            })
+            .collect();
+        probes.sort_by_key(|probe| (probe.position, probe.index));
+        let group = shape.group();
+        let mut packed = Vec::with_capacity(probes.len() * group * shape.head_dim);
+        for probe in &probes {
+            let row = probe.position - sequence.offset();
+            for head in at.1 * group..(at.1 + 1) * group {
+                let row = query.row(at.0, head, row, shape.head_dim);
+                packed.extend(row.iter().map(|x| x.widen() * shape.scale));
+            }
+        }
+        Self {
+            at,
+            sequence,
+            probes,
+            query: packed,
+        }
+    }
+}
+
+/// Buffers of one thread, reused from item to item.
+#[derive(Default)]
+struct Scratch {
+    key: Vec<f32>,
+    logits: Vec<f32>,
+    columns: Vec<f32>,
+    /// `[group, buckets]` of the last item.
+    slashes: Vec<u32>,
+}
+
+struct Walk<'a, E> {
+    shape: &'a Shape,
+    key: View<'a, E>,
+    rules: &'a [u32],
+    arch: Arch,
+}
+
+impl<E: FlexFloat> Walk<'_, E> {
+    /// Logits of one key tile, `[rows that see any of it, keys]`. Returns the first of those probes and
+    /// the number of keys.
+    fn logits(&self, scratch: &mut Scratch, pack: &Pack, tile: usize) -> (usize, usize) {
+        let start = tile * BLOCK;
+        let first = pack.probes.partition_point(|probe| probe.position < start);
+        let keys = pack.sequence.kv_len.saturating_sub(start).min(BLOCK);
+        let (d, group) = (self.shape.head_dim, self.shape.group());
+        let rows = (pack.probes.len() - first) * group;
+        if rows == 0 {
+            return (first, 0);
+        }
+        let (key, stride) = self
+            .key
+            .wide(pack.at, start..start + keys, d, &mut scratch.key);
+        scratch.logits.resize(PROBES * group * BLOCK, 0.0);
+        product(
+            [rows, keys, d],
+            &mut scratch.logits,
+            false,
+            (&pack.query[first * group * d..], [d, 1]),
+            (key, [1, stride]),
+        );
+        (first, keys)
+    }
+
+    /// `(maximum, sum)` of every packed row over the keys of one segment.
+    fn sums(&self, scratch: &mut Scratch, pack: &Pack, segment: usize) -> Vec<(f32, f32)> {
+        let group = self.shape.group();
+        let mut sums = vec![(softmax::UNSEEN, 0.0); pack.probes.len() * group];
+        for tile in segment * TILES..(segment + 1) * TILES {
+            let (first, keys) = self.logits(scratch, pack, tile);
+            if keys == 0 {
+                break;
+            }
+            let rows = scratch.logits.chunks_exact_mut(keys);
+            for (r, (row, (maximum, sum))) in rows.zip(&mut sums[first * group..]).enumerate() {
+                let position = pack.probes[first + r / group].position;
+                let seen = (position + 1 - tile * BLOCK).min(keys);
+                let (new, part) = softmax::row(self.arch, &mut row[..seen], *maximum);
+                *sum = *sum * exp(*maximum - new) + part;
+                *maximum = new;
+            }
+        }
+        sums
+    }
+
+    /// Columns of one segment, written; slashes of one segment, into `scratch`.
+    fn shares(
+        &self,
+        scratch: &mut Scratch,
+        pack: &Pack,
+        lse: &[f32],
+        segment: usize,
+        columns: &Rows<'_, f32>,
+    ) {
+        let (group, buckets) = (self.shape.group(), self.shape.slash_buckets());
+        let counts = pack.sequence.probes();
+        scratch.slashes.clear();
+        scratch.slashes.resize(group * buckets, 0);
+        let tiles = segment * TILES..((segment + 1) * TILES).min(self.shape.key_blocks());
+        for tile in tiles {
+            scratch.columns.clear();
+            scratch.columns.resize(group * 2 * BLOCK, 0.0);
+            let (first, keys) = self.logits(scratch, pack, tile);
+            let start = tile * BLOCK;
+            let rows = scratch.logits.chunks_exact_mut(keys.max(1));
+            for (r, row) in rows.take((pack.probes.len() - first) * group).enumerate() {
+                let (probe, head) = (&pack.probes[first + r / group], r % group);
+                let index_head = (pack.at.1 * group + head) / self.shape.sharing();
+                let rule = Rule::of(self.rules, index_head);
+                let from = rule.sink.saturating_sub(start).min(keys);
+                let to = (probe.position + 1)
+                    .saturating_sub(start + rule.window)
+                    .min(keys);
+                if from >= to {
+                    continue;
+                }
+                let row = &mut row[from..to];
+                let columns = (head * 2 + probe.index / (PROBES / 2)) * BLOCK + from;
+                self.arch.dispatch(Share {
+                    row,
+                    lse: lse[first * group + r],
+                    columns: &mut scratch.columns[columns..][..to - from],
+                });
+                let sums = &mut scratch.slashes[head * buckets..][..buckets];
+                add_slashes(row, probe.position - (start + from), sums);
+            }
+            let width = self.shape.keys.min(start + BLOCK) - start;
+            for (line, sums) in scratch.columns.chunks_exact(BLOCK).enumerate() {
+                let head = pack.at.0 * self.shape.heads + pack.at.1 * group + line / 2;
+                let to = columns.row((head * 2 + line % 2) * self.shape.keys + start, width);
+                let count = counts[line % 2].max(1) as f32;
+                for (to, &sum) in to.iter_mut().zip(sums) {
+                    *to = sum / count;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the shares of one row to its slash buckets; `offset` is the distance of the first key.
+fn add_slashes(row: &[f32], offset: usize, sums: &mut [u32]) {
+    let (mut row, mut offset) = (row, offset);
+    while !row.is_empty() {
+        let bucket = offset / GRANULE;
+        // Keys ascend, so distances fall: the bucket ends at its smallest distance.
+        let len = (offset - bucket * GRANULE + 1).min(row.len());
+        let sum: f32 = row[..len].iter().sum();
+        // NaN becomes 0: the log-sum-exp tells of it.
+        sums[bucket] += (sum * ONE + 0.5) as u32;
+        row = &row[len..];
+        offset = offset.wrapping_sub(len);
+    }
+}
+
+/// Logits to shares, added to the columns.
+struct Share<'a> {
+    row: &'a mut [f32],
+    lse: f32,
+    columns: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Share<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (row, row_tail) = self.row.as_chunks_mut::<LANES>();
+        let (columns, columns_tail) = self.columns.as_chunks_mut::<LANES>();
+        for (row, columns) in row.iter_mut().zip(columns) {
+            // Indexed loops over whole chunks: these become vector instructions, zipped ones did not.
+            #[allow(clippy::needless_range_loop)]
+            for i in 0..LANES {
+                row[i] = exp(row[i] - self.lse);
+            }
+            for i in 0..LANES {
+                columns[i] += row[i];
+            }
+        }
+        for (x, column) in row_tail.iter_mut().zip(columns_tail) {
+            *x = exp(*x - self.lse);
+            *column += *x;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Shares of key blocks from pooled keys, per query block.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{BLOCK, Pooled, Rule, Sequence, Shape, View};
+use crate::cpu::{FlexFloat, product, softmax};
+
+/// Rows of a query block that are sampled: one in so many, from half of it on.
+const STRIDE: usize = 8;
+
+/// Share of every candidate key block, estimated per query head and query block from pooled keys: for
+/// each band `v`, the softmax over candidates of
+/// `scale * sum_d w_v[d] q[d] mean[d]`, averaged over the sampled rows; of the bands the largest. With
+/// `gauss` the first band has the second-order term `scale^2 / 2 * sum_d q[d]^2 variance[d]` on top.
+/// (Every candidate has 128 keys, so their `ln 128` cancels.)
+///
+/// Candidates lie wholly before the query block and not wholly inside what the head's rule keeps for
+/// its first row; others get 0, as do query blocks past the end of a sequence. Bands: Prism
+/// (arXiv 2602.08426), here as weights of dimensions.
+///
+/// # Shapes
+/// - `query`: `[B, Hq, N, d]`; `pooled`: `[B, Hk, blocks, 3, d]`
+/// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`; `bands`: `[V, d]`, at least one
+/// - `scores`: `[B, Hq, T, C]`, all written
+#[allow(clippy::too_many_arguments)]
+pub fn score<E: FlexFloat>(
+    shape: &Shape,
+    query: View<'_, E>,
+    pooled: Pooled<'_>,
+    spans: &[u32],
+    rules: &[u32],
+    bands: &[f32],
+    gauss: bool,
+    scores: &mut [f32],
+) {
+    let (blocks, query_blocks) = (shape.key_blocks(), shape.query_blocks());
+    assert_eq!(
+        scores.len(),
+        shape.batch * shape.heads * query_blocks * blocks
+    );
+    assert!(!bands.is_empty() && bands.len().is_multiple_of(shape.head_dim));
+    let problem = Problem {
+        shape,
+        query,
+        pooled,
+        bands,
+        gauss,
+        arch: Arch::new(),
+    };
+    let items = scores.par_chunks_exact_mut(blocks).enumerate();
+    items.for_each_init(Scratch::default, |scratch, (item, scores)| {
+        scores.fill(0.0);
+        let (flat, block) = (item / query_blocks, item % query_blocks);
+        let (b, head) = (flat / shape.heads, flat % shape.heads);
+        let sequence = Sequence::of(spans, b);
+        if block * BLOCK < sequence.query_len {
+            let rule = Rule::of(rules, head / shape.sharing());
+            problem.run(scratch, (b, head), block, sequence, rule, scores);
+        }
+    });
+}
+
+/// Buffers of one thread, reused from item to item.
+#[derive(Default)]
+struct Scratch {
+    query: Vec<f32>,
+    weighted: Vec<f32>,
+    logits: Vec<f32>,
+    mean: Vec<f32>,
+}
+
+struct Problem<'a, E> {
+    shape: &'a Shape,
+    query: View<'a, E>,
+    pooled: Pooled<'a>,
+    bands: &'a [f32],
+    gauss: bool,
+    arch: Arch,
+}
+
+impl<E: FlexFloat> Problem<'_, E> {
+    fn run(
+        &self,
+        scratch: &mut Scratch,
+        (b, head): (usize, usize),
+        block: usize,
+        sequence: Sequence,
+        rule: Rule,
+        scores: &mut [f32],
+    ) {
+        let first = block * BLOCK;
+        let candidates = candidates(sequence.offset() + first, rule);
+        if candidates.is_empty() {
+            return;
+        }
+        let d = self.shape.head_dim;
+        let end = (first + BLOCK).min(sequence.query_len);
+        // A block too short for that has its first row sampled.
+        let sampled = (first + STRIDE / 2..end).step_by(STRIDE);
+        let short = (first + STRIDE / 2 >= end).then_some(first);
+        scratch.query.clear();
+        for row in sampled.chain(short) {
+            let row = self.query.row(b, head, row, d);
+            scratch
+                .query
+                .extend(row.iter().map(|x| x.widen() * self.shape.scale));
+        }
+        let rows = scratch.query.len() / d;
+        let kv_head = b * self.shape.kv_heads + head / self.shape.group();
+        let pooled = &self.pooled.head(kv_head, d)[candidates.start * 3 * d..];
+        let count = candidates.len();
+        scratch.logits.resize(rows * count, 0.0);
+        for (v, band) in self.bands.chunks_exact(d).enumerate() {
+            weigh(&scratch.query, d, &mut scratch.weighted, |i, q| q * band[i]);
+            let (weighted, logits) = (&scratch.weighted, &mut scratch.logits);
+            product(
+                [rows, count, d],
+                logits,
+                false,
+                (weighted, [d, 1]),
+                (pooled, [1, 3 * d]),
+            );
+            if self.gauss && v == 0 {
+                weigh(&scratch.query, d, &mut scratch.weighted, |_, q| 0.5 * q * q);
+                let (weighted, variance) = (&scratch.weighted, &pooled[d..]);
+                product(
+                    [rows, count, d],
+                    logits,
+                    true,
+                    (weighted, [d, 1]),
+                    (variance, [1, 3 * d]),
+                );
+            }
+            scratch.mean.clear();
+            scratch.mean.resize(count, 0.0);
+            for row in logits.chunks_exact_mut(count) {
+                let (_, sum) = softmax::row(self.arch, row, softmax::UNSEEN);
+                let inverse = 1.0 / (sum * rows as f32);
+                for (mean, &x) in scratch.mean.iter_mut().zip(&*row) {
+                    *mean += x * inverse;
+                }
+            }
+            for (score, &mean) in scores[candidates.clone()].iter_mut().zip(&scratch.mean) {
+                *score = score.max(mean);
+            }
+        }
+    }
+}
+
+/// Key blocks wholly before position `first` and not wholly inside the sinks or the window.
+fn candidates(first: usize, rule: Rule) -> std::ops::Range<usize> {
+    let window = (first + 1).saturating_sub(rule.window).div_ceil(BLOCK);
+    rule.sink / BLOCK..window.min(first / BLOCK)
+}
+
+fn weigh(query: &[f32], d: usize, to: &mut Vec<f32>, weight: impl Fn(usize, f32) -> f32) {
+    to.clear();
+    for row in query.chunks_exact(d) {
+        to.extend(row.iter().enumerate().map(|(i, &q)| weight(i, q)));
+    }
+}
