@@ -11,13 +11,14 @@ const BELOW_FLOOR: f32 = 4.0;
 const MEASURED: usize = 3;
 const DENSITY: usize = 4;
 
-/// Writes measured recall and density into the report, and closes the gate (1) of every head whose
+/// Writes measured recall and density into the report, and sets the gate (1: dense) of every head whose
 /// recall lies below its floor, if it may be dense.
 ///
 /// Recall is the least, over the query heads of an index head and the groups of probes that have rows,
 /// of the mean of `exp(lse - probe_lse)` over the group, at most 1; NaN counts as below the floor.
-/// (Source: attention recall from log-sum-exps, Qwen2.5-1M, arXiv 2501.15383.) Heads that were dense
-/// before are not measured. Density is the index's: kept causal pairs over causal pairs.
+/// (Source: attention recall from log-sum-exps, Qwen2.5-1M, arXiv 2501.15383.) Density is kept causal
+/// pairs over causal pairs. Heads that were dense before have recall 1 and density 1, unmeasured; heads
+/// made dense here keep the recall that they were made dense for, and have density 1.
 ///
 /// # Shapes
 /// - `lse`: `[B, Hq, N]` of the sparse pass, before any correction; `probe_lse`: `[B, Hq, 128]`
@@ -39,8 +40,9 @@ pub fn check(
     reports.enumerate().for_each(|(flat, (report, gate))| {
         let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
         let sequence = Sequence::of(spans, b);
-        report[DENSITY] = density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
+        report[DENSITY] = 1.0;
         if *gate == 1 {
+            report[MEASURED] = 1.0;
             return;
         }
         let rule = Rule::of(rules, index_head);
@@ -61,6 +63,8 @@ pub fn check(
         if (measured.is_nan() || measured < rule.recall) && rule.dense {
             *gate = 1;
             report[REASON] = BELOW_FLOOR;
+        } else {
+            report[DENSITY] = density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
         }
     });
 }
@@ -97,3 +101,6 @@ fn density(sequence: Sequence, kept: &[u32]) -> f32 {
     }
     (pairs as f64 / all as f64) as f32
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,11 @@ pub enum Correction {
     },
 }
 
+impl Correction {
+    /// The second order with the cap explained at [`Correction::Gauss`].
+    pub const GAUSS: Self = Self::Gauss { cap: 4.852_03 };
+}
+
 /// Merges, for every row of every query tile, the pruned part of the key blocks that the whole tile
 /// may see (`128 J + 128 <= ` the tile's first position) into output and log-sum-exp: with `n` of 128
 /// keys left out, a key of logit `scale q . mean (+ min(cap, scale^2 / 2 sum_d q_d^2 variance_d)) + ln n`
@@ -260,3 +265,6 @@ impl<E: FlexFloat> Problem<'_, E> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

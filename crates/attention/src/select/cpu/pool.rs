@@ -118,3 +118,78 @@ impl pulp::NullaryFnOnce for Variance<'_> {
         self.to.iter_mut().for_each(|sum| *sum /= count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::bf16;
+
+    use super::super::testing::{CASES, Case, close};
+    use super::*;
+
+    fn matches_formula<E: FlexFloat>() {
+        for (seed, &lengths) in CASES.iter().enumerate() {
+            let case = Case::<E>::normal(lengths, 1.0, seed as u64);
+            let (shape, d) = (case.shape, case.shape.head_dim);
+            let blocks = shape.key_blocks() + 2;
+            let mut pooled = vec![-7.0; shape.batch * shape.kv_heads * blocks * 3 * d];
+            pool(
+                &shape,
+                case.key(),
+                case.value(),
+                &case.spans,
+                &mut pooled,
+                blocks,
+            );
+            for (item, got) in pooled.chunks_exact(3 * d).enumerate() {
+                let (flat, block) = (item / blocks, item % blocks);
+                let (b, head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+                let (query_len, kv_len) = case.lengths(b);
+                // Some key of the block is a new one.
+                let new = (block * BLOCK..(block + 1) * BLOCK)
+                    .any(|j| (kv_len - query_len..kv_len).contains(&j));
+                match new {
+                    true => close(
+                        "pooled",
+                        got,
+                        &case.moments(b, head, block).concat(),
+                        1e-6,
+                        1e-5,
+                    ),
+                    false => assert!(got.iter().all(|&x| x == -7.0), "{b} {head} {block}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pooled_blocks_match_the_formula_f32() {
+        matches_formula::<f32>();
+    }
+
+    #[test]
+    fn pooled_blocks_match_the_formula_bf16() {
+        matches_formula::<bf16>();
+    }
+
+    #[test]
+    fn chunks_give_the_bits_of_the_whole() {
+        let case = Case::<f32>::normal((&[(1000, 1000)], 3, 3, 64), 1.0, 7);
+        let blocks = case.shape.key_blocks();
+        let mut pooled = vec![f32::NAN; 3 * blocks * 3 * 64];
+        let mut before = 0;
+        for kv_len in [1, 63, 128, 129, 500, 512, 999, 1000] {
+            let spans = [kv_len - before, kv_len, u32::MAX, 0];
+            pool(
+                &case.shape,
+                case.key(),
+                case.value(),
+                &spans,
+                &mut pooled,
+                blocks,
+            );
+            before = kv_len;
+        }
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&pooled), bits(&case.pooled()));
+    }
+}

@@ -335,3 +335,6 @@ impl pulp::NullaryFnOnce for Share<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,3 +160,6 @@ fn weigh(query: &[f32], d: usize, to: &mut Vec<f32>, weight: impl Fn(usize, f32)
         to.extend(row.iter().enumerate().map(|(i, &q)| weight(i, q)));
     }
 }
+
+#[cfg(test)]
+mod tests;

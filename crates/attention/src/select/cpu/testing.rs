@@ -1,1 +1,304 @@
-//! tmp
+//! Problems for the tests of the stages, and attention by the formula in f64.
+
+use super::{BLOCK, Pooled, RULE_WORDS, Shape, View, pool};
+use crate::{
+    cpu::FlexFloat,
+    index::{Builder, TileIndex},
+    span::Span,
+};
+
+/// `(query_len, kv_len)` by sequence, query heads, KV heads, head dimension.
+pub(super) type Lengths = (&'static [(usize, usize)], usize, usize, usize);
+
+/// Groups of 1, 3, 4 and 7; whole prompts and chunks after a prefix; ragged batches.
+pub(super) const CASES: &[Lengths] = &[
+    (&[(1, 1), (63, 190), (64, 64)], 1, 1, 32),
+    (&[(65, 65), (127, 255), (129, 1000)], 6, 2, 64),
+    (&[(1000, 1000)], 4, 1, 80),
+    (&[(300, 1111), (128, 128)], 7, 1, 128),
+];
+
+/// SplitMix64 and Box-Muller.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub(super) fn normal(&mut self) -> f32 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        (radius * (std::f64::consts::TAU * self.unit()).cos()) as f32
+    }
+}
+
+/// A problem as a model hands it in: queries `[B, N, Hq, d]`, caches `[B, Hk, S, d]` longer than what
+/// is in them. What no stage may read is NaN.
+pub(super) struct Case<E> {
+    pub(super) shape: Shape,
+    pub(super) spans: Vec<u32>,
+    pub(super) capacity: usize,
+    pub(super) query: Vec<E>,
+    pub(super) key: Vec<E>,
+    pub(super) value: Vec<E>,
+}
+
+impl<E: FlexFloat> Case<E> {
+    /// Normal queries and keys of logits about as large as `magnitude`, normal values.
+    pub(super) fn normal(
+        (lengths, heads, kv_heads, d): Lengths,
+        magnitude: f32,
+        seed: u64,
+    ) -> Self {
+        let mut random = Random(seed);
+        Self::filled((lengths, heads, kv_heads, d), |kind, _, _, _, out| {
+            let size = if kind == Kind::Query { magnitude } else { 1.0 };
+            out.iter_mut().for_each(|x| *x = size * random.normal());
+        })
+    }
+
+    /// Rows written by `fill(kind, sequence, head, absolute position, row)`.
+    pub(super) fn filled(
+        (lengths, heads, kv_heads, d): Lengths,
+        mut fill: impl FnMut(Kind, usize, usize, usize, &mut [f32]),
+    ) -> Self {
+        let rows = lengths.iter().map(|l| l.0).max().expect("sequences");
+        let keys = lengths.iter().map(|l| l.1).max().expect("sequences");
+        let shape = Shape {
+            batch: lengths.len(),
+            heads,
+            kv_heads,
+            index_heads: kv_heads,
+            rows,
+            keys,
+            head_dim: d,
+            scale: 1.0 / (d as f32).sqrt(),
+        };
+        let capacity = keys + 24;
+        let nan = || E::narrow(f32::NAN);
+        let mut query = vec![nan(); shape.batch * rows * heads * d];
+        let mut key = vec![nan(); shape.batch * kv_heads * capacity * d];
+        let mut value = key.clone();
+        let mut row = vec![0.0; d];
+        for (b, &(query_len, kv_len)) in lengths.iter().enumerate() {
+            for head in 0..kv_heads {
+                for j in 0..kv_len {
+                    let at = ((b * kv_heads + head) * capacity + j) * d;
+                    fill(Kind::Key, b, head, j, &mut row);
+                    E::narrow_all(&row, &mut key[at..at + d]);
+                    fill(Kind::Value, b, head, j, &mut row);
+                    E::narrow_all(&row, &mut value[at..at + d]);
+                }
+            }
+            for head in 0..heads {
+                for i in 0..query_len {
+                    let at = ((b * rows + i) * heads + head) * d;
+                    fill(Kind::Query, b, head, kv_len - query_len + i, &mut row);
+                    E::narrow_all(&row, &mut query[at..at + d]);
+                }
+            }
+        }
+        let words = |l: &(usize, usize)| [l.0 as u32, l.1 as u32, u32::MAX, 0];
+        let spans = lengths.iter().flat_map(words).collect();
+        Self {
+            shape,
+            spans,
+            capacity,
+            query,
+            key,
+            value,
+        }
+    }
+
+    pub(super) fn query(&self) -> View<'_, E> {
+        let Shape {
+            rows,
+            heads,
+            head_dim: d,
+            ..
+        } = self.shape;
+        View {
+            data: &self.query,
+            strides: [rows * heads * d, d, heads * d],
+        }
+    }
+
+    pub(super) fn key(&self) -> View<'_, E> {
+        self.cache(&self.key)
+    }
+
+    pub(super) fn value(&self) -> View<'_, E> {
+        self.cache(&self.value)
+    }
+
+    fn cache<'a>(&self, data: &'a [E]) -> View<'a, E> {
+        let Shape {
+            kv_heads,
+            head_dim: d,
+            ..
+        } = self.shape;
+        View {
+            data,
+            strides: [kv_heads * self.capacity * d, self.capacity * d, d],
+        }
+    }
+
+    /// Query rows and keys of a sequence.
+    pub(super) fn lengths(&self, b: usize) -> (usize, usize) {
+        (self.spans[b * 4] as usize, self.spans[b * 4 + 1] as usize)
+    }
+
+    /// A row of a tensor in f64.
+    pub(super) fn exact(&self, view: View<'_, E>, b: usize, head: usize, row: usize) -> Vec<f64> {
+        let row = view.row(b, head, row, self.shape.head_dim);
+        row.iter().map(|x| f64::from(x.widen())).collect()
+    }
+
+    /// Scaled logits of a query row over its causal keys.
+    pub(super) fn logits(&self, b: usize, head: usize, row: usize) -> Vec<f64> {
+        let (query_len, kv_len) = self.lengths(b);
+        let query = self.exact(self.query(), b, head, row);
+        let kv_head = head / self.shape.group();
+        let logit = |j| dot(&query, &self.exact(self.key(), b, kv_head, j));
+        let scale = f64::from(self.shape.scale);
+        (0..=kv_len - query_len + row)
+            .map(|j| scale * logit(j))
+            .collect()
+    }
+
+    /// Everything pooled, as if the prompts had come in one piece.
+    pub(super) fn pooled(&self) -> Vec<f32> {
+        let blocks = self.shape.key_blocks();
+        let mut pooled =
+            vec![
+                f32::NAN;
+                self.shape.batch * self.shape.kv_heads * blocks * 3 * self.shape.head_dim
+            ];
+        let whole = |s: &[u32]| [s[1], s[1], s[2], s[3]];
+        let spans: Vec<u32> = self.spans.chunks_exact(4).flat_map(whole).collect();
+        pool(
+            &self.shape,
+            self.key(),
+            self.value(),
+            &spans,
+            &mut pooled,
+            blocks,
+        );
+        pooled
+    }
+
+    pub(super) fn in_blocks<'a>(&self, pooled: &'a [f32]) -> Pooled<'a> {
+        Pooled {
+            data: pooled,
+            blocks: self.shape.key_blocks(),
+        }
+    }
+
+    /// Mean key, variance and mean value of a whole key block, in f64.
+    pub(super) fn moments(&self, b: usize, kv_head: usize, block: usize) -> [Vec<f64>; 3] {
+        let end = ((block + 1) * BLOCK).min(self.lengths(b).1);
+        let rows = |view| -> Vec<Vec<f64>> {
+            (block * BLOCK..end)
+                .map(|j| self.exact(view, b, kv_head, j))
+                .collect()
+        };
+        let (key, value) = (rows(self.key()), rows(self.value()));
+        let mean = |rows: &[Vec<f64>], f: &dyn Fn(usize, f64) -> f64| -> Vec<f64> {
+            let of = |i: usize| rows.iter().map(|r| f(i, r[i])).sum::<f64>() / rows.len() as f64;
+            (0..self.shape.head_dim).map(of).collect()
+        };
+        let mean_key = mean(&key, &|_, x| x);
+        let variance = mean(&key, &|i, x| (x - mean_key[i]).powi(2));
+        [mean_key, variance, mean(&value, &|_, x| x)]
+    }
+
+    /// Rules that are the same for all index heads but for the sinks, which grow by 3 from head to head.
+    pub(super) fn rules(&self, sink: usize, window: usize, recall: f32) -> Vec<u32> {
+        let head = |h: usize| -> [u32; RULE_WORDS] {
+            [
+                1,
+                (sink + 3 * h) as u32,
+                window as u32,
+                0,
+                0,
+                recall.to_bits(),
+                0,
+                0,
+            ]
+        };
+        (0..self.shape.index_heads).flat_map(head).collect()
+    }
+
+    /// An index from ranges and columns for every tile, `keep(b, index head, first, last)`.
+    pub(super) fn index(
+        &self,
+        keep: impl Fn(usize, usize, usize, usize) -> (Vec<(usize, usize)>, Vec<usize>),
+    ) -> TileIndex {
+        let span = |b| {
+            let (query_len, kv_len) = self.lengths(b);
+            Span {
+                query_len,
+                kv_len,
+                prompt_len: kv_len,
+            }
+        };
+        let spans: Vec<Span> = (0..self.shape.batch).map(span).collect();
+        let mut builder = Builder::new(&spans, self.shape.index_heads, None).expect("spans");
+        for b in 0..self.shape.batch {
+            for head in 0..self.shape.index_heads {
+                for tile in 0..self.shape.tiles() {
+                    if let Some((first, last)) = builder.tile_positions(b, tile) {
+                        let (ranges, columns) = keep(b, head, first, last);
+                        builder.set((b, head, tile), ranges, columns);
+                    }
+                }
+            }
+        }
+        builder.finish().expect("a valid index")
+    }
+
+    /// The table of an index as the device has it.
+    pub(super) fn table(&self, index: &TileIndex, gates: &[u32]) -> Vec<u32> {
+        let mut table = self.spans.clone();
+        let ranges = (table.len() + index.row_table().len() + gates.len()) as u32;
+        let columns = ranges + index.range_table().len() as u32;
+        for row in index.row_table().chunks_exact(4) {
+            table.extend([ranges + 2 * row[0], row[1], columns + row[2], row[3]]);
+        }
+        table.extend_from_slice(gates);
+        table.extend_from_slice(index.range_table());
+        table.extend_from_slice(index.column_table());
+        table
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Query,
+    Key,
+    Value,
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+pub(super) fn log_sum_exp(logits: &[f64]) -> f64 {
+    let maximum = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    maximum + logits.iter().map(|x| (x - maximum).exp()).sum::<f64>().ln()
+}
+
+/// Fails with the worst of `got` if it is off by more than `absolute + relative * |exact|`.
+#[track_caller]
+pub(super) fn close(what: &str, got: &[f32], exact: &[f64], absolute: f64, relative: f64) {
+    assert_eq!(got.len(), exact.len(), "{what}");
+    for (i, (&got, &exact)) in got.iter().zip(exact).enumerate() {
+        let error = (f64::from(got) - exact).abs();
+        let limit = absolute + relative * exact.abs();
+        assert!(error <= limit, "{what}[{i}]: {got}, expected {exact}");
+    }
+}
