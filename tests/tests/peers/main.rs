@@ -64,8 +64,8 @@ fn check(index: &TileIndex, b: usize, head: usize, kept: &Kept, what: &str) -> [
                 for &offset in offsets.may.range(..=last) {
                     allowed[floor(first.saturating_sub(offset))..=last - offset].fill(true);
                 }
-                for j in 0..=last {
-                    assert!(allowed[j] || !held(j), "{what}: key {j} too much");
+                for (j, allowed) in allowed.into_iter().enumerate() {
+                    assert!(allowed || !held(j), "{what}: key {j} too much");
                 }
                 for &c in columns.must.range(..first) {
                     assert!(held(c), "{what}: column {c} missing");
