@@ -11,6 +11,7 @@ pub mod index;
 mod module;
 mod ops;
 mod pattern;
+pub mod peers;
 mod plan;
 mod rope;
 pub mod select;

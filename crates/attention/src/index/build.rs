@@ -93,7 +93,7 @@ impl Builder {
             .into_iter()
             .filter(|&c| c < first)
             .map(|c| c as u32)
-            .filter(|c| !own.chunks_exact(2).any(|r| r[0] <= *c && *c < r[1]))
+            .filter(|&c| !covered(own, c))
             .collect();
         columns.sort_unstable();
         columns.dedup();
@@ -133,6 +133,13 @@ impl Builder {
         }
         self.finish()
     }
+}
+
+/// Whether a key lies in one of the ascending ranges.
+fn covered(ranges: &[u32], key: u32) -> bool {
+    let (pairs, _) = ranges.as_chunks::<2>();
+    let at = pairs.partition_point(|r| r[1] <= key);
+    pairs.get(at).is_some_and(|r| r[0] <= key)
 }
 
 /// An index that holds every causal key: the identity against implicit (dense) ranges.

@@ -1,0 +1,142 @@
+//! The short form on command lines: `name` or `name:field=value:field=value`.
+
+use std::{fmt, str::FromStr};
+
+use crate::{error::AttentionError, peers::Peer};
+
+/// A parameter, borrowed for writing.
+enum Field<'a> {
+    Count(&'a mut usize),
+    Number(&'a mut f64),
+}
+
+impl Peer {
+    /// Reads a peer; parameters left out have their defaults.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`]: an unknown name or field (listing those there are), a value that is
+    /// no number, a field given twice, or a value out of range.
+    pub fn parse(text: &str) -> Result<Self, AttentionError> {
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let Some(mut peer) = Peer::all().into_iter().find(|p| p.name() == name) else {
+            let hint = "write name:field=value:field=value";
+            return Err(refused(
+                "name",
+                name,
+                one_of(Peer::all().map(|p| p.name())),
+                hint,
+            ));
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        for part in parts {
+            let (field, value) = part.split_once('=').unwrap_or((part, ""));
+            if seen.contains(&field) {
+                let hint = "write each field once";
+                return Err(refused("field", field, "given once".into(), hint));
+            }
+            seen.push(field);
+            let mut fields = peer.fields();
+            let names = one_of(fields.iter().map(|(name, _)| *name));
+            let Some((name, place)) = fields.iter_mut().find(|(name, _)| *name == field) else {
+                let hint = "write name:field=value:field=value";
+                return Err(refused("field", field, names, hint));
+            };
+            let read = match place {
+                Field::Count(to) => value.parse().map(|v| **to = v).is_ok(),
+                Field::Number(to) => value.parse().map(|v| **to = v).is_ok(),
+            };
+            if !read {
+                let limit = match place {
+                    Field::Count(_) => "a whole number",
+                    Field::Number(_) => "a number",
+                };
+                let hint = "write name:field=value:field=value";
+                return Err(refused(name, value, limit.into(), hint));
+            }
+        }
+        peer.validate()?;
+        Ok(peer)
+    }
+
+    fn fields(&mut self) -> Vec<(&'static str, Field<'_>)> {
+        use Field::{Count, Number};
+        match self {
+            Peer::AShape { sink, window } => {
+                vec![("sink", Count(sink)), ("window", Count(window))]
+            }
+            Peer::TriShape { sink, window, last } => vec![
+                ("sink", Count(sink)),
+                ("window", Count(window)),
+                ("last", Count(last)),
+            ],
+            Peer::MInference { vertical, slash } => {
+                vec![("vertical", Count(vertical)), ("slash", Count(slash))]
+            }
+            Peer::FlexPrefill {
+                gamma,
+                tau,
+                min_budget,
+            } => vec![
+                ("gamma", Number(gamma)),
+                ("tau", Number(tau)),
+                ("min_budget", Count(min_budget)),
+            ],
+            Peer::XAttention { stride, threshold } => {
+                vec![("stride", Count(stride)), ("threshold", Number(threshold))]
+            }
+            Peer::FlashPrefillV1 { alpha } | Peer::FlashPrefillV2 { alpha } => {
+                vec![("alpha", Number(alpha))]
+            }
+            Peer::TriangleMix {
+                first_layer,
+                sink,
+                window,
+                last,
+            } => vec![
+                ("first_layer", Count(first_layer)),
+                ("sink", Count(sink)),
+                ("window", Count(window)),
+                ("last", Count(last)),
+            ],
+        }
+    }
+}
+
+impl FromStr for Peer {
+    type Err = AttentionError;
+
+    fn from_str(text: &str) -> Result<Self, AttentionError> {
+        Self::parse(text)
+    }
+}
+
+/// The short form with every parameter; [`Peer::parse`] reads it back.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut copy = *self;
+        write!(f, "{}", self.name())?;
+        for (name, field) in copy.fields() {
+            match field {
+                Field::Count(value) => write!(f, ":{name}={value}")?,
+                Field::Number(value) => write!(f, ":{name}={value}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    format!("one of {}", names.join(", "))
+}
+
+fn refused(field: &'static str, got: &str, limit: String, hint: &'static str) -> AttentionError {
+    AttentionError::Setting {
+        op: "peer",
+        field,
+        got: format!("`{got}`"),
+        limit,
+        hint,
+    }
+}

@@ -1,0 +1,252 @@
+//! The peers and their parameters, with the values their authors publish as defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::AttentionError, index::QUERY_TILE};
+
+/// A published selector. Serialised as `{"kind": "xattention", "stride": 16, "threshold": 0.9}`; fields
+/// left out have their defaults. [`Peer::parse`] reads `xattention:stride=16:threshold=0.9`.
+///
+/// Notation: `p` is a row's absolute position, `j` a key position, `j <= p`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", deny_unknown_fields)]
+pub enum Peer {
+    /// `j < sink or p - j < window`. StreamingLLM (arXiv 2309.17453), as MInference's `a_shape`.
+    #[serde(rename = "a-shape")]
+    AShape {
+        /// Tokens at the start that every row sees.
+        #[serde(default = "default::sink")]
+        sink: usize,
+        /// Latest tokens, the row itself included, that every row sees. At least 1.
+        #[serde(default = "default::window")]
+        window: usize,
+    },
+    /// A-shape with dense last rows. MInference's `tri_shape`.
+    #[serde(rename = "tri-shape")]
+    TriShape {
+        /// As in A-shape.
+        #[serde(default = "default::sink")]
+        sink: usize,
+        /// As in A-shape.
+        #[serde(default = "default::window")]
+        window: usize,
+        /// Rows at the end of the prompt that see everything.
+        #[serde(default = "default::tri_last")]
+        last: usize,
+    },
+    /// Columns and diagonals of largest attention of the chunk's last 64 rows (vertical-slash).
+    /// MInference (arXiv 2407.02490); the default is that of a head its files do not list.
+    #[serde(rename = "minference")]
+    MInference {
+        /// Columns kept, the first 30 among them; at least 30.
+        #[serde(default = "default::vertical")]
+        vertical: usize,
+        /// Offsets kept, the nearest 100 among them; at least 50.
+        #[serde(default = "default::slash")]
+        slash: usize,
+    },
+    /// Block columns and block diagonals that cover `gamma` of the last 128 rows' attention, and pooled
+    /// blocks for heads whose pooled scores agree with it. FlexPrefill (arXiv 2502.20766).
+    #[serde(rename = "flexprefill")]
+    FlexPrefill {
+        /// Share of attention to cover, above 0 and at most 1.
+        #[serde(default = "default::gamma")]
+        gamma: f64,
+        /// Square root of the Jensen-Shannon divergence below which a head counts as query-aware.
+        #[serde(default = "default::tau")]
+        tau: f64,
+        /// Fewest tokens of columns and of diagonals. At least 1.
+        #[serde(default = "default::min_budget")]
+        min_budget: usize,
+    },
+    /// Blocks that cover `threshold` of a row of antidiagonal scores. XAttention (arXiv 2503.16428).
+    #[serde(rename = "xattention")]
+    XAttention {
+        /// Tokens of an antidiagonal; a power of two, at most 64.
+        #[serde(default = "default::stride")]
+        stride: usize,
+        /// Share of the scores to cover, above 0 and at most 1.
+        #[serde(default = "default::threshold")]
+        threshold: f64,
+    },
+    /// Blocks whose energy against mean keys is at least `alpha` of the row's largest, per query head.
+    /// FlashPrefill (arXiv 2603.06199); the default is its value for Llama-3.1-8B.
+    #[serde(rename = "flashprefill-v1")]
+    FlashPrefillV1 {
+        /// Share of the largest energy, 0 to 1; higher is sparser.
+        #[serde(default = "default::alpha_v1")]
+        alpha: f64,
+    },
+    /// The same over all query heads of a KV head at once. FlashPrefill V2 (arXiv 2608.19758), whose
+    /// correction for dropped blocks is no part of the selection and not done here.
+    #[serde(rename = "flashprefill-v2")]
+    FlashPrefillV2 {
+        /// As in V1.
+        #[serde(default = "default::alpha_v2")]
+        alpha: f64,
+    },
+    /// Dense layers up to `first_layer`, then A-shape with dense last rows. TriangleMix
+    /// (arXiv 2507.21526).
+    #[serde(rename = "trianglemix")]
+    TriangleMix {
+        /// First sparse layer, counted from 0; the default is half of 32.
+        #[serde(default = "default::first_layer")]
+        first_layer: usize,
+        /// As in A-shape.
+        #[serde(default = "default::mix_sink")]
+        sink: usize,
+        /// As in A-shape.
+        #[serde(default = "default::mix_window")]
+        window: usize,
+        /// As in Tri-shape.
+        #[serde(default = "default::mix_last")]
+        last: usize,
+    },
+}
+
+/// Published defaults, one function each because serde asks for functions.
+pub(super) mod default {
+    macro_rules! values {
+        ($($name:ident: $kind:ty = $value:expr;)*) => {
+            $(pub(crate) const fn $name() -> $kind { $value })*
+        };
+    }
+    values! {
+        sink: usize = 128;
+        window: usize = 3968;
+        tri_last: usize = 100;
+        vertical: usize = 1000;
+        slash: usize = 6096;
+        gamma: f64 = 0.9;
+        tau: f64 = 0.1;
+        min_budget: usize = 1024;
+        stride: usize = 16;
+        threshold: f64 = 0.9;
+        alpha_v1: f64 = 0.18;
+        alpha_v2: f64 = 0.1;
+        first_layer: usize = 16;
+        mix_sink: usize = 8;
+        mix_window: usize = 512;
+        mix_last: usize = 128;
+    }
+}
+
+impl Peer {
+    /// Every peer with its defaults.
+    pub fn all() -> [Self; 8] {
+        [
+            Peer::AShape {
+                sink: default::sink(),
+                window: default::window(),
+            },
+            Peer::TriShape {
+                sink: default::sink(),
+                window: default::window(),
+                last: default::tri_last(),
+            },
+            Peer::MInference {
+                vertical: default::vertical(),
+                slash: default::slash(),
+            },
+            Peer::FlexPrefill {
+                gamma: default::gamma(),
+                tau: default::tau(),
+                min_budget: default::min_budget(),
+            },
+            Peer::XAttention {
+                stride: default::stride(),
+                threshold: default::threshold(),
+            },
+            Peer::FlashPrefillV1 {
+                alpha: default::alpha_v1(),
+            },
+            Peer::FlashPrefillV2 {
+                alpha: default::alpha_v2(),
+            },
+            Peer::TriangleMix {
+                first_layer: default::first_layer(),
+                sink: default::mix_sink(),
+                window: default::mix_window(),
+                last: default::mix_last(),
+            },
+        ]
+    }
+
+    /// The name as written in configuration files and read by [`Peer::parse`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Peer::AShape { .. } => "a-shape",
+            Peer::TriShape { .. } => "tri-shape",
+            Peer::MInference { .. } => "minference",
+            Peer::FlexPrefill { .. } => "flexprefill",
+            Peer::XAttention { .. } => "xattention",
+            Peer::FlashPrefillV1 { .. } => "flashprefill-v1",
+            Peer::FlashPrefillV2 { .. } => "flashprefill-v2",
+            Peer::TriangleMix { .. } => "trianglemix",
+        }
+    }
+
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] with the field, its value and its range.
+    pub fn validate(&self) -> Result<(), AttentionError> {
+        match *self {
+            Peer::AShape { window, .. }
+            | Peer::TriShape { window, .. }
+            | Peer::TriangleMix { window, .. } => at_least_one("window", window),
+            Peer::MInference { vertical, slash } => {
+                at_least_one("vertical", vertical)?;
+                at_least_one("slash", slash)
+            }
+            Peer::FlexPrefill {
+                gamma,
+                tau,
+                min_budget,
+            } => {
+                share("gamma", gamma)?;
+                if !(tau.is_finite() && tau >= 0.0) {
+                    return Err(setting("tau", tau.to_string(), "0 or more"));
+                }
+                at_least_one("min_budget", min_budget)
+            }
+            Peer::XAttention { stride, threshold } => {
+                if !stride.is_power_of_two() || stride > QUERY_TILE {
+                    let limit = "a power of two up to 64";
+                    return Err(setting("stride", stride.to_string(), limit));
+                }
+                share("threshold", threshold)
+            }
+            Peer::FlashPrefillV1 { alpha } | Peer::FlashPrefillV2 { alpha } => {
+                if alpha.is_finite() && (0.0..=1.0).contains(&alpha) {
+                    return Ok(());
+                }
+                Err(setting("alpha", alpha.to_string(), "between 0 and 1"))
+            }
+        }
+    }
+}
+
+fn at_least_one(field: &'static str, got: usize) -> Result<(), AttentionError> {
+    if got == 0 {
+        return Err(setting(field, got.to_string(), "at least 1"));
+    }
+    Ok(())
+}
+
+fn share(field: &'static str, got: f64) -> Result<(), AttentionError> {
+    if got > 0.0 && got <= 1.0 {
+        return Ok(());
+    }
+    Err(setting(field, got.to_string(), "above 0 and at most 1"))
+}
+
+fn setting(field: &'static str, got: String, limit: &str) -> AttentionError {
+    AttentionError::Setting {
+        op: "peer",
+        field,
+        got,
+        limit: limit.to_string(),
+        hint: "leave it out for the published default",
+    }
+}
