@@ -10,6 +10,7 @@
 
 mod cmma;
 mod decode;
+mod gate;
 mod launch;
 mod mma;
 mod plan;

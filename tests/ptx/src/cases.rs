@@ -207,6 +207,7 @@ fn attend(
             tiles: rows.div_ceil(index.tile_tokens),
             ..index
         }),
+        gated_heads: None,
     };
     Attend {
         name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),

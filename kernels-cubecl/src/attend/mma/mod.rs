@@ -77,6 +77,8 @@ pub struct MmaBlueprint {
     pub columns: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
+    /// Heads have gates.
+    pub gated: bool,
 }
 
 impl MmaBlueprint {
@@ -233,6 +235,7 @@ pub(super) fn blueprints(
         indexed: index.is_some(),
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
+        gated: problem.gated_heads.is_some(),
     };
     let mut all = Vec::new();
     // Only 9.0 has `wgmma`: it is the one with tensor copies but not the newer kind of them.
