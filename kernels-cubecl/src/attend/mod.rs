@@ -13,7 +13,7 @@ mod decode;
 mod gate;
 mod launch;
 mod mma;
-mod plan;
+pub(crate) mod plan;
 pub mod tune;
 mod unit;
 mod walk;

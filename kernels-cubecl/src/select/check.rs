@@ -122,7 +122,8 @@ fn check_heads(
     halve(&mut causal, PROBES);
 
     if unit == 0 {
-        let allowed = rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(ALLOWED)) as usize];
+        let allowed =
+            rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(ALLOWED)) as usize];
         let opens = !dense && !met && allowed % 2 == 1;
         let mut density = f32::new(1.0);
         if !dense && !opens && q_len > 0 {
