@@ -12,7 +12,7 @@ mod cmma;
 mod decode;
 mod gate;
 mod launch;
-mod mma;
+pub(crate) mod mma;
 pub(crate) mod plan;
 pub mod tune;
 mod unit;

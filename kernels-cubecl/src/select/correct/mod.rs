@@ -14,18 +14,25 @@
 //! begin with what attention has found, so what is small beside it stays so.
 
 mod left_out;
+mod mma;
 mod unit;
 
 use cubecl::{
     client::Client,
-    ir::{AddressType, DeviceProperties, ElemType},
+    ir::{AddressType, DeviceProperties, ElemType, FloatKind},
     prelude::*,
 };
+use mma::MmaCorrection;
 
 use super::Shape;
 use crate::{
     Refusal,
-    attend::{QUERY_TILE, plan::fold},
+    attend::{
+        Instruction, MmaBlueprint, QUERY_TILE,
+        mma::{PLANE, VECTOR, serves},
+        plan::fold,
+    },
+    layout,
 };
 
 /// Logarithm that stands for no keys at all; finite, since not every device has infinities.
@@ -61,6 +68,8 @@ pub(crate) struct Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Variant {
+    /// Matrix units with operands in registers; f16 and bf16.
+    Mma(MmaBlueprint),
     /// Scalar units and shared memory, on every device.
     Unit,
 }
@@ -99,12 +108,83 @@ pub struct Tensors {
     pub address: AddressType,
 }
 
-/// Every way to compute it on a device, in the order of preference.
-pub fn variants(_shape: &Shape, _elem: ElemType, _device: &DeviceProperties) -> Vec<Variant> {
-    vec![Variant::Unit]
+/// Key blocks that matrix units count at once: all of 128K tokens.
+const MANY_BLOCKS: usize = 1024;
+/// Key blocks that scalar units count at once, within WebGPU's 16 KiB.
+const FEW_BLOCKS: usize = 128;
+
+impl Variant {
+    /// Query rows of a cube.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Mma(tile) => tile.rows(),
+            Self::Unit => unit::ROWS,
+        }
+    }
+
+    fn segment(&self) -> Segment {
+        let (blocks, step) = match self {
+            Self::Mma(tile) => (MANY_BLOCKS, tile.keys),
+            Self::Unit => (FEW_BLOCKS, unit::KEYS),
+        };
+        Segment { blocks, step }
+    }
+
+    fn blueprint(&self, head_dim: usize, order: Order, with_lse: bool) -> Blueprint {
+        Blueprint {
+            head_dim,
+            tile_tokens: QUERY_TILE,
+            segment: self.segment(),
+            order,
+            with_lse,
+        }
+    }
 }
 
-/// Launches the stage, by the first of the [`variants`] or by `variant`.
+/// Query heads that a cube packs into its rows.
+fn pack(shape: &Shape) -> usize {
+    match shape.index_heads == shape.heads {
+        true => 1,
+        false => shape.heads / shape.kv_heads,
+    }
+}
+
+/// Every way to compute it on a device, in the order of preference; the last needs nothing.
+pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec<Variant> {
+    let mut all = Vec::new();
+    if serves(elem, device) {
+        let packed = QUERY_TILE.min(shape.rows) * pack(shape);
+        let wide = shape.head_dim <= 128 && packed > QUERY_TILE;
+        let base = MmaBlueprint {
+            head_dim: shape.head_dim,
+            instruction: Instruction::Mma,
+            half: elem == ElemType::Float(FloatKind::F16),
+            planes: 4,
+            m_tiles: if wide { 2 } else { 1 },
+            keys: 32,
+            query_in_registers: false,
+            asynchronous: device.features.copy_async,
+            late_values: false,
+            tile_tokens: QUERY_TILE,
+            indexed: true,
+            columns: true,
+            banded: false,
+            gated: true,
+        };
+        let fits = |tile: &MmaBlueprint| {
+            let common = Variant::Mma(*tile).blueprint(tile.head_dim, Order::Second, true);
+            let tile = *tile;
+            let needed = MmaCorrection { common, tile }.shared_bytes();
+            needed <= device.hardware.max_shared_memory_size
+        };
+        let tiles = [base, MmaBlueprint { keys: 16, ..base }];
+        all.extend(tiles.into_iter().filter(fits).map(Variant::Mma));
+    }
+    all.push(Variant::Unit);
+    all
+}
+
+/// Launches the stage, by the first of the [`variants`] or by a given one of them.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] for more cubes than the device's grid has.
@@ -119,38 +199,26 @@ pub fn launch(
 ) -> Result<(), Refusal> {
     let device = client.properties();
     let variant = variant.unwrap_or_else(|| variants(shape, elem, device)[0]);
-    let pack = match shape.index_heads == shape.heads {
-        true => 1,
-        false => shape.heads / shape.kv_heads,
-    };
+    let pack = pack(shape);
     let groups = shape.heads / pack;
     let tile_rows = QUERY_TILE.min(shape.rows) * pack;
-    let (rows, step, blocks) = match variant {
-        Variant::Unit => (unit::ROWS, unit::KEYS, 128),
-    };
-    let splits = tile_rows.div_ceil(rows);
+    let splits = tile_rows.div_ceil(variant.rows());
     let cubes = shape.batch * groups * shape.tiles() * splits;
     let grid = fold(cubes, device)?;
     let count = CubeCount::Static(grid.0, grid.1, 1);
-    let blueprint = Blueprint {
-        head_dim: shape.head_dim,
-        tile_tokens: QUERY_TILE,
-        segment: Segment { blocks, step },
-        order: correction.order,
-        with_lse: tensors.with_lse,
-    };
-    match variant {
-        Variant::Unit => {
-            let dim = CubeDim::new_2d(unit::UNITS_X as u32, unit::UNITS_Y as u32);
+    let common = variant.blueprint(shape.head_dim, correction.order, tensors.with_lse);
+    macro_rules! run {
+        ($kernel:path, $dim:expr, [$($width:expr)?], $pooled:expr, $blueprint:expr) => {
             // SAFETY: every index follows from the shape, and from an index whose invariants hold.
             unsafe {
-                unit::correct_unit::launch_unchecked(
+                $kernel(
                     client,
                     count,
-                    dim,
+                    $dim,
                     tensors.address,
+                    $($width,)?
                     tensors.query,
-                    tensors.pooled,
+                    $pooled,
                     tensors.table,
                     tensors.out,
                     tensors.lse,
@@ -166,11 +234,59 @@ pub fn launch(
                     tensors.capacity as u32,
                     shape.scale,
                     correction.cap,
-                    blueprint,
+                    $blueprint,
                     elem,
-                );
+                )
             }
+        };
+    }
+    match variant {
+        Variant::Mma(tile) => {
+            let dim = CubeDim::new_2d(PLANE as u32, tile.planes as u32);
+            let rows = shape.batch * shape.kv_heads * tensors.capacity * 3;
+            let pooled = narrowed(client, rows, shape.head_dim, elem, tensors.pooled);
+            let blueprint = MmaCorrection { common, tile };
+            run!(
+                mma::correct_mma::launch_unchecked,
+                dim,
+                [VECTOR],
+                pooled,
+                blueprint
+            );
+        }
+        Variant::Unit => {
+            let dim = CubeDim::new_2d(unit::UNITS_X as u32, unit::UNITS_Y as u32);
+            run!(
+                unit::correct_unit::launch_unchecked,
+                dim,
+                [],
+                tensors.pooled,
+                common
+            );
         }
     }
     Ok(())
+}
+
+/// Pooled blocks as matrix units read them, `[rows, head_dim]` in their element type.
+#[allow(unsafe_code)]
+fn narrowed(
+    client: &Client,
+    rows: usize,
+    head_dim: usize,
+    elem: ElemType,
+    pooled: BufferArg,
+) -> TensorArg {
+    let total = rows * head_dim;
+    let handle = client.empty(total * elem.size());
+    let vectors = total / VECTOR;
+    let (count, dim) = layout::alone(client, vectors);
+    let half = elem == ElemType::Float(FloatKind::F16);
+    // SAFETY: both buffers have `total` elements, a multiple of the vector.
+    unsafe {
+        let out = BufferArg::from_raw_parts(handle.clone(), total);
+        mma::narrow::launch_unchecked(client, count, dim, VECTOR, pooled, out, vectors, half, elem);
+        let strides = [total, total, head_dim, 1];
+        TensorArg::from_raw_parts(handle, strides.into(), [1, 1, rows, head_dim].into())
+    }
 }
