@@ -97,6 +97,16 @@ pub fn read(client: &Client, handle: Handle, dtype: DType) -> Vec<f32> {
 
 /// The device table of spans and index; `last` as in the index's band.
 pub fn table(index: Option<&TileIndex>, spans: &[Span], last: usize) -> Vec<u32> {
+    gated_table(index, spans, last, &[])
+}
+
+/// [`table`] with gates of every sequence and index head.
+pub fn gated_table(
+    index: Option<&TileIndex>,
+    spans: &[Span],
+    last: usize,
+    gates: &[u32],
+) -> Vec<u32> {
     let mut out: Vec<u32> = spans
         .iter()
         .flat_map(|s| {
@@ -105,11 +115,12 @@ pub fn table(index: Option<&TileIndex>, spans: &[Span], last: usize) -> Vec<u32>
         })
         .collect();
     if let Some(index) = index {
-        let ranges_at = (out.len() + index.row_table().len()) as u32;
+        let ranges_at = (out.len() + index.row_table().len() + gates.len()) as u32;
         let columns_at = ranges_at + index.range_table().len() as u32;
         for row in index.row_table().chunks_exact(4) {
             out.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
         }
+        out.extend_from_slice(gates);
         out.extend_from_slice(index.range_table());
         out.extend_from_slice(index.column_table());
     }
@@ -134,6 +145,7 @@ pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem 
             columns: !i.column_table().is_empty(),
             band: i.band().map(|b| (b.sink as u32, b.window as u32)),
         }),
+        gated_heads: None,
     }
 }
 

@@ -202,6 +202,7 @@ mod kernels {
             head_dim: 128,
             scale: 1.0,
             index: None,
+            gated_heads: None,
         }
     }
 

@@ -218,6 +218,7 @@ fn a_plan_that_fails_is_left_out() {
             indexed: false,
             columns: false,
             banded: false,
+            gated: false,
         });
         let plan = Plan::new(&request, foreign, client.properties()).expect("fits in size");
         let plans = [plan, portable[0]];

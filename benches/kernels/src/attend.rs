@@ -132,6 +132,7 @@ fn run(
             head_dim: sizes.head_dim,
             scale: 1.0 / (sizes.head_dim as f32).sqrt(),
             index: case.index,
+            gated_heads: None,
         },
         tensors: &inputs.device,
         table: case.table,

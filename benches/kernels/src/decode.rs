@@ -33,6 +33,7 @@ pub(crate) fn run(bench: &Bench, sizes: &Sizes, report: &mut Report) -> Result<(
             head_dim: dim,
             scale: 1.0 / (dim as f32).sqrt(),
             index: None,
+            gated_heads: None,
         };
         let error = |got: &[u16]| {
             let (mut distance, mut norm) = (0.0, 0.0);

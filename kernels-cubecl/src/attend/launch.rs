@@ -25,7 +25,7 @@ pub struct Tensors {
     pub key: TensorArg,
     /// `[B, Hk, S, d]`.
     pub value: TensorArg,
-    /// `u32`: spans, index rows, ranges, columns in one table.
+    /// `u32`: spans, index rows, gates if there are any, ranges, columns in one table.
     pub table: BufferArg,
     /// `[B, Hq, N, d]`, written everywhere.
     pub out: TensorArg,
@@ -69,7 +69,7 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
                 problem.rows as u32,
                 plan.tiles as u32,
                 plan.splits as u32,
-                index.map_or(1, |i| i.heads) as u32,
+                problem.index_heads().unwrap_or(1) as u32,
                 problem.scale,
                 sink,
                 window,

@@ -10,9 +10,10 @@
 
 mod cmma;
 mod decode;
+mod gate;
 mod launch;
-mod mma;
-mod plan;
+pub(crate) mod mma;
+pub(crate) mod plan;
 pub mod tune;
 mod unit;
 mod walk;

@@ -26,6 +26,12 @@ pub struct Problem {
     pub scale: f32,
     /// The index; `None` for dense causal, whose one range is implicit.
     pub index: Option<IndexShape>,
+    /// Index heads with a gate each, as many as the index has if there is one; `None` to serve all heads.
+    ///
+    /// Gates follow the table's rows, one word per sequence and index head; without an index the rows are
+    /// still counted, in tiles of [`super::QUERY_TILE`]. A launch with an index serves the heads whose
+    /// gate is 0, one without those whose gate is 1; of other heads nothing is written.
+    pub gated_heads: Option<usize>,
 }
 
 /// The index's shape and element rule.
@@ -47,10 +53,15 @@ impl Problem {
     /// Query heads that one cube packs into its rows: the whole group, unless the index tells the
     /// group's heads apart.
     pub fn pack(&self) -> usize {
-        match self.index {
-            Some(index) if index.heads == self.heads => 1,
+        match self.index_heads() {
+            Some(heads) if heads == self.heads => 1,
             _ => self.heads / self.kv_heads,
         }
+    }
+
+    /// Heads that the table tells apart, by rows or by gates alone.
+    pub(super) fn index_heads(&self) -> Option<usize> {
+        self.index.map(|i| i.heads).or(self.gated_heads)
     }
 }
 
@@ -249,7 +260,7 @@ fn tiers(
 }
 
 /// Folds cubes into the device's grid.
-pub(super) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
+pub(crate) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
     let (max_x, max_y, _) = device.hardware.max_cube_count;
     let limit = (max_x as usize)
         .saturating_mul(max_y as usize)

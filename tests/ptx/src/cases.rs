@@ -16,6 +16,8 @@ use sparse_accelerate_kernels::{
     rms_norm, rope_append, swiglu,
 };
 
+use crate::selections;
+
 type Launch = Box<dyn Fn(&Client) -> Result<(), Refusal> + Send + Sync>;
 
 /// A call that launches one or more kernels.
@@ -55,9 +57,9 @@ pub struct Attend {
     pub address: AddressType,
 }
 
-const F32: (&str, ElemType) = ("f32", ElemType::Float(FloatKind::F32));
-const F16: (&str, ElemType) = ("f16", ElemType::Float(FloatKind::F16));
-const BF16: (&str, ElemType) = ("bf16", ElemType::Float(FloatKind::BF16));
+pub(crate) const F32: (&str, ElemType) = ("f32", ElemType::Float(FloatKind::F32));
+pub(crate) const F16: (&str, ElemType) = ("f16", ElemType::Float(FloatKind::F16));
+pub(crate) const BF16: (&str, ElemType) = ("bf16", ElemType::Float(FloatKind::BF16));
 
 /// Every case.
 pub fn all() -> Vec<Case> {
@@ -69,6 +71,7 @@ pub fn all() -> Vec<Case> {
         .chain(cooperative())
         .chain(appends())
         .chain(passes())
+        .chain(selections::all())
         .collect()
 }
 
@@ -178,6 +181,19 @@ pub fn attends() -> Vec<Attend> {
             ..lse
         });
     }
+    // A sparse and a dense launch that share heads by gates.
+    for index in &INDEXES[..2] {
+        let ungated = attend("prefill", 2048, 128, BF16, *index);
+        let gated_heads = Some(2);
+        all.push(Attend {
+            name: format!("{}/gated", ungated.name),
+            problem: Problem {
+                gated_heads,
+                ..ungated.problem
+            },
+            ..ungated
+        });
+    }
     // Long prompts take larger tiles.
     for elem in [F16, BF16] {
         all.push(attend("long", 1 << 15, 128, elem, INDEXES[0]));
@@ -207,6 +223,7 @@ fn attend(
             tiles: rows.div_ceil(index.tile_tokens),
             ..index
         }),
+        gated_heads: None,
     };
     Attend {
         name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),

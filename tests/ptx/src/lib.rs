@@ -11,4 +11,5 @@ pub mod nvrtc;
 pub mod plans;
 pub mod ptxas;
 pub mod recorder;
+mod selections;
 pub mod table;

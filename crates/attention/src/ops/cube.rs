@@ -40,6 +40,7 @@ fn problem(
             columns: options.columns,
             band: options.band,
         }),
+        gated_heads: None,
     }
 }
 

@@ -7,7 +7,10 @@
 use cubecl::{cmma, prelude::*};
 
 use super::{CmmaBlueprint, PLANE_ROWS, product, product::Quad, softmax::Row};
-use crate::attend::walk::{Cursor, Mask, Rows, Step};
+use crate::attend::{
+    gate,
+    walk::{Cursor, Mask, Rows, Step},
+};
 
 /// Arguments as in `attend_unit`; all strides are multiples of 8, `N` is the blueprint's width.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -48,6 +51,21 @@ pub(crate) fn attend_cmma<E: Float, N: Size>(
     let tile = tiles - 1 - (cube / splits) % tiles;
     let group = (cube / (splits * tiles)) % groups;
     let b = cube / (splits * tiles * groups);
+    if comptime!(bp.gated) {
+        let index_head = group * index_heads / groups;
+        let row_tiles = gate::row_tiles(tiles, n_rows, bp.indexed);
+        if !gate::serves(
+            table,
+            batch,
+            index_heads,
+            row_tiles,
+            b,
+            index_head,
+            bp.indexed,
+        ) {
+            terminate!();
+        }
+    }
     let kv_head = group * pack / heads_per_kv;
     let q_len = table[(b * 4) as usize];
     let kv_len = table[(b * 4 + 1) as usize];

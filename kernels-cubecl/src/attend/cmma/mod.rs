@@ -84,6 +84,8 @@ pub struct CmmaBlueprint {
     pub columns: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
+    /// Heads have gates.
+    pub gated: bool,
 }
 
 impl CmmaBlueprint {
@@ -280,6 +282,7 @@ pub(super) fn blueprints(
         indexed: index.is_some(),
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
+        gated: problem.gated_heads.is_some(),
     };
     let one_tile = CmmaBlueprint {
         one_tile: true,

@@ -31,7 +31,11 @@ pub(in crate::attend) fn blueprint(
 ) -> Option<DecodeBlueprint> {
     let hardware = &device.hardware;
     let packed = problem.rows * problem.pack();
-    if problem.rows > MAX_ROWS || packed > MAX_PACKED || problem.keys < SPLIT_KEYS {
+    if problem.gated_heads.is_some()
+        || problem.rows > MAX_ROWS
+        || packed > MAX_PACKED
+        || problem.keys < SPLIT_KEYS
+    {
         return None;
     }
     let lanes = (problem.head_dim / PER_UNIT).next_power_of_two();

@@ -62,7 +62,7 @@ pub(super) fn stage<E: Float, N: Size>(
 /// Zeros the vector that pads a row to the depth of the matrix instruction, in every staged K row and
 /// in Q; copies never touch it.
 #[cube]
-pub(super) fn pad<E: Float, N: Size>(
+pub(crate) fn pad<E: Float, N: Size>(
     tile: &mut Shared<[Vector<E, N>]>,
     first: usize,
     #[comptime] rows: usize,
@@ -84,7 +84,7 @@ pub(super) fn pad<E: Float, N: Size>(
 /// Address of `memory[0]` in shared memory, in bytes.
 #[cube]
 #[allow(unsafe_code)]
-pub(super) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32 {
+pub(crate) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32 {
     let slice = &memory[0..1];
     // SAFETY: only used for addresses inside the allocation.
     let pointer = unsafe { slice.as_ptr_unchecked() };
@@ -100,7 +100,12 @@ pub(super) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32
 /// fills the rest of it with zeros, asynchronously.
 #[cube]
 #[allow(unsafe_code)]
-fn copy_16<E: Float, N: Size>(from: &Tensor<Vector<E, N>>, source: usize, target: u32, bytes: u32) {
+pub(crate) fn copy_16<E: Float, N: Size>(
+    from: &Tensor<Vector<E, N>>,
+    source: usize,
+    target: u32,
+    bytes: u32,
+) {
     let slice = &from[source..source + 1];
     // SAFETY: what is read lies inside the tensor; an address past it is never read from.
     let pointer = unsafe { slice.as_ptr_unchecked() };
@@ -112,14 +117,14 @@ fn copy_16<E: Float, N: Size>(from: &Tensor<Vector<E, N>>, source: usize, target
 
 /// Ends this unit's group of asynchronous copies.
 #[cube]
-pub(super) fn commit() {
+pub(crate) fn commit() {
     gpu_asm!("cp.async.commit_group;");
 }
 
 /// Waits until all of the cube's copies but those of the newest `newer` groups have landed, and until
 /// every unit has come this far.
 #[cube]
-pub(super) fn land(#[comptime] newer: u32, #[comptime] bp: MmaBlueprint) {
+pub(crate) fn land(#[comptime] newer: u32, #[comptime] bp: MmaBlueprint) {
     gpu_asm!("cp.async.wait_group {newer};");
     if comptime!(bp.wgmma()) {
         hopper::publish();

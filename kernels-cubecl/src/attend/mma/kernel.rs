@@ -7,7 +7,10 @@ use super::{
     tile::{self, Pair},
     write,
 };
-use crate::attend::walk::{Cursor, Mask, Rows};
+use crate::attend::{
+    gate,
+    walk::{Cursor, Mask, Rows},
+};
 
 /// Maximum of a row that has seen nothing: above [`tile::UNSEEN`], below every score.
 const NOTHING: f32 = -1.0e30;
@@ -54,6 +57,21 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let tile = tiles - 1 - (cube / splits) % tiles;
     let group = (cube / (splits * tiles)) % groups;
     let b = cube / (splits * tiles * groups);
+    if comptime!(bp.gated) {
+        let index_head = group * index_heads / groups;
+        let row_tiles = gate::row_tiles(tiles, n_rows, bp.indexed);
+        if !gate::serves(
+            table,
+            batch,
+            index_heads,
+            row_tiles,
+            b,
+            index_head,
+            bp.indexed,
+        ) {
+            terminate!();
+        }
+    }
     let kv_head = group * pack / heads_per_kv;
     let q_len = table[(b * 4) as usize];
     let kv_len = table[(b * 4 + 1) as usize];

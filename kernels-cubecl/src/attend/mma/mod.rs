@@ -9,10 +9,10 @@
 // `is_multiple_of`.
 #![allow(clippy::collapsible_if, clippy::manual_is_multiple_of)]
 
-mod copy;
+pub(crate) mod copy;
 mod hopper;
 mod kernel;
-mod tile;
+pub(crate) mod tile;
 mod write;
 
 pub(super) use kernel::attend_mma;
@@ -26,13 +26,13 @@ use cubecl::{
 use super::{Problem, walk::Walk};
 
 /// Rows, columns and depth of one matrix instruction.
-const M: usize = 16;
-const N8: usize = 8;
+pub(crate) const M: usize = 16;
+pub(crate) const N8: usize = 8;
 const K16: usize = 16;
 /// Units of a plane; the register layouts of the instruction are defined for it.
-const PLANE: usize = 32;
+pub(crate) const PLANE: usize = 32;
 /// Elements of a 16-byte vector of f16 or bf16.
-pub(super) const VECTOR: usize = 8;
+pub(crate) const VECTOR: usize = 8;
 
 /// The matrix instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +77,8 @@ pub struct MmaBlueprint {
     pub columns: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
+    /// Heads have gates.
+    pub gated: bool,
 }
 
 impl MmaBlueprint {
@@ -124,22 +126,22 @@ impl MmaBlueprint {
     }
 
     /// Vectors of a row.
-    fn vectors(&self) -> usize {
+    pub(crate) fn vectors(&self) -> usize {
         self.head_dim / VECTOR
     }
 
     /// Vectors of a row padded to the depth of the instruction.
-    fn padded(&self) -> usize {
+    pub(crate) fn padded(&self) -> usize {
         self.head_dim.next_multiple_of(K16) / VECTOR
     }
 
     /// Vectors between rows of a staged tile; odd, so that eight rows fall into different banks.
-    fn pitch(&self) -> usize {
+    pub(crate) fn pitch(&self) -> usize {
         self.padded() + 1
     }
 
     /// Vectors of one staged K or V tile.
-    fn tile(&self) -> usize {
+    pub(crate) fn tile(&self) -> usize {
         match self.instruction {
             Instruction::Mma => self.keys * self.pitch(),
             Instruction::Wgmma => self.keys * self.padded(),
@@ -181,27 +183,23 @@ impl MmaBlueprint {
     }
 
     /// Depth steps of the score product.
-    fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.padded() / 2
     }
 
     /// Blocks of 8 keys in a step.
-    fn key_tiles(&self) -> usize {
+    pub(crate) fn key_tiles(&self) -> usize {
         self.keys / N8
     }
 
     /// Blocks of 8 output columns, rounded up to pairs.
-    fn out_tiles(&self) -> usize {
+    pub(crate) fn out_tiles(&self) -> usize {
         self.padded()
     }
 }
 
-/// The blueprints of this tier that serve a problem, best first; none if the device lacks a feature.
-pub(super) fn blueprints(
-    problem: &Problem,
-    elem: ElemType,
-    device: &DeviceProperties,
-) -> Vec<MmaBlueprint> {
+/// Whether a device multiplies elements of this type with operands in registers.
+pub(crate) fn serves(elem: ElemType, device: &DeviceProperties) -> bool {
     let config = MmaConfig {
         a_type: elem,
         b_type: elem,
@@ -211,13 +209,22 @@ pub(super) fn blueprints(
         k: K16 as u32,
     };
     let (features, hardware) = (&device.features, &device.hardware);
-    let served = features.matmul.mma.contains(&config)
+    features.matmul.mma.contains(&config)
         && features.matmul.ldmatrix.contains(&elem)
         && features.plane.contains(Plane::Ops)
-        && (hardware.plane_size_min, hardware.plane_size_max) == (PLANE as u32, PLANE as u32);
-    if !served {
+        && (hardware.plane_size_min, hardware.plane_size_max) == (PLANE as u32, PLANE as u32)
+}
+
+/// The blueprints of this tier that serve a problem, best first; none if the device lacks a feature.
+pub(super) fn blueprints(
+    problem: &Problem,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Vec<MmaBlueprint> {
+    if !serves(elem, device) {
         return Vec::new();
     }
+    let features = &device.features;
     let index = problem.index;
     let base = MmaBlueprint {
         head_dim: problem.head_dim,
@@ -233,6 +240,7 @@ pub(super) fn blueprints(
         indexed: index.is_some(),
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
+        gated: problem.gated_heads.is_some(),
     };
     let mut all = Vec::new();
     // Only 9.0 has `wgmma`: it is the one with tensor copies but not the newer kind of them.

@@ -11,8 +11,8 @@ use cubecl::{
 use super::{MmaBlueprint, N8};
 use crate::attend::walk::Mask;
 
-pub(super) type Pair<E> = Vector<E, Const<2>>;
-pub(super) type Fragments<E> = Sequence<Array<Pair<E>>>;
+pub(crate) type Pair<E> = Vector<E, Const<2>>;
+pub(crate) type Fragments<E> = Sequence<Array<Pair<E>>>;
 
 /// `e^x = 2^(x log2 e)`: the base that the hardware has.
 #[cube]
@@ -28,7 +28,7 @@ pub(in crate::attend) fn exp2(x: f32, #[comptime] inline: bool) -> f32 {
 
 /// Accumulators of `tiles` blocks, all zero.
 #[cube]
-pub(super) fn zeros(#[comptime] tiles: usize) -> Fragments<f32> {
+pub(crate) fn zeros(#[comptime] tiles: usize) -> Fragments<f32> {
     let mut out = Sequence::new();
     #[unroll]
     for _ in 0..tiles {
@@ -42,7 +42,7 @@ pub(super) fn zeros(#[comptime] tiles: usize) -> Fragments<f32> {
 
 /// The left operand for rows `row..row + 16` and depth `16 k..16 k + 16` of a staged Q.
 #[cube]
-pub(super) fn load_query<E: Float, N: Size>(
+pub(crate) fn load_query<E: Float, N: Size>(
     def: &MmaDefinition<E, E, f32>,
     tile: &Shared<[Vector<E, N>]>,
     row: usize,
@@ -57,7 +57,7 @@ pub(super) fn load_query<E: Float, N: Size>(
 /// Two right operands of 8 columns and depth 16; `at` is the staged vector that this unit points at, one
 /// row of one of the four 8 x 8 blocks.
 #[cube]
-fn load_right<E: Float, N: Size>(
+pub(crate) fn load_right<E: Float, N: Size>(
     def: &MmaDefinition<E, E, f32>,
     tile: &Shared<[Vector<E, N>]>,
     at: usize,
@@ -127,7 +127,7 @@ pub(super) fn scores<E: Float, N: Size>(
 
 /// Adds probabilities times values to the output accumulators.
 #[cube]
-pub(super) fn weigh<E: Float, N: Size>(
+pub(crate) fn weigh<E: Float, N: Size>(
     def: &MmaDefinition<E, E, f32>,
     tile: &Shared<[Vector<E, N>]>,
     value_at: usize,
@@ -165,7 +165,7 @@ pub(super) fn weigh<E: Float, N: Size>(
 /// Online softmax of one step. `factor` turns scores into exponents of 2. Updates the rows' maxima and
 /// this unit's share of their sums, rescales the output and returns the probabilities as left operands.
 #[cube]
-pub(super) fn softmax<E: Float>(
+pub(crate) fn softmax<E: Float>(
     s: &Fragments<f32>,
     maximum: &mut Array<f32>,
     sum: &mut Array<f32>,

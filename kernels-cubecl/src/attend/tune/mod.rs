@@ -121,7 +121,8 @@ pub fn shortlist(problem: &Problem, elem: ElemType, client: &Client) -> Result<V
 /// new key launches each of the [`shortlist`] a few times on the call's own `tensors` and blocks until
 /// they are done. The output is written whole each time; launch the plan afterwards all the same.
 ///
-/// Nothing is measured in a dry run, whose buffers hold nothing, nor while a graph is captured.
+/// Nothing is measured in a dry run, whose buffers hold nothing, nor while a graph is captured, nor with
+/// gates, whose work is not known.
 ///
 /// # Errors
 /// As [`super::prepare`]. A plan that fails when it is measured is left out.
@@ -135,7 +136,11 @@ pub fn prepare(
 ) -> Result<Plan, Refusal> {
     let first = plan::prepare(problem, elem, client.properties())?;
     let large = work.operations(problem) >= tuning.least_operations;
-    if !large || cubecl::dry_run::dry_run() || client.is_capturing() {
+    if !large
+        || problem.gated_heads.is_some()
+        || cubecl::dry_run::dry_run()
+        || client.is_capturing()
+    {
         return Ok(first);
     }
     let plans = shortlist(problem, elem, client)?;

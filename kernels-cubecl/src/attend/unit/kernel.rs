@@ -16,6 +16,7 @@
 use cubecl::prelude::*;
 
 use super::{CHUNK, KEYS, PER_UNIT, PITCH, UNITS_X, UnitBlueprint};
+use crate::attend::gate;
 
 type Vec4<E> = Vector<E, Const<4>>;
 
@@ -68,6 +69,21 @@ pub(crate) fn attend_unit<E: Float>(
     let tile = tiles - 1 - (cube / splits) % tiles;
     let group = (cube / (splits * tiles)) % groups;
     let b = cube / (splits * tiles * groups);
+    if comptime!(bp.gated) {
+        let index_head = group * index_heads / groups;
+        let row_tiles = gate::row_tiles(tiles, n_rows, bp.indexed);
+        if !gate::serves(
+            table,
+            batch,
+            index_heads,
+            row_tiles,
+            b,
+            index_head,
+            bp.indexed,
+        ) {
+            terminate!();
+        }
+    }
     let kv_head = group * pack / heads_per_kv;
     let q_len = table[(b * 4) as usize];
     let kv_len = table[(b * 4 + 1) as usize];

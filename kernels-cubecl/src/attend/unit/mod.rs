@@ -30,6 +30,8 @@ pub struct UnitBlueprint {
     pub indexed: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
+    /// Heads have gates.
+    pub gated: bool,
 }
 
 impl UnitBlueprint {
@@ -40,6 +42,7 @@ impl UnitBlueprint {
             tile_tokens: problem.index.map_or(QUERY_TILE, |i| i.tile_tokens),
             indexed: problem.index.is_some(),
             banded: problem.index.is_some_and(|i| i.band.is_some()),
+            gated: problem.gated_heads.is_some(),
         }
     }
 

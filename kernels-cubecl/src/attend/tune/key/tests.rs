@@ -17,6 +17,7 @@ fn problem(rows: usize, index: Option<IndexShape>) -> Problem {
         head_dim: 128,
         scale: 1.0,
         index,
+        gated_heads: None,
     }
 }
 

@@ -1,0 +1,198 @@
+//! What the kept keys hold of the attention of the probe rows, measured; heads below their floor turn
+//! dense.
+//!
+//!   recall = min over query heads of the index head, over groups of probes, of mean_r exp(lse[r] - probe[r])
+//!
+//! with `lse` of the sparse pass, before what it left out is corrected for, and `probe` of all keys. A
+//! group without valid rows counts for nothing. The report gets recall (at most 1) and density; where
+//! recall is below the rules' floor, or not a number, and dense is allowed, the gate opens for the dense
+//! pass with reason 4. A head that is dense already has recall 1 and density 1.
+//!
+//! Density is kept over causal pairs, with every row of a tile counted as its last: tiles of 64 rows, so
+//! the difference is small, and all of a head's keys give 1.
+//!
+//! One cube owns one index head of one sequence; a unit owns a probe row. Sums in f32, by halves.
+
+use cubecl::{client::Client, prelude::*};
+
+use super::{PROBES, REPORT_WORDS, RULE_WORDS, Shape};
+use crate::attend::QUERY_TILE;
+
+/// Probe rows of a group.
+const GROUP: usize = PROBES / 2;
+/// Words of the rules that are read here.
+const ALLOWED: u32 = 0;
+const FLOOR: u32 = 5;
+/// Words of the report that are written here.
+const REASON: u32 = 1;
+const RECALL: u32 = 3;
+const DENSITY: u32 = 4;
+/// Reason of a head whose measured recall is too low.
+const BELOW_FLOOR: f32 = 4.0;
+
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn check_heads(
+    lse: &[f32],
+    probe: &[f32],
+    kept: &[u32],
+    rules: &[u32],
+    table: &mut [u32],
+    report: &mut [f32],
+    batch: u32,
+    heads: u32,
+    index_heads: u32,
+    rows: u32,
+    tiles: u32,
+) {
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube >= batch * index_heads {
+        terminate!();
+    }
+    let b = cube / index_heads;
+    let index_head = cube % index_heads;
+    let sharing = heads / index_heads;
+    let q_len = table[(b * 4) as usize];
+    let offset = table[(b * 4 + 1) as usize] - q_len;
+    let gate_at = (batch * 4 + batch * index_heads * tiles * 4 + cube) as usize;
+    let report_at = cube * comptime!(REPORT_WORDS as u32);
+    let dense = table[gate_at] == 1;
+    let mut board = Shared::<[f32]>::new_slice(PROBES);
+    let mut causal = Shared::<[f32]>::new_slice(PROBES);
+
+    // The row of this unit's probe.
+    let unit = UNIT_POS;
+    let group_rows = comptime!(GROUP as u32);
+    let first = unit < group_rows;
+    let whole = q_len >= group_rows;
+    let mut row = unit;
+    let mut valid = unit < q_len;
+    if first && whole {
+        row = q_len - group_rows + unit;
+    } else if !first {
+        // The middles of 64 equal parts.
+        row = (2 * (unit - group_rows) + 1) * q_len / comptime!(PROBES as u32);
+        valid = q_len >= comptime!(PROBES as u32);
+    }
+    let last_rows = min(q_len, group_rows);
+
+    let floor = f32::reinterpret(
+        rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(FLOOR)) as usize],
+    );
+    let mut lowest = f32::new(1.0);
+    let mut met = true.runtime();
+    if !dense {
+        for i in 0..sharing {
+            let head = b * heads + index_head * sharing + i;
+            let mut share = f32::new(0.0);
+            if valid {
+                let of_all = probe[(head * comptime!(PROBES as u32) + unit) as usize];
+                share = (lse[(head * rows + row) as usize] - of_all).exp();
+            }
+            board[unit as usize] = share;
+            halve(&mut board, GROUP);
+            if q_len > 0 {
+                let last = board[0] / f32::cast_from(last_rows);
+                met = met && last >= floor;
+                lowest = min(lowest, last);
+            }
+            if q_len >= comptime!(PROBES as u32) {
+                let spread = board[comptime!(GROUP)] / comptime!(GROUP as f32);
+                met = met && spread >= floor;
+                lowest = min(lowest, spread);
+            }
+            sync_cube();
+        }
+    }
+
+    let mut kept_pairs = f32::new(0.0);
+    let mut all_pairs = f32::new(0.0);
+    let mut tile = unit;
+    while tile * comptime!(QUERY_TILE as u32) < q_len {
+        let start = tile * comptime!(QUERY_TILE as u32);
+        let end = min(start + comptime!(QUERY_TILE as u32), q_len);
+        let n = f32::cast_from(end - start);
+        kept_pairs += n * f32::cast_from(kept[(cube * tiles + tile) as usize]);
+        all_pairs += n * f32::cast_from(offset + end);
+        tile += comptime!(PROBES as u32);
+    }
+    board[unit as usize] = kept_pairs;
+    causal[unit as usize] = all_pairs;
+    halve(&mut board, PROBES);
+    halve(&mut causal, PROBES);
+
+    if unit == 0 {
+        let allowed =
+            rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(ALLOWED)) as usize];
+        let opens = !dense && !met && allowed % 2 == 1;
+        let mut density = f32::new(1.0);
+        if !dense && !opens && q_len > 0 {
+            density = board[0] / causal[0];
+        }
+        if opens {
+            table[gate_at] = 1;
+            report[(report_at + comptime!(REASON)) as usize] = f32::new(BELOW_FLOOR);
+        }
+        report[(report_at + comptime!(RECALL)) as usize] = lowest;
+        report[(report_at + comptime!(DENSITY)) as usize] = density;
+    }
+}
+
+/// Adds up each `part` of the board into its first entry.
+#[cube]
+fn halve(board: &mut Shared<[f32]>, #[comptime] part: usize) {
+    let unit = UNIT_POS as usize;
+    #[unroll]
+    for stage in 0..comptime!(part.ilog2() as usize) {
+        let half = comptime!(part >> (stage + 1));
+        sync_cube();
+        if unit % part < half {
+            board[unit] += board[unit + half];
+        }
+    }
+    sync_cube();
+}
+
+/// The buffers of a call, contiguous.
+#[allow(missing_debug_implementations)] // launch arguments have none
+pub struct Tensors {
+    /// `[B, Hq, N]` of the sparse pass.
+    pub lse: BufferArg,
+    /// `[B, Hq, PROBES]` over all keys.
+    pub probe: BufferArg,
+    /// `[B * Hi * tiles]`: keys that the last row of a tile sees.
+    pub kept: BufferArg,
+    /// `[Hi, RULE_WORDS]`.
+    pub rules: BufferArg,
+    /// The index, whose gates are written.
+    pub table: BufferArg,
+    /// `[B * Hi, REPORT_WORDS]`, of which recall, density and reason are written.
+    pub report: BufferArg,
+}
+
+/// Launches the stage.
+#[allow(unsafe_code)]
+pub fn launch(client: &Client, shape: &Shape, tensors: Tensors) {
+    let cubes = shape.batch * shape.index_heads;
+    let dim = CubeDim::new_1d(PROBES as u32);
+    let count = cubecl::calculate_cube_count_elemwise(client, cubes * PROBES, dim);
+    // SAFETY: cubes past the last leave; the others stay inside their head of each buffer.
+    unsafe {
+        check_heads::launch_unchecked(
+            client,
+            count,
+            dim,
+            tensors.lse,
+            tensors.probe,
+            tensors.kept,
+            tensors.rules,
+            tensors.table,
+            tensors.report,
+            shape.batch as u32,
+            shape.heads as u32,
+            shape.index_heads as u32,
+            shape.rows as u32,
+            shape.tiles() as u32,
+        );
+    }
+}

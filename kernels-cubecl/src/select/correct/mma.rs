@@ -1,0 +1,471 @@
+//! The correction by matrix units with operands in registers: f16 and bf16.
+//!
+//! One cube owns `rows` packed query rows of one query tile, as in attention's tier of that name, whose
+//! products and softmax it shares: a step is `keys` key blocks, of which mean keys, variances and mean
+//! values are staged in the elements' type, the next step's while this one is computed. The left operand
+//! of the variances is made from Q in registers, where it is squared.
+//!
+//! Numbers: means and variances are rounded to the element type, so a logit of 8 is off by 0.03 in bf16.
+//! `q / 16` is what is squared, which keeps elements up to 4096 within f16.
+
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
+use cubecl::{cmma::MmaDefinition, prelude::*};
+
+use super::{Blueprint, Order, left_out::LeftOut};
+use crate::{
+    attend::mma::{
+        MmaBlueprint, N8, VECTOR, copy,
+        tile::{self, Fragments, Pair},
+    },
+    select::BLOCK,
+};
+
+/// What `q` is divided by before it is squared.
+const QUERY_SHIFT: f32 = 16.0;
+/// Largest f16 that is a multiple of 32.
+const MOST_F16: f32 = 65504.0;
+
+/// What the kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct MmaCorrection {
+    pub(super) common: Blueprint,
+    pub(super) tile: MmaBlueprint,
+}
+
+impl MmaCorrection {
+    /// Staged parts of a block: mean key, variance where it is needed, mean value.
+    fn parts(&self) -> usize {
+        match self.common.order {
+            Order::First => 2,
+            Order::Second => 3,
+        }
+    }
+
+    fn stages(&self) -> usize {
+        if self.tile.asynchronous { 2 } else { 1 }
+    }
+
+    /// Where a part of the first stage begins, in vectors.
+    fn part_at(&self, part: usize) -> usize {
+        self.tile.rows() * self.tile.pitch() + part * self.tile.tile()
+    }
+
+    /// Vectors from stage to stage.
+    fn stage(&self) -> usize {
+        self.parts() * self.tile.tile()
+    }
+
+    /// Vectors of shared memory.
+    fn shared_vectors(&self) -> usize {
+        self.part_at(0) + self.stages() * self.stage()
+    }
+
+    /// Shared memory of a cube.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let segment = self.common.segment;
+        self.shared_vectors() * 16 + (2 * segment.blocks + segment.blocks / segment.step) * 4
+    }
+}
+
+/// Pooled blocks in another element type, in whose range they are kept.
+#[cube(launch_unchecked)]
+pub(super) fn narrow<E: Float, N: Size>(
+    pooled: &[Vector<f32, N>],
+    out: &mut [Vector<E, N>],
+    vectors: usize,
+    #[comptime] half: bool,
+    #[define(E)] _elem: ElemType,
+) {
+    if ABSOLUTE_POS < vectors {
+        let mut x = pooled[ABSOLUTE_POS];
+        if comptime!(half) {
+            let most = Vector::<f32, N>::new(f32::new(MOST_F16));
+            x = max(min(x, most), Vector::new(f32::new(-MOST_F16)));
+        }
+        out[ABSOLUTE_POS] = Vector::cast_from(x);
+    }
+}
+
+/// `pooled` as [`narrow`] writes it; `lse` and `corrected` `[B, Hq, N]`; `table` the index with its gates.
+/// All strides are multiples of 8, `N` is 8.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn correct_mma<E: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    pooled: &Tensor<Vector<E, N>>,
+    table: &[u32],
+    out: &mut Tensor<Vector<E, N>>,
+    lse: &[f32],
+    corrected: &mut [f32],
+    batch: u32,
+    groups: u32,
+    pack: u32,
+    heads_per_kv: u32,
+    n_rows: u32,
+    tiles: u32,
+    splits: u32,
+    index_heads: u32,
+    capacity: u32,
+    scale: f32,
+    cap: f32,
+    #[comptime] all: MmaCorrection,
+    #[define(E)] _elem: ElemType,
+) {
+    let bp = comptime!(all.tile);
+    let rows = comptime!(bp.rows());
+    let pitch = comptime!(bp.pitch());
+    let vectors = comptime!(bp.vectors());
+    let units = comptime!(bp.units());
+    let segment = comptime!(all.common.segment);
+    let lane = UNIT_POS_X;
+    let unit = UNIT_POS as usize;
+    let plane_row = UNIT_POS_Y * comptime!((bp.m_tiles * 16) as u32);
+
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube >= batch * groups * tiles * splits {
+        terminate!();
+    }
+    let split = cube % splits;
+    let tile = tiles - 1 - (cube / splits) % tiles;
+    let group = (cube / (splits * tiles)) % groups;
+    let b = cube / (splits * tiles * groups);
+    let kv_head = group * pack / heads_per_kv;
+    let index_head = b * index_heads + group * index_heads / groups;
+    let rows_end = batch * 4 + batch * index_heads * tiles * 4;
+    if table[(rows_end + index_head) as usize] == 1 {
+        terminate!();
+    }
+    let q_len = table[(b * 4) as usize];
+    let offset = table[(b * 4 + 1) as usize] - q_len;
+    let tile_first = tile * comptime!(bp.tile_tokens as u32);
+    let tile_rows = comptime!(bp.tile_tokens as u32) * pack;
+    let first_packed = split * comptime!(rows as u32);
+    // Blocks that every row of the tile sees whole.
+    let mut blocks = 0u32;
+    if tile_first + first_packed / pack < q_len {
+        blocks = (offset + tile_first) / comptime!(BLOCK as u32);
+    }
+
+    // The rows of this unit begin with what attention has found: a sum of 1 at its log-sum-exp.
+    let mut before = Array::<f32>::new(comptime!(bp.m_tiles * 2));
+    let mut maximum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
+    let mut sum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
+    #[unroll]
+    for r in 0..comptime!(bp.m_tiles * 2) {
+        let packed = first_packed + plane_row + lane / 4 + comptime!(r as u32 * 8);
+        let token = tile_first + packed / pack;
+        before[r] = f32::new(0.0);
+        maximum[r] = f32::new(0.0);
+        sum[r] = f32::new(0.0);
+        if packed < tile_rows && token < n_rows {
+            let at = ((b * groups + group) * pack + packed % pack) * n_rows + token;
+            let found = lse[at as usize];
+            if comptime!(all.common.with_lse) {
+                // A row past its sequence keeps its own.
+                if lane % 4 == 0 && (token >= q_len || blocks == 0) {
+                    corrected[at as usize] = found;
+                }
+            }
+            if token < q_len {
+                before[r] = found;
+                maximum[r] = found;
+                if lane % 4 == 0 {
+                    sum[r] = f32::new(1.0);
+                }
+            }
+        }
+    }
+    if blocks == 0 {
+        terminate!();
+    }
+
+    let mut memory =
+        Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(all.shared_vectors()), 128usize);
+    let mut left = LeftOut::new(segment);
+
+    // Q to shared memory; rows that do not exist are zeros.
+    let query_at = b as usize * query.stride(0);
+    #[unroll]
+    for i in 0..comptime!((rows * vectors).div_ceil(units)) {
+        let slot = unit + i * units;
+        let (row, vector) = (slot / vectors, slot % vectors);
+        if comptime!((i + 1) * units <= rows * vectors) || slot < rows * vectors {
+            let packed = first_packed + row as u32;
+            let token = tile_first + packed / pack;
+            let mut loaded = Vector::<E, N>::new(E::from_int(0));
+            if packed < tile_rows && token < q_len {
+                let head = group * pack + packed % pack;
+                let from =
+                    query_at + head as usize * query.stride(1) + token as usize * query.stride(2);
+                loaded = query[from / comptime!(VECTOR) + vector];
+            }
+            memory[row * pitch + vector] = loaded;
+        }
+    }
+    copy::pad(&mut memory, 0usize, rows, bp);
+    copy::pad(
+        &mut memory,
+        comptime!(all.part_at(0)),
+        comptime!(all.stages() * all.parts() * bp.keys),
+        bp,
+    );
+
+    let def = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
+    let mut o = tile::zeros(comptime!(bp.m_tiles * bp.out_tiles()));
+    let mut base = 0u32;
+    if comptime!(bp.asynchronous) {
+        base = copy::address(&memory);
+    }
+    let index_row = (batch * 4 + (index_head * tiles + tile) * 4) as usize;
+    let head_at = (b * (groups * pack / heads_per_kv) + kv_head) as usize * capacity as usize;
+    let mut first = 0u32;
+    while first < blocks {
+        left.count(table, index_row, first, blocks, segment);
+        let here = min(blocks - first, comptime!(segment.blocks as u32));
+        let steps = here.div_ceil(comptime!(segment.step as u32));
+        let block_at = head_at + first as usize;
+        let mut stage = 0usize;
+        let mut step = next_live(&left, 0u32, steps);
+        if comptime!(bp.asynchronous) {
+            if step < steps {
+                copy_step(pooled, &mut memory, base, block_at, step, here, stage, all);
+            }
+            copy::commit();
+        }
+        while step < steps {
+            let next = next_live(&left, step + 1, steps);
+            let now = stage;
+            if comptime!(bp.asynchronous) {
+                // This step's parts have landed, and nobody reads the other ones any more.
+                copy::land(0u32, bp);
+                stage = 1 - stage;
+                if next < steps {
+                    copy_step(pooled, &mut memory, base, block_at, next, here, stage, all);
+                }
+                copy::commit();
+            } else {
+                sync_cube();
+                copy_step(pooled, &mut memory, base, block_at, step, here, stage, all);
+                sync_cube();
+            }
+            let stage_at = now * comptime!(all.stage());
+            let logs_at = (step * comptime!(segment.step as u32)) as usize;
+            let logits = logits(&def, &memory, stage_at, &left, logs_at, scale, cap, all);
+            let factor = f32::new(core::f32::consts::LOG2_E);
+            let p = tile::softmax::<E>(&logits, &mut maximum, &mut sum, &mut o, factor, bp);
+            let value_at = stage_at + comptime!(all.part_at(all.parts() - 1));
+            tile::weigh(&def, &memory, value_at, &p, &mut o, bp);
+            step = next;
+        }
+        first += comptime!(segment.blocks as u32);
+    }
+
+    // What attention wrote comes to where Q was, is merged unit by unit, and leaves in whole vectors.
+    sync_cube();
+    let out_at = b as usize * out.stride(0);
+    let plane_rows = comptime!(bp.m_tiles * 16);
+    #[unroll]
+    for i in 0..comptime!((bp.m_tiles * 16 * vectors).div_ceil(32)) {
+        let slot = lane as usize + comptime!(i * 32);
+        let (row, vector) = (plane_row as usize + slot / vectors, slot % vectors);
+        let packed = first_packed + row as u32;
+        let token = tile_first + packed / pack;
+        if slot < plane_rows * vectors && packed < tile_rows && token < q_len {
+            let head = group * pack + packed % pack;
+            let from = out_at + head as usize * out.stride(1) + token as usize * out.stride(2);
+            memory[row * pitch + vector] = out[from / comptime!(VECTOR) + vector];
+        }
+    }
+    sync_plane();
+    let pairs = memory.with_vector_size_mut::<Const<2>>();
+    #[unroll]
+    for r in 0..comptime!(bp.m_tiles * 2) {
+        let row = plane_row + lane / 4 + comptime!(r as u32 * 8);
+        let packed = first_packed + row;
+        let token = tile_first + packed / pack;
+        let mut total = sum[r];
+        total += plane_shuffle_xor(total, 1);
+        total += plane_shuffle_xor(total, 2);
+        if packed < tile_rows && token < q_len {
+            let inverse = 1.0 / total;
+            let share = (before[r] - maximum[r]).exp() * inverse;
+            let at = row as usize * comptime!(pitch * VECTOR / 2) + (lane % 4) as usize;
+            #[unroll]
+            for n in 0..comptime!(bp.head_dim / N8) {
+                let a = o.index(comptime!((r / 2) * bp.out_tiles() + n))[comptime!(r % 2)];
+                let attended = Pair::<f32>::cast_from(pairs[at + comptime!(n * N8 / 2)]);
+                pairs[at + comptime!(n * N8 / 2)] =
+                    Vector::cast_from(a * Vector::new(inverse) + attended * Vector::new(share));
+            }
+            if comptime!(all.common.with_lse) {
+                if lane % 4 == 0 {
+                    let at = ((b * groups + group) * pack + packed % pack) * n_rows + token;
+                    corrected[at as usize] = maximum[r] + total.ln();
+                }
+            }
+        }
+    }
+    sync_plane();
+    #[unroll]
+    for i in 0..comptime!((bp.m_tiles * 16 * vectors).div_ceil(32)) {
+        let slot = lane as usize + comptime!(i * 32);
+        let (row, vector) = (plane_row as usize + slot / vectors, slot % vectors);
+        let packed = first_packed + row as u32;
+        let token = tile_first + packed / pack;
+        if slot < plane_rows * vectors && packed < tile_rows && token < q_len {
+            let head = group * pack + packed % pack;
+            let to = out_at + head as usize * out.stride(1) + token as usize * out.stride(2);
+            out[to / comptime!(VECTOR) + vector] = memory[row * pitch + vector];
+        }
+    }
+}
+
+/// The first step from `step` on that has keys left out; `steps` if there is none.
+#[cube]
+fn next_live(left: &LeftOut, step: u32, steps: u32) -> u32 {
+    let mut at = step;
+    while at < steps && left.live[at as usize] == 0 {
+        at += 1;
+    }
+    at
+}
+
+/// Copies the parts of a step's blocks, of which the segment has `here`; blocks past them become zeros.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn copy_step<E: Float, N: Size>(
+    pooled: &Tensor<Vector<E, N>>,
+    memory: &mut Shared<[Vector<E, N>]>,
+    base: u32,
+    block_at: usize,
+    step: u32,
+    here: u32,
+    stage: usize,
+    #[comptime] all: MmaCorrection,
+) {
+    let bp = comptime!(all.tile);
+    let (units, vectors) = comptime!((bp.units(), bp.vectors()));
+    let total = comptime!(bp.keys * bp.vectors());
+    let first = step * comptime!(bp.keys as u32);
+    #[unroll]
+    for part in 0..comptime!(all.parts()) {
+        // Pooled blocks have all three.
+        let source_part = comptime!(if part + 1 == all.parts() { 2 } else { part });
+        #[unroll]
+        for i in 0..comptime!(total.div_ceil(units)) {
+            let slot = UNIT_POS as usize + comptime!(i * units);
+            let (row, vector) = (slot / vectors, slot % vectors);
+            if comptime!((i + 1) * units <= total) || slot < total {
+                let block = first + row as u32;
+                let seen = block < here;
+                let source = ((block_at + block as usize) * 3 + source_part) * vectors + vector;
+                let target = comptime!(all.part_at(part))
+                    + stage * comptime!(all.stage())
+                    + row * comptime!(bp.pitch())
+                    + vector;
+                if comptime!(bp.asynchronous) {
+                    let bytes = u32::cast_from(seen) * 16;
+                    copy::copy_16(pooled, source, base + (target * 16) as u32, bytes);
+                } else {
+                    let mut loaded = Vector::<E, N>::new(E::from_int(0));
+                    if seen {
+                        loaded = pooled[source];
+                    }
+                    memory[target] = loaded;
+                }
+            }
+        }
+    }
+}
+
+/// Logits of the plane's rows and a step's blocks.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn logits<E: Float, N: Size>(
+    def: &MmaDefinition<E, E, f32>,
+    memory: &Shared<[Vector<E, N>]>,
+    stage_at: usize,
+    left: &LeftOut,
+    logs_at: usize,
+    scale: f32,
+    cap: f32,
+    #[comptime] all: MmaCorrection,
+) -> Fragments<f32> {
+    let bp = comptime!(all.tile);
+    let second = comptime!(all.common.order == Order::Second);
+    let lane = UNIT_POS_X as usize;
+    let plane_row = UNIT_POS_Y as usize * comptime!(bp.m_tiles * 16);
+    let within = stage_at + (lane % 8 + lane / 16 * 8) * comptime!(bp.pitch()) + lane / 8 % 2;
+    let tiles = comptime!(bp.key_tiles());
+    let mut s = tile::zeros(comptime!(bp.m_tiles * tiles));
+    let mut spread = tile::zeros(comptime!(if second { bp.m_tiles * tiles } else { 0 }));
+    #[unroll]
+    for k in 0..comptime!(bp.depth()) {
+        let mut q = Sequence::<Array<Pair<E>>>::new();
+        let mut squares = Sequence::<Array<Pair<E>>>::new();
+        #[unroll]
+        for m in 0..comptime!(bp.m_tiles) {
+            let a = tile::load_query(def, memory, plane_row + comptime!(m * 16), k, bp);
+            if comptime!(second) {
+                let mut square = Array::<Pair<E>>::new(4usize);
+                #[unroll]
+                for i in 0..4usize {
+                    let x = a[i] * Vector::new(E::new(1.0 / QUERY_SHIFT));
+                    square[i] = x * x;
+                }
+                squares.push(square);
+            }
+            q.push(a);
+        }
+        #[unroll]
+        for j in 0..comptime!(tiles / 2) {
+            let at = within + comptime!(all.part_at(0) + j * 16 * bp.pitch() + 2 * k);
+            let means = tile::load_right(def, memory, at, false);
+            #[unroll]
+            for m in 0..comptime!(bp.m_tiles) {
+                #[unroll]
+                for half in 0..2usize {
+                    let to = comptime!(m * tiles + 2 * j + half);
+                    def.execute_inplace(q.index(m), means.index(half), s.index_mut(to));
+                }
+            }
+            if comptime!(second) {
+                let at = within + comptime!(all.part_at(1) + j * 16 * bp.pitch() + 2 * k);
+                let variances = tile::load_right(def, memory, at, false);
+                #[unroll]
+                for m in 0..comptime!(bp.m_tiles) {
+                    #[unroll]
+                    for half in 0..2usize {
+                        let to = comptime!(m * tiles + 2 * j + half);
+                        let sums = spread.index_mut(to);
+                        def.execute_inplace(squares.index(m), variances.index(half), sums);
+                    }
+                }
+            }
+        }
+    }
+    let spread_scale = scale * scale * comptime!(0.5 * QUERY_SHIFT * QUERY_SHIFT);
+    #[unroll]
+    for j in 0..tiles {
+        let column = logs_at + lane % 4 * 2 + comptime!(j * N8);
+        let mut log = Pair::<f32>::empty();
+        log.insert(0usize, left.logs[column]);
+        log.insert(1usize, left.logs[column + 1]);
+        #[unroll]
+        for m in 0..comptime!(bp.m_tiles) {
+            #[unroll]
+            for h in 0..2usize {
+                let a = s.index_mut(comptime!(m * tiles + j));
+                let mut logit = fma(a[h], Vector::new(scale), log);
+                if comptime!(second) {
+                    let terms = spread.index(comptime!(m * tiles + j))[h];
+                    logit += min(terms * Vector::new(spread_scale), Vector::new(cap));
+                }
+                a[h] = logit;
+            }
+        }
+    }
+    s
+}

@@ -1,0 +1,118 @@
+//! The stages of a selection around its attention, and attention with gates, in the shapes of
+//! Llama-3.1-8B.
+
+use cubecl::{
+    client::Client,
+    ir::{AddressType, ElemType},
+};
+use sparse_accelerate_kernels::{
+    Refusal,
+    select::{
+        PROBES, REPORT_WORDS, RULE_WORDS, Shape, check,
+        correct::{self, Correction, Order, Variant},
+        pool,
+    },
+};
+
+use crate::cases::{BF16, Case, F16, F32, buffer, tensor};
+
+/// Rows of a chunk.
+const ROWS: usize = 2048;
+
+fn shape(head_dim: usize) -> Shape {
+    Shape {
+        batch: 1,
+        heads: 32,
+        kv_heads: 8,
+        index_heads: 8,
+        rows: ROWS,
+        keys: ROWS,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+    }
+}
+
+/// Every case.
+pub(crate) fn all() -> impl Iterator<Item = Case> {
+    let pools = [F32, F16, BF16].into_iter().map(|(name, elem)| {
+        Case::new(format!("select/pool/{name}"), move |client| {
+            pooled(client, elem);
+            Ok(())
+        })
+    });
+    let narrow = [(F16, 64), (F16, 128), (BF16, 128), (BF16, 256)];
+    let corrections = [((F32, 128), Order::Second), ((BF16, 128), Order::First)]
+        .into_iter()
+        .chain(narrow.map(|case| (case, Order::Second)))
+        .map(|(((name, elem), head_dim), order)| {
+            let order_name = format!("{order:?}").to_lowercase();
+            let name = format!("select/correct/{order_name}/{name}/d{head_dim}");
+            Case::new(name, move |client| corrected(client, elem, head_dim, order))
+        });
+    let check = Case::new("select/check", |client| {
+        checked(client);
+        Ok(())
+    });
+    pools.chain(corrections).chain([check])
+}
+
+fn pooled(client: &Client, elem: ElemType) {
+    let shape = shape(128);
+    let cache = || tensor(client, [1, shape.kv_heads, ROWS, 128], elem);
+    let tensors = pool::Tensors {
+        key: cache(),
+        value: cache(),
+        spans: buffer(client, 4),
+        pooled: buffer(client, blocks(&shape)),
+        capacity: shape.key_blocks(),
+        address: AddressType::U32,
+    };
+    pool::launch(client, &shape, elem, tensors);
+}
+
+/// Floats of the pooled blocks.
+fn blocks(shape: &Shape) -> usize {
+    shape.kv_heads * shape.key_blocks() * 3 * shape.head_dim
+}
+
+/// Every variant that the device prefers to scalar units; those where there is no other.
+fn corrected(
+    client: &Client,
+    elem: ElemType,
+    head_dim: usize,
+    order: Order,
+) -> Result<(), Refusal> {
+    let shape = shape(head_dim);
+    let variants = correct::variants(&shape, elem, client.properties());
+    let better = variants.iter().filter(|v| **v != Variant::Unit).count();
+    for variant in &variants[..better.max(1)] {
+        let rows = || tensor(client, [1, shape.heads, ROWS, head_dim], elem);
+        let tensors = correct::Tensors {
+            query: rows(),
+            pooled: buffer(client, blocks(&shape)),
+            capacity: shape.key_blocks(),
+            table: buffer(client, 1024),
+            out: rows(),
+            lse: buffer(client, shape.heads * ROWS),
+            corrected: buffer(client, shape.heads * ROWS),
+            with_lse: true,
+            address: AddressType::U32,
+        };
+        let correction = Correction { order, cap: 4.0 };
+        correct::launch(client, &shape, correction, elem, Some(*variant), tensors)?;
+    }
+    Ok(())
+}
+
+fn checked(client: &Client) {
+    let shape = shape(128);
+    let tensors = check::Tensors {
+        lse: buffer(client, shape.heads * ROWS),
+        probe: buffer(client, shape.heads * PROBES),
+        kept: buffer(client, shape.index_heads * shape.tiles()),
+        rules: buffer(client, shape.index_heads * RULE_WORDS),
+        table: buffer(client, 1024),
+        report: buffer(client, shape.index_heads * REPORT_WORDS),
+    };
+    check::launch(client, &shape, tensors);
+}
