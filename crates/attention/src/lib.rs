@@ -13,6 +13,7 @@ mod ops;
 mod pattern;
 mod plan;
 mod rope;
+pub mod select;
 mod settings;
 mod span;
 
