@@ -4,6 +4,7 @@ use cubecl::{
     client::Client,
     ir::{DeviceProperties, ElemType, FloatKind},
     prelude::*,
+    server::Handle,
 };
 
 use crate::Refusal;
@@ -46,4 +47,18 @@ pub(crate) fn alone(client: &Client, total: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new_1d(UNITS);
     let count = cubecl::calculate_cube_count_elemwise(client, total, dim);
     (count, dim)
+}
+
+/// `count` cubes of `units` units, folded into the device's grid; cubes past `count` must stop.
+pub(crate) fn cubes(client: &Client, count: usize, units: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(units as u32);
+    let count = cubecl::calculate_cube_count_elemwise(client, count * units, dim);
+    (count, dim)
+}
+
+/// The first `len` elements of a buffer that holds at least as many.
+#[allow(unsafe_code)]
+pub(crate) fn buffer(handle: &Handle, len: usize) -> BufferArg {
+    // SAFETY: the callers' contract, handed on to theirs: every buffer's length is documented.
+    unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
 }

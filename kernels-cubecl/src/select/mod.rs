@@ -15,9 +15,20 @@
 //! | `correct` | output, pooled keys and values | output with the mass of what was left out |
 //! | `check` | log-sum-exp of the result and of the probes | measured recall; heads that must be dense |
 
+pub mod build;
 pub mod check;
+pub mod choose;
 pub mod correct;
+pub mod cut_blocks;
+pub mod cut_columns;
+mod fixed;
+mod lists;
 pub mod pool;
+mod scan;
+mod table;
+
+pub use lists::ListLayout;
+pub use table::TableLayout;
 
 /// Tokens of a key block and of a query block of the selection.
 pub const BLOCK: usize = 128;

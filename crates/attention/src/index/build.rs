@@ -116,6 +116,11 @@ impl Builder {
         Ok(self.index)
     }
 
+    /// The index as it stands, unchecked.
+    pub(super) fn into_unchecked(self) -> TileIndex {
+        self.index
+    }
+
     fn set_all(
         mut self,
         mut ranges: impl FnMut(&Span, usize, usize, usize) -> Vec<(usize, usize)>,

@@ -1,7 +1,8 @@
 //! The index itself, as flat `u32` tables in the layout that devices read.
 
 use crate::{
-    index::{Band, QUERY_TILE},
+    error::AttentionError,
+    index::{Band, Builder, QUERY_TILE},
     span::{Span, causal_pairs},
 };
 
@@ -29,6 +30,41 @@ pub struct TileIndex {
 }
 
 impl TileIndex {
+    /// An index from a table in the layout that devices read: `[B, 4]` words of spans, which are left
+    /// unread, `[B, heads, tiles, 4]` words of rows, and ranges and columns anywhere behind, to which the
+    /// rows point by absolute offsets. Reads back what a device built; there is no band.
+    ///
+    /// # Errors
+    /// Spans that are empty or contradict themselves; zero heads; a row that points outside the table;
+    /// broken invariants.
+    pub fn from_table(spans: &[Span], heads: usize, table: &[u32]) -> Result<Self, AttentionError> {
+        let mut index = Builder::new(spans, heads, None)?.into_unchecked();
+        for flat in 0..index.row_count() {
+            let outside = |what: &str| AttentionError::Index {
+                row: flat,
+                reason: format!("its {what} lie outside the table's {} words", table.len()),
+            };
+            let at = 4 * (spans.len() + flat);
+            let row = table.get(at..at + 4).ok_or_else(|| outside("words"))?;
+            let part = |start: u32, len: u32, each: usize| {
+                let start = start as usize;
+                table.get(start..start + len as usize * each)
+            };
+            let ranges = part(row[0], row[1], 2).ok_or_else(|| outside("ranges"))?;
+            let columns = part(row[2], row[3], 1).ok_or_else(|| outside("columns"))?;
+            index.rows[flat * 4..flat * 4 + 4].copy_from_slice(&[
+                index.ranges.len() as u32 / 2,
+                row[1],
+                index.columns.len() as u32,
+                row[3],
+            ]);
+            index.ranges.extend_from_slice(ranges);
+            index.columns.extend_from_slice(columns);
+        }
+        index.validate()?;
+        Ok(index)
+    }
+
     /// The sequences the index was built for.
     pub fn spans(&self) -> &[Span] {
         &self.spans

@@ -11,7 +11,7 @@ use burn::tensor::DType;
 
 use crate::select::SelectOptions;
 #[cfg(feature = "cube")]
-use crate::select::{REPORT_WORDS, table_words};
+use crate::select::REPORT_WORDS;
 
 /// Pooled keys, and attention whose heads choose their keys, per backend.
 ///
@@ -58,7 +58,7 @@ pub trait SelectionOps: Backend {
 #[allow(clippy::too_many_arguments)]
 fn attend_selected_spec(
     query: &TensorSpec,
-    _key: &TensorSpec,
+    key: &TensorSpec,
     _value: &TensorSpec,
     _pooled: &TensorSpec,
     _table: &TensorSpec,
@@ -66,13 +66,14 @@ fn attend_selected_spec(
     _bands: &TensorSpec,
     options: &SelectOptions,
 ) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
-    let shape = query.shape.as_slice();
-    let [batch, heads, rows] = [shape[0], shape[1], shape[2]];
+    let dims = query.shape.as_slice();
+    let [batch, heads, rows, head_dim] = [dims[0], dims[1], dims[2], dims[3]];
+    let shape = options.shape([batch, heads, rows, head_dim], key.shape.as_slice()[1]);
     let reports = batch * options.index_heads;
     (
         query.clone(),
         TensorSpec::new([batch, heads, rows].into(), DType::F32),
         TensorSpec::new([reports, REPORT_WORDS].into(), DType::F32),
-        TensorSpec::new([table_words(batch, rows, options)].into(), DType::U32),
+        TensorSpec::new([options.table(&shape).words].into(), DType::U32),
     )
 }

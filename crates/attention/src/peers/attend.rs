@@ -78,7 +78,6 @@ fn nearest(peer: &Peer) -> Pattern {
         | Peer::XAttention { .. }
         | Peer::FlashPrefillV1 { .. }
         | Peer::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster {
-            block: BLOCK,
             ..BlockCluster::default()
         }),
     }

@@ -11,7 +11,8 @@ mod bands;
 #[doc(hidden)]
 pub mod cpu;
 mod heads;
-mod layout;
+#[doc(hidden)]
+pub mod layout;
 mod options;
 mod plan;
 mod pooled;
@@ -20,22 +21,30 @@ mod record;
 mod rules;
 mod run;
 mod settings;
+#[doc(hidden)]
+pub mod shape;
 
 pub use heads::HeadPatterns;
-#[cfg(feature = "cube")]
-pub(crate) use layout::table_words;
+use layout::{ListLayout, Rules, TableLayout};
 pub use options::SelectOptions;
 pub(crate) use plan::{LayerSelection, SelectionPlan};
 pub use pooled::PooledKeys;
 pub use preset::Preset;
 pub use record::{Choice, HeadRecord, SelectionRecord, Why};
-use rules::Rules;
+use rules::LayerRules;
 pub use run::{Selected, attend_selected};
 pub use settings::{Choosers, Correction, CostModel, Selection};
+use shape::Shape;
 
 /// Tokens of a key block and of a query block of the selection.
 pub const BLOCK: usize = 128;
 /// Fewest new rows of a chunk that select; shorter chunks are dense.
 pub const LEAST_ROWS: usize = BLOCK;
+/// Tokens to which ranges are aligned; offsets of one slash.
+pub const GRANULE: usize = crate::index::RANGE_ALIGN;
+/// Probe rows of a sequence: half are its last rows, half are spread over the chunk.
+pub const PROBES: usize = 128;
+/// Words of an index head's rules.
+pub const RULE_WORDS: usize = 8;
 /// Words of an index head's report on the device.
 pub const REPORT_WORDS: usize = 16;

@@ -1,4 +1,6 @@
-//! The scalars of one selection.
+//! The scalars of one selection, and what follows from them.
+
+use super::{ListLayout, Shape, TableLayout};
 
 /// What [`crate::SparseAttentionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,4 +25,33 @@ pub struct SelectOptions {
     pub order: u32,
     /// Causal (query, key) pairs of the batch, for one head.
     pub causal_pairs: u64,
+}
+
+impl SelectOptions {
+    /// The shape of a selection for `query` `[B, Hq, N, d]` over `kv_heads`.
+    pub(crate) fn shape(&self, query: [usize; 4], kv_heads: usize) -> Shape {
+        Shape {
+            batch: query[0],
+            heads: query[1],
+            kv_heads,
+            index_heads: self.index_heads,
+            rows: query[2],
+            keys: self.keys,
+            head_dim: query[3],
+            scale: self.scale,
+        }
+    }
+
+    /// Room for the kept columns and slashes of a head.
+    pub(crate) fn lists(&self) -> ListLayout {
+        ListLayout {
+            columns: self.columns,
+            slashes: self.slashes,
+        }
+    }
+
+    /// Where the parts of the index stand.
+    pub(crate) fn table(&self, shape: &Shape) -> TableLayout {
+        TableLayout::new(shape, &self.lists())
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Choosers, Correction, HeadPatterns, Rules, SelectOptions, Selection, bands};
+use super::{Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands};
 use crate::{
     error::AttentionError,
     pattern::Pattern,
@@ -96,7 +96,7 @@ impl SelectionPlan {
             return Ok(Some(ready.clone()));
         }
         let heads = self.heads.as_ref();
-        let rules = Rules::new(&self.pattern, heads, &self.selection, layer, index_heads)?;
+        let rules = LayerRules::new(&self.pattern, heads, &self.selection, layer, index_heads)?;
         let costs = &self.selection.costs;
         let options = SelectOptions {
             scale: 0.0,
@@ -114,7 +114,7 @@ impl SelectionPlan {
             },
             causal_pairs: self.causal_pairs,
         };
-        let words = TensorData::new(rules.words, [index_heads * 8]);
+        let words = TensorData::new(rules.words, [index_heads * RULE_WORDS]);
         let weights = bands::weights(head_dim, self.rotary_base);
         let count = weights.len() / head_dim;
         let ready = LayerSelection {

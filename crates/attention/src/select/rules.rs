@@ -1,6 +1,6 @@
 //! Rules of the index heads as the device reads them: eight words a head.
 
-use super::{HeadPatterns, Selection};
+use super::{HeadPatterns, RULE_WORDS, Rules, Selection};
 use crate::{
     error::AttentionError,
     pattern::{BlockCluster, IntervalSlash, Pattern},
@@ -15,7 +15,7 @@ const HYBRID: u32 = 1 << 4;
 
 /// The rules of all heads of a layer.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Rules {
+pub(crate) struct LayerRules {
     /// `[heads, 8]`, see [`rule`].
     pub(crate) words: Vec<u32>,
     /// Most columns and slashes of any head.
@@ -23,7 +23,7 @@ pub(crate) struct Rules {
     pub(crate) slashes: usize,
 }
 
-impl Rules {
+impl LayerRules {
     /// The rules of `heads` index heads in a layer.
     pub(crate) fn new(
         pattern: &Pattern,
@@ -37,25 +37,25 @@ impl Rules {
             None => vec![*pattern; heads],
         };
         let mut rules = Self {
-            words: Vec::with_capacity(8 * heads),
+            words: Vec::with_capacity(RULE_WORDS * heads),
             columns: 0,
             slashes: 0,
         };
         for pattern in &patterns {
-            let words = rule(pattern, selection);
-            rules.columns = rules.columns.max(words[3] as usize);
-            rules.slashes = rules.slashes.max(words[4] as usize);
-            rules.words.extend(words);
+            let rule = rule(pattern, selection);
+            rules.columns = rules.columns.max(rule.columns as usize);
+            rules.slashes = rules.slashes.max(rule.slashes as usize);
+            rules.words.extend(rule.words());
         }
         Ok(rules)
     }
 }
 
-/// Allowed patterns, sink, window, most columns, most slashes, recall floor, alpha, 0.
+/// The rule of a head with a pattern.
 ///
 /// Dense is always allowed beside a pattern that is chosen from the input: it is what the contract
 /// falls back on. A Triangular given by name is taken as it is, whatever it keeps.
-fn rule(pattern: &Pattern, selection: &Selection) -> [u32; 8] {
+fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
     let (mut sink, mut window, mut floor) = (selection.sink, selection.window, selection.recall);
     let none = IntervalSlash {
         columns: 0,
@@ -77,14 +77,13 @@ fn rule(pattern: &Pattern, selection: &Selection) -> [u32; 8] {
         }
     };
     let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
-    [
+    Rules {
         allowed,
-        word(sink),
-        word(window),
-        word(lists.columns),
-        word(lists.slashes),
-        floor.to_bits(),
-        blocks.alpha.to_bits(),
-        0,
-    ]
+        sink: word(sink),
+        window: word(window),
+        columns: word(lists.columns),
+        slashes: word(lists.slashes),
+        floor,
+        alpha: blocks.alpha,
+    }
 }

@@ -1,17 +1,7 @@
 //! What is selected over, and the words of the tables that the stages share.
 
+use super::{BLOCK, GRANULE, PROBES, RULE_WORDS};
 use crate::index::QUERY_TILE;
-
-/// Tokens of a key block and of a query block of the selection.
-pub const BLOCK: usize = 128;
-/// Tokens to which ranges are aligned; offsets of one slash bucket.
-pub const GRANULE: usize = 16;
-/// Probe rows of a sequence: the first half are its last rows, the second half are spread over the chunk.
-pub const PROBES: usize = 128;
-/// Words of an index head's rules.
-pub const RULE_WORDS: usize = 8;
-/// Words of an index head's report.
-pub const REPORT_WORDS: usize = 16;
 
 /// One selection. Lengths in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,6 +48,11 @@ impl Shape {
     /// Query heads that share a choice.
     pub fn sharing(&self) -> usize {
         self.heads / self.index_heads
+    }
+
+    /// Words of a mask over key blocks.
+    pub fn mask_words(&self) -> usize {
+        self.key_blocks().div_ceil(32)
     }
 
     /// Query heads that share keys.

@@ -1,0 +1,167 @@
+//! From the probes' attention by column and by slash to the columns and slashes that every row keeps.
+
+use rayon::prelude::*;
+
+use super::{
+    GRANULE, ListLayout, PROBES, Rules, Shape,
+    fixed::{ONE, exact, fixed, ratio, scaled, score, share},
+};
+
+/// Bits of the unit in which columns are added.
+const SUM_BITS: i32 = 28;
+
+/// Thresholds, as multiples of what uniform attention would give.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kappa {
+    /// A column is kept from `column / kv_len` on.
+    pub column: f32,
+    /// A slash bucket is kept from `80 * slash / kv_len` on.
+    pub slash: f32,
+}
+
+/// Columns `[B, Hq, 2, keys]`, slashes `[B, Hq, ceil(keys / 16)]` in units of 2^-20, spans `[B, 4]`, rules
+/// `[Hi, 8]` to lists `[B * Hi]` and covered mass `[B * Hq, 4]`: `A_T`, `A_IS` of either group of probes.
+///
+/// Kept is what reaches the threshold in any of an index head's query heads; where that is more than the
+/// rules allow, the threshold rises along bins of an eighth of an octave.
+#[allow(clippy::too_many_arguments)]
+pub fn cut_columns(
+    shape: &Shape,
+    layout: &ListLayout,
+    kappa: &Kappa,
+    columns: &[f32],
+    slashes: &[u32],
+    spans: &[u32],
+    rules: &[u32],
+    lists: &mut [u32],
+    covered: &mut [f32],
+) {
+    let (sharing, buckets) = (shape.sharing(), shape.slash_buckets());
+    let indexes = shape.batch * shape.index_heads;
+    let parts = lists[..indexes * layout.stride()]
+        .par_chunks_mut(layout.stride())
+        .zip(covered.par_chunks_mut(4 * sharing))
+        .enumerate();
+    parts.for_each(|(index, (list, covered))| {
+        let span = &spans[index / shape.index_heads * 4..];
+        let rule = Rules::read(rules, index % shape.index_heads);
+        let heads = index * sharing..(index + 1) * sharing;
+        let columns = &columns[heads.start * 2 * shape.keys..heads.end * 2 * shape.keys];
+        let slashes = &slashes[heads.start * buckets..heads.end * buckets];
+        let kv_len = (span[1] as usize).min(shape.keys);
+
+        let scores = column_scores(columns, shape.keys, kv_len, rule.sink as usize, kappa);
+        let most = (rule.columns as usize).min(layout.columns);
+        let kept_columns = highest(&scores, most);
+        let rows = probes(span[0]);
+        let scores = slash_scores(slashes, buckets, exact(span[1]), rows, kappa);
+        let most = (rule.slashes as usize).min(layout.slashes);
+        let kept_slashes = highest(&scores, most);
+
+        list[0] = kept_columns.len() as u32;
+        list[1] = kept_slashes.len() as u32;
+        for (to, from) in list[ListLayout::COLUMNS_AT..].iter_mut().zip(&kept_columns) {
+            *to = *from as u32;
+        }
+        for (to, from) in list[layout.slashes_at()..].iter_mut().zip(&kept_slashes) {
+            *to = *from as u32;
+        }
+        for (at, of_group) in columns.chunks_exact(shape.keys).enumerate() {
+            let of_head = &slashes[at / 2 * buckets..][..buckets];
+            let sum = |sum: u32, value: f32| sum.wrapping_add(fixed(score(value), SUM_BITS));
+            let total = of_group[..kv_len].iter().copied().fold(0, sum);
+            let kept = kept_columns.iter().map(|&j| of_group[j]).fold(0, sum);
+            let slash = kept_slashes.iter().map(|&b| of_head[b]);
+            let slash = slash.fold(0u32, u32::wrapping_add);
+            let (local, both) = cover(total, kept, slash, rows);
+            covered[at * 2] = share(local);
+            covered[at * 2 + 1] = share(both);
+        }
+    });
+}
+
+/// What local keys cover, and what they and the kept columns and slashes do, as if those two were
+/// independent. In units of 2^-24, from sums in units of 2^-28 and 2^-20.
+fn cover(total: u32, columns: u32, slashes: u32, rows: u32) -> (u32, u32) {
+    let rest = total.min(1 << SUM_BITS) >> (SUM_BITS - 24);
+    let local = ONE - rest;
+    let by_columns = (columns >> (SUM_BITS - 24)).min(rest);
+    let by_slashes = (slashes.min(rows << 20) << 4) / rows;
+    let apart = ONE - ratio(by_columns, rest);
+    (
+        local,
+        (local + by_columns + scaled(apart, by_slashes)).min(ONE),
+    )
+}
+
+/// Valid probe rows of a sequence with so many new rows.
+fn probes(query_len: u32) -> u32 {
+    match query_len as usize >= PROBES {
+        true => PROBES as u32,
+        false => query_len.clamp(1, PROBES as u32 / 2),
+    }
+}
+
+/// The bits of every column's score, 0 below the threshold.
+fn column_scores(
+    columns: &[f32],
+    keys: usize,
+    kv_len: usize,
+    sink: usize,
+    kappa: &Kappa,
+) -> Vec<u32> {
+    let mut scores = vec![0f32; keys];
+    for of_group in columns.chunks_exact(keys) {
+        for (to, from) in scores[..kv_len].iter_mut().zip(of_group) {
+            *to = to.max(score(*from));
+        }
+    }
+    let length = exact(kv_len as u32);
+    let keep = |(j, score): (usize, &f32)| match j >= sink && *score * length >= kappa.column {
+        true => score.to_bits(),
+        false => 0,
+    };
+    scores.iter().enumerate().map(keep).collect()
+}
+
+/// The bits of every slash bucket's score, 0 below the threshold.
+fn slash_scores(
+    slashes: &[u32],
+    buckets: usize,
+    length: f32,
+    rows: u32,
+    kappa: &Kappa,
+) -> Vec<u32> {
+    let mut sums = vec![0u32; buckets];
+    for of_head in slashes.chunks_exact(buckets) {
+        for (to, from) in sums.iter_mut().zip(of_head) {
+            *to = (*to).max(*from);
+        }
+    }
+    // A bucket of 16 offsets reaches 80 keys of a tile.
+    let wanted = kappa.slash * (GRANULE * 5) as f32 * exact(rows << 20);
+    let keep = |sum: &u32| match exact(*sum) * length >= wanted {
+        true => exact(*sum).to_bits(),
+        false => 0,
+    };
+    sums.iter().map(keep).collect()
+}
+
+/// Where the scores stand that are not 0 and lie at or above the lowest bound of a bin, an eighth of an
+/// octave, from which on there are at most `most`.
+fn highest(scores: &[u32], most: usize) -> Vec<usize> {
+    let bin = |score: u32| (score >> 20) as usize;
+    let mut bins = [0usize; 1 << 12];
+    for score in scores.iter().filter(|s| **s > 0) {
+        bins[bin(*score)] += 1;
+    }
+    let mut above = 0;
+    let fits = |count: &&usize| {
+        above += **count;
+        above <= most
+    };
+    let lowest = bins.len() - bins.iter().rev().take_while(fits).count();
+    let kept = |(_, score): &(usize, &u32)| **score > 0 && bin(**score) >= lowest;
+    let at = scores.iter().enumerate().filter(kept);
+    at.map(|(at, _)| at).collect()
+}

@@ -1,0 +1,536 @@
+//! From the probes' attention by column and by slash to the columns and slashes that every row keeps.
+//!
+//! The score of a column is the most that any query head of the index head gives it in either group of
+//! probes; kept is what reaches `kappa_column / kv_len`. The score of a slash bucket is the most that any
+//! of them gives it over all probes; kept is what reaches `16 * 5 * kappa_slash / kv_len`. Where that is
+//! more than the rules allow, the threshold rises along bins of an eighth of an octave until it is not:
+//! a bin is kept whole or not at all.
+//!
+//! Two launches. The first takes a stretch of positions a cube: scores, how many fall into each bin, sums
+//! of every head's columns. In the second a cube has an index head: it adds up the bins, finds the
+//! thresholds and writes the lists in ascending order, and the mass that they and the local keys cover,
+//! as if columns and slashes were independent:
+//!
+//!   A_T  = 1 - sum of the columns
+//!   A_IS = A_T + kept columns + kept slashes * (1 - kept columns / (1 - A_T))
+//!
+//! Sums are integers, in units of 2^-28 and 2^-24. They wrap beyond 16, which shares of attention do not.
+
+use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+
+use super::{
+    GRANULE, ListLayout, PROBES, RULE_WORDS, Shape,
+    fixed::{ONE, SUM_EXTRA, exact, fixed, ratio, scaled, score, share},
+    scan::{UNITS, exclusive_sum},
+};
+use crate::layout::{buffer, cubes};
+
+/// Positions a cube of the first launch takes, and with them the slash buckets as wide.
+const SEGMENT: usize = 2048;
+/// Entries a unit of the second launch takes at a time.
+const HELD: usize = 16;
+/// Bins of columns: all that scores, at most 1, can have.
+const COLUMN_BINS: usize = 1024;
+/// Bins of slash buckets, whose sums are whole numbers below 2^32.
+const SLASH_BINS: usize = 264;
+/// The bin before that of a sum of 1.
+const SLASH_BASE: usize = (127 << 3) - 1;
+const BINS: usize = COLUMN_BINS + SLASH_BINS;
+
+/// Thresholds, as multiples of what uniform attention would give.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kappa {
+    /// A column is kept from `column / kv_len` on.
+    pub column: f32,
+    /// A slash bucket is kept from `80 * slash / kv_len` on: a bucket of 16 offsets reaches 80 keys of a
+    /// tile.
+    pub slash: f32,
+}
+
+/// Where the first launch leaves what it found, in words, for each sequence and index head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Scratch {
+    keys: usize,
+    buckets: usize,
+    segments: usize,
+    sharing: usize,
+}
+
+impl Scratch {
+    fn new(shape: &Shape) -> Self {
+        Self {
+            keys: shape.keys,
+            buckets: shape.slash_buckets(),
+            segments: shape.keys.div_ceil(SEGMENT),
+            sharing: shape.sharing(),
+        }
+    }
+
+    /// Scores of columns, of slash buckets, then of every segment its bins and its sums.
+    fn stride(&self) -> usize {
+        self.keys + self.buckets + self.segments * (BINS + 2 * self.sharing)
+    }
+}
+
+/// Words of scratch that a launch needs.
+pub fn scratch_words(shape: &Shape) -> usize {
+    shape.batch * shape.index_heads * Scratch::new(shape).stride()
+}
+
+/// The bin of a score's bits; a score of 0 has none.
+#[cube]
+fn bin(bits: u32, #[comptime] base: usize) -> usize {
+    (bits >> 20) as usize - base
+}
+
+/// One cube per segment of every index head.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+fn score_segments(
+    columns: &[u32],
+    slashes: &[u32],
+    spans: &[u32],
+    rules: &[u32],
+    scratch: &mut [u32],
+    batch: usize,
+    index_heads: usize,
+    keys: usize,
+    buckets: usize,
+    segments: usize,
+    kappa_column: f32,
+    kappa_bucket: f32,
+    #[comptime] sharing: usize,
+) {
+    let index = CUBE_POS / segments;
+    let segment = CUBE_POS % segments;
+    if index >= batch * index_heads {
+        terminate!();
+    }
+    let unit = UNIT_POS as usize;
+    let b = index / index_heads;
+    let head = index * sharing;
+    let query_len = spans[b * 4];
+    let kv_len = spans[b * 4 + 1];
+    let length = exact(kv_len);
+    let sink = rules[index % index_heads * RULE_WORDS + 1] as usize;
+    let stride = keys + buckets + segments * comptime!(BINS + 2 * sharing);
+    let base = index * stride;
+
+    let bins = Shared::<[Atomic<u32>]>::new_slice(BINS);
+    let sums = Shared::<[Atomic<u32>]>::new_slice(comptime!(2 * sharing));
+    let mut at = unit;
+    while at < BINS {
+        bins[at].store(0u32);
+        at += UNITS;
+    }
+    let mut at = unit;
+    while at < comptime!(2 * sharing) {
+        sums[at].store(0u32);
+        at += UNITS;
+    }
+    sync_cube();
+
+    let mut mine = Array::<u32>::new(comptime!(2 * sharing));
+    #[unroll]
+    for a in 0..comptime!(2 * sharing) {
+        mine[a] = 0u32.runtime();
+    }
+    let end = min((segment + 1) * SEGMENT, keys);
+    let mut j = segment * SEGMENT + unit;
+    while j < end {
+        let mut highest = 0u32;
+        if j < kv_len as usize {
+            #[unroll]
+            for a in 0..comptime!(2 * sharing) {
+                let value = score(columns[(head * 2 + a) * keys + j]);
+                mine[a] += fixed(value, SUM_EXTRA);
+                highest = max(highest, value);
+            }
+        }
+        let mut kept = 0u32;
+        if highest > 0 && j >= sink && f32::reinterpret(highest) * length >= kappa_column {
+            kept = highest;
+            bins[bin(highest, 0usize)].fetch_add(1u32);
+        }
+        scratch[base + j] = kept;
+        j += UNITS;
+    }
+    #[unroll]
+    for a in 0..comptime!(2 * sharing) {
+        sums[a].fetch_add(mine[a]);
+    }
+
+    // The threshold on both sides times the rows that were summed over, in units of 2^-20.
+    let wanted = kappa_bucket * exact(probes(query_len) << 20);
+    let end = min((segment + 1) * comptime!(SEGMENT / GRANULE), buckets);
+    let mut bucket = segment * comptime!(SEGMENT / GRANULE) + unit;
+    while bucket < end {
+        let mut highest = 0u32;
+        #[unroll]
+        for a in 0..sharing {
+            highest = max(highest, slashes[(head + a) * buckets + bucket]);
+        }
+        let value = exact(highest);
+        let mut kept = 0u32;
+        if highest > 0 && value * length >= wanted {
+            kept = u32::reinterpret(value);
+            bins[COLUMN_BINS + bin(kept, SLASH_BASE)].fetch_add(1u32);
+        }
+        scratch[base + keys + bucket] = kept;
+        bucket += UNITS;
+    }
+    sync_cube();
+
+    let to = base + keys + buckets + segment * comptime!(BINS + 2 * sharing);
+    let mut at = unit;
+    while at < BINS {
+        scratch[to + at] = bins[at].load();
+        at += UNITS;
+    }
+    let mut at = unit;
+    while at < comptime!(2 * sharing) {
+        scratch[to + BINS + at] = sums[at].load();
+        at += UNITS;
+    }
+}
+
+/// Valid probe rows of a sequence with so many new rows, at least 1.
+#[cube]
+fn probes(query_len: u32) -> u32 {
+    let mut rows = max(min(query_len, comptime!(PROBES as u32 / 2)), 1u32);
+    if query_len >= comptime!(PROBES as u32) {
+        rows = PROBES as u32;
+    }
+    rows
+}
+
+/// The lowest bin such that it and all above hold at most `most`; one past the last if even that holds
+/// more. `bins` are `count` from `from` on; `raised` counts and is left 0.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn threshold(
+    bins: &Shared<[u32]>,
+    most: u32,
+    sums: &mut Shared<[u32]>,
+    raised: &Shared<[Atomic<u32>]>,
+    #[comptime] from: usize,
+    #[comptime] count: usize,
+) -> u32 {
+    let unit = UNIT_POS as usize;
+    let each = comptime!(count.div_ceil(UNITS));
+    let mut mine = 0u32;
+    #[unroll]
+    for i in 0..each {
+        let at = unit * each + i;
+        if at < count {
+            mine += bins[from + at];
+        }
+    }
+    let place = exclusive_sum(mine, sums, UNITS);
+    // What bins from here on hold falls from bin to bin: those that hold too much are the first.
+    let mut above = place.total - place.before;
+    let mut over = 0u32;
+    #[unroll]
+    for i in 0..each {
+        let at = unit * each + i;
+        if at < count {
+            if above > most {
+                over += 1;
+            }
+            above -= bins[from + at];
+        }
+    }
+    raised[0].fetch_add(over);
+    sync_cube();
+    let lowest = raised[0].load();
+    sync_cube();
+    if unit == 0 {
+        raised[0].store(0u32);
+    }
+    lowest
+}
+
+/// Writes the kept of `length` scores from `scores_at` on to `lists`, ascending, and adds up what each of
+/// `arrays` of `values` has there. Returns how many.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn compact(
+    scratch: &[u32],
+    scores_at: usize,
+    length: usize,
+    lowest: u32,
+    values: &[u32],
+    values_at: usize,
+    lists: &mut [u32],
+    list_at: usize,
+    kept: &mut Array<u32>,
+    sums: &mut Shared<[u32]>,
+    #[comptime] arrays: usize,
+    #[comptime] base: usize,
+) -> u32 {
+    let unit = UNIT_POS as usize;
+    let mut written = 0u32;
+    let tiles = length.div_ceil(comptime!(UNITS * HELD));
+    for tile in 0..tiles {
+        let first = (tile * UNITS + unit) * HELD;
+        let mut marks = 0u32;
+        #[unroll]
+        for i in 0..HELD {
+            if first + i < length {
+                let bits = scratch[scores_at + first + i];
+                if bits > 0 && bin(bits, base) as u32 >= lowest {
+                    marks |= comptime!(1u32 << i as u32);
+                }
+            }
+        }
+        let place = exclusive_sum(marks.count_ones(), sums, UNITS);
+        let mut to = list_at + (written + place.before) as usize;
+        #[unroll]
+        for i in 0..HELD {
+            if marks & comptime!(1u32 << i as u32) != 0 {
+                lists[to] = (first + i) as u32;
+                to += 1;
+                #[unroll]
+                for a in 0..arrays {
+                    let value = values[values_at + a * length + first + i];
+                    if comptime!(base == 0) {
+                        kept[a] += fixed(score(value), SUM_EXTRA);
+                    } else {
+                        kept[a] += value;
+                    }
+                }
+            }
+        }
+        written += place.total;
+    }
+    written
+}
+
+/// One cube per index head.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+fn cut_lists(
+    columns: &[u32],
+    slashes: &[u32],
+    spans: &[u32],
+    rules: &[u32],
+    scratch: &[u32],
+    lists: &mut [u32],
+    covered: &mut [u32],
+    batch: usize,
+    index_heads: usize,
+    keys: usize,
+    buckets: usize,
+    segments: usize,
+    #[comptime] sharing: usize,
+    #[comptime] layout: ListLayout,
+) {
+    let index = CUBE_POS;
+    if index >= batch * index_heads {
+        terminate!();
+    }
+    let unit = UNIT_POS as usize;
+    let head = index * sharing;
+    let rule = index % index_heads * RULE_WORDS;
+    let most_columns = min(rules[rule + 3], comptime!(layout.columns as u32));
+    let most_slashes = min(rules[rule + 4], comptime!(layout.slashes as u32));
+    let of_segment = comptime!(BINS + 2 * sharing);
+    let base = index * (keys + buckets + segments * of_segment);
+    let found = base + keys + buckets;
+    let list = index * comptime!(layout.stride());
+
+    let mut bins = Shared::<[u32]>::new_slice(BINS);
+    let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
+    let raised = Shared::<[Atomic<u32>]>::new_slice(1usize);
+    let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(3 * sharing));
+    let mut at = unit;
+    while at < BINS {
+        let mut count = 0u32;
+        for segment in 0..segments {
+            count += scratch[found + segment * of_segment + at];
+        }
+        bins[at] = count;
+        at += UNITS;
+    }
+    let mut at = unit;
+    while at < comptime!(3 * sharing) {
+        masses[at].store(0u32);
+        at += UNITS;
+    }
+    if unit == 0 {
+        raised[0].store(0u32);
+    }
+    sync_cube();
+
+    let column = threshold(&bins, most_columns, &mut sums, &raised, 0usize, COLUMN_BINS);
+    let slash = threshold(
+        &bins,
+        most_slashes,
+        &mut sums,
+        &raised,
+        COLUMN_BINS,
+        SLASH_BINS,
+    );
+    let mut of_columns = Array::<u32>::new(comptime!(2 * sharing));
+    let mut of_slashes = Array::<u32>::new(sharing);
+    #[unroll]
+    for a in 0..comptime!(2 * sharing) {
+        of_columns[a] = 0u32.runtime();
+    }
+    #[unroll]
+    for a in 0..sharing {
+        of_slashes[a] = 0u32.runtime();
+    }
+    let kept_columns = compact(
+        scratch,
+        base,
+        keys,
+        column,
+        columns,
+        head * 2 * keys,
+        lists,
+        list + ListLayout::COLUMNS_AT,
+        &mut of_columns,
+        &mut sums,
+        comptime!(2 * sharing),
+        0usize,
+    );
+    let kept_slashes = compact(
+        scratch,
+        base + keys,
+        buckets,
+        slash,
+        slashes,
+        head * buckets,
+        lists,
+        list + comptime!(layout.slashes_at()),
+        &mut of_slashes,
+        &mut sums,
+        sharing,
+        SLASH_BASE,
+    );
+    if unit == 0 {
+        lists[list] = kept_columns;
+        lists[list + 1] = kept_slashes;
+    }
+    #[unroll]
+    for a in 0..comptime!(2 * sharing) {
+        masses[a].fetch_add(of_columns[a]);
+    }
+    #[unroll]
+    for a in 0..sharing {
+        masses[comptime!(2 * sharing + a)].fetch_add(of_slashes[a]);
+    }
+    sync_cube();
+
+    let rows = probes(spans[index / index_heads * 4]);
+    let mut at = unit;
+    while at < comptime!(2 * sharing) {
+        let mut total = 0u32;
+        for segment in 0..segments {
+            total += scratch[found + segment * of_segment + BINS + at];
+        }
+        let rest = min(total, comptime!(ONE << SUM_EXTRA)) >> SUM_EXTRA;
+        let local = ONE - rest;
+        let by_columns = min(masses[at].load() >> SUM_EXTRA, rest);
+        let by_slashes = min(masses[comptime!(2 * sharing) + at / 2].load(), rows << 20);
+        let slash_share = (by_slashes << 4) / rows;
+        let apart = ONE - ratio(by_columns, rest);
+        let both = min(local + by_columns + scaled(apart, slash_share), ONE);
+        let to = (head + at / 2) * 4 + at % 2 * 2;
+        covered[to] = u32::reinterpret(share(local));
+        covered[to + 1] = u32::reinterpret(share(both));
+        at += UNITS;
+    }
+}
+
+/// The buffers of a call; f32 and u32, contiguous.
+#[allow(missing_debug_implementations)] // launch arguments have none
+pub struct Buffers {
+    /// `[B, Hq, 2, keys]` f32.
+    pub columns: Handle,
+    /// `[B, Hq, ceil(keys / 16)]`, in units of 2^-20.
+    pub slashes: Handle,
+    /// Begins with the spans `[B, 4]`.
+    pub spans: Handle,
+    /// `[Hi, 8]`.
+    pub rules: Handle,
+    /// [`scratch_words`]; overwritten.
+    pub scratch: Handle,
+    /// Written: `[B * Hi]` rows of a [`ListLayout`]; what is past the counts is left.
+    pub lists: Handle,
+    /// Written: `[B * Hq, 4]` f32: `A_T`, `A_IS` of the first group of probes, then of the second. A group
+    /// without valid rows covers all.
+    pub covered: Handle,
+    /// Index width.
+    pub address: AddressType,
+}
+
+/// Launches the cut.
+#[allow(unsafe_code)]
+pub fn launch(
+    client: &Client,
+    shape: &Shape,
+    lists: &ListLayout,
+    kappa: &Kappa,
+    buffers: &Buffers,
+) {
+    let scratch = Scratch::new(shape);
+    let heads = shape.batch * shape.index_heads;
+    let columns = || buffer(&buffers.columns, shape.batch * shape.heads * 2 * shape.keys);
+    let slashes = || {
+        let len = shape.batch * shape.heads * scratch.buckets;
+        buffer(&buffers.slashes, len)
+    };
+    let spans = || buffer(&buffers.spans, 4 * shape.batch);
+    let rules = || buffer(&buffers.rules, RULE_WORDS * shape.index_heads);
+    let words = || buffer(&buffers.scratch, scratch_words(shape));
+    let (count, dim) = cubes(client, heads * scratch.segments, UNITS);
+    // SAFETY: cubes past the last segment stop at once; the others stay inside their head's part of each
+    // buffer, bins inside the bins that scores and sums can have.
+    unsafe {
+        score_segments::launch_unchecked(
+            client,
+            count,
+            dim,
+            buffers.address,
+            columns(),
+            slashes(),
+            spans(),
+            rules(),
+            words(),
+            shape.batch,
+            shape.index_heads,
+            shape.keys,
+            scratch.buckets,
+            scratch.segments,
+            kappa.column,
+            kappa.slash * 80.0,
+            scratch.sharing,
+        );
+    }
+    let (count, dim) = cubes(client, heads, UNITS);
+    // SAFETY: as above; a list holds no more than its threshold lets through.
+    unsafe {
+        cut_lists::launch_unchecked(
+            client,
+            count,
+            dim,
+            buffers.address,
+            columns(),
+            slashes(),
+            spans(),
+            rules(),
+            words(),
+            buffer(&buffers.lists, heads * lists.stride()),
+            buffer(&buffers.covered, shape.batch * shape.heads * 4),
+            shape.batch,
+            shape.index_heads,
+            shape.keys,
+            scratch.buckets,
+            scratch.segments,
+            scratch.sharing,
+            *lists,
+        );
+    }
+}
