@@ -15,6 +15,8 @@
 //! | `correct` | output, pooled keys and values | output with the mass of what was left out |
 //! | `check` | log-sum-exp of the result and of the probes | measured recall; heads that must be dense |
 
+mod product;
+
 /// Tokens of a key block and of a query block of the selection.
 pub const BLOCK: usize = 128;
 /// Tokens to which ranges are aligned.
