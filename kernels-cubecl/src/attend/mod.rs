@@ -11,8 +11,8 @@
 mod cmma;
 mod decode;
 mod launch;
-mod mma;
-mod plan;
+pub(crate) mod mma;
+pub(crate) mod plan;
 pub mod tune;
 mod unit;
 mod walk;

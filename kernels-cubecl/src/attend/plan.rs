@@ -249,7 +249,7 @@ fn tiers(
 }
 
 /// Folds cubes into the device's grid.
-pub(super) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
+pub(crate) fn fold(cubes: usize, device: &DeviceProperties) -> Result<(u32, u32), Refusal> {
     let (max_x, max_y, _) = device.hardware.max_cube_count;
     let limit = (max_x as usize)
         .saturating_mul(max_y as usize)

@@ -15,7 +15,11 @@
 //! | `correct` | output, pooled keys and values | output with the mass of what was left out |
 //! | `check` | log-sum-exp of the result and of the probes | measured recall; heads that must be dense |
 
+pub mod probe;
 mod product;
+pub mod score;
+
+use cubecl::{prelude::*, server::Handle};
 
 /// Tokens of a key block and of a query block of the selection.
 pub const BLOCK: usize = 128;
@@ -27,6 +31,31 @@ pub const PROBES: usize = 128;
 pub const RULE_WORDS: usize = 8;
 /// Words of an index head's report.
 pub const REPORT_WORDS: usize = 16;
+
+/// A tensor that several launches of a stage read.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Its memory.
+    pub handle: Handle,
+    /// Its shape.
+    pub shape: [usize; 4],
+    /// Elements from one entry to the next of every dimension.
+    pub strides: [usize; 4],
+}
+
+impl View {
+    #[allow(unsafe_code)]
+    fn arg(&self) -> TensorArg {
+        // SAFETY: whoever made the view promises that the memory holds it.
+        unsafe {
+            TensorArg::from_raw_parts(
+                self.handle.clone(),
+                self.strides.into(),
+                self.shape.into(),
+            )
+        }
+    }
+}
 
 /// One selection. Lengths in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]

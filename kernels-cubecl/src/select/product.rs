@@ -89,11 +89,11 @@ impl Tile {
     pub(crate) fn staged_bytes(&self, rows: usize) -> usize {
         rows * self.pitch() * 16
     }
+}
 
-    /// Vectors that matrix units want staged: whole rows, padded to the depth of an instruction.
-    pub(crate) fn whole(depth: usize) -> usize {
-        depth.next_multiple_of(16) / MMA_WIDTH
-    }
+/// Vectors of a row that matrix units want staged: all, padded to the depth of an instruction.
+pub(crate) fn whole(depth: usize) -> usize {
+    depth.next_multiple_of(16) / MMA_WIDTH
 }
 
 /// First row of this unit in the tile: it owns `16 m + 8 h` after it, `m < row_tiles` and `h < 2`.

@@ -16,7 +16,7 @@ mod tile;
 mod write;
 
 pub(super) use kernel::attend_mma;
-pub(super) use tile::exp2;
+pub(crate) use tile::exp2;
 
 use cubecl::{
     features::{MmaConfig, Plane, Tma},
@@ -196,12 +196,8 @@ impl MmaBlueprint {
     }
 }
 
-/// The blueprints of this tier that serve a problem, best first; none if the device lacks a feature.
-pub(super) fn blueprints(
-    problem: &Problem,
-    elem: ElemType,
-    device: &DeviceProperties,
-) -> Vec<MmaBlueprint> {
+/// Whether a device has `mma` m16n8k16 with f32 sums for an element type, and all that goes with it.
+pub(crate) fn served(elem: ElemType, device: &DeviceProperties) -> bool {
     let config = MmaConfig {
         a_type: elem,
         b_type: elem,
@@ -211,11 +207,20 @@ pub(super) fn blueprints(
         k: K16 as u32,
     };
     let (features, hardware) = (&device.features, &device.hardware);
-    let served = features.matmul.mma.contains(&config)
+    features.matmul.mma.contains(&config)
         && features.matmul.ldmatrix.contains(&elem)
         && features.plane.contains(Plane::Ops)
-        && (hardware.plane_size_min, hardware.plane_size_max) == (PLANE as u32, PLANE as u32);
-    if !served {
+        && (hardware.plane_size_min, hardware.plane_size_max) == (PLANE as u32, PLANE as u32)
+}
+
+/// The blueprints of this tier that serve a problem, best first; none if the device lacks a feature.
+pub(super) fn blueprints(
+    problem: &Problem,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Vec<MmaBlueprint> {
+    let features = &device.features;
+    if !served(elem, device) {
         return Vec::new();
     }
     let index = problem.index;
