@@ -101,8 +101,9 @@ impl Case {
             let end = n.min((tile + 1) * QUERY_TILE);
             let rows = (end - tile * QUERY_TILE) as f64;
             let at = (b * self.shape.index_heads + index_head) * self.shape.tiles() + tile;
-            kept += rows * f64::from(self.kept[at]);
-            all += rows * (keys - n + end) as f64;
+            let missing = rows * (rows - 1.0) / 2.0;
+            kept += rows * f64::from(self.kept[at]) - missing;
+            all += rows * (keys - n + end) as f64 - missing;
         }
         if all > 0.0 { kept / all } else { 1.0 }
     }
@@ -115,6 +116,7 @@ impl Case {
             .iter()
             .flat_map(|&(n, keys)| [n as u32, keys as u32, u32::MAX, 0]);
         let mut words: Vec<u32> = spans.collect();
+        let probes = launches::upload(client, &words);
         words.resize(words.len() + s.batch * s.index_heads * s.tiles() * 4, 77);
         let gates_at = words.len();
         words.extend(&self.gates);
@@ -122,7 +124,7 @@ impl Case {
         let rules: Vec<u32> = self
             .rules
             .iter()
-            .flat_map(|&(allowed, floor)| [allowed, 0, 0, 0, 0, floor.to_bits(), 0, 0])
+            .flat_map(|&(allowed, floor)| [allowed, 0, 0, 0, 0, 0, 0, floor.to_bits()])
             .collect();
         assert_eq!(rules.len(), s.index_heads * RULE_WORDS);
         let blank = vec![-7f32; self.gates.len() * REPORT_WORDS];
@@ -134,6 +136,7 @@ impl Case {
             probe: buffer(&launches::upload(client, &self.probe), self.probe.len()),
             kept: buffer(&launches::upload(client, &self.kept), self.kept.len()),
             rules: buffer(&launches::upload(client, &rules), rules.len()),
+            spans: buffer(&probes, 4 * s.batch),
             table: buffer(&table, words.len()),
             report: buffer(&report, blank.len()),
         };

@@ -8,8 +8,11 @@
 //! recall is below the rules' floor, or not a number, and dense is allowed, the gate opens for the dense
 //! pass with reason 4. A head that is dense already has recall 1 and density 1.
 //!
-//! Density is kept over causal pairs, with every row of a tile counted as its last: tiles of 64 rows, so
-//! the difference is small, and all of a head's keys give 1.
+//! Density is kept over causal pairs: a row that is `i` rows before its tile's last sees `i` keys fewer.
+//!
+//! The floor here is word 7 of the rules: what was aimed at (word 5) is a little more, so that noise of
+//! the estimates does not make a head dense. Probes are rows of the spans given for them, which leave out
+//! rows that see everything.
 //!
 //! One cube owns one index head of one sequence; a unit owns a probe row. Sums in f32, by halves.
 
@@ -22,7 +25,7 @@ use crate::attend::QUERY_TILE;
 const GROUP: usize = PROBES / 2;
 /// Words of the rules that are read here.
 const ALLOWED: u32 = 0;
-const FLOOR: u32 = 5;
+const FLOOR: u32 = 7;
 /// Words of the report that are written here.
 const REASON: u32 = 1;
 const RECALL: u32 = 3;
@@ -37,6 +40,7 @@ fn check_heads(
     probe: &[f32],
     kept: &[u32],
     rules: &[u32],
+    spans: &[u32],
     table: &mut [u32],
     report: &mut [f32],
     batch: u32,
@@ -62,19 +66,20 @@ fn check_heads(
 
     // The row of this unit's probe.
     let unit = UNIT_POS;
+    let probed = spans[(b * 4) as usize];
     let group_rows = comptime!(GROUP as u32);
     let first = unit < group_rows;
-    let whole = q_len >= group_rows;
+    let whole = probed >= group_rows;
     let mut row = unit;
-    let mut valid = unit < q_len;
+    let mut valid = unit < probed;
     if first && whole {
-        row = q_len - group_rows + unit;
+        row = probed - group_rows + unit;
     } else if !first {
         // The middles of 64 equal parts.
-        row = (2 * (unit - group_rows) + 1) * q_len / comptime!(PROBES as u32);
-        valid = q_len >= comptime!(PROBES as u32);
+        row = (2 * (unit - group_rows) + 1) * probed / comptime!(PROBES as u32);
+        valid = probed >= comptime!(PROBES as u32);
     }
-    let last_rows = min(q_len, group_rows);
+    let last_rows = min(probed, group_rows);
 
     let floor = f32::reinterpret(
         rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(FLOOR)) as usize],
@@ -91,15 +96,15 @@ fn check_heads(
             }
             board[unit as usize] = share;
             halve(&mut board, GROUP);
-            if q_len > 0 {
+            if probed > 0 {
                 let last = board[0] / f32::cast_from(last_rows);
                 met = met && last >= floor;
-                lowest = min(lowest, last);
+                lowest = lower(lowest, last);
             }
-            if q_len >= comptime!(PROBES as u32) {
+            if probed >= comptime!(PROBES as u32) {
                 let spread = board[comptime!(GROUP)] / comptime!(GROUP as f32);
                 met = met && spread >= floor;
-                lowest = min(lowest, spread);
+                lowest = lower(lowest, spread);
             }
             sync_cube();
         }
@@ -112,8 +117,10 @@ fn check_heads(
         let start = tile * comptime!(QUERY_TILE as u32);
         let end = min(start + comptime!(QUERY_TILE as u32), q_len);
         let n = f32::cast_from(end - start);
-        kept_pairs += n * f32::cast_from(kept[(cube * tiles + tile) as usize]);
-        all_pairs += n * f32::cast_from(offset + end);
+        // A row that is `i` rows before the tile's last sees `i` keys fewer, of what is kept as of all.
+        let missing = n * (n - 1.0) / 2.0;
+        kept_pairs += n * f32::cast_from(kept[(cube * tiles + tile) as usize]) - missing;
+        all_pairs += n * f32::cast_from(offset + end) - missing;
         tile += comptime!(PROBES as u32);
     }
     board[unit as usize] = kept_pairs;
@@ -136,6 +143,12 @@ fn check_heads(
         report[(report_at + comptime!(RECALL)) as usize] = lowest;
         report[(report_at + comptime!(DENSITY)) as usize] = density;
     }
+}
+
+/// The lesser of two; what is not a number stays.
+#[cube]
+fn lower(a: f32, b: f32) -> f32 {
+    select(b >= a, a, b)
 }
 
 /// Adds up each `part` of the board into its first entry.
@@ -164,6 +177,8 @@ pub struct Tensors {
     pub kept: BufferArg,
     /// `[Hi, RULE_WORDS]`.
     pub rules: BufferArg,
+    /// Spans of the probe rows, `[B, 4]`.
+    pub spans: BufferArg,
     /// The index, whose gates are written.
     pub table: BufferArg,
     /// `[B * Hi, REPORT_WORDS]`, of which recall, density and reason are written.
@@ -186,6 +201,7 @@ pub fn launch(client: &Client, shape: &Shape, tensors: Tensors) {
             tensors.probe,
             tensors.kept,
             tensors.rules,
+            tensors.spans,
             tensors.table,
             tensors.report,
             shape.batch as u32,

@@ -111,6 +111,7 @@ fn checked(client: &Client) {
         probe: buffer(client, shape.heads * PROBES),
         kept: buffer(client, shape.index_heads * shape.tiles()),
         rules: buffer(client, shape.index_heads * RULE_WORDS),
+        spans: buffer(client, 4),
         table: buffer(client, 1024),
         report: buffer(client, shape.index_heads * REPORT_WORDS),
     };

@@ -80,7 +80,7 @@ pub(super) fn check_type(
 
 /// The kernels read vectors of up to 8 through strides: the last dimension must be contiguous and
 /// every other stride a multiple of 8. Caches and swapped projections are; anything else is copied.
-fn readable(tensor: CubeTensor) -> CubeTensor {
+pub(super) fn readable(tensor: CubeTensor) -> CubeTensor {
     let strides = tensor.meta.strides();
     match strides[3] == 1 && strides[..3].iter().all(|s| s % 8 == 0) {
         true => tensor,
@@ -148,7 +148,7 @@ fn attend(
 }
 
 /// A cache to write to: itself, or a counted copy where it has another owner.
-fn owned(cache: CubeTensor) -> CubeTensor {
+pub(super) fn owned(cache: CubeTensor) -> CubeTensor {
     if cache.can_mut() {
         return cache;
     }

@@ -1,24 +1,468 @@
-//! Selections on every CubeCL runtime.
+//! Selections on every CubeCL runtime: the stages of [`sparse_accelerate_kernels::select`] one after the
+//! other, with attention among them. What [`check`] accepted runs; nothing is read back.
 
-use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+use burn::{
+    backend::cubecl::dtype_to_storage_type,
+    tensor::{DType, Tensor},
+};
+use burn_cubecl::{
+    CubeBackend, CubeDevice, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
+use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+use sparse_accelerate_kernels::{
+    Refusal,
+    attend::{self as kernels},
+    select::{
+        ListLayout, PROBES, REPORT_WORDS, Shape, TableLayout, View, build, check, choose, correct,
+        cut_blocks, cut_columns, pool, probe, score,
+    },
+};
 
-use super::SelectionOps;
-use crate::select::SelectOptions;
+use super::{
+    SelectionOps,
+    cube::{owned, readable},
+};
+use crate::{error::AttentionError, select::SelectOptions};
+
+/// Most that the second-order term of a correction adds to a logit.
+const CAP: f32 = 1.0;
+
+/// Asks the kernels whether this device runs every stage, before any launch.
+pub(super) fn check_device(
+    query: &Tensor<4>,
+    kv_heads: usize,
+    options: &SelectOptions,
+    bands: usize,
+    device: &CubeDevice,
+) -> Result<(), AttentionError> {
+    let client = device.client();
+    let elem = dtype_to_storage_type(query.dtype());
+    let shape = shape(options, query.dims(), kv_heads);
+    let refused = |refusal: Refusal| AttentionError::Device {
+        op: "attend",
+        reason: refusal.to_string(),
+    };
+    let properties = client.properties();
+    probe::prepare(&shape, elem, properties).map_err(refused)?;
+    score::prepare(&shape, bands, options.order == 2, elem, properties).map_err(refused)?;
+    let words = table(&shape, options).words;
+    if words > u32::MAX as usize / 2 {
+        return Err(refused(Refusal::TooLarge {
+            what: "the table of the index (words)",
+            got: words,
+            limit: u32::MAX as usize / 2,
+        }));
+    }
+    for problem in [sparse(&shape, options), dense(&shape)] {
+        kernels::prepare(&problem, elem, properties).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn shape(options: &SelectOptions, query: [usize; 4], kv_heads: usize) -> Shape {
+    Shape {
+        batch: query[0],
+        heads: query[1],
+        kv_heads,
+        index_heads: options.index_heads,
+        rows: query[2],
+        keys: options.keys,
+        head_dim: query[3],
+        scale: options.scale,
+    }
+}
+
+fn lists(options: &SelectOptions) -> ListLayout {
+    ListLayout {
+        columns: options.columns,
+        slashes: options.slashes,
+    }
+}
+
+fn table(shape: &Shape, options: &SelectOptions) -> TableLayout {
+    TableLayout::new(shape, &lists(options))
+}
+
+/// Attention over the index that was built, of the heads whose gate is 0.
+fn sparse(shape: &Shape, options: &SelectOptions) -> kernels::Problem {
+    kernels::Problem {
+        index: Some(kernels::IndexShape {
+            heads: shape.index_heads,
+            tiles: shape.tiles(),
+            tile_tokens: kernels::QUERY_TILE,
+            columns: options.columns > 0,
+            band: None,
+        }),
+        ..dense(shape)
+    }
+}
+
+/// Dense attention of the heads whose gate is 1.
+fn dense(shape: &Shape) -> kernels::Problem {
+    kernels::Problem {
+        batch: shape.batch,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        rows: shape.rows,
+        keys: shape.keys,
+        head_dim: shape.head_dim,
+        scale: shape.scale,
+        index: None,
+        gated_heads: Some(shape.index_heads),
+    }
+}
+
+fn dims(tensor: &CubeTensor) -> [usize; 4] {
+    let shape = tensor.meta.shape();
+    [shape[0], shape[1], shape[2], shape[3]]
+}
+
+fn view(tensor: &CubeTensor) -> View {
+    let strides = tensor.meta.strides();
+    View {
+        handle: tensor.handle.clone(),
+        shape: dims(tensor),
+        strides: [strides[0], strides[1], strides[2], strides[3]],
+    }
+}
+
+/// Buffers that no tensor outside sees, of 4-byte words.
+struct Scratch<'c>(&'c Client);
+
+impl Scratch<'_> {
+    fn words(&self, words: usize) -> Handle {
+        self.0.empty(words.max(1) * size_of::<u32>())
+    }
+}
+
+/// The whole of a buffer of 4-byte words.
+#[allow(unsafe_code)]
+fn words(handle: &Handle, len: usize) -> BufferArg {
+    // SAFETY: every buffer here was made for as many words.
+    unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
+}
+
+/// The tensors of one call, as the kernels can read them.
+struct Call<'a> {
+    query: CubeTensor,
+    key: CubeTensor,
+    value: CubeTensor,
+    pooled: CubeTensor,
+    spans: CubeTensor,
+    rules: CubeTensor,
+    bands: CubeTensor,
+    probes: CubeTensor,
+    shape: Shape,
+    options: &'a SelectOptions,
+    address: AddressType,
+}
+
+/// What the choice leaves for attention and for the check.
+struct Chosen {
+    table: Handle,
+    report: Handle,
+    kept: Handle,
+    probe_lse: Handle,
+}
+
+impl Call<'_> {
+    /// From the probes to the index.
+    fn choose(&self, client: &Client) -> Result<Chosen, Refusal> {
+        let (shape, options, scratch) = (&self.shape, self.options, Scratch(client));
+        let elem = dtype_to_storage_type(self.query.dtype);
+        let (lists, indexes) = (lists(options), shape.batch * shape.index_heads);
+        let heads = shape.batch * shape.heads;
+        let mask_words = indexes * shape.query_blocks() * shape.key_blocks().div_ceil(32);
+        let handles = Chosen {
+            table: scratch.words(table(shape, options).words),
+            report: scratch.words(indexes * REPORT_WORDS),
+            kept: scratch.words(indexes * shape.tiles()),
+            probe_lse: scratch.words(heads * PROBES),
+        };
+        let columns = scratch.words(heads * 2 * shape.keys);
+        let slashes = scratch.words(heads * shape.slash_buckets());
+        let kept_lists = scratch.words(indexes * lists.stride());
+        let covered = scratch.words(heads * 4);
+        let shares_len = heads * shape.query_blocks() * shape.key_blocks();
+        let shares = scratch.words(shares_len);
+        let masks = scratch.words(2 * mask_words);
+        let counts = scratch.words(2 * indexes * shape.query_blocks());
+        let gates = scratch.words(indexes);
+        let (spans, probes) = (self.spans.handle.clone(), self.probes.handle.clone());
+        let rules = self.rules.handle.clone();
+
+        let plan = probe::prepare(shape, elem, client.properties())?;
+        let tensors = probe::Tensors {
+            query: view(&self.query),
+            key: view(&self.key),
+            table: probes.clone(),
+            rules: rules.clone(),
+            lse: handles.probe_lse.clone(),
+            columns: columns.clone(),
+            slashes: slashes.clone(),
+            address: self.address,
+        };
+        probe::launch(client, shape, &plan, elem, tensors);
+
+        let kappa = cut_columns::Kappa {
+            column: options.column_share,
+            slash: options.slash_share,
+        };
+        let buffers = cut_columns::Buffers {
+            columns,
+            slashes,
+            spans: probes.clone(),
+            rules: rules.clone(),
+            scratch: scratch.words(cut_columns::scratch_words(shape)),
+            lists: kept_lists.clone(),
+            covered: covered.clone(),
+            address: self.address,
+        };
+        cut_columns::launch(client, shape, &lists, &kappa, &buffers);
+
+        let bands = self.bands.meta.shape()[0];
+        let plan = score::prepare(shape, bands, options.order == 2, elem, client.properties())?;
+        let tensors = score::Tensors {
+            query: self.query.clone().into_tensor_arg(),
+            pooled: self.pooled.clone().into_buffer_arg(),
+            pooled_blocks: self.pooled.meta.shape()[2],
+            table: words(&spans, 4 * shape.batch),
+            rules: self.rules.clone().into_buffer_arg(),
+            weights: self.bands.clone().into_buffer_arg(),
+            scores: words(&shares, shares_len),
+            address: self.address,
+        };
+        score::launch(client, shape, &plan, elem, tensors);
+
+        let buffers = cut_blocks::Buffers {
+            shares,
+            covered: covered.clone(),
+            spans: spans.clone(),
+            rules: rules.clone(),
+            masks: masks.clone(),
+            counts: counts.clone(),
+            address: self.address,
+        };
+        cut_blocks::launch(client, shape, &buffers);
+
+        let [dense_tile, tile, column, row] = options.costs;
+        let costs = choose::Costs {
+            dense_tile,
+            tile,
+            column,
+            row,
+        };
+        let buffers = choose::Buffers {
+            covered,
+            counts,
+            lists: kept_lists.clone(),
+            lse: handles.probe_lse.clone(),
+            spans: spans.clone(),
+            rules: rules.clone(),
+            report: handles.report.clone(),
+            gates: gates.clone(),
+            address: self.address,
+        };
+        choose::launch(client, shape, &lists, &costs, &buffers);
+
+        let buffers = build::Buffers {
+            spans,
+            lists: kept_lists,
+            masks,
+            report: handles.report.clone(),
+            gates,
+            rules,
+            table: handles.table.clone(),
+            kept: handles.kept.clone(),
+            address: self.address,
+        };
+        build::launch(client, shape, &lists, &buffers);
+        Ok(handles)
+    }
+
+    /// One pass of attention over the table: the heads that the problem's gate lets through.
+    fn attend(
+        &self,
+        client: &Client,
+        problem: &kernels::Problem,
+        table: &Handle,
+        out: &CubeTensor,
+        lse: &CubeTensor,
+    ) -> Result<(), Refusal> {
+        let elem = dtype_to_storage_type(self.query.dtype);
+        let plan = kernels::prepare(problem, elem, client.properties())?;
+        let len = table_len(&self.shape, self.options);
+        let tensors = kernels::Tensors {
+            query: self.query.clone().into_tensor_arg(),
+            key: self.key.clone().into_tensor_arg(),
+            value: self.value.clone().into_tensor_arg(),
+            table: words(table, len),
+            out: out.clone().into_tensor_arg(),
+            lse: lse.clone().into_buffer_arg(),
+            with_lse: true,
+            scratch: None,
+            address: self.address,
+        };
+        kernels::launch(client, problem, &plan, elem, tensors);
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        client: &Client,
+        out: &CubeTensor,
+        lse: [&CubeTensor; 2],
+    ) -> Result<Chosen, Refusal> {
+        let (shape, options) = (&self.shape, self.options);
+        let chosen = self.choose(client)?;
+        let [kept_lse, lse] = lse;
+        self.attend(
+            client,
+            &sparse(shape, options),
+            &chosen.table,
+            out,
+            kept_lse,
+        )?;
+        let table_len = table_len(shape, options);
+        if options.order > 0 {
+            let correction = correct::Correction {
+                order: match options.order {
+                    1 => correct::Order::First,
+                    _ => correct::Order::Second,
+                },
+                cap: CAP,
+            };
+            let tensors = correct::Tensors {
+                query: self.query.clone().into_tensor_arg(),
+                pooled: self.pooled.clone().into_buffer_arg(),
+                capacity: self.pooled.meta.shape()[2],
+                table: words(&chosen.table, table_len),
+                out: out.clone().into_tensor_arg(),
+                lse: kept_lse.clone().into_buffer_arg(),
+                corrected: lse.clone().into_buffer_arg(),
+                with_lse: true,
+                address: self.address,
+            };
+            let elem = dtype_to_storage_type(self.query.dtype);
+            correct::launch(client, shape, correction, elem, None, tensors)?;
+        }
+        let indexes = shape.batch * shape.index_heads;
+        let tensors = check::Tensors {
+            lse: kept_lse.clone().into_buffer_arg(),
+            probe: words(&chosen.probe_lse, shape.batch * shape.heads * PROBES),
+            kept: words(&chosen.kept, indexes * shape.tiles()),
+            rules: self.rules.clone().into_buffer_arg(),
+            spans: self.probes.clone().into_buffer_arg(),
+            table: words(&chosen.table, table_len),
+            report: words(&chosen.report, indexes * REPORT_WORDS),
+        };
+        check::launch(client, shape, tensors);
+        self.attend(client, &dense(shape), &chosen.table, out, lse)?;
+        Ok(chosen)
+    }
+}
+
+fn table_len(shape: &Shape, options: &SelectOptions) -> usize {
+    table(shape, options).words
+}
 
 impl SelectionOps for CubeBackend {
-    fn pool(_: CubeTensor, _: CubeTensor, _: CubeTensor, _: CubeTensor) -> CubeTensor {
-        unimplemented!()
+    fn pool(
+        key: CubeTensor,
+        value: CubeTensor,
+        pooled: CubeTensor,
+        table: CubeTensor,
+    ) -> CubeTensor {
+        let (key, value, pooled) = (readable(key), readable(value), owned(pooled));
+        let [batch, kv_heads, keys, head_dim] = dims(&key);
+        let shape = Shape {
+            batch,
+            heads: kv_heads,
+            kv_heads,
+            index_heads: kv_heads,
+            rows: keys,
+            keys,
+            head_dim,
+            scale: 1.0,
+        };
+        let address = [&key, &value, &pooled];
+        let address = address.map(CubeTensor::required_address_type);
+        let client = key.client.clone();
+        let elem = dtype_to_storage_type(key.dtype);
+        let tensors = pool::Tensors {
+            capacity: pooled.meta.shape()[2],
+            key: key.into_tensor_arg(),
+            value: value.into_tensor_arg(),
+            spans: table.into_buffer_arg(),
+            pooled: pooled.clone().into_buffer_arg(),
+            address: address.into_iter().max().unwrap_or_default(),
+        };
+        pool::launch(&client, &shape, elem, tensors);
+        pooled
     }
+
     fn attend_selected(
-        _: CubeTensor,
-        _: CubeTensor,
-        _: CubeTensor,
-        _: CubeTensor,
-        _: CubeTensor,
-        _: CubeTensor,
-        _: CubeTensor,
-        _: SelectOptions,
+        query: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        pooled: CubeTensor,
+        table: CubeTensor,
+        rules: CubeTensor,
+        bands: CubeTensor,
+        probes: CubeTensor,
+        options: SelectOptions,
     ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        unimplemented!()
+        let shape = shape(&options, dims(&query), dims(&key)[1]);
+        let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
+        let empty = |shape: &[usize], dtype| {
+            let shape = shape.to_vec().into();
+            empty_device_contiguous_dtype(client.clone(), device.clone(), shape, dtype)
+        };
+        let (batch, heads, rows) = (shape.batch, shape.heads, shape.rows);
+        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as by attention without a selection.
+        let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
+        out.meta.swap(1, 2);
+        let lse = empty(&[batch, heads, rows], DType::F32);
+        // The check reads what was kept, before the correction adds to it.
+        let kept_lse = match options.order {
+            0 => lse.clone(),
+            _ => empty(&[batch, heads, rows], DType::F32),
+        };
+        let (query, key, value) = (readable(query), readable(key), readable(value));
+        let shares = heads * shape.query_blocks() * shape.key_blocks() * batch;
+        let columns = batch * heads * 2 * shape.keys;
+        let largest = shares.max(columns).max(table_len(&shape, &options));
+        let address = [&query, &key, &value, &out, &pooled];
+        let address = address.map(CubeTensor::required_address_type);
+        let own = match largest > u32::MAX as usize {
+            true => AddressType::U64,
+            false => AddressType::U32,
+        };
+        let address = address.into_iter().fold(own, AddressType::max);
+        let call = Call {
+            query,
+            key,
+            value,
+            pooled,
+            spans: table,
+            rules,
+            bands,
+            probes,
+            shape,
+            options: &options,
+            address,
+        };
+        // The public function asks `check_device`; only a direct call of the extension meets this panic.
+        let chosen = call
+            .run(&client, &out, [&kept_lse, &lse])
+            .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
+        let tensor = |handle: Handle, shape: &[usize], dtype| {
+            let shape = shape.to_vec().into();
+            CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)
+        };
+        let indexes = batch * shape.index_heads;
+        let report = tensor(chosen.report, &[indexes, REPORT_WORDS], DType::F32);
+        let table = tensor(chosen.table, &[table_len(&shape, &options)], DType::U32);
+        (out, lse, report, table)
     }
 }

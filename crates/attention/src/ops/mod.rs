@@ -26,7 +26,9 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 
-use crate::{diagnostics::TunedPlan, error::AttentionError, plan::AttentionPlan};
+use crate::{
+    diagnostics::TunedPlan, error::AttentionError, plan::AttentionPlan, select::SelectOptions,
+};
 
 /// The scalars of one attention call.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -159,6 +161,21 @@ pub(crate) fn check_device(
         return cube::check(query, key, plan, device);
     }
     let _ = (query, key, plan);
+    Ok(())
+}
+
+/// Refuses a selection that the tensor's device cannot run, before any launch.
+pub(crate) fn check_selection(
+    query: &Tensor<4>,
+    kv_heads: usize,
+    options: &SelectOptions,
+    bands: usize,
+) -> Result<(), AttentionError> {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
+        return cube_select::check_device(query, kv_heads, options, bands, device);
+    }
+    let _ = (query, kv_heads, options, bands);
     Ok(())
 }
 

@@ -9,9 +9,9 @@ use burn::backend::{
 #[cfg(feature = "cube")]
 use burn::tensor::DType;
 
-use crate::select::SelectOptions;
 #[cfg(feature = "cube")]
 use crate::select::REPORT_WORDS;
+use crate::select::SelectOptions;
 
 /// Pooled keys, and attention whose heads choose their keys, per backend.
 ///
@@ -34,7 +34,7 @@ pub trait SelectionOps: Backend {
 
     /// Selects and attends: output `[B, Hq, N, d]`, log-sum-exp `[B, Hq, N]`, report `[B * heads, 16]` and
     /// the index's table. `table` holds the spans, `rules` eight words an index head, `bands` weights
-    /// `[bands, d]`.
+    /// `[bands, d]`, `probes` the spans of the probe rows.
     #[fusion(meta = attend_selected_spec)]
     #[allow(clippy::too_many_arguments)]
     fn attend_selected(
@@ -45,6 +45,7 @@ pub trait SelectionOps: Backend {
         table: IntTensor<Self>,
         rules: IntTensor<Self>,
         bands: FloatTensor<Self>,
+        probes: IntTensor<Self>,
         options: SelectOptions,
     ) -> (
         FloatTensor<Self>,
@@ -64,6 +65,7 @@ fn attend_selected_spec(
     _table: &TensorSpec,
     _rules: &TensorSpec,
     _bands: &TensorSpec,
+    _probes: &TensorSpec,
     options: &SelectOptions,
 ) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
     let dims = query.shape.as_slice();

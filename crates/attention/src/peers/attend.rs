@@ -9,7 +9,7 @@ use crate::{
     error::AttentionError,
     index::TileIndex,
     pattern::{BlockCluster, IntervalSlash, Pattern, Triangular},
-    peers::{BLOCK, Peer, index, scores},
+    peers::{Peer, index, scores},
     span::Span,
 };
 

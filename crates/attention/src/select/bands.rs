@@ -2,24 +2,25 @@
 //!
 //! The mean of `B` rotated keys loses what turns fast: pair `j` turns by `theta_j = base^(-2j/d)` a token,
 //! and its mean over a block is shorter by `|sin(B theta_j / 2) / (B sin(theta_j / 2))|`; below the pair
-//! where `B theta_j = 2 pi` nothing is left. Prism (arXiv 2602.08426) therefore scores in two bands and
-//! takes the union: the slow pairs see slashes, which the noise of the fast ones hides.
+//! where `B theta_j = 2 pi` nothing is left. Prism (arXiv 2602.08426) therefore scores in two bands that
+//! overlap around that pair and takes the union: in all dimensions together, what is left of the pairs
+//! around the cutoff, which is what tells where a slash is, drowns in the slow ones.
 
 use std::f64::consts::TAU;
 
 use super::BLOCK;
 
-/// Weights of the dimensions, `[bands, d]`: all of them first; then, if the head is rotated in halves
-/// (pair `j` is `(j, j + d/2)`), the slow pairs alone.
+/// Weights of the dimensions, `[bands, d]`: all of them; and, if the head is rotated in halves (pair `j`
+/// is `(j, j + d/2)`), the pairs up to twice the cutoff.
 pub(super) fn weights(head_dim: usize, rotary_base: Option<f64>) -> Vec<f32> {
     let mut weights = vec![1.0; head_dim];
     let Some(base) = rotary_base else {
         return weights;
     };
     let half = head_dim / 2;
-    let first = first_slow_pair(half, base);
-    if first > 0 && first < half {
-        weights.extend((0..head_dim).map(|i| f32::from(u8::from(i % half >= first))));
+    let end = (2 * first_slow_pair(half, base) + 2).min(half);
+    if 2 < end && end < half {
+        weights.extend((0..head_dim).map(|i| f32::from(u8::from(i % half < end))));
     }
     weights
 }
@@ -48,10 +49,10 @@ mod tests {
     fn a_band_holds_both_halves_of_its_pairs() {
         let weights = weights(128, Some(5e5));
         assert_eq!(weights.len(), 256);
-        let low = &weights[128..];
-        assert_eq!(low[..15], [0.0; 15]);
-        assert_eq!(low[15..64], [1.0; 49]);
-        assert_eq!(low[..64], low[64..]);
+        let high = &weights[128..];
+        assert_eq!(high[..32], [1.0; 32]);
+        assert_eq!(high[32..64], [0.0; 32]);
+        assert_eq!(high[..64], high[64..]);
     }
 
     #[test]

@@ -15,8 +15,10 @@ pub struct Rules {
     pub columns: u32,
     /// Most slash buckets.
     pub slashes: u32,
-    /// Recall floor, 0 to 1.
+    /// Recall that is aimed at, 0 to 1.
     pub floor: f32,
+    /// Measured recall that is accepted, 0 to 1.
+    pub accepted: f32,
     /// Share of the largest block that a block needs; 0 for the rule of the blocks' mass.
     pub alpha: f32,
 }
@@ -32,7 +34,7 @@ impl Rules {
             self.slashes,
             self.floor.to_bits(),
             self.alpha.to_bits(),
-            0,
+            self.accepted.to_bits(),
         ]
     }
 
@@ -46,6 +48,7 @@ impl Rules {
             slashes: words[4],
             floor: f32::from_bits(words[5]),
             alpha: f32::from_bits(words[6]),
+            accepted: f32::from_bits(words[7]),
         }
     }
 }

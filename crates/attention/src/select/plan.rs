@@ -7,12 +7,17 @@ use std::{
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands};
+use super::{
+    Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands,
+};
 use crate::{
     error::AttentionError,
     pattern::Pattern,
     span::{self, Span},
 };
+
+/// Least share of a row's mass, averaged over probe rows, of a column that is kept.
+const LEAST_COLUMN_SHARE: f32 = 2.5e-4;
 
 /// The part of a plan that belongs to a selection.
 #[derive(Debug, Clone)]
@@ -24,6 +29,8 @@ pub(crate) struct SelectionPlan {
     rotary_base: Option<f64>,
     keys: usize,
     causal_pairs: u64,
+    /// Spans of the probe rows.
+    probes: Vec<u32>,
     /// Made once for all layers that have the same rules.
     made: Arc<Mutex<HashMap<Key, LayerSelection>>>,
 }
@@ -39,6 +46,8 @@ pub(crate) struct LayerSelection {
     pub(crate) rules: Tensor<1, Int>,
     /// `[bands, d]`.
     pub(crate) bands: Tensor<2>,
+    /// Spans of the probe rows, `[4 B]`.
+    pub(crate) probes: Tensor<1, Int>,
 }
 
 impl SelectionPlan {
@@ -55,6 +64,7 @@ impl SelectionPlan {
             rotary_base: None,
             keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
             causal_pairs: span::causal_pairs(spans),
+            probes: spans.iter().flat_map(|s| probes(selection, s)).collect(),
             made: Arc::default(),
         }
     }
@@ -104,7 +114,7 @@ impl SelectionPlan {
             keys: self.keys,
             columns: rules.columns,
             slashes: rules.slashes,
-            column_share: self.selection.column_share,
+            column_share: (self.selection.column_share).max(LEAST_COLUMN_SHARE * self.keys as f32),
             slash_share: self.selection.slash_share,
             costs: [costs.dense_tile, costs.tile, costs.column, costs.row],
             order: match self.selection.correction {
@@ -115,10 +125,17 @@ impl SelectionPlan {
             causal_pairs: self.causal_pairs,
         };
         let words = TensorData::new(rules.words, [index_heads * RULE_WORDS]);
-        let weights = bands::weights(head_dim, self.rotary_base);
+        // Columns and slashes of the other patterns see what the second band is for.
+        let rotary_base = match self.pattern {
+            Pattern::BlockCluster(_) => self.rotary_base,
+            _ => None,
+        };
+        let weights = bands::weights(head_dim, rotary_base);
         let count = weights.len() / head_dim;
+        let probes = TensorData::new(self.probes.clone(), [self.probes.len()]);
         let ready = LayerSelection {
             options,
+            probes: Tensor::from_data(probes, (device, DType::U32)),
             rules: Tensor::from_data(words, (device, DType::U32)),
             bands: Tensor::from_data(
                 TensorData::new(weights, [count, head_dim]),
@@ -128,4 +145,15 @@ impl SelectionPlan {
         made.insert(key, ready.clone());
         Ok(Some(ready))
     }
+}
+
+/// The span of which probe rows are taken: without the rows that see everything, if there are others.
+/// Those would hide what the others miss, and need no columns.
+fn probes(selection: &Selection, span: &Span) -> [u32; 4] {
+    let before = SelectionPlan::dense_from(selection, span).saturating_sub(span.offset());
+    let rows = match before {
+        0 => span.query_len,
+        n => n.min(span.query_len),
+    };
+    [rows as u32, (span.offset() + rows) as u32, u32::MAX, 0]
 }

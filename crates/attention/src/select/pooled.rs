@@ -21,15 +21,11 @@ pub struct PooledKeys {
 }
 
 impl PooledKeys {
-    /// Room for sequences of up to `capacity` tokens, none pooled yet; `dtype` is that of the keys.
-    pub fn new(
-        [batch, kv_heads, capacity, head_dim]: [usize; 4],
-        dtype: DType,
-        device: &Device,
-    ) -> Self {
+    /// Room for sequences of up to `capacity` tokens, none pooled yet.
+    pub fn new([batch, kv_heads, capacity, head_dim]: [usize; 4], device: &Device) -> Self {
         let dims = [batch, kv_heads, capacity.div_ceil(BLOCK), 3, head_dim];
         Self {
-            tensor: Tensor::zeros(dims, (device, dtype)),
+            tensor: Tensor::zeros(dims, (device, DType::F32)),
             lens: vec![0; batch],
         }
     }
@@ -41,7 +37,7 @@ impl PooledKeys {
         }
     }
 
-    /// `[B, Hk, blocks, 3, d]`: in each block the mean key, the variance of the keys, the mean value.
+    /// `[B, Hk, blocks, 3, d]` in f32: in each block the mean key, the variance of the keys, the mean value.
     pub fn tensor(&self) -> &Tensor<5> {
         &self.tensor
     }

@@ -228,12 +228,17 @@ impl SelectionRecord {
             fits.then_some(value as usize).ok_or_else(|| known(word))
         };
         let count = |word: usize| row[word].max(0.0) as u32;
+        let why = Why::ALL[number(1, Why::ALL.len())?];
+        let choice = Choice::ALL[number(0, Choice::ALL.len())?];
         Ok(HeadRecord {
             layer: self.layer,
             sequence,
             head,
-            choice: Choice::ALL[number(0, Choice::ALL.len())?],
-            why: Why::ALL[number(1, Why::ALL.len())?],
+            choice: match why {
+                Why::MeasuredBelowFloor => Choice::Dense,
+                _ => choice,
+            },
+            why,
             predicted_recall: row[2],
             recall: row[3],
             density: row[4],

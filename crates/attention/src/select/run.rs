@@ -9,7 +9,7 @@ use super::{PooledKeys, SelectionRecord};
 use crate::{
     attend::{attend_with_lse, check},
     error::AttentionError,
-    ops::SelectionOps,
+    ops::{self, SelectionOps},
     plan::AttentionPlan,
 };
 
@@ -61,12 +61,12 @@ pub fn attend_selected(
     };
     let mut options = selection.options;
     options.scale = check(&query, key, value, plan)?;
+    ops::check_selection(&query, kv_heads, &options, selection.bands.dims()[0])?;
     let mut fresh = None;
     let pooled = match pooled {
         Some(pooled) => pooled,
         None => fresh.insert(PooledKeys::new(
             [batch, kv_heads, keys, head_dim],
-            key.dtype(),
             &key.device(),
         )),
     };
@@ -79,6 +79,7 @@ pub fn attend_selected(
         plan.table().into_dispatch(),
         selection.rules.into_dispatch(),
         selection.bands.into_dispatch(),
+        selection.probes.into_dispatch(),
         options,
     );
     let shape = [batch, options.index_heads];

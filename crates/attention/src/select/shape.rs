@@ -112,7 +112,7 @@ pub struct Rule {
     pub sink: usize,
     /// Latest keys, the row's own included, that every row sees; at least 1.
     pub window: usize,
-    /// Smallest recall to accept, 0 to 1.
+    /// Smallest measured recall to accept, 0 to 1.
     pub recall: f32,
 }
 
@@ -124,7 +124,7 @@ impl Rule {
             dense: words[0] & 1 == 1,
             sink: words[1] as usize,
             window: (words[2] as usize).max(1),
-            recall: f32::from_bits(words[5]),
+            recall: f32::from_bits(words[7]),
         }
     }
 }

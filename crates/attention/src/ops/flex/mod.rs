@@ -95,17 +95,50 @@ fn attend_typed<E: FlexFloat>(
     options: AttendOptions,
 ) -> (FlexTensor, FlexTensor) {
     let (key, value) = (rows_contiguous(key), rows_contiguous(value));
-    let problem = Problem::<E>::new(&query, &key, &value, &table, options);
+    let problem = Problem::<E>::new([&query, &key, &value], table.storage(), options);
     let [batch, heads, rows, head_dim] = problem.dims;
 
     // Written as [B, N, Hq, d], returned as [B, Hq, N, d]: the model's next reshape copies nothing.
     let mut out = FlexTensor::empty(Shape::new([batch, rows, heads, head_dim]), E::dtype());
     let mut lse = FlexTensor::empty(Shape::new([batch, heads, rows]), DType::F32);
+    run_items(&problem, &mut out, &mut lse, |_, _| true);
+    (out.transpose(1, 2), lse)
+}
+
+/// One pass over the heads whose gate `[B * gates]` is `served`, written to their rows of `out`
+/// `[B, N, Hq, d]` and `lse`; the others are left as they are.
+fn attend_gated<E: FlexFloat>(
+    operands: [&FlexTensor; 3],
+    table: &[u32],
+    options: AttendOptions,
+    (gates, served): &(Vec<u32>, u32),
+    out: &mut FlexTensor,
+    lse: &mut FlexTensor,
+) {
+    let mut problem = Problem::<E>::new(operands, table, options);
+    let [batch, heads, ..] = problem.dims;
+    let gated = gates.len() / batch;
+    if gated == heads {
+        problem.pack = 1;
+    }
+    let group_heads = problem.pack;
+    run_items(&problem, out, lse, |b, group| {
+        gates[b * gated + group * group_heads * gated / heads] == *served
+    });
+}
+
+/// Every query tile of every head group that is wanted.
+fn run_items<E: FlexFloat>(
+    problem: &Problem<'_, E>,
+    out: &mut FlexTensor,
+    lse: &mut FlexTensor,
+    wanted: impl Fn(usize, usize) -> bool + Sync,
+) {
+    let [batch, heads, rows, _] = problem.dims;
     let (out_rows, lse_rows) = (
         Rows::new(out.storage_mut::<E>()),
         Rows::new(lse.storage_mut::<f32>()),
     );
-
     let tiles = rows.div_ceil(QUERY_TILE);
     let groups = heads / problem.pack;
     (0..batch * groups * tiles)
@@ -115,9 +148,10 @@ fn attend_typed<E: FlexFloat>(
             // The last tiles see most, so they come first.
             let tile = tiles - 1 - item / (batch * groups);
             let (b, group) = (item / groups % batch, item % groups);
-            problem.run(scratch, (b, group, tile), &out_rows, &lse_rows);
+            if wanted(b, group) {
+                problem.run(scratch, (b, group, tile), &out_rows, &lse_rows);
+            }
         });
-    (out.transpose(1, 2), lse)
 }
 
 /// Rows of keys and values are read as slices: their last dimension must be contiguous.

@@ -1,24 +1,332 @@
-//! Selections on the CPU.
+//! Selections on the CPU: the stages of [`crate::select::cpu`] one after the other, with attention among
+//! them.
 
-use burn::backend::Flex;
+use burn::{
+    backend::Flex,
+    tensor::{DType, Shape as TensorShape, bf16, f16},
+};
 use burn_flex::FlexTensor;
 
-use crate::{ops::SelectionOps, select::SelectOptions};
+use super::{attend_gated, rows_contiguous};
+use crate::{
+    cpu::FlexFloat,
+    ops::{AttendOptions, SelectionOps},
+    select::{
+        SelectOptions,
+        cpu::{self, PROBES, Pooled, REPORT_WORDS, Shape, View, ViewMut},
+    },
+};
+
+/// Most that the second-order term of a correction adds to a logit.
+const CAP: f32 = 1.0;
 
 impl SelectionOps for Flex {
-    fn pool(_: FlexTensor, _: FlexTensor, _: FlexTensor, _: FlexTensor) -> FlexTensor {
-        unimplemented!()
+    fn pool(
+        key: FlexTensor,
+        value: FlexTensor,
+        pooled: FlexTensor,
+        table: FlexTensor,
+    ) -> FlexTensor {
+        match key.dtype() {
+            DType::F32 => pool::<f32>(key, value, pooled, table),
+            DType::F16 => pool::<f16>(key, value, pooled, table),
+            DType::BF16 => pool::<bf16>(key, value, pooled, table),
+            // The public function checks the type; only a direct call of the extension gets here.
+            other => panic!("pool: element type {other:?} is not supported"),
+        }
     }
+
     fn attend_selected(
-        _: FlexTensor,
-        _: FlexTensor,
-        _: FlexTensor,
-        _: FlexTensor,
-        _: FlexTensor,
-        _: FlexTensor,
-        _: FlexTensor,
-        _: SelectOptions,
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        pooled: FlexTensor,
+        table: FlexTensor,
+        rules: FlexTensor,
+        bands: FlexTensor,
+        probes: FlexTensor,
+        options: SelectOptions,
     ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
-        unimplemented!()
+        let fixed = Fixed {
+            pooled,
+            table,
+            rules,
+            bands,
+            probes,
+            options,
+        };
+        match query.dtype() {
+            DType::F32 => fixed.run::<f32>(query, key, value),
+            DType::F16 => fixed.run::<f16>(query, key, value),
+            DType::BF16 => fixed.run::<bf16>(query, key, value),
+            other => panic!("attend: element type {other:?} is not supported"),
+        }
+    }
+}
+
+fn dims(tensor: &FlexTensor) -> [usize; 4] {
+    let shape = tensor.layout().shape();
+    [shape[0], shape[1], shape[2], shape[3]]
+}
+
+fn view<E: FlexFloat>(tensor: &FlexTensor) -> View<'_, E> {
+    let layout = tensor.layout();
+    let strides = layout.strides();
+    View {
+        data: &tensor.storage::<E>()[layout.start_offset()..],
+        strides: [
+            strides[0] as usize,
+            strides[1] as usize,
+            strides[2] as usize,
+        ],
+    }
+}
+
+fn pool<E: FlexFloat>(
+    key: FlexTensor,
+    value: FlexTensor,
+    mut pooled: FlexTensor,
+    table: FlexTensor,
+) -> FlexTensor {
+    let (key, value) = (rows_contiguous(key), rows_contiguous(value));
+    let [batch, kv_heads, keys, head_dim] = dims(&key);
+    let blocks = pooled.layout().shape()[2];
+    let shape = Shape {
+        batch,
+        heads: kv_heads,
+        kv_heads,
+        index_heads: kv_heads,
+        rows: keys,
+        keys: keys.min(blocks * cpu::BLOCK),
+        head_dim,
+        scale: 1.0,
+    };
+    let spans = table.storage::<u32>();
+    let (key, value) = (view::<E>(&key), view::<E>(&value));
+    cpu::pool(
+        &shape,
+        key,
+        value,
+        spans,
+        pooled.storage_mut::<f32>(),
+        blocks,
+    );
+    pooled
+}
+
+/// The operands that have one element type.
+struct Fixed {
+    pooled: FlexTensor,
+    table: FlexTensor,
+    rules: FlexTensor,
+    bands: FlexTensor,
+    probes: FlexTensor,
+    options: SelectOptions,
+}
+
+/// What the choice leaves for attention and for the check.
+struct Chosen {
+    table: Vec<u32>,
+    report: Vec<f32>,
+    kept: Vec<u32>,
+    probe_lse: Vec<f32>,
+}
+
+impl Fixed {
+    fn pooled(&self) -> Pooled<'_> {
+        Pooled {
+            data: self.pooled.storage::<f32>(),
+            blocks: self.pooled.layout().shape()[2],
+        }
+    }
+
+    /// From the probes to the index.
+    fn choose<E: FlexFloat>(&self, shape: &Shape, query: View<'_, E>, key: View<'_, E>) -> Chosen {
+        let options = &self.options;
+        let (spans, rules) = (self.table.storage::<u32>(), self.rules.storage::<u32>());
+        let probes = self.probes.storage::<u32>();
+        let (lists, at) = (options.lists(), options.table(shape));
+        let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
+        let query_blocks = shape.query_blocks();
+
+        let mut probe_lse = vec![0.0; heads * PROBES];
+        let mut columns = vec![0.0; heads * 2 * shape.keys];
+        let mut slashes = vec![0; heads * shape.slash_buckets()];
+        let sums = (&mut columns, &mut slashes);
+        cpu::probe(
+            shape,
+            query,
+            key,
+            probes,
+            rules,
+            &mut probe_lse,
+            sums.0,
+            sums.1,
+        );
+
+        let kappa = cpu::Kappa {
+            column: options.column_share,
+            slash: options.slash_share,
+        };
+        let mut kept_lists = vec![0; indexes * lists.stride()];
+        let mut covered = vec![0.0; heads * 4];
+        let cut = (&mut kept_lists, &mut covered);
+        cpu::cut_columns(
+            shape, &lists, &kappa, &columns, &slashes, probes, rules, cut.0, cut.1,
+        );
+
+        let mut shares = vec![0.0; heads * query_blocks * shape.key_blocks()];
+        let (bands, gauss) = (self.bands.storage::<f32>(), options.order == 2);
+        cpu::score(
+            shape,
+            query,
+            self.pooled(),
+            spans,
+            rules,
+            bands,
+            gauss,
+            &mut shares,
+        );
+
+        let mut masks = vec![0; 2 * indexes * query_blocks * shape.mask_words()];
+        let mut counts = vec![0; 2 * indexes * query_blocks];
+        cpu::cut_blocks(
+            shape,
+            &shares,
+            &covered,
+            spans,
+            rules,
+            &mut masks,
+            &mut counts,
+        );
+
+        let [dense_tile, tile, column, row] = options.costs;
+        let costs = cpu::Costs {
+            dense_tile,
+            tile,
+            column,
+            row,
+        };
+        let (mut report, mut gates) = (vec![0.0; indexes * REPORT_WORDS], vec![0; indexes]);
+        let inputs = cpu::ChooseInputs {
+            covered: &covered,
+            counts: &counts,
+            lists: &kept_lists,
+            lse: &probe_lse,
+            spans,
+            rules,
+        };
+        cpu::choose(shape, &lists, &costs, &inputs, &mut report, &mut gates);
+
+        let (mut table, mut kept) = (vec![0; at.words], vec![0; indexes * shape.tiles()]);
+        let inputs = cpu::BuildInputs {
+            spans,
+            lists: &kept_lists,
+            masks: &masks,
+            report: &report,
+            gates: &gates,
+            rules,
+        };
+        cpu::build(shape, &lists, &inputs, &mut table, &mut kept);
+        Chosen {
+            table,
+            report,
+            kept,
+            probe_lse,
+        }
+    }
+
+    fn run<E: FlexFloat>(
+        &self,
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
+        let query = rows_contiguous(query);
+        let (key, value) = (rows_contiguous(key), rows_contiguous(value));
+        let options = &self.options;
+        let shape = options.shape(dims(&query), dims(&key)[1]);
+        let Shape {
+            batch,
+            heads,
+            rows,
+            head_dim,
+            ..
+        } = shape;
+        let mut chosen = self.choose::<E>(&shape, view(&query), view(&key));
+        let at = options.table(&shape);
+
+        // Written as [B, N, Hq, d], returned as [B, Hq, N, d]: the model's next reshape copies nothing.
+        let mut out =
+            FlexTensor::empty(TensorShape::new([batch, rows, heads, head_dim]), E::dtype());
+        let mut lse = FlexTensor::empty(TensorShape::new([batch, heads, rows]), DType::F32);
+        let attention = AttendOptions {
+            scale: options.scale,
+            index_heads: shape.index_heads,
+            tiles: shape.tiles(),
+            columns: options.columns > 0,
+            band: None,
+            causal_pairs: options.causal_pairs,
+            density: None,
+        };
+        let operands = [&query, &key, &value];
+        let gates = |table: &[u32]| table[at.gates_at..at.ranges_at].to_vec();
+        let sparse = (gates(&chosen.table), 0);
+        attend_gated::<E>(
+            operands,
+            &chosen.table,
+            attention,
+            &sparse,
+            &mut out,
+            &mut lse,
+        );
+
+        let kept_lse = lse.storage::<f32>().to_vec();
+        let correction = match options.order {
+            0 => None,
+            1 => Some(cpu::Correction::Mean),
+            _ => Some(cpu::Correction::Gauss { cap: CAP }),
+        };
+        if let Some(correction) = correction {
+            let strides = [rows * heads * head_dim, head_dim, heads * head_dim];
+            let view_out = ViewMut {
+                data: out.storage_mut::<E>(),
+                strides,
+            };
+            let corrected = lse.storage_mut::<f32>();
+            let (query, pooled, table) = (view(&query), self.pooled(), &chosen.table);
+            cpu::correct(
+                &shape, query, pooled, table, correction, view_out, &kept_lse, corrected,
+            );
+        }
+        let (spans, probes) = (self.table.storage::<u32>(), self.probes.storage::<u32>());
+        let rules = self.rules.storage::<u32>();
+        cpu::check(
+            &shape,
+            &kept_lse,
+            &chosen.probe_lse,
+            &chosen.kept,
+            spans,
+            probes,
+            rules,
+            &mut chosen.report,
+            &mut chosen.table[at.gates_at..at.ranges_at],
+        );
+        let dense = AttendOptions {
+            index_heads: 0,
+            columns: false,
+            ..attention
+        };
+        let gated = (gates(&chosen.table), 1);
+        attend_gated::<E>(operands, &chosen.table, dense, &gated, &mut out, &mut lse);
+
+        let reports = TensorShape::new([batch * shape.index_heads, REPORT_WORDS]);
+        let words = TensorShape::new([at.words]);
+        (
+            out.transpose(1, 2),
+            lse,
+            FlexTensor::from_data(burn::tensor::TensorData::new(chosen.report, reports)),
+            FlexTensor::from_data(burn::tensor::TensorData::new(chosen.table, words)),
+        )
     }
 }

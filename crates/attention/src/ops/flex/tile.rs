@@ -63,10 +63,8 @@ pub(super) struct Problem<'a, E> {
 
 impl<'a, E: FlexFloat> Problem<'a, E> {
     pub(super) fn new(
-        query: &'a FlexTensor,
-        key: &'a FlexTensor,
-        value: &'a FlexTensor,
-        table: &'a FlexTensor,
+        [query, key, value]: [&'a FlexTensor; 3],
+        table: &'a [u32],
         options: AttendOptions,
     ) -> Self {
         let shape = query.layout().shape();
@@ -79,7 +77,7 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
             query: View::new(query),
             key: View::new(key),
             value: View::new(value),
-            table: table.storage(),
+            table,
             group_size,
             options,
             arch: Arch::new(),

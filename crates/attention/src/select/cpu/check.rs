@@ -23,7 +23,7 @@ const DENSITY: usize = 4;
 /// # Shapes
 /// - `lse`: `[B, Hq, N]` of the sparse pass, before any correction; `probe_lse`: `[B, Hq, 128]`
 /// - `kept`: `[B, Hi, tiles]`, kept keys of the last row of each tile
-/// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`; `report`: `[B, Hi, 16]`; `gates`: `[B, Hi]`
+/// - `spans`, and `probes`, those of the probe rows: `[B, 4]`; `rules`: `[Hi, 8]`; `report`: `[B, Hi, 16]`; `gates`: `[B, Hi]`
 #[allow(clippy::too_many_arguments)]
 pub fn check(
     shape: &Shape,
@@ -31,6 +31,7 @@ pub fn check(
     probe_lse: &[f32],
     kept: &[u32],
     spans: &[u32],
+    probes: &[u32],
     rules: &[u32],
     report: &mut [f32],
     gates: &mut [u32],
@@ -39,7 +40,7 @@ pub fn check(
     let reports = report.par_chunks_exact_mut(REPORT_WORDS).zip(gates);
     reports.enumerate().for_each(|(flat, (report, gate))| {
         let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
-        let sequence = Sequence::of(spans, b);
+        let (sequence, probed) = (Sequence::of(spans, b), Sequence::of(probes, b));
         report[DENSITY] = 1.0;
         if *gate == 1 {
             report[MEASURED] = 1.0;
@@ -51,8 +52,8 @@ pub fn check(
             let head = b * shape.heads + index_head * shape.sharing() + sharer;
             let lse = &lse[head * shape.rows..][..shape.rows];
             let probe_lse = &probe_lse[head * PROBES..][..PROBES];
-            for (group, &count) in sequence.probes().iter().enumerate() {
-                let recall = recall(sequence, group, count, lse, probe_lse);
+            for (group, &count) in probed.probes().iter().enumerate() {
+                let recall = recall(probed, group, count, lse, probe_lse);
                 // Not `min`: a NaN is taken and kept.
                 if recall.is_nan() || recall < measured {
                     measured = recall;

@@ -63,6 +63,7 @@ fn run(
         probe_lse,
         kept,
         &case.spans,
+        &case.spans,
         rules,
         &mut report,
         gates,
