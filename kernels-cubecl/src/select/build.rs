@@ -204,13 +204,13 @@ fn build_rows(
         at += 1;
     }
     count[0].fetch_add(set);
-    let place = scan::exclusive_sum(runs, &mut starts, UNITS);
-    let column_place = scan::exclusive_sum(outside, &mut places, UNITS);
+    let runs_before = scan::exclusive_sum(runs, &mut starts, UNITS);
+    let outside_before = scan::exclusive_sum(outside, &mut places, UNITS);
 
     let ranges = ranges_at + row * range_stride;
-    let mut starting = place.before;
+    let mut starting = runs_before;
     // A run that is open before this unit's words has its start counted, not its end.
-    let mut ending = place.before - before;
+    let mut ending = runs_before - before;
     let mut carry = before;
     #[unroll]
     for i in 0..each {
@@ -234,7 +234,7 @@ fn build_rows(
             }
         }
     }
-    let mut to = columns_at + row * comptime!(layout.columns) + column_place.before as usize;
+    let mut to = columns_at + row * comptime!(layout.columns) + outside_before as usize;
     let mut at = from;
     while at < until {
         let column = lists[list + ListLayout::COLUMNS_AT + at as usize];
@@ -254,11 +254,12 @@ fn build_rows(
         let mut keys = 0u32;
         if end > 0 {
             table[entry] = ranges as u32;
-            table[entry + 1] = place.total;
+            table[entry + 1] = scan::total(&mut starts, UNITS);
             table[entry + 2] = (columns_at + row * comptime!(layout.columns)) as u32;
-            table[entry + 3] = column_place.total;
+            table[entry + 3] = scan::total(&mut places, UNITS);
             // The last granule may reach past the tile's last position.
-            keys = count[0].load() * SPAN - (granules * SPAN - end) + column_place.total;
+            keys =
+                count[0].load() * SPAN - (granules * SPAN - end) + scan::total(&mut places, UNITS);
         } else {
             #[unroll]
             for i in 0..4usize {
