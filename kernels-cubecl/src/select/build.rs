@@ -86,7 +86,8 @@ fn build_rows(
     let query_len = spans[b * 4];
     let kv_len = spans[b * 4 + 1];
     let dense_from = spans[b * 4 + 2];
-    let rule = index % index_heads * RULE_WORDS;
+    let head = index % index_heads;
+    let rule = head * RULE_WORDS;
     let choice = u32::cast_from(report[index * REPORT_WORDS]);
     let at = (tile * QUERY_TILE) as u32;
     // A tile past the sequence's rows has no granules, and so no runs and no columns.
@@ -97,7 +98,7 @@ fn build_rows(
         end = kv_len - query_len + min(at + QUERY_TILE as u32, query_len);
     }
     let granules = end.div_ceil(SPAN);
-    let dense = gates[index] == 1 || choice == 0 || (end > 0 && end - 1 >= dense_from);
+    let dense = gates[index] == 1 || choice == 0 || end > dense_from;
 
     let bits = Shared::<[Atomic<u32>]>::new_slice(words);
     let mut starts = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
@@ -271,7 +272,7 @@ fn build_rows(
             table[gates_at + index] = gates[index];
         }
     }
-    if tile == 0 && index % index_heads == 0 && unit < 4 {
+    if tile == 0 && head == 0 && unit < 4 {
         table[b * 4 + unit] = spans[b * 4 + unit];
     }
 }
