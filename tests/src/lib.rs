@@ -9,4 +9,5 @@ pub mod launches;
 pub mod models;
 pub mod oracle;
 pub mod problem;
+pub mod selection;
 pub mod tolerance;

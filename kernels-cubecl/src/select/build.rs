@@ -86,7 +86,8 @@ fn build_rows(
     let query_len = spans[b * 4];
     let kv_len = spans[b * 4 + 1];
     let dense_from = spans[b * 4 + 2];
-    let rule = index % index_heads * RULE_WORDS;
+    let head = index % index_heads;
+    let rule = head * RULE_WORDS;
     let choice = u32::cast_from(report[index * REPORT_WORDS]);
     let at = (tile * QUERY_TILE) as u32;
     // A tile past the sequence's rows has no granules, and so no runs and no columns.
@@ -97,7 +98,7 @@ fn build_rows(
         end = kv_len - query_len + min(at + QUERY_TILE as u32, query_len);
     }
     let granules = end.div_ceil(SPAN);
-    let dense = gates[index] == 1 || choice == 0 || (end > 0 && end - 1 >= dense_from);
+    let dense = gates[index] == 1 || choice == 0 || end > dense_from;
 
     let bits = Shared::<[Atomic<u32>]>::new_slice(words);
     let mut starts = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
@@ -204,13 +205,13 @@ fn build_rows(
         at += 1;
     }
     count[0].fetch_add(set);
-    let place = scan::exclusive_sum(runs, &mut starts, UNITS);
-    let column_place = scan::exclusive_sum(outside, &mut places, UNITS);
+    let runs_before = scan::exclusive_sum(runs, &mut starts, UNITS);
+    let outside_before = scan::exclusive_sum(outside, &mut places, UNITS);
 
     let ranges = ranges_at + row * range_stride;
-    let mut starting = place.before;
+    let mut starting = runs_before;
     // A run that is open before this unit's words has its start counted, not its end.
-    let mut ending = place.before - before;
+    let mut ending = runs_before - before;
     let mut carry = before;
     #[unroll]
     for i in 0..each {
@@ -234,7 +235,7 @@ fn build_rows(
             }
         }
     }
-    let mut to = columns_at + row * comptime!(layout.columns) + column_place.before as usize;
+    let mut to = columns_at + row * comptime!(layout.columns) + outside_before as usize;
     let mut at = from;
     while at < until {
         let column = lists[list + ListLayout::COLUMNS_AT + at as usize];
@@ -254,11 +255,12 @@ fn build_rows(
         let mut keys = 0u32;
         if end > 0 {
             table[entry] = ranges as u32;
-            table[entry + 1] = place.total;
+            table[entry + 1] = scan::total(&mut starts, UNITS);
             table[entry + 2] = (columns_at + row * comptime!(layout.columns)) as u32;
-            table[entry + 3] = column_place.total;
+            table[entry + 3] = scan::total(&mut places, UNITS);
             // The last granule may reach past the tile's last position.
-            keys = count[0].load() * SPAN - (granules * SPAN - end) + column_place.total;
+            keys =
+                count[0].load() * SPAN - (granules * SPAN - end) + scan::total(&mut places, UNITS);
         } else {
             #[unroll]
             for i in 0..4usize {
@@ -270,7 +272,7 @@ fn build_rows(
             table[gates_at + index] = gates[index];
         }
     }
-    if tile == 0 && index % index_heads == 0 && unit < 4 {
+    if tile == 0 && head == 0 && unit < 4 {
         table[b * 4 + unit] = spans[b * 4 + unit];
     }
 }

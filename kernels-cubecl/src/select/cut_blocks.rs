@@ -132,7 +132,7 @@ fn cut_rows(
             total += sums[h * BINS + i].load();
         }
         let needed = scaled(missing(floor, fixed(has, 0u32)), total);
-        let mut lowest = BINS as u32;
+        let mut lowest = comptime!(BINS as u32).runtime();
         let mut sum = 0u32;
         while sum < needed {
             lowest -= 1;

@@ -21,7 +21,7 @@ use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
 use super::{
     GRANULE, ListLayout, PROBES, RULE_WORDS, Shape,
     fixed::{ONE, SUM_EXTRA, exact, fixed, ratio, scaled, score, share},
-    scan::{UNITS, exclusive_sum},
+    scan::{UNITS, exclusive_sum, total},
 };
 use crate::layout::{buffer, cubes};
 
@@ -205,14 +205,13 @@ fn probes(query_len: u32) -> u32 {
 }
 
 /// The lowest bin such that it and all above hold at most `most`; one past the last if even that holds
-/// more. `bins` are `count` from `from` on; `raised` counts and is left 0.
+/// more. `bins` are `count` from `from` on.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn threshold(
     bins: &Shared<[u32]>,
     most: u32,
     sums: &mut Shared<[u32]>,
-    raised: &Shared<[Atomic<u32>]>,
     #[comptime] from: usize,
     #[comptime] count: usize,
 ) -> u32 {
@@ -226,9 +225,9 @@ fn threshold(
             mine += bins[from + at];
         }
     }
-    let place = exclusive_sum(mine, sums, UNITS);
+    let before = exclusive_sum(mine, sums, UNITS);
     // What bins from here on hold falls from bin to bin: those that hold too much are the first.
-    let mut above = place.total - place.before;
+    let mut above = total(sums, UNITS) - before;
     let mut over = 0u32;
     #[unroll]
     for i in 0..each {
@@ -240,14 +239,8 @@ fn threshold(
             above -= bins[from + at];
         }
     }
-    raised[0].fetch_add(over);
-    sync_cube();
-    let lowest = raised[0].load();
-    sync_cube();
-    if unit == 0 {
-        raised[0].store(0u32);
-    }
-    lowest
+    exclusive_sum(over, sums, UNITS);
+    total(sums, UNITS)
 }
 
 /// Writes the kept of `length` scores from `scores_at` on to `lists`, ascending, and adds up what each of
@@ -283,8 +276,8 @@ fn compact(
                 }
             }
         }
-        let place = exclusive_sum(marks.count_ones(), sums, UNITS);
-        let mut to = list_at + (written + place.before) as usize;
+        let before = exclusive_sum(marks.count_ones(), sums, UNITS);
+        let mut to = list_at + (written + before) as usize;
         #[unroll]
         for i in 0..HELD {
             if marks & comptime!(1u32 << i as u32) != 0 {
@@ -301,7 +294,7 @@ fn compact(
                 }
             }
         }
-        written += place.total;
+        written += total(sums, UNITS);
     }
     written
 }
@@ -341,7 +334,6 @@ fn cut_lists(
 
     let mut bins = Shared::<[u32]>::new_slice(BINS);
     let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
-    let raised = Shared::<[Atomic<u32>]>::new_slice(1usize);
     let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(3 * sharing));
     let mut at = unit;
     while at < BINS {
@@ -357,20 +349,10 @@ fn cut_lists(
         masses[at].store(0u32);
         at += UNITS;
     }
-    if unit == 0 {
-        raised[0].store(0u32);
-    }
     sync_cube();
 
-    let column = threshold(&bins, most_columns, &mut sums, &raised, 0usize, COLUMN_BINS);
-    let slash = threshold(
-        &bins,
-        most_slashes,
-        &mut sums,
-        &raised,
-        COLUMN_BINS,
-        SLASH_BINS,
-    );
+    let column = threshold(&bins, most_columns, &mut sums, 0usize, COLUMN_BINS);
+    let slash = threshold(&bins, most_slashes, &mut sums, COLUMN_BINS, SLASH_BINS);
     let mut of_columns = Array::<u32>::new(comptime!(2 * sharing));
     let mut of_slashes = Array::<u32>::new(sharing);
     #[unroll]
@@ -426,11 +408,11 @@ fn cut_lists(
     let rows = probes(spans[index / index_heads * 4]);
     let mut at = unit;
     while at < comptime!(2 * sharing) {
-        let mut total = 0u32;
+        let mut all = 0u32;
         for segment in 0..segments {
-            total += scratch[found + segment * of_segment + BINS + at];
+            all += scratch[found + segment * of_segment + BINS + at];
         }
-        let rest = min(total, comptime!(ONE << SUM_EXTRA)) >> SUM_EXTRA;
+        let rest = min(all, comptime!(ONE << SUM_EXTRA)) >> SUM_EXTRA;
         let local = ONE - rest;
         let by_columns = min(masses[at].load() >> SUM_EXTRA, rest);
         let by_slashes = min(masses[comptime!(2 * sharing) + at / 2].load(), rows << 20);

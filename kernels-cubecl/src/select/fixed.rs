@@ -20,6 +20,7 @@ const ONE_BITS: u32 = 0x3f80_0000;
 /// A score's bits, at most those of 1. What is no positive normal number (NaN, infinities, negative or
 /// subnormal numbers) is 0. Bits of scores order as the scores do.
 #[cube]
+#[allow(clippy::manual_range_contains)] // device code has no ranges
 pub(super) fn score(bits: u32) -> u32 {
     let mut score = 0u32;
     if bits >= SMALLEST_NORMAL && bits < INFINITY {

@@ -5,21 +5,10 @@ use cubecl::prelude::*;
 /// Units of the cubes that scan; WebGPU guarantees as many.
 pub(super) const UNITS: usize = 256;
 
-/// A unit's place among those before it, and what all have together.
-#[derive(CubeType)]
-pub(super) struct Place {
-    pub(super) before: u32,
-    pub(super) total: u32,
-}
-
-/// The sum over the units before this one, and over all. `sums` has room for `2 * units`; `units` is a
+/// The sum over the units before this one; [`total`] is that over all. `sums` has room for `2 * units`; `units` is a
 /// power of two. Every unit of the cube must call it.
 #[cube]
-pub(super) fn exclusive_sum(
-    mine: u32,
-    sums: &mut Shared<[u32]>,
-    #[comptime] units: usize,
-) -> Place {
+pub(super) fn exclusive_sum(mine: u32, sums: &mut Shared<[u32]>, #[comptime] units: usize) -> u32 {
     let unit = UNIT_POS as usize;
     let stages = comptime!(units.ilog2() as usize);
     // What an earlier call left may still be read.
@@ -38,9 +27,12 @@ pub(super) fn exclusive_sum(
         sums[to + unit] = sum;
         sync_cube();
     }
-    let at = comptime!(stages % 2 * units);
-    Place {
-        before: sums[at + unit] - mine,
-        total: sums[comptime!(at + units - 1)],
-    }
+    sums[comptime!(stages % 2 * units) + unit] - mine
+}
+
+/// The sum over all units of the last [`exclusive_sum`] in `sums`.
+#[cube]
+pub(super) fn total(sums: &mut Shared<[u32]>, #[comptime] units: usize) -> u32 {
+    let stages = comptime!(units.ilog2() as usize);
+    sums[comptime!(stages % 2 * units + units - 1)]
 }

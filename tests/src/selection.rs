@@ -1,0 +1,469 @@
+//! Selections to cut and build: shapes, random scores, and the stages from `cut_columns` to `build` on a
+//! device and by their twins, over outputs filled with a sentinel.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sparse_accelerate::{
+    Span,
+    select::cpu::{
+        self, BLOCK, BuildInputs, ChooseInputs, Costs, GRANULE, Kappa, ListLayout, PROBES,
+        REPORT_WORDS, Rules, Shape, TableLayout,
+    },
+};
+
+/// What outputs are filled with: a NaN.
+pub const UNTOUCHED: u32 = 0xffc0_1234;
+
+/// One selection.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its sequences.
+    pub spans: Vec<Span>,
+    /// First position of each that sees everything.
+    pub dense_from: Vec<u32>,
+    /// Room of the lists.
+    pub layout: ListLayout,
+    /// Of every index head.
+    pub rules: Vec<Rules>,
+    /// Thresholds.
+    pub kappa: Kappa,
+    /// Prices.
+    pub costs: Costs,
+}
+
+/// Rules that allow everything.
+pub fn rules() -> Rules {
+    Rules {
+        allowed: 31,
+        sink: 5,
+        window: 40,
+        columns: 32,
+        slashes: 8,
+        floor: 0.9,
+        alpha: 0.0,
+    }
+}
+
+impl Case {
+    /// `heads` are query, KV and index heads; `lengths` are (new rows, keys) of each sequence.
+    pub fn new(heads: [usize; 3], lengths: &[(usize, usize)], rules: Rules) -> Self {
+        let span = |&(query_len, kv_len): &(usize, usize)| Span {
+            query_len,
+            kv_len,
+            prompt_len: kv_len,
+        };
+        let most = |f: fn(&(usize, usize)) -> usize| lengths.iter().map(f).max().unwrap_or(1);
+        Self {
+            shape: Shape {
+                batch: lengths.len(),
+                heads: heads[0],
+                kv_heads: heads[1],
+                index_heads: heads[2],
+                rows: most(|l| l.0),
+                keys: most(|l| l.1),
+                head_dim: 64,
+                scale: 0.125,
+            },
+            spans: lengths.iter().map(span).collect(),
+            dense_from: vec![u32::MAX; lengths.len()],
+            layout: ListLayout {
+                columns: 40,
+                slashes: 12,
+            },
+            rules: vec![rules; heads[2]],
+            kappa: Kappa {
+                column: 3.0,
+                slash: 2.0,
+            },
+            costs: Costs {
+                dense_tile: 1.0,
+                tile: 1.25,
+                column: 2.0,
+                row: 0.5,
+            },
+        }
+    }
+
+    /// `[B, 4]`.
+    pub fn span_words(&self) -> Vec<u32> {
+        let spans = self.spans.iter().zip(&self.dense_from);
+        spans
+            .flat_map(|(s, dense)| [s.query_len as u32, s.kv_len as u32, *dense, 0])
+            .collect()
+    }
+
+    /// `[Hi, 8]`.
+    pub fn rule_words(&self) -> Vec<u32> {
+        self.rules.iter().flat_map(Rules::words).collect()
+    }
+
+    /// Sequences times index heads.
+    pub fn indexes(&self) -> usize {
+        self.shape.batch * self.shape.index_heads
+    }
+
+    /// Valid probe rows of a sequence.
+    pub fn probes(&self, sequence: usize) -> usize {
+        match self.spans[sequence].query_len {
+            n if n >= PROBES => PROBES,
+            n => n.min(PROBES / 2),
+        }
+    }
+
+    /// Random attention: heavy-tailed columns, slashes and shares that add up to at most 1; some NaN,
+    /// infinite, negative, subnormal and large values if `hostile`.
+    pub fn scores(&self, seed: u64, hostile: bool) -> Scores {
+        let mut random = Random(ChaCha8Rng::seed_from_u64(seed), hostile);
+        let shape = &self.shape;
+        let buckets = shape.slash_buckets();
+        let mut scores = Scores {
+            columns: vec![0.0; shape.batch * shape.heads * 2 * shape.keys],
+            slashes: vec![0; shape.batch * shape.heads * buckets],
+            lse: vec![1.0; shape.batch * shape.heads * PROBES],
+            shares: vec![
+                0.0;
+                shape.batch * shape.heads * shape.query_blocks() * shape.key_blocks()
+            ],
+        };
+        for head in 0..shape.batch * shape.heads {
+            let b = head / shape.heads;
+            let span = self.spans[b];
+            let rest = random.unit();
+            for group in 0..2 {
+                let at = (head * 2 + group) * shape.keys;
+                if group == 0 || span.query_len >= PROBES {
+                    random.fill(&mut scores.columns[at..at + span.kv_len], rest);
+                }
+            }
+            let mut of_slashes = vec![0.0; span.kv_len.div_ceil(GRANULE)];
+            random.fill(&mut of_slashes, rest);
+            for (to, from) in scores.slashes[head * buckets..].iter_mut().zip(of_slashes) {
+                let from = from.clamp(0.0, 1.0);
+                *to = (from * (self.probes(b) << 20) as f32) as u32;
+            }
+            for t in 0..span.query_len.div_ceil(BLOCK) {
+                let at = (head * shape.query_blocks() + t) * shape.key_blocks();
+                let candidates = (span.offset() + t * BLOCK) / BLOCK;
+                random.fill(&mut scores.shares[at..at + candidates], 1.0);
+            }
+        }
+        scores
+    }
+}
+
+struct Random(ChaCha8Rng, bool);
+
+impl Random {
+    fn unit(&mut self) -> f32 {
+        self.0.random_range(0.0..1.0)
+    }
+
+    /// Positive numbers over six decades that add up to about `mass`.
+    fn fill(&mut self, to: &mut [f32], mass: f32) {
+        for x in to.iter_mut() {
+            *x = 10f32.powf(-6.0 * self.unit());
+        }
+        let sum: f32 = to.iter().sum();
+        for x in to.iter_mut() {
+            *x *= mass / sum;
+        }
+        const STRANGE: [f32; 7] = [f32::NAN, f32::INFINITY, -1.0, 1e-40, 3.0, 1.0, 0.0];
+        if self.1 && !to.is_empty() {
+            for x in STRANGE {
+                let at = self.0.random_range(0..to.len());
+                to[at] = x;
+            }
+        }
+    }
+}
+
+/// What the probes and block scores found.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// `[B, Hq, 2, keys]`.
+    pub columns: Vec<f32>,
+    /// `[B, Hq, buckets]`.
+    pub slashes: Vec<u32>,
+    /// `[B, Hq, 128]`.
+    pub lse: Vec<f32>,
+    /// `[B, Hq, query blocks, key blocks]`.
+    pub shares: Vec<f32>,
+}
+
+/// What the stages wrote, floats as their bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // as the stages name them
+pub struct Cut {
+    pub lists: Vec<u32>,
+    pub covered: Vec<u32>,
+    pub masks: Vec<u32>,
+    pub counts: Vec<u32>,
+    pub report: Vec<u32>,
+    pub gates: Vec<u32>,
+    pub table: Vec<u32>,
+    pub kept: Vec<u32>,
+}
+
+/// Words of the outputs, in the order of [`Cut`].
+fn lengths(case: &Case) -> [usize; 8] {
+    let shape = &case.shape;
+    let blocks = case.indexes() * shape.query_blocks();
+    [
+        case.indexes() * case.layout.stride(),
+        shape.batch * shape.heads * 4,
+        2 * blocks * shape.mask_words(),
+        2 * blocks,
+        case.indexes() * REPORT_WORDS,
+        case.indexes(),
+        TableLayout::new(shape, &case.layout).words,
+        case.indexes() * shape.tiles(),
+    ]
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+fn floats(bits: &[u32]) -> Vec<f32> {
+    bits.iter().map(|x| f32::from_bits(*x)).collect()
+}
+
+/// All stages by their twins.
+pub fn by_twins(case: &Case, scores: &Scores) -> Cut {
+    let (shape, layout) = (&case.shape, &case.layout);
+    let [lists, covered, masks, counts, report, gates, _, _] =
+        lengths(case).map(|n| vec![UNTOUCHED; n]);
+    let (mut lists, mut masks, mut counts, mut gates) = (lists, masks, counts, gates);
+    let (mut covered, mut report) = (floats(&covered), floats(&report));
+    let (spans, rules) = (case.span_words(), case.rule_words());
+    cpu::cut_columns(
+        shape,
+        layout,
+        &case.kappa,
+        &scores.columns,
+        &scores.slashes,
+        &spans,
+        &rules,
+        &mut lists,
+        &mut covered,
+    );
+    cpu::cut_blocks(
+        shape,
+        &scores.shares,
+        &covered,
+        &spans,
+        &rules,
+        &mut masks,
+        &mut counts,
+    );
+    let inputs = ChooseInputs {
+        covered: &covered,
+        counts: &counts,
+        lists: &lists,
+        lse: &scores.lse,
+        spans: &spans,
+        rules: &rules,
+    };
+    cpu::choose(shape, layout, &case.costs, &inputs, &mut report, &mut gates);
+    let cut = Cut {
+        lists,
+        covered: bits(&covered),
+        masks,
+        counts,
+        report: bits(&report),
+        gates,
+        table: Vec::new(),
+        kept: Vec::new(),
+    };
+    rebuilt(case, cut)
+}
+
+/// The same cut with the table and kept keys of the last stage, by its twin.
+pub fn rebuilt(case: &Case, mut cut: Cut) -> Cut {
+    let [.., table, kept] = lengths(case);
+    cut.table = vec![UNTOUCHED; table];
+    cut.kept = vec![UNTOUCHED; kept];
+    let report = floats(&cut.report);
+    let inputs = BuildInputs {
+        spans: &case.span_words(),
+        lists: &cut.lists,
+        masks: &cut.masks,
+        report: &report,
+        gates: &cut.gates,
+        rules: &case.rule_words(),
+    };
+    let (table, kept) = (&mut cut.table, &mut cut.kept);
+    cpu::build(&case.shape, &case.layout, &inputs, table, kept);
+    cut
+}
+
+/// The kernels' name of a case's shape and lists.
+#[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
+pub fn kernel_shapes(
+    case: &Case,
+) -> (
+    sparse_accelerate_kernels::select::Shape,
+    sparse_accelerate_kernels::select::ListLayout,
+) {
+    let shape = &case.shape;
+    (
+        sparse_accelerate_kernels::select::Shape {
+            batch: shape.batch,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            index_heads: shape.index_heads,
+            rows: shape.rows,
+            keys: shape.keys,
+            head_dim: shape.head_dim,
+            scale: shape.scale,
+        },
+        sparse_accelerate_kernels::select::ListLayout {
+            columns: case.layout.columns,
+            slashes: case.layout.slashes,
+        },
+    )
+}
+
+/// All stages on a device, each reading what the one before wrote there.
+///
+/// # Panics
+/// If one writes past its outputs.
+#[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
+pub fn on_device(
+    name: &str,
+    client: &cubecl::client::Client,
+    case: &Case,
+    scores: &Scores,
+    given: Option<&Cut>,
+) -> Cut {
+    use crate::launches::{BEYOND, upload};
+    use cubecl::ir::AddressType;
+    use sparse_accelerate_kernels::select::{build, choose, cut_blocks, cut_columns};
+
+    let (shape, layout) = kernel_shapes(case);
+    let lengths = lengths(case);
+    let empty = |n: usize| upload(client, &vec![UNTOUCHED; n + BEYOND]);
+    let out = lengths.map(empty);
+    let [lists, covered, masks, counts, report, gates, table, kept] = out.clone();
+    let (spans, rules) = (
+        upload(client, &case.span_words()),
+        upload(client, &case.rule_words()),
+    );
+    let address = AddressType::U32;
+    let words = cut_columns::scratch_words(&shape);
+    let scratch = empty(words);
+    let cut = cut_columns::Buffers {
+        columns: upload(client, &scores.columns),
+        slashes: upload(client, &scores.slashes),
+        spans: spans.clone(),
+        rules: rules.clone(),
+        scratch: scratch.clone(),
+        lists: lists.clone(),
+        covered: covered.clone(),
+        address,
+    };
+    let kappa = cut_columns::Kappa {
+        column: case.kappa.column,
+        slash: case.kappa.slash,
+    };
+    cut_columns::launch(client, &shape, &layout, &kappa, &cut);
+    let cut = cut_blocks::Buffers {
+        shares: upload(client, &scores.shares),
+        covered: covered.clone(),
+        spans: spans.clone(),
+        rules: rules.clone(),
+        masks: masks.clone(),
+        counts: counts.clone(),
+        address,
+    };
+    cut_blocks::launch(client, &shape, &cut);
+    let choice = choose::Buffers {
+        covered,
+        counts,
+        lists: lists.clone(),
+        lse: upload(client, &scores.lse),
+        spans: spans.clone(),
+        rules: rules.clone(),
+        report: report.clone(),
+        gates: gates.clone(),
+        address,
+    };
+    let costs = choose::Costs {
+        dense_tile: case.costs.dense_tile,
+        tile: case.costs.tile,
+        column: case.costs.column,
+        row: case.costs.row,
+    };
+    choose::launch(client, &shape, &layout, &costs, &choice);
+    // A cut that is given is built instead of the one just made.
+    let or = |made, given: Option<&[u32]>| given.map_or(made, |words| upload(client, words));
+    let index = build::Buffers {
+        spans,
+        lists: or(lists, given.map(|g| &g.lists[..])),
+        masks: or(masks, given.map(|g| &g.masks[..])),
+        report: or(report, given.map(|g| &g.report[..])),
+        gates: or(gates, given.map(|g| &g.gates[..])),
+        rules,
+        table,
+        kept,
+        address,
+    };
+    build::launch(client, &shape, &layout, &index);
+    let read = |handle, len: usize| {
+        let bytes = client.read_one(handle).expect("the launch failed");
+        let mut words: Vec<u32> = bytemuck::cast_slice(&bytes).to_vec();
+        let beyond = words.split_off(len);
+        let clean = beyond.iter().all(|x| *x == UNTOUCHED);
+        assert!(
+            clean && beyond.len() == BEYOND,
+            "{name}: wrote past the end"
+        );
+        words
+    };
+    read(scratch, words);
+    let mut out = out.into_iter().zip(lengths).map(|(h, n)| read(h, n));
+    let mut next = || out.next().expect("eight outputs");
+    Cut {
+        lists: next(),
+        covered: next(),
+        masks: next(),
+        counts: next(),
+        report: next(),
+        gates: next(),
+        table: next(),
+        kept: next(),
+    }
+}
+
+/// Compares bit for bit.
+///
+/// # Panics
+/// With the stage and the first word that differ.
+pub fn assert_same(name: &str, got: &Cut, expected: &Cut) {
+    let parts = |c: &Cut| {
+        [
+            ("lists", c.lists.clone()),
+            ("covered", c.covered.clone()),
+            ("masks", c.masks.clone()),
+            ("counts", c.counts.clone()),
+            ("report", c.report.clone()),
+            ("gates", c.gates.clone()),
+            ("table", c.table.clone()),
+            ("kept", c.kept.clone()),
+        ]
+    };
+    for ((what, got), (_, expected)) in parts(got).into_iter().zip(parts(expected)) {
+        assert_eq!(got.len(), expected.len(), "{name}: length of {what}");
+        if let Some(at) = (0..got.len()).find(|&i| got[i] != expected[i]) {
+            panic!(
+                "{name}: word {at} of {what} is {:#x}, not {:#x} (as floats {}, {})",
+                got[at],
+                expected[at],
+                f32::from_bits(got[at]),
+                f32::from_bits(expected[at]),
+            );
+        }
+    }
+}
