@@ -9,7 +9,7 @@ use crate::{
     error::AttentionError,
     index::TileIndex,
     pattern::{BlockCluster, IntervalSlash, Pattern, Triangular},
-    peers::{BLOCK, Peer, index, scores},
+    peers::{Peer, index, scores},
     span::Span,
 };
 
@@ -72,14 +72,10 @@ fn nearest(peer: &Peer) -> Pattern {
         Peer::MInference { vertical, slash } => Pattern::IntervalSlash(IntervalSlash {
             columns: vertical,
             slashes: slash,
-            ..IntervalSlash::default()
         }),
         Peer::FlexPrefill { .. }
         | Peer::XAttention { .. }
         | Peer::FlashPrefillV1 { .. }
-        | Peer::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster {
-            block: BLOCK,
-            ..BlockCluster::default()
-        }),
+        | Peer::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster::default()),
     }
 }
