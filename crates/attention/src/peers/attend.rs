@@ -72,13 +72,10 @@ fn nearest(peer: &Peer) -> Pattern {
         Peer::MInference { vertical, slash } => Pattern::IntervalSlash(IntervalSlash {
             columns: vertical,
             slashes: slash,
-            ..IntervalSlash::default()
         }),
         Peer::FlexPrefill { .. }
         | Peer::XAttention { .. }
         | Peer::FlashPrefillV1 { .. }
-        | Peer::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster {
-            ..BlockCluster::default()
-        }),
+        | Peer::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster::default()),
     }
 }

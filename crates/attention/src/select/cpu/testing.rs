@@ -227,7 +227,7 @@ impl<E: FlexFloat> Case<E> {
                 0,
                 recall.to_bits(),
                 0,
-                0,
+                recall.to_bits(),
             ]
         };
         (0..self.shape.index_heads).flat_map(head).collect()
