@@ -24,8 +24,13 @@ pub mod cut_columns;
 mod fixed;
 mod lists;
 pub mod pool;
+pub mod probe;
+mod product;
 mod scan;
+pub mod score;
 mod table;
+
+use cubecl::{prelude::*, server::Handle};
 
 pub use lists::ListLayout;
 pub use table::TableLayout;
@@ -40,6 +45,27 @@ pub const PROBES: usize = 128;
 pub const RULE_WORDS: usize = 8;
 /// Words of an index head's report.
 pub const REPORT_WORDS: usize = 16;
+
+/// A tensor that several launches of a stage read.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Its memory.
+    pub handle: Handle,
+    /// Its shape.
+    pub shape: [usize; 4],
+    /// Elements from one entry to the next of every dimension.
+    pub strides: [usize; 4],
+}
+
+impl View {
+    #[allow(unsafe_code)]
+    fn arg(&self) -> TensorArg {
+        // SAFETY: whoever made the view promises that the memory holds it.
+        unsafe {
+            TensorArg::from_raw_parts(self.handle.clone(), self.strides.into(), self.shape.into())
+        }
+    }
+}
 
 /// One selection. Lengths in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -16,7 +16,7 @@ pub(crate) mod tile;
 mod write;
 
 pub(super) use kernel::attend_mma;
-pub(super) use tile::exp2;
+pub(crate) use tile::exp2;
 
 use cubecl::{
     features::{MmaConfig, Plane, Tma},

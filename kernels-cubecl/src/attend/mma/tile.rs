@@ -16,7 +16,7 @@ pub(crate) type Fragments<E> = Sequence<Array<Pair<E>>>;
 
 /// `e^x = 2^(x log2 e)`: the base that the hardware has.
 #[cube]
-pub(in crate::attend) fn exp2(x: f32, #[comptime] inline: bool) -> f32 {
+pub(crate) fn exp2(x: f32, #[comptime] inline: bool) -> f32 {
     if comptime!(inline) {
         let y: f32;
         gpu_asm!("ex2.approx.ftz.f32 {}, {};", out(_) y, in(_) x, options(pure, nomem));

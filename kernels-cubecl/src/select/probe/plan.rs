@@ -1,0 +1,159 @@
+//! From a selection and a device to launches of the probe, or a refusal.
+
+use cubecl::{
+    features::AtomicUsage,
+    ir::{DeviceProperties, ElemType, Type, UIntKind},
+};
+
+use super::{ProbeBlueprint, Tile};
+use crate::{
+    Refusal,
+    attend::{mma, plan::fold},
+    layout::supports,
+    select::{
+        BLOCK, PROBES, Shape,
+        product::{UNIT_WIDTH, whole},
+    },
+};
+
+/// A launch that was checked against a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What the kernels are compiled for.
+    pub blueprint: ProbeBlueprint,
+    /// Cubes that share the query heads of a KV head.
+    pub packs: usize,
+    /// Cubes of a pass, folded into the device's grid.
+    pub grid: (u32, u32),
+    /// Floats of scratch.
+    pub scratch: usize,
+}
+
+/// Chooses how to probe: the first of [`plans`].
+///
+/// # Errors
+/// A [`Refusal`] with value, limit and way out.
+pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Plan, Refusal> {
+    let mut refusal = None;
+    for tile in tiles(shape, elem, device)? {
+        match Plan::new(shape, tile, device) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    // `tiles` ends with the one that needs least, so its refusal says what is missing.
+    Err(refusal.unwrap_or(Refusal::ElementType {
+        got: format!("{elem:?}"),
+        hint: "f16 or f32",
+    }))
+}
+
+/// Every way that a device has, in the order of preference.
+///
+/// # Errors
+/// [`Refusal::ElementType`] if the device does not compute with the type at all.
+pub fn plans(
+    shape: &Shape,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Vec<Plan>, Refusal> {
+    Ok(tiles(shape, elem, device)?
+        .into_iter()
+        .filter_map(|tile| Plan::new(shape, tile, device).ok())
+        .collect())
+}
+
+/// Tiles of 128 keys. Matrix units take 32 x 64 a plane, where a fragment serves two instructions or
+/// more; scalar units what fits 32 KiB, then what fits WebGPU's guaranteed 16 KiB.
+fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
+    supports(elem, device)?;
+    let matrix = Tile {
+        mma: true,
+        row_planes: 2,
+        row_tiles: 2,
+        key_planes: 2,
+        key_tiles: 8,
+        depth: shape.head_dim,
+        chunk: whole(shape.head_dim),
+    };
+    let half = Tile {
+        row_planes: 1,
+        key_planes: 4,
+        key_tiles: 4,
+        ..matrix
+    };
+    let units = Tile {
+        mma: false,
+        row_planes: 2,
+        row_tiles: 1,
+        chunk: 16 / UNIT_WIDTH,
+        ..matrix
+    };
+    let small = Tile {
+        row_planes: 1,
+        row_tiles: 1,
+        chunk: 8 / UNIT_WIDTH,
+        mma: false,
+        ..half
+    };
+    let mut all = Vec::new();
+    if mma::serves(elem, device) {
+        all.extend([matrix, half]);
+    }
+    all.extend([units, small]);
+    Ok(all)
+}
+
+impl Plan {
+    fn new(shape: &Shape, tile: Tile, device: &DeviceProperties) -> Result<Self, Refusal> {
+        let group = shape.heads / shape.kv_heads;
+        let blueprint = ProbeBlueprint {
+            tile,
+            slots: group.next_power_of_two().min(8),
+            inline: device.features.copy_async,
+        };
+        let resource = |resource, needed, limit| match needed > limit {
+            true => Err(Refusal::Resource {
+                resource,
+                needed,
+                limit,
+            }),
+            false => Ok(()),
+        };
+        let hardware = &device.hardware;
+        let (bytes, units) = (blueprint.shared_bytes(), tile.units());
+        resource(
+            "shared memory per cube (bytes)",
+            bytes,
+            hardware.max_shared_memory_size,
+        )?;
+        resource(
+            "units per cube",
+            units,
+            hardware.max_units_per_cube as usize,
+        )?;
+        let word = Type::atomic(ElemType::UInt(UIntKind::U32));
+        if !device.atomic_type_usage(word).contains(AtomicUsage::Add) {
+            return Err(Refusal::ElementType {
+                got: "atomic u32".into(),
+                hint: "another device",
+            });
+        }
+        let packs = group.div_ceil(blueprint.slots);
+        let cubes = shape.batch * shape.kv_heads * packs * shape.keys.div_ceil(BLOCK);
+        let scratch = cubes.saturating_mul(PROBES * blueprint.slots * 2);
+        if scratch > u32::MAX as usize {
+            return Err(Refusal::TooLarge {
+                what: "the scratch of the probe (floats)",
+                got: scratch,
+                limit: u32::MAX as usize,
+            });
+        }
+        Ok(Self {
+            blueprint,
+            packs,
+            grid: fold(cubes, device)?,
+            scratch,
+        })
+    }
+}

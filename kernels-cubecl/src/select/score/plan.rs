@@ -1,0 +1,160 @@
+//! From a selection and a device to a launch of the scores, or a refusal.
+
+use cubecl::ir::{DeviceProperties, ElemType};
+
+use super::{SAMPLES, ScoreBlueprint, Tile};
+use crate::{
+    Refusal,
+    attend::{mma, plan::fold},
+    layout::supports,
+    select::{
+        Shape,
+        product::{UNIT_WIDTH, whole},
+    },
+};
+
+/// A launch that was checked against a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What the kernel is compiled for.
+    pub blueprint: ScoreBlueprint,
+    /// Cubes that share the query heads of a KV head.
+    pub packs: usize,
+    /// Cubes that share the query blocks of a sequence and pack.
+    pub spans: usize,
+    /// Cubes folded into the device's grid.
+    pub grid: (u32, u32),
+}
+
+/// Chooses how to score under `variants` weight vectors, the first with the second-order term if `gauss`:
+/// the first of [`plans`].
+///
+/// # Errors
+/// A [`Refusal`] with value, limit and way out.
+pub fn prepare(
+    shape: &Shape,
+    variants: usize,
+    gauss: bool,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Plan, Refusal> {
+    let mut refusal = None;
+    for tile in tiles(shape, elem, device)? {
+        match Plan::new(shape, variants, gauss, tile, device) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    // `tiles` ends with the one that needs least, so its refusal says what is missing.
+    Err(refusal.unwrap_or(Refusal::ElementType {
+        got: format!("{elem:?}"),
+        hint: "f16 or f32",
+    }))
+}
+
+/// Every way that a device has, in the order of preference.
+///
+/// # Errors
+/// [`Refusal::ElementType`] if the device does not compute with the type at all.
+pub fn plans(
+    shape: &Shape,
+    variants: usize,
+    gauss: bool,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Vec<Plan>, Refusal> {
+    Ok(tiles(shape, elem, device)?
+        .into_iter()
+        .filter_map(|tile| Plan::new(shape, variants, gauss, tile, device).ok())
+        .collect())
+}
+
+/// Tiles of 64 key blocks: for matrix units, then for scalar units what fits 32 KiB and WebGPU's
+/// guaranteed 16 KiB.
+fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
+    supports(elem, device)?;
+    let matrix = Tile {
+        mma: true,
+        row_planes: 2,
+        row_tiles: 2,
+        key_planes: 2,
+        key_tiles: 4,
+        depth: shape.head_dim,
+        chunk: whole(shape.head_dim),
+    };
+    let half = Tile {
+        row_planes: 1,
+        key_planes: 4,
+        key_tiles: 2,
+        ..matrix
+    };
+    let units = Tile {
+        mma: false,
+        row_planes: 4,
+        row_tiles: 1,
+        key_planes: 1,
+        key_tiles: 8,
+        chunk: 16 / UNIT_WIDTH,
+        ..matrix
+    };
+    let small = Tile {
+        row_planes: 2,
+        key_planes: 2,
+        key_tiles: 4,
+        chunk: 8 / UNIT_WIDTH,
+        ..units
+    };
+    let mut all = Vec::new();
+    if mma::serves(elem, device) {
+        all.extend([matrix, half]);
+    }
+    all.extend([units, small]);
+    Ok(all)
+}
+
+impl Plan {
+    fn new(
+        shape: &Shape,
+        variants: usize,
+        gauss: bool,
+        tile: Tile,
+        device: &DeviceProperties,
+    ) -> Result<Self, Refusal> {
+        let group = shape.heads / shape.kv_heads;
+        let blueprint = ScoreBlueprint {
+            tile,
+            slots: group.next_power_of_two().min(8).min(tile.rows() / SAMPLES),
+            variants,
+            gauss,
+            inline: device.features.copy_async,
+        };
+        let resource = |resource, needed, limit| match needed > limit {
+            true => Err(Refusal::Resource {
+                resource,
+                needed,
+                limit,
+            }),
+            false => Ok(()),
+        };
+        let hardware = &device.hardware;
+        resource(
+            "shared memory per cube (bytes)",
+            blueprint.shared_bytes(),
+            hardware.max_shared_memory_size,
+        )?;
+        resource(
+            "units per cube",
+            tile.units(),
+            hardware.max_units_per_cube as usize,
+        )?;
+        let packs = group.div_ceil(blueprint.slots);
+        let spans = shape.query_blocks().div_ceil(blueprint.blocks());
+        let cubes = shape.batch * shape.kv_heads * packs * spans;
+        Ok(Self {
+            blueprint,
+            packs,
+            spans,
+            grid: fold(cubes, device)?,
+        })
+    }
+}
