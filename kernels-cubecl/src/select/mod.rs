@@ -31,6 +31,7 @@ pub mod score;
 mod table;
 
 use cubecl::{prelude::*, server::Handle};
+
 pub use lists::ListLayout;
 pub use table::TableLayout;
 

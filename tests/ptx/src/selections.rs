@@ -8,9 +8,9 @@ use cubecl::{
 use sparse_accelerate_kernels::{
     Refusal,
     select::{
-        PROBES, REPORT_WORDS, RULE_WORDS, Shape, check,
+        PROBES, REPORT_WORDS, RULE_WORDS, Shape, View, check,
         correct::{self, Correction, Order, Variant},
-        pool,
+        pool, probe, score,
     },
 };
 
@@ -53,7 +53,20 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         checked(client);
         Ok(())
     });
-    pools.chain(corrections).chain([check])
+    let probes = [(F32, 128), (F16, 64), (F16, 128), (BF16, 128), (BF16, 256)];
+    let scores = probes.map(|((name, elem), head_dim)| {
+        let name = format!("select/score/{name}/d{head_dim}");
+        Case::new(name, move |client| scored(client, elem, head_dim))
+    });
+    let probes = probes.map(|((name, elem), head_dim)| {
+        let name = format!("select/probe/{name}/d{head_dim}");
+        Case::new(name, move |client| probed(client, elem, head_dim))
+    });
+    pools
+        .chain(probes)
+        .chain(scores)
+        .chain(corrections)
+        .chain([check])
 }
 
 fn pooled(client: &Client, elem: ElemType) {
@@ -116,4 +129,48 @@ fn checked(client: &Client) {
         report: buffer(client, shape.index_heads * REPORT_WORDS),
     };
     check::launch(client, &shape, tensors);
+}
+
+fn probed(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusal> {
+    let shape = shape(head_dim);
+    let plan = probe::prepare(&shape, elem, client.properties())?;
+    let view = |heads| View {
+        handle: client.empty(heads * ROWS * head_dim * elem.size()),
+        shape: [1, heads, ROWS, head_dim],
+        strides: [heads * ROWS * head_dim, ROWS * head_dim, head_dim, 1],
+    };
+    let words = |len: usize| client.empty(len * 4);
+    let tensors = probe::Tensors {
+        query: view(shape.heads),
+        key: view(shape.kv_heads),
+        table: words(4),
+        rules: words(shape.index_heads * RULE_WORDS),
+        lse: words(shape.heads * PROBES),
+        columns: words(shape.heads * 2 * ROWS),
+        slashes: words(shape.heads * shape.slash_buckets()),
+        address: AddressType::U32,
+    };
+    probe::launch(client, &shape, &plan, elem, tensors);
+    Ok(())
+}
+
+/// Two bands, the first with the second-order term.
+fn scored(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusal> {
+    let shape = shape(head_dim);
+    let plan = score::prepare(&shape, 2, true, elem, client.properties())?;
+    let tensors = score::Tensors {
+        query: tensor(client, [1, shape.heads, ROWS, head_dim], elem),
+        pooled: buffer(client, blocks(&shape)),
+        capacity: shape.key_blocks(),
+        table: buffer(client, 4),
+        rules: buffer(client, shape.index_heads * RULE_WORDS),
+        weights: buffer(client, 2 * head_dim),
+        scores: buffer(
+            client,
+            shape.heads * shape.query_blocks() * shape.key_blocks(),
+        ),
+        address: AddressType::U32,
+    };
+    score::launch(client, &shape, &plan, elem, tensors);
+    Ok(())
 }

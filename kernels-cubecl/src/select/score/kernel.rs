@@ -31,7 +31,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     sharing: u32,
     query_blocks: u32,
     key_blocks: u32,
-    pooled_blocks: u32,
+    capacity: u32,
     scale: f32,
     #[comptime] bp: ScoreBlueprint,
     #[define(E)] _elem: ElemType,
@@ -51,7 +51,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
     let mut shifts = Shared::<[f32]>::new_slice(comptime!(bp.tile.rows()));
     let first = (pack.b * kv_heads + pack.kv_head) as usize
-        * pooled_blocks as usize
+        * capacity as usize
         * comptime!(3 * bp.vectors());
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 

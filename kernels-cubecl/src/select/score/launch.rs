@@ -15,10 +15,10 @@ use crate::select::Shape;
 pub struct Tensors {
     /// `[B, Hq, N, d]`.
     pub query: TensorArg,
-    /// `[B, Hk, Cc, 3, d]` in f32: per key block mean key, variance of the keys, mean value.
+    /// `[B, Hk, Cc, 3, d]`, f32: per key block mean key, variance of the keys, mean value.
     pub pooled: BufferArg,
     /// `Cc`: pooled key blocks per sequence and KV head.
-    pub pooled_blocks: usize,
+    pub capacity: usize,
     /// Begins with the spans `[B, 4]`, `u32`.
     pub table: BufferArg,
     /// `[Hi, 8]`, `u32`.
@@ -63,7 +63,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.sharing() as u32,
             shape.query_blocks() as u32,
             shape.key_blocks() as u32,
-            tensors.pooled_blocks as u32,
+            tensors.capacity as u32,
             shape.scale,
             plan.blueprint,
             elem,

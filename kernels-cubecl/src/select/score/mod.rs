@@ -12,7 +12,7 @@
 //! One cube takes the sampled rows of the query heads that share pooled keys, for one query block or
 //! several, and walks the candidates twice: for every row's log-sum-exp, then for the means. Mean and
 //! variance of a block lie side by side, so the second-order term is only a product of twice the depth,
-//! with `[w q, scale / 2 q^2]` rounded to the element type.
+//! with `[w q, scale / 2 q^2]`. Matrix units take both operands rounded to the element type.
 
 mod kernel;
 mod launch;
