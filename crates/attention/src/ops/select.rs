@@ -9,9 +9,9 @@ use burn::backend::{
 #[cfg(feature = "cube")]
 use burn::tensor::DType;
 
-use crate::select::SelectOptions;
 #[cfg(feature = "cube")]
 use crate::select::REPORT_WORDS;
+use crate::select::SelectOptions;
 
 /// Pooled keys, and attention whose heads choose their keys, per backend.
 ///

@@ -7,7 +7,9 @@ use std::{
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands};
+use super::{
+    Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands,
+};
 use crate::{
     error::AttentionError,
     pattern::Pattern,
