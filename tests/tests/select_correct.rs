@@ -508,7 +508,7 @@ fn variants(client: &Client, problem: &Problem) -> usize {
 #[test]
 fn closer_to_dense_on_random_inputs() {
     each_device(|name, client, dtype| {
-        let problem = problem(dtype, [2, 1, 64], &[(128, 1500)]);
+        let problem = problem(dtype, [2, 1, 64], &[(64, 1500)]);
         let inputs = problem.inputs(9);
         for variant in 0..variants(client, &problem) {
             let [sparse, first, second] = distances(client, &problem, &inputs, variant)[..] else {
@@ -521,10 +521,10 @@ fn closer_to_dense_on_random_inputs() {
     });
 }
 
-/// Four query heads of structured inputs, their last 128 rows.
+/// Four query heads of structured inputs, their last 64 rows.
 #[test]
 fn closer_to_dense_on_structured_inputs() {
-    let (len, rows) = (2048, 128);
+    let (len, rows) = (2048, 64);
     let shape = bench::Shape::new(4, 1, len);
     let family = bench::Family::Structured;
     let values = |x: Vec<bf16>| x.into_iter().map(bf16::to_f32).collect::<Vec<f32>>();

@@ -149,14 +149,12 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     }
 
     // The rows of this unit begin with what attention has found: a sum of 1 at its log-sum-exp.
-    let mut before = Array::<f32>::new(comptime!(bp.m_tiles * 2));
     let mut maximum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
     let mut sum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
     #[unroll]
     for r in 0..comptime!(bp.m_tiles * 2) {
         let packed = first_packed + plane_row + lane / 4 + comptime!(r as u32 * 8);
         let token = tile_first + packed / pack;
-        before[r] = f32::new(0.0);
         maximum[r] = f32::new(0.0);
         sum[r] = f32::new(0.0);
         if packed < tile_rows && token < n_rows {
@@ -169,7 +167,6 @@ pub(super) fn correct_mma<E: Float, N: Size>(
                 }
             }
             if token < q_len {
-                before[r] = found;
                 maximum[r] = found;
                 if lane % 4 == 0 {
                     sum[r] = f32::new(1.0);
@@ -290,7 +287,9 @@ pub(super) fn correct_mma<E: Float, N: Size>(
         total += plane_shuffle_xor(total, 2);
         if packed < tile_rows && token < q_len {
             let inverse = 1.0 / total;
-            let share = (before[r] - maximum[r]).exp() * inverse;
+            // Read again: it would take a register all the while.
+            let lse_at = (((b * groups + group) * pack + packed % pack) * n_rows + token) as usize;
+            let share = (lse[lse_at] - maximum[r]).exp() * inverse;
             let at = row as usize * comptime!(pitch * VECTOR / 2) + (lane % 4) as usize;
             #[unroll]
             for n in 0..comptime!(bp.head_dim / N8) {
@@ -301,8 +300,7 @@ pub(super) fn correct_mma<E: Float, N: Size>(
             }
             if comptime!(all.common.with_lse) {
                 if lane % 4 == 0 {
-                    let at = ((b * groups + group) * pack + packed % pack) * n_rows + token;
-                    corrected[at as usize] = maximum[r] + total.ln();
+                    corrected[lse_at] = maximum[r] + total.ln();
                 }
             }
         }

@@ -155,13 +155,19 @@ pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec
     if serves(elem, device) {
         let packed = QUERY_TILE.min(shape.rows) * pack(shape);
         let wide = shape.head_dim <= 128 && packed > QUERY_TILE;
-        let base = MmaBlueprint {
+        let m_tiles = if wide { 2 } else { 1 };
+        let tile = MmaBlueprint {
             head_dim: shape.head_dim,
             instruction: Instruction::Mma,
             half: elem == ElemType::Float(FloatKind::F16),
             planes: 4,
-            m_tiles: if wide { 2 } else { 1 },
-            keys: 32,
+            m_tiles,
+            // With more, what the sums of means and variances and the output take is spilled.
+            keys: if m_tiles * shape.head_dim <= 128 {
+                32
+            } else {
+                16
+            },
             query_in_registers: false,
             asynchronous: device.features.copy_async,
             late_values: false,
@@ -171,14 +177,11 @@ pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec
             banded: false,
             gated: true,
         };
-        let fits = |tile: &MmaBlueprint| {
-            let common = Variant::Mma(*tile).blueprint(tile.head_dim, Order::Second, true);
-            let tile = *tile;
-            let needed = MmaCorrection { common, tile }.shared_bytes();
-            needed <= device.hardware.max_shared_memory_size
-        };
-        let tiles = [base, MmaBlueprint { keys: 16, ..base }];
-        all.extend(tiles.into_iter().filter(fits).map(Variant::Mma));
+        let common = Variant::Mma(tile).blueprint(tile.head_dim, Order::Second, true);
+        let needed = MmaCorrection { common, tile }.shared_bytes();
+        if needed <= device.hardware.max_shared_memory_size {
+            all.push(Variant::Mma(tile));
+        }
     }
     all.push(Variant::Unit);
     all

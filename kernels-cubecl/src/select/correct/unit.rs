@@ -150,11 +150,11 @@ pub(super) fn correct_unit<E: Float>(
 
                 // Pseudo scores of 4 rows x 4 blocks, chunk by chunk of the head dimension.
                 let mut scores = Array::<Vec4<f32>>::new(comptime!(PER_UNIT * PER_UNIT));
-                let mut spreads = Array::<Vec4<f32>>::new(comptime!(PER_UNIT * PER_UNIT));
+                let mut spreads = Array::<f32>::new(comptime!(PER_UNIT * PER_UNIT));
                 #[unroll]
                 for i in 0..comptime!(PER_UNIT * PER_UNIT) {
                     scores[i] = Vector::new(f32::new(0.0));
-                    spreads[i] = Vector::new(f32::new(0.0));
+                    spreads[i] = f32::new(0.0);
                 }
                 for chunk in 0..chunks {
                     sync_cube();
@@ -185,7 +185,7 @@ pub(super) fn correct_unit<E: Float>(
                         bp,
                     );
                     sync_cube();
-                    dots(&q_tile, &tile_of_keys, &mut scores, false);
+                    dots(&q_tile, &tile_of_keys, &mut scores);
                     if comptime!(bp.order == Order::Second) {
                         sync_cube();
                         stage(
@@ -198,7 +198,7 @@ pub(super) fn correct_unit<E: Float>(
                             bp,
                         );
                         sync_cube();
-                        dots(&q_tile, &tile_of_keys, &mut spreads, true);
+                        spread(&q_tile, &tile_of_keys, &mut spreads);
                     }
                 }
 
@@ -212,7 +212,7 @@ pub(super) fn correct_unit<E: Float>(
                         let i = comptime!(r * PER_UNIT + c);
                         let mut logit = total(scores[i]);
                         if comptime!(bp.order == Order::Second) {
-                            logit += min(0.5 * total(spreads[i]), cap);
+                            logit += min(0.5 * spreads[i], cap);
                         }
                         p[i] = logit + left.logs[at + ux + c * UNITS_X];
                         highest = max(highest, p[i]);
@@ -349,24 +349,14 @@ fn stage(
     }
 }
 
-/// Adds the products of 4 staged rows, or of their squares, and 4 staged blocks.
+/// Adds the products of 4 staged rows and 4 staged blocks, element by element of a vector.
 #[cube]
-fn dots(
-    rows: &Shared<[Vec4<f32>]>,
-    blocks: &Shared<[Vec4<f32>]>,
-    sums: &mut Array<Vec4<f32>>,
-    #[comptime] squares: bool,
-) {
+fn dots(rows: &Shared<[Vec4<f32>]>, blocks: &Shared<[Vec4<f32>]>, sums: &mut Array<Vec4<f32>>) {
     for v in 0..CHUNK {
         let mut q = Array::<Vec4<f32>>::new(PER_UNIT);
         #[unroll]
         for r in 0..PER_UNIT {
-            let row = rows[(UNIT_POS_Y as usize * PER_UNIT + r) * PITCH + v];
-            if comptime!(squares) {
-                q[r] = row * row;
-            } else {
-                q[r] = row;
-            }
+            q[r] = rows[(UNIT_POS_Y as usize * PER_UNIT + r) * PITCH + v];
         }
         #[unroll]
         for c in 0..PER_UNIT {
@@ -374,6 +364,27 @@ fn dots(
             #[unroll]
             for r in 0..PER_UNIT {
                 sums[r * PER_UNIT + c] += q[r] * k;
+            }
+        }
+    }
+}
+
+/// Adds the products of the squares of 4 staged rows and 4 staged blocks, whole, since registers are few.
+#[cube]
+fn spread(rows: &Shared<[Vec4<f32>]>, blocks: &Shared<[Vec4<f32>]>, sums: &mut Array<f32>) {
+    for v in 0..CHUNK {
+        let mut squares = Array::<Vec4<f32>>::new(PER_UNIT);
+        #[unroll]
+        for r in 0..PER_UNIT {
+            let row = rows[(UNIT_POS_Y as usize * PER_UNIT + r) * PITCH + v];
+            squares[r] = row * row;
+        }
+        #[unroll]
+        for c in 0..PER_UNIT {
+            let variance = blocks[(UNIT_POS_X as usize + c * UNITS_X) * PITCH + v];
+            #[unroll]
+            for r in 0..PER_UNIT {
+                sums[r * PER_UNIT + c] += total(squares[r] * variance);
             }
         }
     }
