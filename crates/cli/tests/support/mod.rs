@@ -32,9 +32,22 @@ pub(crate) fn program() -> Command {
 
 /// A model directory with a chat template.
 pub(crate) fn model() -> TempDir {
+    model_with(CONFIG)
+}
+
+/// The same with `positions` positions, for prompts that are long enough to select.
+#[allow(dead_code)] // each test binary uses its part
+pub(crate) fn long_model(positions: usize) -> TempDir {
+    let known = "\"max_position_embeddings\": 128";
+    assert!(CONFIG.contains(known));
+    let wanted = format!("\"max_position_embeddings\": {positions}");
+    model_with(&CONFIG.replace(known, &wanted))
+}
+
+fn model_with(config: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("temporary directory");
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect(name);
-    write("config.json", CONFIG);
+    write("config.json", config);
     write("tokenizer.json", &tokenizer());
     write("chat_template.jinja", TEMPLATE);
     weights(&dir.path().join("model.safetensors"));
