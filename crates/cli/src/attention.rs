@@ -144,7 +144,7 @@ impl AttentionArgs {
         }
         if let Some(path) = &self.heads_file {
             let heads =
-                read_heads(path).map_err(|e| anyhow::Error::new(e).context("--heads-file"))?;
+                read_heads(path).map_err(|error| usage(format!("--heads-file: {error}")))?;
             return Ok(AttentionSettings {
                 heads: Some(heads),
                 ..default

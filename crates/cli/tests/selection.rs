@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
-use support::{long_model, program};
+use support::{by_letter, long_model, program};
 
 /// Tokens of the prompt, a little over two blocks of a chunk of 300.
 const TOKENS: usize = 600;
@@ -222,19 +222,7 @@ fn a_run_without_choices_says_why() {
 fn a_search_writes_a_file_that_runs() {
     let dir = long_model(1024);
     let text = dir.path().join("text.txt");
-    // A text must come back from its tokens, which words apart do not.
-    let vocabulary: serde_json::Map<String, Value> = (0..16u8)
-        .map(|i| (char::from(b'a' + i).to_string(), i.into()))
-        .collect();
-    let tokenizer = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-        "normalizer": null, "pre_tokenizer": null, "post_processor": null,
-        "decoder": {"type": "Fuse"},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null,
-            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-            "byte_fallback": false, "merges": [], "vocab": vocabulary}
-    });
-    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).expect("tokenizer");
+    by_letter(&dir);
     fs::write(&text, prompt().replace(' ', "")).expect("text");
     let (model, text) = (
         dir.path().to_str().expect("path"),

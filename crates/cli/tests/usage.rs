@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
-use support::{model, program};
+use support::{by_letter, model, program};
 
 /// Runs and asserts a usage error whose text holds every one of `words`.
 fn refused(args: &[&str], words: &[&str]) {
@@ -196,11 +196,16 @@ fn presets_and_pattern_files_are_refused_before_anything_is_opened() {
 #[test]
 fn a_search_is_refused_with_the_numbers() {
     let dir = model();
-    let dir = dir.path().to_str().expect("path");
-    let search = ["search", "--model", dir, "--device", "flex"];
+    by_letter(&dir);
+    let text = dir.path().join("text.txt");
+    fs::write(&text, "abcdefgh".repeat(100)).expect("text");
+    let (dir, text) = (
+        dir.path().to_str().expect("path"),
+        text.to_str().expect("path"),
+    );
+    let search = ["search", "--model", dir, "--device", "flex", "--text", text];
     for (flags, words) in [
-        (&["--text", "no-such.txt"][..], &["no-such.txt"][..]),
-        (&["--length", "128"], &["128", "at least 512"]),
+        (&["--length", "128"][..], &["128", "at least 512"][..]),
         (&["--length", "8k,16k"], &["--length", "8k"]),
         (&["--length", "1000000"], &["--length 1000000", "tokens"]),
         (&["--length", "512", "--budget", "0"], &["--budget is 0"]),

@@ -10,7 +10,7 @@ use std::{fs, ops::ControlFlow, path::Path};
 use sparse_accelerate::{HeadPatterns, Pattern, Selection};
 use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_eval::{
-    FidelityPlan, Prompts, Subject, parse_attentions, read_heads, run_fidelity,
+    FidelityPlan, Prompts, RunProgress, Subject, parse_attentions, read_heads, run_fidelity,
     search::{Search, SearchPlan, search},
 };
 use sparse_accelerate_models::CausalLm;
@@ -63,7 +63,7 @@ impl Bench {
         let _ = fs::remove_file(&path);
         let (mut file, finished) =
             RunFile::create_or_resume(&path, &header(self.dir.path())).unwrap();
-        let mut go = |_: &_| ControlFlow::Continue(());
+        let mut go = |_: &RunProgress<'_>| ControlFlow::Continue(());
         let subject = self.subject(512);
         run_fidelity(&subject, &plan, &prompts, &mut file, &finished, &mut go).unwrap();
         drop(file);
