@@ -8,7 +8,7 @@ use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
 use anyhow::Result;
 use clap::Args;
-use sparse_accelerate::{AttentionSettings, Pattern, Triangular};
+use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern, Preset, Triangular};
 use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session, memory};
 use sparse_accelerate_models::CausalLm;
 
@@ -16,6 +16,7 @@ use crate::{
     args::ModelArgs,
     demo_report::Report,
     demo_spec::Spec,
+    exit::usage,
     load::Opened,
     output::{print_json, print_text},
     progress::PromptMeter,
@@ -25,9 +26,11 @@ const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate demo --model DIR
   sparse-accelerate demo --model DIR --device wgpu --tokens 8000 --window 2048
+  sparse-accelerate demo --model DIR --preset balanced
 
-Every token sees the first --sink tokens and the latest --window ones; the last --last tokens, which
-hold the question, see everything.";
+Without --preset every token sees the first --sink tokens and the latest --window ones; the last --last tokens, which
+hold the question, see everything. With --preset safe, balanced, fast or paper every head chooses its keys
+from the input.";
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -56,19 +59,59 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 128, help_heading = "Demo")]
     last: usize,
 
+    /// safe, balanced, fast or paper: the sparse side chooses its keys from the input
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["sink", "window", "last"],
+        help_heading = "Demo"
+    )]
+    preset: Option<String>,
+
+    /// Least share of a head's attention mass to keep, 0 to 1 [default: the preset's]
+    #[arg(long, value_name = "X", requires = "preset", help_heading = "Demo")]
+    recall: Option<f32>,
+
     /// One JSON object on standard output instead of the table
     #[arg(long, help_heading = "Demo")]
     json: bool,
 }
 
+impl DemoArgs {
+    /// The attention of the sparse side, checked; the demo's prompt is sparse however short it is.
+    fn sparse(&self) -> Result<AttentionSettings> {
+        let settings = match &self.preset {
+            None => AttentionSettings::sparse(Pattern::Triangular(Triangular {
+                sink: self.sink,
+                window: self.window,
+                last: self.last,
+            })),
+            Some(name) => {
+                let preset: Preset = name
+                    .parse()
+                    .map_err(|error| usage(format!("--preset: {error}")))?;
+                if preset == Preset::Exact {
+                    return Err(usage(
+                        "--preset exact is the dense side, which is always shown; take safe, balanced, \
+                         fast or paper",
+                    ));
+                }
+                let mut settings = preset.settings();
+                settings.mode = AttentionMode::Sparse;
+                settings.selection.recall = self.recall.unwrap_or(settings.selection.recall);
+                settings
+            }
+        };
+        settings.pattern.validate()?;
+        settings.selection.validate()?;
+        Ok(settings)
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let pattern = Pattern::Triangular(Triangular {
-        sink: args.sink,
-        window: args.window,
-        last: args.last,
-    });
-    pattern.validate()?;
+    let sparse = args.sparse()?;
+    let pattern = sparse.pattern;
     let spec = Spec::built_in()?;
     let opened = Opened::new(&args.model)?;
     let ids = spec.prompt(&opened.dir, args.tokens.unwrap_or(spec.tokens))?;
@@ -88,10 +131,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         model: &model,
         ids: &ids,
     };
-    let settings = [
-        AttentionSettings::dense(),
-        AttentionSettings::sparse(pattern),
-    ];
+    let settings = [AttentionSettings::dense(), sparse];
     if !opened.selected.is_flex() {
         case.warm_up(&settings)?;
     }

@@ -13,6 +13,7 @@ mod demo_spec;
 mod doctor;
 mod eval;
 mod exit;
+mod explain;
 mod import;
 mod inspect;
 mod load;
@@ -22,6 +23,7 @@ mod prompt;
 mod report;
 mod run;
 mod run_file;
+mod search;
 mod summary;
 
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ Examples:
   sparse-accelerate run --model DIR \"What is a kernel?\"    a short question
   sparse-accelerate run --model DIR --file book.txt        a long prompt from a file
   sparse-accelerate demo --model DIR                       dense against sparse, side by side
+  sparse-accelerate run --model DIR --file book.txt --preset fast --explain    what heads chose, and why
   sparse-accelerate eval needle --model DIR --lengths 4k   what sparse attention still finds
   sparse-accelerate bench ttft --model DIR                 times by prompt length
 
@@ -68,6 +71,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Ask one long question dense and sparse, and compare
     Demo(demo::DemoArgs),
+    /// Find a pattern for every head of a model, on your text
+    Search(search::SearchArgs),
     /// Measure what sparse attention keeps of a model's answers
     Eval(eval::EvalArgs),
     /// Measure time to first token, memory, decoding, and attention alone
@@ -97,6 +102,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args).map(done),
         Command::Import(args) => import::run(&args).map(done),
         Command::Demo(args) => demo::run(&args),
+        Command::Search(args) => search::run(&args).map(done),
         Command::Eval(args) => eval::run(&args).map(done),
         Command::Bench(args) => bench::run(&args),
         Command::Report(args) => report::run(&args).map(done),

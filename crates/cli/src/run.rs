@@ -17,11 +17,13 @@ use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, S
 
 use crate::{
     args::{ModelArgs, SamplingArgs},
-    attention::AttentionArgs,
+    attention::{self, AttentionArgs},
+    explain::ExplainArgs,
     load::Opened,
     output::{print_json, print_text},
     progress::PromptMeter,
     prompt::{FormatArgs, SourceArgs},
+    run_file::name_of,
     summary,
 };
 
@@ -30,16 +32,14 @@ const DEFAULT_MAX_TOKENS: usize = 256;
 const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate run --model DIR \"Why is the sky blue?\"
-  sparse-accelerate run --model DIR --file report.txt --attention sparse --window 2048
+  sparse-accelerate run --model DIR --file report.txt --preset balanced --explain=why.json
+  sparse-accelerate run --model DIR --file report.txt --attention sparse --pattern hybrid --recall 0.98
   cat report.txt | sparse-accelerate run --model DIR --stdin --raw --max-tokens 64 --json
-
-The triangular pattern lets every token see the first --sink tokens and the latest --window ones;
-the last --last tokens of the prompt see everything, so that a question at the end is answered from
-the whole text.";
+";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = format!("{EXAMPLES}\n{}", attention::HELP))]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
@@ -57,6 +57,9 @@ pub(crate) struct RunArgs {
     /// One JSON object on standard output instead of streamed text and summary
     #[arg(long, help_heading = "Output")]
     json: bool,
+
+    #[command(flatten)]
+    explain: ExplainArgs,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -78,6 +81,7 @@ struct Report<'a> {
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let attention = args.attention.settings()?;
+    args.explain.check()?;
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
@@ -122,7 +126,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
             summary::block(&opened.describe(), !opened.selected.is_flex(), &generation)
         );
     }
-    Ok(())
+    let subject = format!("{}, {}", name_of(&args.model.model), opened.describe());
+    let Generation {
+        selection,
+        decisions,
+        ..
+    } = &generation;
+    args.explain.show(selection, decisions, &subject)
 }
 
 fn generate(

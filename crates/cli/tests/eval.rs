@@ -7,22 +7,13 @@ use std::{fs, path::Path};
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
-use support::{model, program};
+use support::{by_letter, model, program};
 use tempfile::TempDir;
 
-/// A token for each of sixteen letters: a text of them has as many tokens as letters.
-const LETTERS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-    "normalizer": null, "pre_tokenizer": null, "post_processor": null,
-    "decoder": {"type": "Fuse"},
-    "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "merges": [],
-        "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5, "g": 6, "h": 7,
-            "i": 8, "j": 9, "k": 10, "l": 11, "m": 12, "n": 13, "o": 14, "p": 15}}}"#;
-
-/// The model with that tokenizer, and a text of 200 letters.
+/// The model with a token for each letter, and a text of 200 letters.
 fn letters() -> (TempDir, String) {
     let dir = model();
-    fs::write(dir.path().join("tokenizer.json"), LETTERS).expect("tokenizer");
+    by_letter(&dir);
     let text = dir.path().join("text.txt");
     let letters: String = (0..200u32)
         .map(|i| char::from(b'a' + (i * i % 16) as u8))
@@ -266,6 +257,15 @@ fn output_that_cannot_be_written_is_refused() {
             .code(1)
             .stderr(contains("disk is full").and(contains("are safe")));
     }
+}
+
+#[test]
+fn help_lists_the_attentions() {
+    let mut assert = program().args(["eval", "--help"]).assert().success();
+    for name in sparse_accelerate_eval::ATTENTIONS {
+        assert = assert.stdout(contains(name));
+    }
+    assert.stdout(contains("recall=X").and(contains("heads:file=")));
 }
 
 #[test]

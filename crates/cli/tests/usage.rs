@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
-use support::{model, program};
+use support::{by_letter, model, program};
 
 /// Runs and asserts a usage error whose text holds every one of `words`.
 fn refused(args: &[&str], words: &[&str]) {
@@ -27,7 +27,7 @@ fn no_command_teaches_the_commands() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "demo", "import"] {
+    for command in ["run", "demo", "import", "search"] {
         program()
             .args([command, "--help"])
             .assert()
@@ -146,6 +146,83 @@ fn bad_settings_name_the_setting() {
 }
 
 #[test]
+fn presets_and_pattern_files_are_refused_before_anything_is_opened() {
+    let run = ["run", "--model", "no/such/dir", "a b"];
+    for (flags, words) in [
+        (
+            &["--preset", "turbo"][..],
+            &["--preset", "`turbo`", "balanced"][..],
+        ),
+        (
+            &["--preset", "exact", "--recall", "1"],
+            &["--recall", "exact"],
+        ),
+        (
+            &["--preset", "fast", "--recall", "2"],
+            &["recall", "between 0 and 1"],
+        ),
+        (
+            &["--preset", "fast", "--heads-file", "x"],
+            &["cannot be used with"],
+        ),
+        (
+            &["--heads-file", "no-such.json"],
+            &["--heads-file", "no-such.json"],
+        ),
+        (&["--correction", "median"], &["--correction", "gaussian"]),
+        (&["--explain=why.txt"], &["why.txt", ".json"]),
+    ] {
+        refused(&[&run[..], flags].concat(), words);
+    }
+    let demo = ["demo", "--model", "no/such/dir"];
+    refused(
+        &[&demo[..], &["--preset", "exact"]].concat(),
+        &["exact", "balanced"],
+    );
+    refused(&[&demo[..], &["--recall", "0.9"]].concat(), &["--preset"]);
+    refused(
+        &[
+            "bench",
+            "kernel",
+            "--device",
+            "flex",
+            "--attention",
+            "balanced",
+        ],
+        &["`balanced`", "bench ttft"],
+    );
+}
+
+#[test]
+fn a_search_is_refused_with_the_numbers() {
+    let dir = model();
+    by_letter(&dir);
+    let text = dir.path().join("text.txt");
+    fs::write(&text, "abcdefgh".repeat(100)).expect("text");
+    let (dir, text) = (
+        dir.path().to_str().expect("path"),
+        text.to_str().expect("path"),
+    );
+    let search = ["search", "--model", dir, "--device", "flex", "--text", text];
+    for (flags, words) in [
+        (&["--length", "128"][..], &["128", "at least 512"][..]),
+        (&["--length", "8k,16k"], &["--length", "8k"]),
+        (&["--length", "1000000"], &["--length 1000000", "tokens"]),
+        (&["--length", "512", "--budget", "0"], &["--budget is 0"]),
+        (&["--length", "512", "--rows", "0"], &["--rows is 0"]),
+        (&["--length", "512", "--chunk", "64"], &["--chunk is 64"]),
+        (
+            &["--length", "512", "--out", "no/such/x.json"],
+            &["no/such"],
+        ),
+        // The tiny model has 128 positions.
+        (&["--length", "512"], &["512", "128"]),
+    ] {
+        refused(&[&search[..], flags].concat(), words);
+    }
+}
+
+#[test]
 fn a_wrong_pattern_file_shows_a_right_one() {
     let dir = model();
     let path = |name: &str| dir.path().join(name).to_str().expect("path").to_string();
@@ -156,7 +233,7 @@ fn a_wrong_pattern_file_shows_a_right_one() {
             words,
         );
     };
-    run("star", &["neither `triangular` nor a file"]);
+    run("star", &["neither `triangular`", "`dynamic` nor a file"]);
     fs::write(path("typo.toml"), "kind = \"triangular\"\nsnik = 4\n").expect("write");
     run(&path("typo.toml"), &["snik", "kind = \"triangular\""]);
     fs::write(path("broken.json"), "{").expect("write");

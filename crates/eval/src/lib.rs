@@ -16,20 +16,25 @@ mod error;
 mod fit;
 mod format;
 mod hash;
+mod heads;
 mod lengths;
 mod recall;
 mod run;
 mod score;
+pub mod search;
 pub mod speed;
 mod tasks;
 mod time;
 mod version;
 
-pub use attention::{AttentionSpecError, NamedAttention, parse_attentions};
+pub use attention::{
+    ATTENTIONS, AttentionSpecError, NamedAttention, parse_attentions, pattern_named,
+};
 pub use corpus::Corpus;
 pub use error::EvalError;
 pub use format::Format;
 pub use hash::{model_hash, text_hash};
+pub use heads::{HeadsError, read_heads};
 pub use lengths::parse_lengths;
 pub use run::{
     AnswersPlan, FidelityPlan, OnProgress, PerplexityPlan, Prompts, RunProgress, Subject,

@@ -19,7 +19,7 @@ mod tables;
 
 pub use error::ReportError;
 pub use page::{html, markdown, results};
-pub use plot::{Plot, PlotError, plots};
+pub use plot::{HeadChoice, Plot, PlotError, choices, plots};
 pub use run::{Run, distinct, mean};
 pub use table::Table;
 pub use tables::{FORCED, tables};

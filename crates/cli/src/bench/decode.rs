@@ -47,7 +47,7 @@ pub(crate) struct DecodeArgs {
     )]
     depths: String,
 
-    /// Attention of the prefill: dense, auto, sparse, triangular[:sink=N][:window=N][:last=N]
+    /// Attention of the prefill: dense, auto, sparse, triangular, balanced, ...; `eval --help` lists them
     #[arg(
         long,
         value_name = "A,A...",

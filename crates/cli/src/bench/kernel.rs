@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::device::{DeviceChoice, select};
 use sparse_accelerate_eval::{
-    parse_attentions, parse_lengths,
+    NamedAttention, parse_attentions, parse_lengths,
     speed::{Case, ForcedDensity, KernelSettings, KernelShape, SpeedError, kernel},
 };
 use sparse_accelerate_report::{record::Line, show};
@@ -90,6 +90,17 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
     }
     let lengths = parse_lengths(&args.lengths).map_err(|error| usage(error.to_string()))?;
     let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
+    let chooses = |named: &&NamedAttention| {
+        named.settings.heads.is_some() || named.settings.pattern.selects()
+    };
+    if let Some(named) = named.iter().find(chooses) {
+        return Err(usage(format!(
+            "attention `{}` chooses keys from the input, and this input is noise, of which there is \
+             nothing to choose; time it with `bench ttft --model DIR --text FILE`, or impose its density \
+             with --density",
+            named.name
+        )));
+    }
     let cases: Vec<Case> = named
         .into_iter()
         .map(Case::from)

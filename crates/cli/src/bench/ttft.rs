@@ -30,7 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate bench ttft --model DIR
   sparse-accelerate bench ttft --model DIR --text book.txt --lengths 2k,8k,32k \\
-      --attention triangular,triangular:window=4096 --out ttft.jsonl --plot ttft.svg
+      --attention triangular,balanced,fast --out ttft.jsonl --plot ttft.svg
   sparse-accelerate bench ttft --weights random --config benches/shapes/llama-3.1-8b.json \\
       --lengths 2k,8k,32k,128k --density 8k=0.54,32k=0.187,128k=0.046 --out ttft.jsonl
 
@@ -58,7 +58,8 @@ pub(crate) struct TtftArgs {
     )]
     lengths: String,
 
-    /// Attentions beside dense: auto, sparse, triangular[:sink=N][:window=N][:last=N]
+    /// Attentions beside dense: auto, sparse, triangular, safe, balanced, fast, paper, ... with parameters
+    /// after colons; `eval --help` lists them
     /// [default: triangular, or none with --density]
     #[arg(long, value_name = "A,A...", help_heading = "What to measure")]
     attention: Option<String>,

@@ -28,13 +28,17 @@ message of the model's chat template (--raw: as it is). Otherwise prompts are sl
   worst head   the layer and head with the least mean recall
   head error   relative L2 error of a head's output, mean over layers and heads
 
+Where heads choose their keys, whole chunks of the dense pass are run; recall is then what the heads measured
+on their own probe rows, and rows of heads also have the choice, the recall that was predicted, the head's
+own density, and lse_error, the mean of |LSE - LSE dense|. A plot shows the choices.
+
 The run file holds a row for every layer and head. dense may be given as an attention: its rows must be
 exactly 1 and 0, which checks the measure itself.
 
 Examples:
   sparse-accelerate eval fidelity --model DIR --file prompt.txt
   sparse-accelerate eval fidelity --model DIR --text book.txt --lengths 8k,32k --samples 4 \\
-      --attention triangular:window=1024,triangular:window=4096";
+      --attention triangular:window=1024,balanced,fast:correction=none";
 
 /// Arguments of `eval fidelity`.
 #[derive(Debug, Args)]

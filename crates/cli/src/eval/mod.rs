@@ -4,14 +4,14 @@
 //! the model, run what the file lacks, print the table of the whole file. Rows are in the file as soon
 //! as they are finished, so an interruption of any kind costs the row in hand.
 
-mod common;
+pub(crate) mod common;
 mod fidelity;
 mod needle;
 mod perplexity;
 mod progress;
 mod ruler;
 mod summary;
-mod table;
+pub(crate) mod table;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -21,9 +21,21 @@ Examples:
   sparse-accelerate eval needle --model DIR --lengths 2k,4k,8k
   sparse-accelerate eval ruler --model DIR --text book.txt --lengths 4k,16k,32k --tasks vt,niah_multikey_1
   sparse-accelerate eval perplexity --model DIR --text book.txt --attention dense,triangular:window=512
-  sparse-accelerate eval fidelity --model DIR --file prompt.txt --attention sparse
+  sparse-accelerate eval fidelity --model DIR --file prompt.txt --attention sparse,balanced
 
-Attentions, separated by commas: dense, auto, sparse, triangular[:sink=N][:window=N][:last=N].
+Attentions, separated by commas, are names with parameters after colons:
+  dense                       every key (exact is the same)
+  auto                        what a run does by default: sparse from 8192 tokens on
+  sparse                      the default pattern, whatever the length
+  triangular                  sink=N window=N last=N
+  safe balanced fast paper    the presets, whatever the length; parameters as of dynamic
+  interval-slash              columns=N slashes=N
+  block-cluster               alpha=X
+  hybrid dynamic              columns=N slashes=N alpha=X
+  heads:file=FILE.json        a pattern for every head, as `search` writes it
+The presets and the last five names also take recall=X sink=N window=N last=N dense_layers=N column_share=X
+slash_share=X correction=none|mean|gaussian choosers=kv-heads|query-heads; for example
+  dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none
 
 Every finished row is written to --out at once. Interrupt as you like: the same command goes on where
 it stopped, and refuses a file of another run.";

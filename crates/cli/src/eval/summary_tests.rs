@@ -102,6 +102,9 @@ fn fidelity_names_the_worst_head() {
             recall_min: recall,
             error: 0.5,
             density: 0.3,
+            choice: None,
+            predicted_recall: None,
+            lse_error: None,
         })
     };
     let prompt = Line::Fidelity(FidelityRow {

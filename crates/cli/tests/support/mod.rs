@@ -3,6 +3,8 @@
 //! The model is a two-layer Llama with sixteen one-letter words and fixed pseudo-random weights: it
 //! answers nonsense, the same nonsense every time.
 
+#![allow(dead_code)] // each test binary uses its part
+
 use std::{fs, path::Path};
 
 use assert_cmd::Command;
@@ -21,6 +23,15 @@ const CONFIG: &str = r#"{
 const TEMPLATE: &str =
     "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}b{% endif %}";
 
+/// A token for each of sixteen letters: a text of them has as many tokens as letters.
+const LETTERS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+    "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+    "decoder": {"type": "Fuse"},
+    "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "merges": [],
+        "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5, "g": 6, "h": 7,
+            "i": 8, "j": 9, "k": 10, "l": 11, "m": 12, "n": 13, "o": 14, "p": 15}}}"#;
+
 /// The binary, with no settings from outside.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparse-accelerate"));
@@ -32,9 +43,26 @@ pub(crate) fn program() -> Command {
 
 /// A model directory with a chat template.
 pub(crate) fn model() -> TempDir {
+    model_with(CONFIG)
+}
+
+/// The same with `positions` positions, for prompts that are long enough to select.
+pub(crate) fn long_model(positions: usize) -> TempDir {
+    let known = "\"max_position_embeddings\": 128";
+    assert!(CONFIG.contains(known));
+    let wanted = format!("\"max_position_embeddings\": {positions}");
+    model_with(&CONFIG.replace(known, &wanted))
+}
+
+/// Gives a model a token for each letter in place of words.
+pub(crate) fn by_letter(dir: &TempDir) {
+    fs::write(dir.path().join("tokenizer.json"), LETTERS).expect("tokenizer");
+}
+
+fn model_with(config: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("temporary directory");
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect(name);
-    write("config.json", CONFIG);
+    write("config.json", config);
     write("tokenizer.json", &tokenizer());
     write("chat_template.jinja", TEMPLATE);
     weights(&dir.path().join("model.safetensors"));

@@ -178,7 +178,10 @@ pub fn run_fidelity(
                         recall: finite(at, sums.recall())?,
                         recall_min: finite(at, sums.recall_min())?,
                         error: finite(at, sums.error())?,
-                        density: sparse.density,
+                        density: sums.chosen.map_or(sparse.density, |c| c.density()),
+                        choice: sums.chosen.map(|c| c.choice.name().to_owned()),
+                        predicted_recall: sums.chosen.map(|c| c.predicted_recall()),
+                        lse_error: sums.chosen.map(|c| c.lse_error()),
                     };
                     if !done.heads.contains(&head_key(&row)) {
                         lines.push(Line::Head(row));
@@ -219,7 +222,8 @@ fn reference(
     let length = item.ids.len();
     let settings: Vec<AttentionSettings> =
         item.missing.iter().map(|a| a.settings.clone()).collect();
-    let mut observer = RecallObserver::new(length, rows, &settings, session.device())?;
+    let base = subject.model.config().rope_theta;
+    let mut observer = RecallObserver::new(length, rows, &settings, base, session.device())?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(

@@ -12,7 +12,7 @@ use plotters::{
 };
 use thiserror::Error;
 
-use super::{Kind, Plot, SIZE, heat, lines, png};
+use super::{Kind, Plot, SIZE, choices, heat, lines, png};
 
 /// Family under which the letters are registered, and which SVG viewers have.
 pub(super) const FAMILY: &str = "sans-serif";
@@ -90,6 +90,7 @@ fn draw<B: DrawingBackend>(plot: &Plot, area: &DrawingArea<B, Shift>) -> Result<
     match &plot.kind {
         Kind::Lines(spec) => lines::draw(spec, &inner).map_err(|error| failed(&error))?,
         Kind::Heat(spec) => heat::draw(spec, &inner).map_err(|error| failed(&error))?,
+        Kind::Choices(spec) => choices::draw(spec, &inner).map_err(|error| failed(&error))?,
     }
     area.present().map_err(|error| failed(&error))
 }

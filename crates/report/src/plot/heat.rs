@@ -1,4 +1,4 @@
-//! A heat map: one cell a pair of names, coloured from 0 to 1.
+//! A heat map: one cell a pair of names, coloured from 0 to 1, or from pale to full in a hue of its own.
 
 use plotters::{
     coord::Shift,
@@ -21,6 +21,10 @@ const NUMBERED: usize = 120;
 const LABELS: usize = 16;
 /// Steps of the colour bar.
 const BAR: i32 = 64;
+/// Room to the right where there is no bar.
+const NO_BAR: i32 = 16;
+/// Share of a hue at the low end.
+const PALE: f64 = 0.15;
 /// Colour of a cell that was not measured.
 const ABSENT: RGBColor = RGBColor(214, 214, 214);
 
@@ -38,6 +42,37 @@ pub(super) struct Heat {
     pub(super) cells: Vec<Vec<Option<f64>>>,
     /// Values at the two ends of the colours.
     pub(super) range: (f64, f64),
+    /// Hues of the cells, in place of viridis and its bar.
+    pub(super) hues: Option<Vec<Vec<RGBColor>>>,
+}
+
+impl Heat {
+    /// Where a value lies in the range, 0 to 1.
+    fn share(&self, value: f64) -> f64 {
+        let (low, high) = self.range;
+        ((value - low) / (high - low)).clamp(0.0, 1.0)
+    }
+
+    /// Colours of a cell and of the number in it.
+    fn colours(&self, row: usize, column: usize, value: f64) -> (RGBColor, RGBColor) {
+        let (low, high) = self.range;
+        let (fill, dark) = match &self.hues {
+            // Viridis is dark below its middle.
+            None => (
+                ViridisRGB.get_color_normalized(value, low, high),
+                (value - low) / (high - low) < 0.6,
+            ),
+            Some(hues) => (tint(hues[row][column], self.share(value)), false),
+        };
+        (fill, if dark { WHITE } else { BLACK })
+    }
+}
+
+/// A hue over white: pale at 0, full at 1.
+fn tint(RGBColor(r, g, b): RGBColor, share: f64) -> RGBColor {
+    let ink = PALE + (1.0 - PALE) * share;
+    let mix = |part: u8| (255.0 - ink * (255.0 - f64::from(part))).round() as u8;
+    RGBColor(mix(r), mix(g), mix(b))
 }
 
 pub(super) fn draw<B: DrawingBackend>(
@@ -45,7 +80,10 @@ pub(super) fn draw<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let (width, height) = area.dim_in_pixel();
-    let (left, right, top, bottom) = ROOM;
+    let (left, mut right, top, bottom) = ROOM;
+    if spec.hues.is_some() {
+        right = NO_BAR;
+    }
     let (width, height) = (width as i32 - left - right, height as i32 - top - bottom);
     let (columns, rows) = (spec.x.len() as i32, spec.y.len() as i32);
     if columns == 0 || rows == 0 {
@@ -53,24 +91,17 @@ pub(super) fn draw<B: DrawingBackend>(
     }
     let at_x = |column: i32| left + width * column / columns;
     let at_y = |row: i32| top + height - height * row / rows;
-    let (low, high) = spec.range;
-    let colour = |value: f64| ViridisRGB.get_color_normalized(value, low, high);
     let numbered = spec.x.len() * spec.y.len() <= NUMBERED;
     let middle = Pos::new(HPos::Center, VPos::Center);
 
     for (row, cells) in spec.cells.iter().enumerate() {
         for (column, cell) in cells.iter().enumerate() {
+            let colours = cell.map(|value| spec.colours(row, column, value));
             let (row, column) = (row as i32, column as i32);
             let corners = [(at_x(column), at_y(row + 1)), (at_x(column + 1), at_y(row))];
-            let fill = cell.map_or(ABSENT, colour);
+            let fill = colours.map_or(ABSENT, |(fill, _)| fill);
             area.draw(&Rectangle::new(corners, fill.filled()))?;
-            if let Some(value) = cell.filter(|_| numbered) {
-                // Viridis is dark below its middle.
-                let ink = if (value - low) / (high - low) < 0.6 {
-                    WHITE
-                } else {
-                    BLACK
-                };
+            if let (Some(value), Some((_, ink))) = (cell.filter(|_| numbered), colours) {
                 let center = (
                     (corners[0].0 + corners[1].0) / 2,
                     (corners[0].1 + corners[1].1) / 2,
@@ -106,7 +137,10 @@ pub(super) fn draw<B: DrawingBackend>(
         (16, top + height / 2),
         style,
     ))?;
-    bar(spec, area, (left + width + 24, top, height))
+    match spec.hues {
+        Some(_) => Ok(()),
+        None => bar(spec, area, (left + width + 24, top, height)),
+    }
 }
 
 /// The colours with their values.
@@ -141,4 +175,17 @@ fn bar<B: DrawingBackend>(
         (x + 62, top + height / 2),
         style,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hue_is_pale_at_the_low_end_and_full_at_the_high() {
+        let blue = RGBColor(0, 114, 178);
+        assert_eq!(tint(blue, 1.0), blue);
+        let RGBColor(r, g, b) = tint(blue, 0.0);
+        assert_eq!((r, g, b), (217, 234, 243));
+    }
 }

@@ -5,15 +5,18 @@
 //! heat maps: both can be told apart without red and green.
 
 mod by_length;
+mod choices;
 mod draw;
 mod heat;
 mod lines;
 mod of_run;
 mod png;
 
+pub use choices::{HeadChoice, choices};
 pub use draw::PlotError;
 pub use of_run::plots;
 
+use choices::Choices;
 use heat::Heat;
 use lines::Lines;
 
@@ -36,6 +39,7 @@ pub struct Plot {
 enum Kind {
     Lines(Lines),
     Heat(Heat),
+    Choices(Choices),
 }
 
 impl Plot {

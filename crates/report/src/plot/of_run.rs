@@ -1,7 +1,7 @@
 //! Which plots the rows of a run fill.
 
 use super::{
-    Kind, Plot, by_length,
+    HeadChoice, Kind, Plot, by_length, choices,
     heat::Heat,
     lines::{Axis, Lines, Series},
 };
@@ -20,6 +20,7 @@ pub fn plots(run: &Run) -> Vec<Plot> {
     all.extend(ttft(run));
     all.extend(errors(run));
     all.extend(recall(run));
+    all.extend(chosen(run));
     all
 }
 
@@ -62,6 +63,7 @@ fn needles(run: &Run) -> Vec<Plot> {
                     .collect(),
                 cells: depths.iter().map(row).collect(),
                 range: (0.0, 1.0),
+                hues: None,
             }),
         });
     }
@@ -193,8 +195,41 @@ fn recall(run: &Run) -> Vec<Plot> {
                 y: (0..layers).map(|layer| layer.to_string()).collect(),
                 cells,
                 range: (0.0, 1.0),
+                hues: None,
             }),
         });
+    }
+    plots
+}
+
+/// What heads chose, one plot an attention and length whose heads choose; of the first prompt.
+fn chosen(run: &Run) -> Vec<Plot> {
+    let rows: Vec<&HeadRow> = of_kind!(run.rows, Head)
+        .filter(|row| row.choice.is_some())
+        .collect();
+    let mut plots = Vec::new();
+    for (attention, length) in distinct(rows.iter().map(|row| (&row.attention, row.length))) {
+        let own = rows
+            .iter()
+            .filter(|row| row.attention == *attention && row.length == length);
+        let Some(first) = own.clone().map(|row| row.sample).min() else {
+            continue;
+        };
+        let own = own.filter(|row| row.sample == first).map(|row| HeadChoice {
+            layer: row.layer,
+            head: row.head,
+            choice: row.choice.clone().unwrap_or_default(),
+            density: row.density,
+            recall: row.recall,
+        });
+        let tokens = show::tokens(length);
+        plots.push(choices(
+            file_name(&["choices", attention, &tokens]),
+            format!("What heads chose, attention {attention}, {tokens} tokens"),
+            run.subject(),
+            "query head",
+            &own.collect::<Vec<_>>(),
+        ));
     }
     plots
 }

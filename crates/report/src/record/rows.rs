@@ -95,14 +95,24 @@ pub struct HeadRow {
     pub layer: usize,
     /// Query head.
     pub head: usize,
-    /// Mean of `exp(LSE_sparse - LSE_dense)`, 0 to 1.
+    /// Mean of `exp(LSE_sparse - LSE_dense)`, 0 to 1; where heads choose their keys, as they measured it on
+    /// their probe rows.
     pub recall: f64,
-    /// Least of the sampled rows.
+    /// Least of the sampled rows, or of the chunks where heads choose.
     pub recall_min: f64,
     /// Relative L2 error of the head's output.
     pub error: f64,
-    /// Share of causal pairs computed, 0 to 1.
+    /// Share of causal pairs computed, 0 to 1: of the head where heads choose, else of the run.
     pub density: f64,
+    /// The pattern that the head chose in its heaviest chunk, where heads choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<String>,
+    /// Recall that was expected of the choice, mean over the sampled rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_recall: Option<f64>,
+    /// Mean of `|LSE - LSE_dense|`, the correction's share included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lse_error: Option<f64>,
 }
 
 /// Time to first token at one length.
