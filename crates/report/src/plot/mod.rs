@@ -6,6 +6,7 @@
 
 mod by_length;
 mod draw;
+mod frontier;
 mod heat;
 mod lines;
 mod of_run;

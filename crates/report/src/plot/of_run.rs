@@ -1,7 +1,7 @@
 //! Which plots the rows of a run fill.
 
 use super::{
-    Kind, Plot, by_length,
+    Kind, Plot, by_length, frontier,
     heat::Heat,
     lines::{Axis, Lines, Series},
 };
@@ -20,6 +20,7 @@ pub fn plots(run: &Run) -> Vec<Plot> {
     all.extend(ttft(run));
     all.extend(errors(run));
     all.extend(recall(run));
+    all.extend(frontier::plots(run));
     all
 }
 
@@ -110,6 +111,7 @@ fn ttft(run: &Run) -> Option<Plot> {
             ),
             series: series.collect(),
             joined: true,
+            falling: false,
         }),
     })
 }
@@ -148,6 +150,7 @@ fn errors(run: &Run) -> Option<Plot> {
             ),
             series: series.collect(),
             joined: false,
+            falling: true,
         }),
     })
 }

@@ -1,0 +1,176 @@
+//! One selection of a layer: what it kept, its error on the sampled rows, its time beside dense.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+use sparse_accelerate::{
+    AttentionPlan, Choice, HeadRecord, Path, SelectionRecord, Span, attend, attend_selected,
+    select::{CostModel, Why},
+};
+use sparse_accelerate_report::{mean, record::FrontierRow};
+
+use super::{Frontier, Selector};
+use crate::speed::{SpeedError, contained::contained, median, timing::Batches};
+
+impl Frontier {
+    /// Judges and times a selector at a recall floor, with the prices of the device and the prompt
+    /// length from which `auto` is sparse. Dense is timed by turns with it; keys are pooled anew in every
+    /// run.
+    ///
+    /// # Errors
+    /// Settings that attention refuses, a device that gave up.
+    pub fn select(
+        &self,
+        selector: &Selector,
+        floor: Option<f64>,
+        costs: CostModel,
+        min_sparse_len: Option<usize>,
+    ) -> Result<FrontierRow, SpeedError> {
+        contained("selection", || {
+            let settings = selector.settings(floor, costs, min_sparse_len);
+            let spans = [Span::whole(self.shape.length)];
+            let plan = AttentionPlan::new(&settings, &spans, &self.device)?;
+            let (output, record) = self.call(&plan)?;
+            let error = self.error(&output)?;
+            drop(output);
+            let heads = match record {
+                Some(record) => record.read()?,
+                None => Vec::new(),
+            };
+            let (total_ms, dense_ms) = self.times(&plan)?;
+            let row = FrontierRow {
+                length: self.shape.length,
+                selector: selector.name().into(),
+                floor,
+                density: plan.decision().density,
+                error,
+                total_ms,
+                dense_ms,
+                predicted_recall: None,
+                recall: None,
+                least_recall: None,
+                heads: self.shape.kv_heads,
+                dense_heads: match plan.decision().path {
+                    Path::Dense => self.shape.kv_heads,
+                    Path::Sparse | Path::Selected => 0,
+                },
+                mix: BTreeMap::new(),
+            };
+            Ok(match plan.selects() {
+                true => chosen(row, &heads),
+                false => row,
+            })
+        })
+    }
+
+    fn call(
+        &self,
+        plan: &AttentionPlan,
+    ) -> Result<(Tensor<4>, Option<SelectionRecord>), SpeedError> {
+        let query = self.query.clone();
+        if !plan.selects() {
+            return Ok((attend(query, &self.key, &self.value, plan)?, None));
+        }
+        let got = attend_selected(query, &self.key, &self.value, None, 0, plan)?;
+        Ok((got.output, Some(got.record)))
+    }
+
+    /// Median milliseconds of a plan and of dense.
+    fn times(&self, plan: &AttentionPlan) -> Result<(f64, f64), SpeedError> {
+        let mut own = Batches::new(&self.device, || self.call(plan))?;
+        let mut dense = Batches::new(&self.device, || self.call(&self.plan))?;
+        let (mut own_ms, mut dense_ms) = (Vec::new(), Vec::new());
+        for _ in 0..self.runs {
+            own_ms.push(own.next_ms()?);
+            dense_ms.push(dense.next_ms()?);
+        }
+        Ok((median(&own_ms), median(&dense_ms)))
+    }
+}
+
+/// A row with what its heads chose.
+fn chosen(mut row: FrontierRow, heads: &[HeadRecord]) -> FrontierRow {
+    // A head that was computed again reports what it had kept before.
+    let dense =
+        |head: &HeadRecord| head.choice == Choice::Dense || head.why == Why::MeasuredBelowFloor;
+    let of = |value: fn(&HeadRecord) -> f32| {
+        let value = move |head: &HeadRecord| match dense(head) || !value(head).is_finite() {
+            true => 1.0,
+            false => f64::from(value(head)),
+        };
+        heads.iter().map(value).collect::<Vec<f64>>()
+    };
+    let recall = of(|head| head.recall);
+    row.density = mean(of(|head| head.density));
+    row.predicted_recall = Some(mean(of(|head| head.predicted_recall)));
+    row.least_recall = recall.iter().copied().reduce(f64::min);
+    row.recall = Some(mean(recall));
+    row.heads = heads.len();
+    row.dense_heads = heads.iter().filter(|head| dense(head)).count();
+    for head in heads {
+        let name = match dense(head) {
+            true => Choice::Dense.name(),
+            false => head.choice.name(),
+        };
+        *row.mix.entry(name.into()).or_default() += 1;
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(choice: Choice, why: Why, recall: f32, density: f32) -> HeadRecord {
+        HeadRecord {
+            layer: 0,
+            sequence: 0,
+            head: 0,
+            choice,
+            why,
+            predicted_recall: recall + 0.01,
+            recall,
+            density,
+            columns: 0,
+            slashes: 0,
+            blocks: 0,
+            costs: [f32::INFINITY; 5],
+        }
+    }
+
+    #[test]
+    fn a_head_that_was_computed_again_counts_as_dense() {
+        let heads = [
+            head(Choice::Hybrid, Why::Cheapest, 0.9, 0.25),
+            head(Choice::Hybrid, Why::MeasuredBelowFloor, 0.5, 0.25),
+            head(Choice::Dense, Why::DenseIsCheapest, f32::NAN, 1.0),
+            head(Choice::Triangular, Why::Cheapest, 0.98, 0.5),
+        ];
+        let row = FrontierRow {
+            length: 1024,
+            selector: "dynamic".into(),
+            floor: Some(0.9),
+            density: f64::NAN,
+            error: 0.1,
+            total_ms: 1.0,
+            dense_ms: 2.0,
+            predicted_recall: None,
+            recall: None,
+            least_recall: None,
+            heads: 0,
+            dense_heads: 0,
+            mix: BTreeMap::new(),
+        };
+        let row = chosen(row, &heads);
+        assert_eq!(row.density, (0.25 + 1.0 + 1.0 + 0.5) / 4.0);
+        assert_eq!((row.heads, row.dense_heads), (4, 2));
+        assert!((row.recall.unwrap() - 0.97).abs() < 1e-6);
+        assert!((row.least_recall.unwrap() - 0.9).abs() < 1e-6);
+        let mix: Vec<(&str, usize)> = row
+            .mix
+            .iter()
+            .map(|(name, n)| (name.as_str(), *n))
+            .collect();
+        assert_eq!(mix, [("dense", 2), ("hybrid", 1), ("triangular", 1)]);
+    }
+}
