@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
-use support::program;
+use support::{model, program};
 use tempfile::TempDir;
 
 const SMALL: [&str; 14] = [
@@ -123,6 +123,17 @@ fn a_calibration_is_kept_found_again_and_checked() {
         .assert()
         .success()
         .stdout(contains("calibrated     f32 d32 g2"));
+
+    // A model of that shape takes it where heads choose their keys, and says from which file.
+    let (weights, pattern) = (model(), path(&dir, "dynamic.toml"));
+    fs::write(&pattern, "kind = \"dynamic\"").expect("a pattern");
+    let mut run = program();
+    run.arg("run").arg("--model").arg(weights.path());
+    run.args(["a b c", "--device", "flex", "--pattern", &pattern]);
+    cache(&mut run);
+    run.assert()
+        .success()
+        .stderr(contains("calibration: ").and(contains("d32-g2.json")));
 
     let folder = dir.path().join("calibration");
     let file = fs::read_dir(&folder)

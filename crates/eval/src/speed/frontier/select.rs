@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use sparse_accelerate::{
     AttentionPlan, Choice, HeadRecord, Path, SelectionRecord, Span, attend, attend_selected,
+    index::TileIndex,
+    peers::{self, Peer, PeerOutput},
     select::{CostModel, Why},
 };
 use sparse_accelerate_report::{mean, record::FrontierRow};
 
 use super::{Frontier, Selector};
 use crate::speed::{SpeedError, contained::contained, median, timing::Batches};
+
+/// The layer that peers are asked about: past all that some of them keep dense.
+const LAYER: usize = usize::MAX;
 
 impl Frontier {
     /// Judges and times a selector at a recall floor, with the prices of the device and the prompt
@@ -26,6 +31,9 @@ impl Frontier {
         costs: CostModel,
         min_sparse_len: Option<usize>,
     ) -> Result<FrontierRow, SpeedError> {
+        if let Some(peer) = selector.peer() {
+            return contained("selection", || self.peer(selector.name(), peer));
+        }
         contained("selection", || {
             let settings = selector.settings(floor, costs, min_sparse_len);
             let spans = [Span::whole(self.shape.length)];
@@ -37,7 +45,7 @@ impl Frontier {
                 Some(record) => record.read()?,
                 None => Vec::new(),
             };
-            let (total_ms, dense_ms) = self.times(&plan)?;
+            let (total_ms, dense_ms) = self.times(|| self.call(&plan))?;
             let row = FrontierRow {
                 length: self.shape.length,
                 selector: selector.name().into(),
@@ -45,6 +53,7 @@ impl Frontier {
                 density: plan.decision().density,
                 error,
                 total_ms,
+                selection_ms: None,
                 dense_ms,
                 predicted_recall: None,
                 recall: None,
@@ -75,9 +84,50 @@ impl Frontier {
         Ok((got.output, Some(got.record)))
     }
 
-    /// Median milliseconds of a plan and of dense.
-    fn times(&self, plan: &AttentionPlan) -> Result<(f64, f64), SpeedError> {
-        let mut own = Batches::new(&self.device, || self.call(plan))?;
+    /// A peer's selection, on the kernels of this library.
+    fn peer(&self, name: &str, peer: &Peer) -> Result<FrontierRow, SpeedError> {
+        let spans = [Span::whole(self.shape.length)];
+        let call = || -> Result<PeerOutput, SpeedError> {
+            let query = self.query.clone();
+            let (key, value) = (&self.key, &self.value);
+            Ok(peers::attend(peer, LAYER, query, key, value, &spans)?)
+        };
+        let PeerOutput { output, index, .. } = call()?;
+        let error = self.error(&output)?;
+        drop(output);
+        let mut selection_ms = Vec::new();
+        let (total_ms, dense_ms) = self.times(|| {
+            let got = call()?;
+            selection_ms.push(1e3 * got.selection_seconds);
+            Ok(got.output)
+        })?;
+        let heads = index.as_ref().map_or(self.shape.heads, TileIndex::heads);
+        // The first two calls compile, and tell how many make a batch.
+        let selection_ms = median(&selection_ms[2..]);
+        Ok(FrontierRow {
+            length: self.shape.length,
+            selector: name.into(),
+            floor: None,
+            density: index.as_ref().map_or(1.0, TileIndex::density),
+            error,
+            total_ms,
+            selection_ms: Some(selection_ms),
+            dense_ms,
+            predicted_recall: None,
+            recall: None,
+            least_recall: None,
+            heads,
+            dense_heads: if index.is_none() { heads } else { 0 },
+            mix: BTreeMap::new(),
+        })
+    }
+
+    /// Median milliseconds of a call and of dense.
+    fn times<T>(
+        &self,
+        call: impl FnMut() -> Result<T, SpeedError>,
+    ) -> Result<(f64, f64), SpeedError> {
+        let mut own = Batches::new(&self.device, call)?;
         let mut dense = Batches::new(&self.device, || self.call(&self.plan))?;
         let (mut own_ms, mut dense_ms) = (Vec::new(), Vec::new());
         for _ in 0..self.runs {
@@ -153,6 +203,7 @@ mod tests {
             density: f64::NAN,
             error: 0.1,
             total_ms: 1.0,
+            selection_ms: None,
             dense_ms: 2.0,
             predicted_recall: None,
             recall: None,

@@ -3,6 +3,7 @@
 use sparse_accelerate::{
     AttentionSettings, BlockCluster, Dynamic, IntervalSlash, Pattern, Preset, Selection,
     Triangular,
+    peers::Peer,
     select::{Choosers, Correction, CostModel},
 };
 
@@ -22,6 +23,8 @@ pub struct Selector {
 enum Kind {
     /// A pattern of this library.
     Own(Pattern, Choosers, Correction),
+    /// A published selector.
+    Peer(Peer),
     /// Preset `balanced`, dense below the least sparse length.
     Auto,
 }
@@ -49,11 +52,20 @@ impl Selector {
     pub fn has_floor(&self) -> bool {
         match &self.kind {
             Kind::Own(pattern, ..) => pattern.selects(),
-            Kind::Auto => false,
+            Kind::Peer(_) | Kind::Auto => false,
         }
     }
 
-    /// What it means at a recall floor, on a device with these prices and least sparse length.
+    /// The published selector it is, if it is one.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        match &self.kind {
+            Kind::Peer(peer) => Some(peer),
+            Kind::Own(..) | Kind::Auto => None,
+        }
+    }
+
+    /// What it means at a recall floor, on a device with these prices and least sparse length; of no
+    /// meaning for a peer.
     pub(super) fn settings(
         &self,
         floor: Option<f64>,
@@ -69,7 +81,7 @@ impl Selector {
                 },
                 ..AttentionSettings::sparse(*pattern)
             },
-            Kind::Auto => Preset::Balanced.settings(),
+            Kind::Peer(_) | Kind::Auto => Preset::Balanced.settings(),
         };
         if let Some(floor) = floor {
             settings.selection.recall = floor as f32;
@@ -83,7 +95,7 @@ impl Selector {
 }
 
 /// Reads selectors separated by commas: `dynamic`, `paper`, `hybrid`, `interval-slash`, `block-cluster`,
-/// `triangular` or `auto`; after the first five, separated by colons, who chooses (`kv-heads`,
+/// `triangular`, `auto`, or a [`Peer`] as it reads itself; after the first five, separated by colons, who chooses (`kv-heads`,
 /// `query-heads`) and what stands in for the rest (`none`, `mean`, `gaussian`).
 ///
 /// # Errors
@@ -124,6 +136,13 @@ fn parse(item: &str) -> Result<Selector, String> {
             None => return Ok(Selector::auto()),
             Some(part) => return Err(part.into()),
         },
+        _ if Peer::all().iter().any(|peer| peer.name() == name) => {
+            let peer = Peer::parse(item).map_err(|error| error.to_string())?;
+            return Ok(Selector {
+                name: item.into(),
+                kind: Kind::Peer(peer),
+            });
+        }
         _ => return Err(name.into()),
     };
     for part in parts {
@@ -178,6 +197,15 @@ mod tests {
     }
 
     #[test]
+    fn peers_go_by_their_own_names() {
+        let selectors = parse_selectors("minference,xattention:stride=8").unwrap();
+        let peers: Vec<&Peer> = selectors.iter().filter_map(Selector::peer).collect();
+        assert!(matches!(peers[0], Peer::MInference { .. }));
+        assert!(matches!(peers[1], Peer::XAttention { stride: 8, .. }));
+        assert!(!selectors[0].has_floor() && selectors[1].name() == "xattention:stride=8");
+    }
+
+    #[test]
     fn what_means_nothing_is_named() {
         for (text, wrong) in [
             ("magic", "magic"),
@@ -186,9 +214,10 @@ mod tests {
             ("triangular:mean", "mean"),
             ("auto:mean", "mean"),
             ("hybrid,hybrid", "given twice"),
+            ("xattention:mean", "one of stride, threshold"),
         ] {
             match parse_selectors(text) {
-                Err(SpeedError::Selector { part, .. }) => assert_eq!(part, wrong),
+                Err(SpeedError::Selector { part, .. }) => assert!(part.contains(wrong), "{part}"),
                 other => panic!("{text}: {other:?}"),
             }
         }
