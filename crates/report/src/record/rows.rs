@@ -205,7 +205,7 @@ pub struct FrontierRow {
     pub error: f64,
     /// Median milliseconds of selection and attention together.
     pub total_ms: f64,
-    /// Median milliseconds of the selection alone; `None` where it cannot be told from its attention.
+    /// Milliseconds of the selection alone; `None` where nothing is chosen.
     pub selection_ms: Option<f64>,
     /// Median milliseconds of dense attention, run by turns with it.
     pub dense_ms: f64,

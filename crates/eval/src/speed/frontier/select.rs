@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use sparse_accelerate::{
-    AttentionPlan, Choice, HeadRecord, Path, SelectionRecord, Span, attend, attend_selected,
+    AttentionPlan, AttentionSettings, Choice, HeadRecord, Path, SelectionRecord, Span, attend,
+    attend_selected,
     index::TileIndex,
     peers::{self, Peer, PeerOutput},
     select::{CostModel, Why},
 };
+use sparse_accelerate_engine::EngineError;
 use sparse_accelerate_report::{mean, record::FrontierRow};
 
 use super::{Frontier, Selector};
@@ -17,10 +19,14 @@ use crate::speed::{SpeedError, contained::contained, median, timing::Batches};
 /// The layer that peers are asked about: past all that some of them keep dense.
 const LAYER: usize = usize::MAX;
 
+/// What heads chose, and the index that was built of it.
+type Chosen = (SelectionRecord, Option<Tensor<1, Int>>);
+
 impl Frontier {
     /// Judges and times a selector at a recall floor, with the prices of the device and the prompt
     /// length from which `auto` is sparse. Dense is timed by turns with it; keys are pooled anew in every
-    /// run.
+    /// run. The selection's part is what the call takes more than attention over the index that it built,
+    /// so correction and check count as selection.
     ///
     /// # Errors
     /// Settings that attention refuses, a device that gave up.
@@ -38,14 +44,18 @@ impl Frontier {
             let settings = selector.settings(floor, costs, min_sparse_len);
             let spans = [Span::whole(self.shape.length)];
             let plan = AttentionPlan::new(&settings, &spans, &self.device)?;
-            let (output, record) = self.call(&plan)?;
+            let (output, choice) = self.call(&plan)?;
             let error = self.error(&output)?;
             drop(output);
-            let heads = match record {
-                Some(record) => record.read()?,
-                None => Vec::new(),
+            let (heads, table) = match choice {
+                Some((record, table)) => (record.read()?, table),
+                None => (Vec::new(), None),
             };
             let (total_ms, dense_ms) = self.times(|| self.call(&plan))?;
+            let attend_ms = match table {
+                Some(table) => Some(self.attend_ms(table, heads.len(), &settings)?),
+                None => None,
+            };
             let row = FrontierRow {
                 length: self.shape.length,
                 selector: selector.name().into(),
@@ -53,7 +63,7 @@ impl Frontier {
                 density: plan.decision().density,
                 error,
                 total_ms,
-                selection_ms: None,
+                selection_ms: attend_ms.map(|ms| (total_ms - ms).max(0.0)),
                 dense_ms,
                 predicted_recall: None,
                 recall: None,
@@ -72,16 +82,36 @@ impl Frontier {
         })
     }
 
-    fn call(
-        &self,
-        plan: &AttentionPlan,
-    ) -> Result<(Tensor<4>, Option<SelectionRecord>), SpeedError> {
+    fn call(&self, plan: &AttentionPlan) -> Result<(Tensor<4>, Option<Chosen>), SpeedError> {
         let query = self.query.clone();
         if !plan.selects() {
             return Ok((attend(query, &self.key, &self.value, plan)?, None));
         }
         let got = attend_selected(query, &self.key, &self.value, None, 0, plan)?;
-        Ok((got.output, Some(got.record)))
+        Ok((got.output, Some((got.record, got.table))))
+    }
+
+    /// Median milliseconds of attention alone over the index that a selection built.
+    fn attend_ms(
+        &self,
+        table: Tensor<1, Int>,
+        heads: usize,
+        settings: &AttentionSettings,
+    ) -> Result<f64, SpeedError> {
+        let failed = |reason: String| EngineError::Execution {
+            op: "read the index",
+            reason,
+        };
+        let data = table.try_into_data().map_err(|e| failed(e.to_string()))?;
+        let words = data.convert::<u32>().try_to_vec::<u32>();
+        let words = words.map_err(|e| failed(format!("{e:?}")))?;
+        let spans = [Span::whole(self.shape.length)];
+        let index = TileIndex::from_table(&spans, heads, &words)?;
+        let plan = AttentionPlan::with_index(index, settings.pattern, &self.device)?;
+        let call = || self.call(&plan);
+        Ok(median(
+            &Batches::new(&self.device, call)?.all_ms(self.runs)?,
+        ))
     }
 
     /// A peer's selection, on the kernels of this library.
