@@ -43,6 +43,7 @@ pub fn rules() -> Rules {
         slashes: 8,
         floor: 0.9,
         alpha: 0.0,
+        accepted: 0.0,
     }
 }
 

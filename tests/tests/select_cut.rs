@@ -288,6 +288,7 @@ fn case() -> impl Strategy<Value = Case> {
         prop_oneof![Just(0.0f32), Just(0.0), 0.01f32..1.0],
     )
         .prop_map(|r| Rules {
+            accepted: 0.0,
             allowed: r.0,
             sink: r.1,
             window: r.2,

@@ -8,11 +8,15 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use sparse_accelerate_engine::{
+    calibration::{CACHE_ENV, Calibration, CalibrationError, Store, cache_dir},
     device::{Backend, Capabilities, DeviceChoice, DeviceInfo, list_devices, select},
     memory::Bytes,
 };
 
-use crate::output::{print_json, print_text};
+use crate::{
+    calibrate::sparse_from,
+    output::{print_json, print_text},
+};
 
 /// Environment variable that moves the data folder (downloads and converted models of xtask).
 const DATA_ENV: &str = "SPARSE_ACCELERATE_DATA";
@@ -33,6 +37,8 @@ struct Report {
     features: BTreeMap<&'static str, bool>,
     data_dir: PathBuf,
     data_dir_exists: bool,
+    /// Where `calibrate` keeps what it measured; null where no such place is known.
+    cache_dir: Option<PathBuf>,
     auto: String,
     devices: Vec<Entry>,
 }
@@ -42,6 +48,16 @@ struct Entry {
     #[serde(flatten)]
     info: DeviceInfo,
     tiers: Vec<Tier>,
+    calibrations: Vec<Kept>,
+}
+
+/// A file of `calibrate`.
+#[derive(Debug, Serialize)]
+struct Kept {
+    file: PathBuf,
+    /// What it says, or what is wrong with it.
+    summary: String,
+    calibration: Option<Calibration>,
 }
 
 /// What a group of kernels does on a device.
@@ -61,10 +77,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         features: BTreeMap::from(Backend::ALL.map(|b| (b.name(), b.built_in()))),
         data_dir_exists: data_dir.is_dir(),
         data_dir,
+        cache_dir: cache_dir(),
         devices: list_devices()
             .into_iter()
             .map(|info| Entry {
                 tiers: tiers(&info),
+                calibrations: calibrations(&info),
                 info,
             })
             .collect(),
@@ -84,6 +102,27 @@ fn data_dir() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => PathBuf::from(".data"),
     }
+}
+
+fn calibrations(info: &DeviceInfo) -> Vec<Kept> {
+    let found = Store::user().map(|store| store.of_device(info));
+    let kept = |(file, found): (PathBuf, Result<Calibration, CalibrationError>)| match found {
+        Ok(calibration) => {
+            let key = &calibration.key;
+            let shape = format!("{} d{} g{}", key.dtype, key.head_dim, key.group);
+            Kept {
+                file,
+                summary: format!("{shape}: {}", sparse_from(&calibration)),
+                calibration: Some(calibration),
+            }
+        }
+        Err(error) => Kept {
+            file,
+            summary: error.to_string(),
+            calibration: None,
+        },
+    };
+    found.into_iter().flatten().map(kept).collect()
 }
 
 fn tiers(info: &DeviceInfo) -> Vec<Tier> {
@@ -153,6 +192,10 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
     };
     let data = report.data_dir.display();
     writeln!(out, "data:       {data} ({state}; {DATA_ENV} moves it)")?;
+    match &report.cache_dir {
+        Some(dir) => writeln!(out, "cache:      {} ({CACHE_ENV} moves it)", dir.display())?,
+        None => writeln!(out, "cache:      no place is known; set {CACHE_ENV}")?,
+    }
     writeln!(out, "auto picks: {}", report.auto)?;
     for entry in &report.devices {
         let info = &entry.info;
@@ -166,6 +209,9 @@ fn render(report: &Report) -> Result<String, std::fmt::Error> {
         }
         for tier in &entry.tiers {
             writeln!(out, "  {:<14} {}", tier.name, tier.reason)?;
+        }
+        for kept in &entry.calibrations {
+            writeln!(out, "  calibrated     {}", kept.summary)?;
         }
     }
     Ok(out)

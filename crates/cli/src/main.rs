@@ -7,6 +7,8 @@
 mod args;
 mod attention;
 mod bench;
+mod calibrate;
+mod calibrated;
 mod demo;
 mod demo_report;
 mod demo_spec;
@@ -55,6 +57,7 @@ Examples:
   sparse-accelerate run --model DIR --file book.txt --preset fast --explain    what heads chose, and why
   sparse-accelerate eval needle --model DIR --lengths 4k   what sparse attention still finds
   sparse-accelerate bench ttft --model DIR                 times by prompt length
+  sparse-accelerate calibrate                              what attention costs on this device
 
 RUST_LOG=info shows what the libraries log.";
 
@@ -77,6 +80,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Measure time to first token, memory, decoding, and attention alone
     Bench(bench::BenchArgs),
+    /// Measure this device's prices of attention, and from which prompt length sparse is faster
+    Calibrate(calibrate::CalibrateArgs),
     /// Turn run files of bench and eval into tables, plots and a page
     Report(report::ReportArgs),
 }
@@ -105,6 +110,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Search(args) => search::run(&args).map(done),
         Command::Eval(args) => eval::run(&args).map(done),
         Command::Bench(args) => bench::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args).map(done),
         Command::Report(args) => report::run(&args).map(done),
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Unit {
     Tokens,
     /// Tensors.
     Tensors,
+    /// Blocks of query rows.
+    Blocks,
 }
 
 /// The progress of one piece of work.
@@ -43,6 +45,7 @@ impl Meter {
                 Unit::Bytes => "{bytes}/{total_bytes}",
                 Unit::Tokens => "{pos}/{len} tokens, {per_sec}",
                 Unit::Tensors => "{pos}/{len} tensors",
+                Unit::Blocks => "{pos}/{len} query blocks",
             };
             let template = format!("{{msg:24}} [{{bar:32}}] {numbers}");
             let style = ProgressStyle::with_template(&template)
@@ -98,6 +101,7 @@ impl Meter {
             Unit::Bytes => sparse_accelerate_engine::memory::Bytes(done).to_string(),
             Unit::Tokens => format!("{done} tokens"),
             Unit::Tensors => format!("{done} tensors"),
+            Unit::Blocks => format!("{done} query blocks"),
         }
     }
 }

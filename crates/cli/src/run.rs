@@ -18,6 +18,7 @@ use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, S
 use crate::{
     args::{ModelArgs, SamplingArgs},
     attention::{self, AttentionArgs},
+    calibrated::{self, Layer},
     explain::ExplainArgs,
     load::Opened,
     output::{print_json, print_text},
@@ -80,10 +81,12 @@ struct Report<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    let attention = args.attention.settings()?;
+    let mut attention = args.attention.settings()?;
     args.explain.check()?;
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
+    let layer = Layer::of(opened.dir.config(), opened.dtype);
+    calibrated::apply(&mut attention, &opened.selected.info, layer)?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
     sampling
         .validate()

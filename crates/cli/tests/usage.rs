@@ -27,7 +27,7 @@ fn no_command_teaches_the_commands() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "demo", "import", "search"] {
+    for command in ["run", "demo", "import", "search", "calibrate"] {
         program()
             .args([command, "--help"])
             .assert()

@@ -9,6 +9,7 @@ use sparse_accelerate_models::ModelError;
 use thiserror::Error;
 
 use crate::{
+    calibration::CalibrationError,
     device::DeviceError,
     memory::{Bytes, MemoryPlan},
     sampling::SamplingError,
@@ -22,6 +23,9 @@ pub enum EngineError {
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A calibration cannot be read or kept.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// A sampling setting, or the logits, cannot be used.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -115,6 +119,7 @@ impl EngineError {
             | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
             EngineError::Checkpoint(_)
+            | EngineError::Calibration(_)
             | EngineError::Memory { .. }
             | EngineError::Execution { .. } => false,
         }

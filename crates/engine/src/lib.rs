@@ -5,6 +5,7 @@
 //! it. Nothing here prints, exits or panics on user input; every refusal is an [`EngineError`] with
 //! the value, the limit and the way out.
 
+pub mod calibration;
 pub mod device;
 mod error;
 mod generate;
@@ -15,6 +16,7 @@ mod selection;
 mod session;
 pub mod stop;
 
+pub use calibration::{Calibration, CalibrationError};
 pub use device::{DeviceChoice, DeviceError, Selected};
 pub use error::EngineError;
 pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings};

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
+pub mod frontier;
 pub mod growth;
 pub mod page;
 pub mod plot;

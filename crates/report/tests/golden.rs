@@ -16,7 +16,7 @@ fn run(name: &str) -> Run {
 
 #[test]
 fn markdown_is_what_it_was() {
-    let runs = ["ttft", "eval", "kernel", "decode"].map(run);
+    let runs = ["ttft", "eval", "kernel", "frontier", "decode"].map(run);
     let (got, path) = (markdown(&runs), fixture("expected.md"));
     if std::env::var_os("SPARSE_ACCELERATE_GOLDEN").is_some() {
         fs::write(&path, &got).expect("written");
@@ -27,7 +27,7 @@ fn markdown_is_what_it_was() {
 
 #[test]
 fn every_row_of_a_table_has_every_cell() {
-    for name in ["ttft", "eval", "kernel", "decode"] {
+    for name in ["ttft", "eval", "kernel", "frontier", "decode"] {
         let tables = tables(&run(name));
         assert!(!tables.is_empty(), "{name}");
         for table in tables {
@@ -72,4 +72,22 @@ fn dense_follows_what_is_compared_with_it() {
             remark == sparse_accelerate_report::FORCED
         );
     }
+}
+
+#[test]
+fn selections_are_held_against_the_oracle_at_equal_error() {
+    let tables = tables(&run("frontier"));
+    let of = |title: &str| {
+        let found = tables.iter().find(|table| table.title.starts_with(title));
+        found.unwrap_or_else(|| panic!("no table {title}"))
+    };
+    let rows = &of("Selection and attention").rows;
+    // 0.115 + (0.281 - 0.115) ln(0.244 / 0.134) / ln(0.244 / 0.107) of the shared blocks of 128 at 128K.
+    let peer = rows.iter().find(|row| row[1] == "minference");
+    let peer = peer.expect("the peer's row");
+    assert_eq!(peer[5..7], ["23.6", "1.761"]);
+    // An error below the oracle's least has no density to be held against, and the mean says so.
+    assert_eq!(rows[3][4..7], ["1.20e-2", "-", "-"]);
+    let headline = &of("Density over the oracle's").rows;
+    assert_eq!(headline[0], ["dynamic", "1.02", "1.20 (1 of 2)"]);
 }

@@ -10,7 +10,7 @@ fn runs() -> Vec<Run> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
         .join("fixtures");
-    ["ttft", "eval", "kernel", "decode"]
+    ["ttft", "eval", "kernel", "frontier", "decode"]
         .map(|name| Run::read(&root.join(format!("{name}.jsonl"))).expect("a run file"))
         .into()
 }
@@ -27,7 +27,7 @@ fn the_page_is_well_formed_and_needs_nothing_else() {
             .filter(|node| node.has_tag_name(name))
             .count()
     };
-    assert_eq!(count("section"), 4);
+    assert_eq!(count("section"), 5);
     assert_eq!(count("svg"), plots_of_all().len());
     assert!(count("table") >= 9, "{}", count("table"));
     for outwards in [
@@ -56,6 +56,7 @@ fn plots_have_names_of_their_own_and_labelled_axes() {
         ("recall", "query head"),
         ("scores", "mean score, %"),
         ("perplexity", "bits per byte"),
+        ("frontier", "relative L2 error against dense"),
     ] {
         let plot = plots
             .iter()

@@ -10,17 +10,16 @@ use crate::cargo;
 use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 11] = [
     &["sparse-accelerate-kernels"],
     &["sparse-accelerate"],
     &["sparse-accelerate-linear", "sparse-accelerate-fused"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
-    &["sparse-accelerate-report"],
+    &["sparse-accelerate-report", "sparse-accelerate-bench-inputs"],
     &["sparse-accelerate-eval"],
     &["sparse-accelerate-cli"],
-    &["sparse-accelerate-bench-inputs"],
     &[
         "sparse-accelerate-bench-kernels",
         "sparse-accelerate-tests",

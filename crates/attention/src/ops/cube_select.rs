@@ -225,7 +225,7 @@ impl Call<'_> {
         let tensors = score::Tensors {
             query: self.query.clone().into_tensor_arg(),
             pooled: self.pooled.clone().into_buffer_arg(),
-            pooled_blocks: self.pooled.meta.shape()[2],
+            capacity: self.pooled.meta.shape()[2],
             table: words(&spans, 4 * shape.batch),
             rules: self.rules.clone().into_buffer_arg(),
             weights: self.bands.clone().into_buffer_arg(),

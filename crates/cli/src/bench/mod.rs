@@ -5,6 +5,7 @@
 //! the rest goes on.
 
 mod decode;
+mod frontier;
 mod kernel;
 mod output;
 mod subject;
@@ -22,6 +23,7 @@ Examples:
       --lengths 2k,8k,32k,128k --density 8k=0.54,32k=0.187,128k=0.046 --out ttft.jsonl
   sparse-accelerate bench decode --model DIR --depths 2k,32k
   sparse-accelerate bench kernel --lengths 8k,32k --attention triangular:window=2048
+  sparse-accelerate bench frontier --lens 32k,128k --out frontier.jsonl
   sparse-accelerate report ttft.jsonl --out page.html       tables and plots of run files";
 
 /// Arguments of `bench`.
@@ -41,6 +43,8 @@ enum Bench {
     Decode(decode::DecodeArgs),
     /// The attention of one layer alone, checked against f64, then timed
     Kernel(kernel::KernelArgs),
+    /// Error against density and time: selections of one layer beside an oracle
+    Frontier(frontier::FrontierArgs),
 }
 
 /// Runs the command.
@@ -49,5 +53,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         Bench::Ttft(args) => ttft::run(args),
         Bench::Decode(args) => decode::run(args),
         Bench::Kernel(args) => kernel::run(args),
+        Bench::Frontier(args) => frontier::run(args),
     }
 }

@@ -68,6 +68,16 @@ impl Output {
         self.rows.iter().any(wanted)
     }
 
+    /// The first row that is wanted.
+    pub(super) fn find(&self, wanted: impl Fn(&Line) -> bool) -> Option<Line> {
+        self.rows.iter().find(|row| wanted(row)).cloned()
+    }
+
+    /// How many rows are wanted.
+    pub(super) fn count(&self, wanted: impl Fn(&Line) -> bool) -> usize {
+        self.rows.iter().filter(|row| wanted(row)).count()
+    }
+
     /// Takes a finished row.
     pub(super) fn push(&mut self, row: Line) -> Result<()> {
         if let Some(file) = &mut self.file {

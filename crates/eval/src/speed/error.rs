@@ -1,6 +1,7 @@
 //! Why something was not measured.
 
 use sparse_accelerate::AttentionError;
+use sparse_accelerate_bench_inputs::InputError;
 use sparse_accelerate_engine::EngineError;
 use thiserror::Error;
 
@@ -51,6 +52,27 @@ pub enum SpeedError {
         /// What is wrong in it.
         part: String,
     },
+    /// Inputs that are not defined.
+    #[error(transparent)]
+    Inputs(#[from] InputError),
+    /// A selector that is none.
+    #[error(
+        "--selectors {got}: `{part}`; a selector is dynamic, paper, hybrid, interval-slash or \
+         block-cluster, each with :kv-heads, :query-heads, :none, :mean or :gaussian after it, or \
+         triangular, auto, or a peer such as minference or xattention:threshold=0.9"
+    )]
+    Selector {
+        /// As written.
+        got: String,
+        /// What is wrong in it.
+        part: String,
+    },
+    /// Times that no prices explain.
+    #[error("calibrate: {what}; the times are too few or too alike, give more lengths with --lens")]
+    Fit {
+        /// What is missing.
+        what: &'static str,
+    },
     /// A number of runs or tokens that measures nothing.
     #[error("{field} is 0, but must be at least 1")]
     Nothing {
@@ -65,8 +87,11 @@ impl SpeedError {
         match self {
             SpeedError::Engine(error) => error.is_usage(),
             SpeedError::Attention(error) => matches!(error, AttentionError::Setting { .. }),
-            SpeedError::Density { .. } | SpeedError::Nothing { .. } => true,
-            SpeedError::GaveUp { .. } | SpeedError::Wrong { .. } => false,
+            SpeedError::Density { .. }
+            | SpeedError::Inputs(_)
+            | SpeedError::Selector { .. }
+            | SpeedError::Nothing { .. } => true,
+            SpeedError::Fit { .. } | SpeedError::GaveUp { .. } | SpeedError::Wrong { .. } => false,
         }
     }
 }

@@ -1,27 +1,23 @@
 //! Attention of one layer alone, through the public `attend`: checked, then timed.
 //!
 //! Query, key and value are drawn on the device. Sampled rows are compared with f64 attention over the
-//! keys that the plan's index lets them see; a row that is wrong is not timed. Times are wall clock
-//! around synchronised batches of calls, a batch long enough that starting and waiting do not count.
+//! keys that the plan's index lets them see; a row that is wrong is not timed.
 //! Building the index and sending it to the device are not part of the time.
 
-use std::{ops::Range, time::Instant};
+use std::ops::Range;
 
-use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use sparse_accelerate::{AttentionPlan, Span, attend};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::EngineError;
 use sparse_accelerate_report::record::KernelRow;
 
-use super::{Case, SpeedError, contained::contained, median, oracle};
+use super::{Case, SpeedError, contained::contained, element, median, oracle, timing::Batches};
 
 /// Query positions that are checked, as shares of the prompt.
 const CHECKED_ROWS: [f64; 6] = [0.0, 0.03, 0.31, 0.5, 0.77, 1.0];
 /// Query heads that are checked.
 const CHECKED_HEADS: usize = 4;
-/// Seconds that a batch of calls should take.
-const BATCH_S: f64 = 0.02;
-const MOST_CALLS: usize = 64;
 
 /// Sizes of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,14 +104,6 @@ fn limit(dtype: WeightDtype) -> f64 {
     }
 }
 
-fn element(dtype: WeightDtype) -> DType {
-    match dtype {
-        WeightDtype::Bf16 => DType::BF16,
-        WeightDtype::F16 => DType::F16,
-        WeightDtype::F32 => DType::F32,
-    }
-}
-
 /// Inputs and plan of one layer.
 struct Layer {
     shape: KernelShape,
@@ -190,37 +178,15 @@ impl Layer {
 
     /// Milliseconds a call of every batch.
     fn time(&self, runs: usize) -> Result<Vec<f64>, SpeedError> {
-        // Compiled and tuned by the check; this one says how many calls make a batch.
-        let once = self.batch(1)?;
-        let calls = ((BATCH_S / once).ceil() as usize).clamp(1, MOST_CALLS);
-        (0..runs)
-            .map(|_| Ok(1e3 * self.batch(calls)? / calls as f64))
-            .collect()
-    }
-
-    /// Seconds of some calls, synchronised.
-    fn batch(&self, calls: usize) -> Result<f64, SpeedError> {
-        self.sync()?;
-        let start = Instant::now();
-        // Kept until the end, so that no call is dropped before it ran.
-        let mut kept = Vec::with_capacity(calls);
-        for _ in 0..calls {
-            kept.push(attend(
+        let call = || {
+            Ok(attend(
                 self.query.clone(),
                 &self.key,
                 &self.value,
                 &self.plan,
-            )?);
-        }
-        self.sync()?;
-        Ok(start.elapsed().as_secs_f64())
-    }
-
-    fn sync(&self) -> Result<(), EngineError> {
-        self.device.sync().map_err(|error| EngineError::Execution {
-            op: "attend",
-            reason: error.to_string(),
-        })
+            )?)
+        };
+        Batches::new(&self.device, call)?.all_ms(runs)
     }
 }
 

@@ -4,22 +4,32 @@
 //! tables put it last. A measurement that the device cannot do is an error with words for a
 //! [`SkippedRow`](sparse_accelerate_report::record::SkippedRow); it does not end a run.
 
+mod calibrate;
 mod contained;
 mod decode;
 mod density;
 mod error;
+mod frontier;
 mod kernel;
 mod memory;
 mod oracle;
 mod prompt;
+mod timing;
 mod ttft;
 
+pub use calibrate::{CalibrateSettings, calibrate};
 pub use decode::{DecodeSettings, decode};
 pub use density::{FORCED_NAME, ForcedDensity};
 pub use error::SpeedError;
+pub use frontier::{
+    Family, Frontier, FrontierSettings, FrontierShape, SHARES, Selector, parse_selectors,
+};
 pub use kernel::{KernelSettings, KernelShape, kernel};
 pub use prompt::{random_ids, repeated};
 pub use ttft::{Measured, TtftSettings, ttft};
+
+use burn::tensor::DType;
+use sparse_accelerate_checkpoint::WeightDtype;
 
 /// One attention of a comparison at one length.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +65,15 @@ impl From<crate::NamedAttention> for Case {
             settings: named.settings,
             forced: false,
         }
+    }
+}
+
+/// The element type of tensors.
+fn element(dtype: WeightDtype) -> DType {
+    match dtype {
+        WeightDtype::Bf16 => DType::BF16,
+        WeightDtype::F16 => DType::F16,
+        WeightDtype::F32 => DType::F32,
     }
 }
 

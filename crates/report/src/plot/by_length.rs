@@ -101,6 +101,7 @@ fn draw(
             y,
             series,
             joined: true,
+            falling: false,
         }),
     })
 }

@@ -40,9 +40,10 @@ pub(super) struct Lines {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) series: Vec<Series>,
-    /// Whether the points of a series follow each other. Lines are taken to rise, and clouds of points
-    /// to fall, from left to right: the legend stands where they do not.
+    /// Whether the points of a series follow each other.
     pub(super) joined: bool,
+    /// Whether they fall from left to right rather than rise: the legend stands where they do not.
+    pub(super) falling: bool,
 }
 
 /// An axis with its ticks.
@@ -209,9 +210,9 @@ pub(super) fn draw<B: DrawingBackend>(
     }
     chart
         .configure_series_labels()
-        .position(match spec.joined {
-            true => SeriesLabelPosition::UpperLeft,
-            false => SeriesLabelPosition::UpperRight,
+        .position(match spec.falling {
+            true => SeriesLabelPosition::UpperRight,
+            false => SeriesLabelPosition::UpperLeft,
         })
         .legend_area_size(30)
         .background_style(WHITE.mix(0.85))

@@ -7,6 +7,7 @@
 mod by_length;
 mod choices;
 mod draw;
+mod frontier;
 mod heat;
 mod lines;
 mod of_run;

@@ -1,7 +1,7 @@
 //! Which plots the rows of a run fill.
 
 use super::{
-    HeadChoice, Kind, Plot, by_length, choices,
+    HeadChoice, Kind, Plot, by_length, choices, frontier,
     heat::Heat,
     lines::{Axis, Lines, Series},
 };
@@ -21,6 +21,7 @@ pub fn plots(run: &Run) -> Vec<Plot> {
     all.extend(errors(run));
     all.extend(recall(run));
     all.extend(chosen(run));
+    all.extend(frontier::plots(run));
     all
 }
 
@@ -112,6 +113,7 @@ fn ttft(run: &Run) -> Option<Plot> {
             ),
             series: series.collect(),
             joined: true,
+            falling: false,
         }),
     })
 }
@@ -150,6 +152,7 @@ fn errors(run: &Run) -> Option<Plot> {
             ),
             series: series.collect(),
             joined: false,
+            falling: true,
         }),
     })
 }

@@ -12,7 +12,8 @@ pub use error::RecordError;
 pub use file::{RunFile, read};
 pub use header::{Header, MemoryFacts, ModelFacts, SCHEMA, WeightSource};
 pub use rows::{
-    AnswerRow, DecodeRow, FidelityRow, HeadRow, KernelRow, PerplexityRow, SkippedRow, TtftRow,
+    AnswerRow, DecodeRow, FidelityRow, FrontierRow, HeadRow, KernelRow, OracleRow, PerplexityRow,
+    SkippedRow, TtftRow,
 };
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,10 @@ pub enum Line {
     Ttft(TtftRow),
     /// One attention kernel, timed.
     Kernel(KernelRow),
+    /// One share of the attention mass, by an oracle.
+    Oracle(OracleRow),
+    /// One selection, its error and time.
+    Frontier(FrontierRow),
     /// One cache depth, decoding timed.
     Decode(DecodeRow),
     /// What was asked for and could not be run, with the reason.

@@ -1,6 +1,8 @@
 //! Rows: what one measurement gave. `attention` is the text that named it on the command line, which
 //! is unique in a file.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::MemoryFacts;
@@ -176,6 +178,59 @@ pub struct KernelRow {
     pub tflops: f64,
     /// Relative L2 error against f64 on sampled rows.
     pub error: f64,
+}
+
+/// An oracle that knows the attention: per query tile the fewest key blocks that hold a share of its
+/// softmax mass, the first block and the diagonal always kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OracleRow {
+    /// Prompt tokens.
+    pub length: usize,
+    /// Tokens of a query tile and of a key block.
+    pub block: usize,
+    /// Whether the query heads of a KV head share a choice; the mass is then summed over them.
+    pub shared: bool,
+    /// Share of the mass that is kept at least, 0 to 1.
+    pub share: f64,
+    /// Kept causal pairs over all, of the sampled query blocks, 0 to 1.
+    pub density: f64,
+    /// Relative L2 error against dense, over all rows of the sampled query blocks and all heads.
+    pub error: f64,
+    /// The same where the mean key and mean value of every block stand in for what was left out of it.
+    pub corrected_error: f64,
+}
+
+/// A selection that works from the input, on the rows that the oracle is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrontierRow {
+    /// Prompt tokens.
+    pub length: usize,
+    /// Which, as on the command line: `dynamic`, `hybrid:query-heads`, the name of a peer.
+    pub selector: String,
+    /// Recall floor that was asked for, 0 to 1; `None` where the selector has none.
+    pub floor: Option<f64>,
+    /// Kept causal pairs over all, mean over heads, 0 to 1.
+    pub density: f64,
+    /// Relative L2 error against dense, over all rows of the sampled query blocks and all heads.
+    pub error: f64,
+    /// Median milliseconds of selection and attention together.
+    pub total_ms: f64,
+    /// Milliseconds of the selection alone; `None` where nothing is chosen.
+    pub selection_ms: Option<f64>,
+    /// Median milliseconds of dense attention, run by turns with it.
+    pub dense_ms: f64,
+    /// Recall that was expected, mean over heads; `None` where nothing is expected.
+    pub predicted_recall: Option<f64>,
+    /// Recall on the probe rows, mean over heads.
+    pub recall: Option<f64>,
+    /// Least recall of a head.
+    pub least_recall: Option<f64>,
+    /// Heads that chose.
+    pub heads: usize,
+    /// Those that were dense in the end.
+    pub dense_heads: usize,
+    /// Heads by the pattern they chose.
+    pub mix: BTreeMap<String, usize>,
 }
 
 /// Something asked for that could not be run.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod compared;
+mod frontier;
 mod kernels;
 mod perplexity;
 mod speed;
@@ -26,6 +27,9 @@ pub fn tables(run: &Run) -> Vec<Table> {
         speed::growth(run),
         speed::decode(run),
         kernels::table(run),
+        frontier::oracle(run),
+        frontier::selectors(run),
+        frontier::headline(run),
         skipped(run),
     ];
     let filled = all.into_iter().filter(|table| !table.rows.is_empty());

@@ -1,0 +1,147 @@
+//! `calibrate`: prices of the attention kernels on a device, kept for later runs.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use sparse_accelerate_checkpoint::WeightDtype;
+use sparse_accelerate_engine::{
+    EngineError,
+    calibration::{self, BreakEven, Calibration},
+    device::{DeviceChoice, select},
+};
+use sparse_accelerate_eval::{
+    parse_lengths,
+    speed::{CalibrateSettings, calibrate},
+};
+
+use crate::{args::Dtype, exit::usage, output::print_json};
+
+const EXAMPLES: &str = "\
+Examples:
+  sparse-accelerate calibrate
+  sparse-accelerate calibrate --device cuda:0 --dtype bf16 --heads 32 --kv-heads 8
+  sparse-accelerate calibrate --head-dim 64 --out prices.json
+
+Dense attention, random blocks and gathered columns are timed; their prices decide which pattern a head
+takes, and from which prompt length `--attention auto` is sparse. The file belongs to one device, element
+type, head dimension and number of query heads a KV head; `doctor` lists what is there.";
+
+/// Arguments of `calibrate`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CalibrateArgs {
+    /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+
+    /// Element type [default: bf16 where the device computes in it, else f16, else f32]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Dtype>,
+
+    /// Query heads
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    heads: usize,
+
+    /// KV heads, a divisor of the query heads
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    kv_heads: usize,
+
+    /// Elements per head, a multiple of 8 from 32 to 256
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    head_dim: usize,
+
+    /// Prompt lengths that prices come from [default: 4k,8k,16k,32k on a GPU, 512,1k,2k on the CPU]
+    #[arg(long, value_name = "N,N...")]
+    lens: Option<String>,
+
+    /// Prompt lengths at which a selection is timed against dense
+    /// [default: 1k,2k,4k,8k,16k,32k on a GPU, 1k,2k,4k on the CPU]
+    #[arg(long, value_name = "N,N...")]
+    break_even: Option<String>,
+
+    /// Timed batches of each measurement; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+
+    /// Write here instead of the cache directory
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    out: Option<PathBuf>,
+
+    /// What was measured as one JSON object on standard output
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
+    if args.runs == 0 {
+        return Err(usage("--runs is 0, but must be at least 1"));
+    }
+    if args.kv_heads == 0 || args.heads == 0 || !args.heads.is_multiple_of(args.kv_heads) {
+        let (heads, kv_heads) = (args.heads, args.kv_heads);
+        return Err(usage(format!(
+            "--kv-heads {kv_heads} does not divide --heads {heads}"
+        )));
+    }
+    let choice: DeviceChoice = args.device.parse()?;
+    let selected = select(choice)?;
+    let lengths = |given: &Option<String>, gpu: &str, cpu: &str| {
+        let default = if selected.is_flex() { cpu } else { gpu };
+        let text = given.as_deref().unwrap_or(default);
+        let mut lengths = parse_lengths(text).map_err(|error| usage(error.to_string()))?;
+        lengths.sort_unstable();
+        Ok::<_, anyhow::Error>(lengths)
+    };
+    let settings = CalibrateSettings {
+        heads: args.heads,
+        kv_heads: args.kv_heads,
+        head_dim: args.head_dim,
+        dtype: match args.dtype {
+            Some(dtype) => dtype.into(),
+            None => selected.default_dtype(WeightDtype::Bf16),
+        },
+        runs: args.runs,
+        lengths: lengths(&args.lens, "4k,8k,16k,32k", "512,1k,2k")?,
+        break_even: lengths(&args.break_even, "1k,2k,4k,8k,16k,32k", "1k,2k,4k")?,
+    };
+    eprintln!("device: {} [{}]", selected.reason, settings.dtype);
+    let measured = calibrate(&selected, &settings, &mut |line| eprintln!("{line}"))?;
+    let path = match &args.out {
+        Some(path) => measured.write(path).map(|()| path.clone()),
+        None => calibration::save(&measured),
+    };
+    let path = path.map_err(EngineError::from)?;
+    if args.json {
+        print_json(&measured)?;
+    }
+    eprintln!("{}", describe(&measured));
+    eprintln!("written to {}", path.display());
+    Ok(())
+}
+
+/// Prices and break-even in words.
+fn describe(measured: &Calibration) -> String {
+    let costs = &measured.costs;
+    format!(
+        "prices: dense tile 1 ({:.3} ns), sparse tile {:.2}, 64 columns {:.2}, index row {:.2}; times \
+         within {:.0} %\n{}",
+        measured.dense_tile_ns,
+        costs.tile,
+        costs.column,
+        costs.row,
+        100.0 * measured.misfit,
+        sparse_from(measured)
+    )
+}
+
+/// From which length a selection pays.
+pub(crate) fn sparse_from(measured: &Calibration) -> String {
+    match &measured.break_even {
+        BreakEven::From { tokens } => format!("sparse from {tokens} tokens"),
+        BreakEven::Beyond { longest } => {
+            format!("dense was faster up to {longest} tokens; sparse from twice as many")
+        }
+        BreakEven::Unknown { reason } => format!("break-even length not measured: {reason}"),
+    }
+}

@@ -1,0 +1,179 @@
+//! `bench frontier` and `calibrate` on the CPU, small: rows and plots, going on, the slowdown that is
+//! allowed, a calibration that is kept and found again, what is refused.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use predicates::{prelude::PredicateBooleanExt, str::contains};
+use serde_json::Value;
+use support::{model, program};
+use tempfile::TempDir;
+
+const SMALL: [&str; 14] = [
+    "bench",
+    "frontier",
+    "--device",
+    "flex",
+    "--lens",
+    "512",
+    "--heads",
+    "4",
+    "--kv-heads",
+    "2",
+    "--tiles",
+    "2",
+    "--runs",
+    "1",
+];
+
+fn frontier(more: &[&str]) -> assert_cmd::Command {
+    let mut command = program();
+    command.args(SMALL).args(more);
+    command
+}
+
+fn path(dir: &TempDir, name: &str) -> String {
+    dir.path().join(name).to_str().expect("a path").into()
+}
+
+fn rows(file: &str, kind: &str) -> Vec<Value> {
+    let text = fs::read_to_string(file).expect("a run file");
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    lines.filter(|row: &Value| row["kind"] == kind).collect()
+}
+
+#[test]
+fn the_oracle_is_a_table_a_plot_and_a_file_to_go_on_with() {
+    let dir = TempDir::new().expect("a folder");
+    let (file, plot) = (path(&dir, "run.jsonl"), path(&dir, "run.svg"));
+    let flags = ["--oracle-only", "--out", &file, "--plot", &plot];
+    let shown = contains("hold a share of the attention mass").and(contains("KV head"));
+    frontier(&flags).assert().success().stdout(shown);
+    let first = rows(&file, "oracle");
+    // Blocks of 128 and 64, by query head and by KV head, five shares.
+    assert_eq!(first.len(), 20);
+    assert!(first.iter().all(|row| row["density"].as_f64() > Some(0.0)));
+    let svg = fs::read_to_string(&plot).expect("a plot");
+    assert!(svg.contains("Error against density") && svg.contains("oracle, 128 by KV head"));
+    frontier(&flags)
+        .assert()
+        .success()
+        .stderr(contains("20 rows"));
+    assert_eq!(rows(&file, "oracle"), first);
+}
+
+#[test]
+fn a_selector_is_held_against_the_oracle() {
+    let dir = TempDir::new().expect("a folder");
+    let file = path(&dir, "run.jsonl");
+    let flags = ["--selectors", "triangular", "--out", &file];
+    frontier(&flags)
+        .assert()
+        .success()
+        .stdout(contains("this / oracle").and(contains("triangular")));
+    let rows = rows(&file, "frontier");
+    assert_eq!(rows.len(), 1);
+    // Its window is longer than the prompt: every key, no error.
+    assert_eq!(rows[0]["density"], 1.0);
+    assert!(rows[0]["error"].as_f64().expect("a number") < 1e-6);
+    assert!(rows[0]["total_ms"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn a_slowdown_that_is_not_allowed_fails_with_its_row() {
+    let flags = ["--selectors", "auto", "--max-slowdown"];
+    frontier(&[&flags[..], &["1e6"]].concat())
+        .assert()
+        .success();
+    frontier(&[&flags[..], &["1e-6"]].concat())
+        .assert()
+        .code(1)
+        .stderr(contains("auto at 512 tokens takes").and(contains("--max-slowdown 0.000001")));
+}
+
+#[test]
+fn a_calibration_is_kept_found_again_and_checked() {
+    let dir = TempDir::new().expect("a folder");
+    let cache = |command: &mut assert_cmd::Command| {
+        command.env("SPARSE_ACCELERATE_CACHE", dir.path());
+    };
+    let mut calibrate = program();
+    calibrate.args(["calibrate", "--device", "flex", "--dtype", "f32", "--json"]);
+    calibrate.args(["--heads", "2", "--kv-heads", "1", "--head-dim", "32"]);
+    calibrate.args(["--lens", "256,512,1k", "--break-even", "1k", "--runs", "3"]);
+    cache(&mut calibrate);
+    let output = calibrate
+        .assert()
+        .success()
+        .stderr(contains("written to"))
+        .get_output()
+        .clone();
+    let measured: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(measured["costs"]["dense_tile"], 1.0);
+    assert!(measured["costs"]["tile"].as_f64() > Some(0.0));
+    assert_eq!(measured["key"]["group"], 2);
+
+    let mut doctor = program();
+    doctor.arg("doctor");
+    cache(&mut doctor);
+    doctor
+        .assert()
+        .success()
+        .stdout(contains("calibrated     f32 d32 g2"));
+
+    // A model of that shape takes it where heads choose their keys, and says from which file.
+    let (weights, pattern) = (model(), path(&dir, "dynamic.toml"));
+    fs::write(&pattern, "kind = \"dynamic\"").expect("a pattern");
+    let mut run = program();
+    run.arg("run").arg("--model").arg(weights.path());
+    run.args(["a b c", "--device", "flex", "--pattern", &pattern]);
+    cache(&mut run);
+    run.assert()
+        .success()
+        .stderr(contains("calibration: ").and(contains("d32-g2.json")));
+
+    let folder = dir.path().join("calibration");
+    let file = fs::read_dir(&folder)
+        .expect("a folder")
+        .next()
+        .expect("a file")
+        .expect("a file");
+    // The same file for the shape that `bench frontier` looks for is of another key.
+    let name = file.file_name().to_string_lossy().replace("d32", "d128");
+    fs::copy(file.path(), folder.join(&name)).expect("a copy");
+    let mut bench = frontier(&["--oracle-only", "--dtype", "f32"]);
+    cache(&mut bench);
+    bench
+        .assert()
+        .code(1)
+        .stderr(contains(name).and(contains("calibrate` again")));
+}
+
+#[test]
+fn requests_that_mean_nothing_are_refused() {
+    let refused = |more: &[&str], words: &str| {
+        frontier(more)
+            .assert()
+            .code(2)
+            .stdout("")
+            .stderr(contains(words));
+    };
+    refused(&["--selectors", "dynamic:fast"], "`fast`");
+    refused(&["--recall", "1.5"], "between 0 and 1");
+    refused(&["--max-slowdown", "0"], "must be above 0");
+    refused(&["--plot", "x.txt"], "--plot x.txt");
+    refused(
+        &["--oracle-only", "--selectors", "dynamic"],
+        "cannot be used with",
+    );
+    let uneven = ["calibrate", "--heads", "3", "--kv-heads", "2"];
+    program()
+        .args(uneven)
+        .assert()
+        .code(2)
+        .stderr(contains("does not divide"));
+    assert!(!Path::new("no-such-folder").exists());
+}

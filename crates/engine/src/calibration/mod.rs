@@ -1,0 +1,123 @@
+//! What `calibrate` measured on a device: prices of the attention kernels, and from which prompt length
+//! a sparse pattern is the faster one.
+//!
+//! One JSON file per device, element type, head dimension and group size, in the user's cache directory:
+//! `SPARSE_ACCELERATE_CACHE` if it is set, else `sparse-accelerate` under the platform's. No file means
+//! nothing was measured; a file that cannot be understood is an error, never a silent default.
+
+mod dir;
+mod error;
+mod store;
+
+pub use dir::{CACHE_ENV, cache_dir};
+pub use error::CalibrationError;
+pub use store::{Store, load, save};
+
+use serde::{Deserialize, Serialize};
+use sparse_accelerate::{AttentionSettings, select::CostModel};
+use sparse_accelerate_checkpoint::WeightDtype;
+
+use crate::device::DeviceInfo;
+
+/// Version of the file's meaning; a file of another version is refused.
+pub const SCHEMA: u32 = 1;
+
+/// What a calibration is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationKey {
+    /// Name of the device as its driver gives it.
+    pub device: String,
+    /// Backend, as devices are chosen by: `cuda`, `vulkan`, ...
+    pub backend: String,
+    /// Element type: `f32`, `f16`, `bf16`.
+    pub dtype: String,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Query heads of a KV head.
+    pub group: usize,
+}
+
+impl CalibrationKey {
+    /// The key of a device, an element type and a layer's shape.
+    pub fn new(info: &DeviceInfo, dtype: WeightDtype, head_dim: usize, group: usize) -> Self {
+        let choice = info.choice.to_string();
+        let backend = choice.split(':').next().unwrap_or_default();
+        Self {
+            device: info.name.clone(),
+            backend: backend.into(),
+            dtype: dtype.to_string(),
+            head_dim,
+            group,
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What it is for.
+    pub key: CalibrationKey,
+    /// Version of the program that measured.
+    pub version: String,
+    /// Query and KV heads of the measured layer.
+    pub heads: [usize; 2],
+    /// Prices, in units of one dense tile.
+    pub costs: CostModel,
+    /// Nanoseconds of one dense tile of one query head.
+    pub dense_tile_ns: f64,
+    /// Largest relative distance of a measured time from the one that the prices give.
+    pub misfit: f64,
+    /// The break-even length.
+    pub break_even: BreakEven,
+}
+
+/// From which prompt length preset `balanced` was faster than dense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum BreakEven {
+    /// From so many tokens on, at every measured length.
+    From {
+        /// Tokens.
+        tokens: usize,
+    },
+    /// At no measured length.
+    Beyond {
+        /// The longest measured, tokens.
+        longest: usize,
+    },
+    /// It could not be measured.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Calibration {
+    /// Prompt tokens from which `auto` is sparse: twice the longest measured prompt where dense was
+    /// faster at all of them, for dense grows by four where a selection grows by less. `None` where
+    /// nothing is known.
+    pub fn min_sparse_len(&self) -> Option<usize> {
+        match self.break_even {
+            BreakEven::From { tokens } => Some(tokens),
+            BreakEven::Beyond { longest } => Some(2 * longest),
+            BreakEven::Unknown { .. } => None,
+        }
+    }
+
+    /// Takes the prices, and the least sparse length where it is known, into the settings of patterns
+    /// that choose from the input; leaves others as they are. Gives whether it did.
+    pub fn apply(&self, settings: &mut AttentionSettings) -> bool {
+        if !settings.pattern.selects() && settings.heads.is_none() {
+            return false;
+        }
+        settings.selection.costs = self.costs;
+        if let Some(length) = self.min_sparse_len() {
+            settings.min_sparse_len = length;
+        }
+        true
+    }
+}

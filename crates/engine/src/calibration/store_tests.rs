@@ -1,0 +1,143 @@
+//! What comes back, and what is refused.
+
+use sparse_accelerate::{AttentionSettings, Preset, select::CostModel};
+
+use super::*;
+use crate::{
+    calibration::BreakEven,
+    device::{DeviceChoice, DeviceKind},
+};
+
+fn info(name: &str) -> DeviceInfo {
+    DeviceInfo {
+        choice: DeviceChoice::FLEX,
+        name: name.into(),
+        kind: DeviceKind::Cpu,
+        backend: String::new(),
+        memory: None,
+        capabilities: None,
+    }
+}
+
+fn calibration(name: &str, head_dim: usize) -> Calibration {
+    Calibration {
+        schema: SCHEMA,
+        key: CalibrationKey::new(&info(name), WeightDtype::Bf16, head_dim, 4),
+        version: "0.1.0".into(),
+        heads: [32, 8],
+        costs: CostModel {
+            dense_tile: 1.0,
+            tile: 1.5,
+            column: 2.5,
+            row: 3.5,
+        },
+        dense_tile_ns: 1.25,
+        misfit: 0.03,
+        break_even: BreakEven::From { tokens: 4096 },
+    }
+}
+
+struct Dir {
+    path: PathBuf,
+}
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self { path }
+    }
+
+    fn store(&self) -> Store {
+        Store::below(&self.path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[test]
+fn what_is_written_comes_back_and_nothing_is_left_beside_it() {
+    let dir = Dir::new("calibration-round-trip");
+    let (store, kept) = (dir.store(), calibration("Card <1>", 128));
+    assert!(store.load(&kept.key).unwrap().is_none());
+    let path = store.path(&kept.key);
+    // Twice: the second replaces the first.
+    kept.write(&path).unwrap();
+    kept.write(&path).unwrap();
+    assert_eq!(store.load(&kept.key).unwrap(), Some(kept));
+    let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn damaged_files_are_errors_with_their_name() {
+    let dir = Dir::new("calibration-damaged");
+    let (store, good) = (dir.store(), calibration("Card", 128));
+    let path = store.path(&good.key);
+    let text = |change: &dyn Fn(&mut Calibration)| {
+        let mut other = good.clone();
+        change(&mut other);
+        serde_json::to_string(&other).unwrap()
+    };
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for (bad, reason) in [
+        ("{".to_owned(), "EOF"),
+        (text(&|c| c.schema = 2), "schema 2, not 1"),
+        (text(&|c| c.costs.tile = -1.0), "costs.tile"),
+        (text(&|c| c.key.group = 7), "group: 7"),
+        (text(&|_| ()).replace("misfit", "fit"), "unknown field"),
+    ] {
+        fs::write(&path, bad).unwrap();
+        let error = store.load(&good.key).expect_err(reason).to_string();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(error.contains(name) && error.contains(reason), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = store.load(&good.key).expect_err("a folder");
+    assert!(matches!(error, CalibrationError::Read { .. }), "{error}");
+}
+
+#[test]
+fn a_device_lists_its_own() {
+    let dir = Dir::new("calibration-list");
+    let store = dir.store();
+    for (name, head_dim) in [("Card", 128), ("Card", 64), ("Card 2", 128)] {
+        let kept = calibration(name, head_dim);
+        kept.write(&store.path(&kept.key)).unwrap();
+    }
+    let of = |name: &str| -> Vec<usize> {
+        let found = store.of_device(&info(name)).into_iter();
+        found.map(|(_, kept)| kept.unwrap().key.head_dim).collect()
+    };
+    assert_eq!(of("Card"), [128, 64]);
+    assert_eq!(of("Card 2"), [128]);
+    assert!(of("Other").is_empty());
+}
+
+#[test]
+fn settings_of_patterns_that_choose_take_prices_and_length() {
+    let mut kept = calibration("Card", 128);
+    let mut balanced = Preset::Balanced.settings();
+    assert!(kept.apply(&mut balanced));
+    assert_eq!(balanced.selection.costs, kept.costs);
+    assert_eq!(balanced.min_sparse_len, 4096);
+
+    kept.break_even = BreakEven::Beyond { longest: 32_768 };
+    assert!(kept.apply(&mut balanced));
+    assert_eq!(balanced.min_sparse_len, 65_536);
+    kept.break_even = BreakEven::Unknown {
+        reason: "a test".into(),
+    };
+    assert!(kept.apply(&mut balanced));
+    assert_eq!(balanced.min_sparse_len, 65_536);
+
+    // The triangular pattern's length and prices are its own.
+    let mut triangular = AttentionSettings::default();
+    assert!(!kept.apply(&mut triangular));
+    assert_eq!(triangular, AttentionSettings::default());
+}

@@ -1,0 +1,20 @@
+//! Error against density and time: selections beside an oracle, on inputs that peers can make bit for bit.
+//!
+//! Both are judged on the same query blocks of 128 rows, spread evenly over the prompt, all heads, against
+//! dense attention. The oracle says how few keys an error needs at least where whole blocks are kept; a
+//! selection says what it kept, what that costs in error, and how long choosing and attending took.
+
+mod choose;
+mod inputs;
+mod oracle;
+#[cfg(test)]
+mod oracle_tests;
+mod rows;
+mod select;
+mod selector;
+mod sets;
+
+pub use inputs::{Frontier, FrontierSettings, FrontierShape};
+pub use selector::{Selector, parse_selectors};
+pub use sets::SHARES;
+pub use sparse_accelerate_bench_inputs::Family;
