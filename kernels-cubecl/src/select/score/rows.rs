@@ -95,6 +95,8 @@ impl Pack {
     }
 
     /// End of a query block's candidates under a window.
+    // Device code has no `div_ceil`.
+    #[allow(clippy::manual_div_ceil)]
     pub(super) fn end(&self, block: u32, window: u32) -> u32 {
         let size = comptime!(BLOCK as u32);
         let first = self.offset + block * size;

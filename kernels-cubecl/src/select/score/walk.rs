@@ -45,7 +45,8 @@ pub(super) fn stage_rows<E: Float, F: Float, N: Size>(
                 if vector < vectors {
                     loaded *= weights[comptime!(variant * bp.vectors()) + element];
                 } else {
-                    loaded *= loaded * Vector::new(scale * f32::new(0.5));
+                    let halved = loaded * Vector::new(scale * f32::new(0.5));
+                    loaded *= halved;
                 }
             }
             to[row * comptime!(tile.pitch()) + v] = Vector::cast_from(loaded);
