@@ -130,6 +130,8 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use sparse_accelerate_engine::device::{DeviceChoice, select};
+
     use super::*;
 
     #[test]
@@ -138,7 +140,7 @@ mod tests {
         // Tile 0 sees 64 keys, tile 1 its own and the columns 3 and 70 before it, tile 2 both.
         let index = interval_slash(&spans, &[vec![3, 70]], &[vec![0]]).unwrap();
         assert_eq!(index_work(&index), [3.0, 3.0 / 64.0, 3.0]);
-        let device = Device::default();
+        let device = select(DeviceChoice::FLEX).unwrap().device;
         let none = Pattern::IntervalSlash(IntervalSlash::default());
         let plan = AttentionPlan::with_index(index, none, &device).unwrap();
         assert_eq!(work(&plan, 4, 192), [0.0, 12.0, 12.0 / 64.0, 12.0]);
