@@ -84,10 +84,10 @@ pub fn choices(
         name,
         title,
         subtitle,
-        kind: Kind::Choices(Choices {
+        kind: Kind::Choices(Box::new(Choices {
             panels: [density, recall],
             legend: legend.collect(),
-        }),
+        })),
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Plot {
 enum Kind {
     Lines(Lines),
     Heat(Heat),
-    Choices(Choices),
+    Choices(Box<Choices>),
 }
 
 impl Plot {
