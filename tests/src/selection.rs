@@ -105,12 +105,9 @@ impl Case {
         self.shape.batch * self.shape.index_heads
     }
 
-    /// Valid probe rows of a sequence.
+    /// Valid probe rows of either group, if it has any, of a sequence.
     pub fn probes(&self, sequence: usize) -> usize {
-        match self.spans[sequence].query_len {
-            n if n >= PROBES => PROBES,
-            n => n.min(PROBES / 2),
-        }
+        self.spans[sequence].query_len.min(PROBES / 2)
     }
 
     /// Random attention: heavy-tailed columns, slashes and shares that add up to at most 1; some NaN,
@@ -121,7 +118,7 @@ impl Case {
         let buckets = shape.slash_buckets();
         let mut scores = Scores {
             columns: vec![0.0; shape.batch * shape.heads * 2 * shape.keys],
-            slashes: vec![0; shape.batch * shape.heads * buckets],
+            slashes: vec![0; shape.batch * shape.heads * 2 * buckets],
             lse: vec![1.0; shape.batch * shape.heads * PROBES],
             shares: vec![
                 0.0;
@@ -136,13 +133,14 @@ impl Case {
                 let at = (head * 2 + group) * shape.keys;
                 if group == 0 || span.query_len >= PROBES {
                     random.fill(&mut scores.columns[at..at + span.kv_len], rest);
+                    let mut of_slashes = vec![0.0; span.kv_len.div_ceil(GRANULE)];
+                    random.fill(&mut of_slashes, rest);
+                    let sums = &mut scores.slashes[(head * 2 + group) * buckets..];
+                    for (to, from) in sums.iter_mut().zip(of_slashes) {
+                        let from = from.clamp(0.0, 1.0);
+                        *to = (from * (self.probes(b) << 20) as f32) as u32;
+                    }
                 }
-            }
-            let mut of_slashes = vec![0.0; span.kv_len.div_ceil(GRANULE)];
-            random.fill(&mut of_slashes, rest);
-            for (to, from) in scores.slashes[head * buckets..].iter_mut().zip(of_slashes) {
-                let from = from.clamp(0.0, 1.0);
-                *to = (from * (self.probes(b) << 20) as f32) as u32;
             }
             for t in 0..span.query_len.div_ceil(BLOCK) {
                 let at = (head * shape.query_blocks() + t) * shape.key_blocks();

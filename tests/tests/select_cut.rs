@@ -52,7 +52,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
             })
             .collect();
         let of_slashes: Vec<f64> = (0..buckets)
-            .map(|s| most(&mut (head(0)..head(sharing)).map(|a| slash(a, s))))
+            .map(|s| most(&mut (2 * head(0)..2 * head(sharing)).map(|a| slash(a, s))))
             .collect();
         let (columns, slashes) = lists(case, cut, index);
         let wanted = f64::from(case.kappa.column) / keys as f64;
@@ -80,7 +80,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
         for a in 2 * head(0)..2 * head(sharing) {
             let local = 1.0 - (0..keys).map(|j| column(a, j)).sum::<f64>();
             let by_columns: f64 = columns.iter().map(|j| column(a, *j)).sum();
-            let by_slashes: f64 = slashes.iter().map(|s| slash(a / 2, *s)).sum();
+            let by_slashes: f64 = slashes.iter().map(|s| slash(a, *s)).sum();
             let apart = 1.0 - (by_columns / (1.0 - local).max(1e-9)).min(1.0);
             let both = local + by_columns + by_slashes / rows / 2f64.powi(20) * apart;
             let near = |word: usize, expected: f64| {
@@ -354,7 +354,7 @@ fn planted_columns_slashes_and_blocks_are_kept() {
     let (keys, buckets, width) = (shape.keys, shape.slash_buckets(), shape.key_blocks());
     let mut scores = case.scores(3, false);
     scores.columns.fill(0.1 / keys as f32);
-    scores.slashes.fill((128 << 20) / (20 * buckets as u32));
+    scores.slashes.fill((64 << 20) / (20 * buckets as u32));
     let (columns, slashes, blocks) = ([7, 63, 64, 1000, 3333], [5, 60, 200], [0, 9, 14]);
     for head in 0..4 {
         // Each is seen by one query head of its index head, and in one group, alone.
@@ -365,7 +365,7 @@ fn planted_columns_slashes_and_blocks_are_kept() {
         }
         for (i, s) in slashes.iter().enumerate() {
             if i % 2 == head % 2 {
-                scores.slashes[head * buckets + s] = 10 << 20;
+                scores.slashes[(head * 2 + i / 2 % 2) * buckets + s] = 5 << 20;
             }
         }
         for t in 0..shape.query_blocks() {

@@ -69,8 +69,8 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
     let mut out = Exact {
         lse: vec![0.0; batch * heads * PROBES],
         columns: vec![0.0; batch * heads * 2 * keys],
-        slashes: vec![0.0; batch * heads * buckets],
-        sums: vec![0.0; batch * heads * buckets],
+        slashes: vec![0.0; batch * heads * 2 * buckets],
+        sums: vec![0.0; batch * heads * 2 * buckets],
     };
     for bh in 0..batch * heads {
         let (b, h) = (bh / heads, bh % heads);
@@ -111,7 +111,7 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
                 }
                 let share = (z - lse).exp();
                 out.columns[(bh * 2 + group) * keys + j] += share / valid as f64;
-                let bucket = bh * buckets + (position - j) / GRANULE;
+                let bucket = (bh * 2 + group) * buckets + (position - j) / GRANULE;
                 out.slashes[bucket] += share;
                 let sum = Some((j / BLOCK, bucket));
                 if last != sum {
@@ -139,7 +139,7 @@ fn run(
     };
     let heads = shape.batch * shape.heads;
     let nan = |len: usize| launches::upload(client, &vec![f32::NAN; len + BEYOND]);
-    let (columns_len, slashes_len) = (heads * 2 * shape.keys, heads * shape.slash_buckets());
+    let (columns_len, slashes_len) = (heads * 2 * shape.keys, heads * 2 * shape.slash_buckets());
     let (lse, columns) = (nan(heads * PROBES), nan(columns_len));
     let slashes = launches::upload(client, &vec![u32::MAX; slashes_len + BEYOND]);
     let tensors = probe::Tensors {

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Blocks(Blocks),
     /// One query row against a long cache
     Decode(Dense),
+    /// Choosing keys: every stage on inputs with structure; printed, not saved
+    Select(Select),
     /// Make the summary of a run's folder anew, as after a peer has added its rows; needs no device
     Summary {
         /// The run's folder
@@ -80,6 +82,18 @@ pub(crate) struct Sizes {
 pub(crate) struct Dense {
     #[command(flatten)]
     pub(crate) sizes: Sizes,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Select {
+    #[command(flatten)]
+    pub(crate) sizes: Sizes,
+    /// Least share of the attention that must be kept
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) recall: f32,
+    /// Score and correct with the second-order term
+    #[arg(long)]
+    pub(crate) second: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -11,6 +11,7 @@ mod device;
 mod measure;
 mod report;
 mod save;
+mod select;
 mod table;
 
 use anyhow::Result;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
         Command::Dense(args) => attend::dense(&device, args, &mut report)?,
         Command::Blocks(args) => attend::blocks(&device, args, &mut report)?,
         Command::Decode(args) => decode::run(&device, &args.sizes, &mut report)?,
+        Command::Select(args) => select::stages(&device, args)?,
         Command::Summary { .. } => {} // before a device is opened
     }
     report.write(cli.out.as_deref())

@@ -2,7 +2,7 @@
 //!
 //! The score of a column is the most that any query head of the index head gives it in either group of
 //! probes; kept is what reaches `kappa_column / kv_len`. The score of a slash bucket is the most that any
-//! of them gives it over all probes; kept is what reaches `16 * 5 * kappa_slash / kv_len`. Where that is
+//! of them gives it over either group of probes; kept is what reaches `16 * 5 * kappa_slash / kv_len`. Where that is
 //! more than the rules allow, the threshold rises along bins of an eighth of an octave until it is not:
 //! a bin is kept whole or not at all.
 //!
@@ -167,8 +167,8 @@ fn score_segments(
     while bucket < end {
         let mut highest = 0u32;
         #[unroll]
-        for a in 0..sharing {
-            highest = max(highest, slashes[(head + a) * buckets + bucket]);
+        for a in 0..comptime!(2 * sharing) {
+            highest = max(highest, slashes[(head * 2 + a) * buckets + bucket]);
         }
         let value = exact(highest);
         let mut kept = 0u32;
@@ -194,14 +194,10 @@ fn score_segments(
     }
 }
 
-/// Valid probe rows of a sequence with so many new rows, at least 1.
+/// Valid probe rows of either group, if it has any, of a sequence with so many new rows; at least 1.
 #[cube]
 fn probes(query_len: u32) -> u32 {
-    let mut rows = max(min(query_len, comptime!(PROBES as u32 / 2)), 1u32);
-    if query_len >= comptime!(PROBES as u32) {
-        rows = PROBES as u32;
-    }
-    rows
+    max(min(query_len, comptime!(PROBES as u32 / 2)), 1u32)
 }
 
 /// The lowest bin such that it and all above hold at most `most`; one past the last if even that holds
@@ -334,7 +330,7 @@ fn cut_lists(
 
     let mut bins = Shared::<[u32]>::new_slice(BINS);
     let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
-    let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(3 * sharing));
+    let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(4 * sharing));
     let mut at = unit;
     while at < BINS {
         let mut count = 0u32;
@@ -345,7 +341,7 @@ fn cut_lists(
         at += UNITS;
     }
     let mut at = unit;
-    while at < comptime!(3 * sharing) {
+    while at < comptime!(4 * sharing) {
         masses[at].store(0u32);
         at += UNITS;
     }
@@ -354,13 +350,10 @@ fn cut_lists(
     let column = threshold(&bins, most_columns, &mut sums, 0usize, COLUMN_BINS);
     let slash = threshold(&bins, most_slashes, &mut sums, COLUMN_BINS, SLASH_BINS);
     let mut of_columns = Array::<u32>::new(comptime!(2 * sharing));
-    let mut of_slashes = Array::<u32>::new(sharing);
+    let mut of_slashes = Array::<u32>::new(comptime!(2 * sharing));
     #[unroll]
     for a in 0..comptime!(2 * sharing) {
         of_columns[a] = 0u32.runtime();
-    }
-    #[unroll]
-    for a in 0..sharing {
         of_slashes[a] = 0u32.runtime();
     }
     let kept_columns = compact(
@@ -383,12 +376,12 @@ fn cut_lists(
         buckets,
         slash,
         slashes,
-        head * buckets,
+        head * 2 * buckets,
         lists,
         list + comptime!(layout.slashes_at()),
         &mut of_slashes,
         &mut sums,
-        sharing,
+        comptime!(2 * sharing),
         SLASH_BASE,
     );
     if unit == 0 {
@@ -398,9 +391,6 @@ fn cut_lists(
     #[unroll]
     for a in 0..comptime!(2 * sharing) {
         masses[a].fetch_add(of_columns[a]);
-    }
-    #[unroll]
-    for a in 0..sharing {
         masses[comptime!(2 * sharing + a)].fetch_add(of_slashes[a]);
     }
     sync_cube();
@@ -415,7 +405,7 @@ fn cut_lists(
         let rest = min(all, comptime!(ONE << SUM_EXTRA)) >> SUM_EXTRA;
         let local = ONE - rest;
         let by_columns = min(masses[at].load() >> SUM_EXTRA, rest);
-        let by_slashes = min(masses[comptime!(2 * sharing) + at / 2].load(), rows << 20);
+        let by_slashes = min(masses[comptime!(2 * sharing) + at].load(), rows << 20);
         let slash_share = (by_slashes << 4) / rows;
         let apart = ONE - ratio(by_columns, rest);
         let both = min(local + by_columns + scaled(apart, slash_share), ONE);
@@ -431,7 +421,7 @@ fn cut_lists(
 pub struct Buffers {
     /// `[B, Hq, 2, keys]` f32.
     pub columns: Handle,
-    /// `[B, Hq, ceil(keys / 16)]`, in units of 2^-20.
+    /// `[B, Hq, 2, ceil(keys / 16)]`, in units of 2^-20.
     pub slashes: Handle,
     /// Begins with the spans `[B, 4]`.
     pub spans: Handle,
@@ -461,7 +451,7 @@ pub fn launch(
     let heads = shape.batch * shape.index_heads;
     let columns = || buffer(&buffers.columns, shape.batch * shape.heads * 2 * shape.keys);
     let slashes = || {
-        let len = shape.batch * shape.heads * scratch.buckets;
+        let len = shape.batch * shape.heads * 2 * scratch.buckets;
         buffer(&buffers.slashes, len)
     };
     let spans = || buffer(&buffers.spans, 4 * shape.batch);

@@ -22,6 +22,7 @@ pub mod correct;
 pub mod cut_blocks;
 pub mod cut_columns;
 mod fixed;
+pub mod index;
 mod lists;
 pub mod pool;
 pub mod probe;

@@ -13,8 +13,10 @@ use sparse_accelerate_kernels::{
     Refusal,
     attend::{self as kernels},
     select::{
-        ListLayout, PROBES, REPORT_WORDS, Shape, TableLayout, View, build, check, choose, correct,
-        cut_blocks, cut_columns, pool, probe, score,
+        ListLayout, PROBES, REPORT_WORDS, Shape, TableLayout, View, check, choose, correct,
+        cut_columns,
+        index::{self, Index, Inputs, Options},
+        pool,
     },
 };
 
@@ -43,16 +45,7 @@ pub(super) fn check_device(
         reason: refusal.to_string(),
     };
     let properties = client.properties();
-    probe::prepare(&shape, elem, properties).map_err(refused)?;
-    score::prepare(&shape, bands, options.order == 2, elem, properties).map_err(refused)?;
-    let words = table(&shape, options).words;
-    if words > u32::MAX as usize / 2 {
-        return Err(refused(Refusal::TooLarge {
-            what: "the table of the index (words)",
-            got: words,
-            limit: u32::MAX as usize / 2,
-        }));
-    }
+    index::prepare(&shape, &stages(options, bands), elem, properties).map_err(refused)?;
     for problem in [sparse(&shape, options), dense(&shape)] {
         kernels::prepare(&problem, elem, properties).map_err(refused)?;
     }
@@ -81,6 +74,26 @@ fn lists(options: &SelectOptions) -> ListLayout {
 
 fn table(shape: &Shape, options: &SelectOptions) -> TableLayout {
     TableLayout::new(shape, &lists(options))
+}
+
+/// The scalars of the stages up to the index.
+fn stages(options: &SelectOptions, bands: usize) -> Options {
+    let [dense_tile, tile, column, row] = options.costs;
+    Options {
+        lists: lists(options),
+        kappa: cut_columns::Kappa {
+            column: options.column_share,
+            slash: options.slash_share,
+        },
+        costs: choose::Costs {
+            dense_tile,
+            tile,
+            column,
+            row,
+        },
+        bands,
+        gauss: options.order == 2,
+    }
 }
 
 /// Attention over the index that was built, of the heads whose gate is 0.
@@ -126,15 +139,6 @@ fn view(tensor: &CubeTensor) -> View {
     }
 }
 
-/// Buffers that no tensor outside sees, of 4-byte words.
-struct Scratch<'c>(&'c Client);
-
-impl Scratch<'_> {
-    fn words(&self, words: usize) -> Handle {
-        self.0.empty(words.max(1) * size_of::<u32>())
-    }
-}
-
 /// The whole of a buffer of 4-byte words.
 #[allow(unsafe_code)]
 fn words(handle: &Handle, len: usize) -> BufferArg {
@@ -157,127 +161,23 @@ struct Call<'a> {
     address: AddressType,
 }
 
-/// What the choice leaves for attention and for the check.
-struct Chosen {
-    table: Handle,
-    report: Handle,
-    kept: Handle,
-    probe_lse: Handle,
-}
-
 impl Call<'_> {
     /// From the probes to the index.
-    fn choose(&self, client: &Client) -> Result<Chosen, Refusal> {
-        let (shape, options, scratch) = (&self.shape, self.options, Scratch(client));
-        let elem = dtype_to_storage_type(self.query.dtype);
-        let (lists, indexes) = (lists(options), shape.batch * shape.index_heads);
-        let heads = shape.batch * shape.heads;
-        let mask_words = indexes * shape.query_blocks() * shape.key_blocks().div_ceil(32);
-        let handles = Chosen {
-            table: scratch.words(table(shape, options).words),
-            report: scratch.words(indexes * REPORT_WORDS),
-            kept: scratch.words(indexes * shape.tiles()),
-            probe_lse: scratch.words(heads * PROBES),
-        };
-        let columns = scratch.words(heads * 2 * shape.keys);
-        let slashes = scratch.words(heads * shape.slash_buckets());
-        let kept_lists = scratch.words(indexes * lists.stride());
-        let covered = scratch.words(heads * 4);
-        let shares_len = heads * shape.query_blocks() * shape.key_blocks();
-        let shares = scratch.words(shares_len);
-        let masks = scratch.words(2 * mask_words);
-        let counts = scratch.words(2 * indexes * shape.query_blocks());
-        let gates = scratch.words(indexes);
-        let (spans, probes) = (self.spans.handle.clone(), self.probes.handle.clone());
-        let rules = self.rules.handle.clone();
-
-        let plan = probe::prepare(shape, elem, client.properties())?;
-        let tensors = probe::Tensors {
+    fn choose(&self, client: &Client) -> Result<Index, Refusal> {
+        let inputs = Inputs {
             query: view(&self.query),
             key: view(&self.key),
-            table: probes.clone(),
-            rules: rules.clone(),
-            lse: handles.probe_lse.clone(),
-            columns: columns.clone(),
-            slashes: slashes.clone(),
-            address: self.address,
-        };
-        probe::launch(client, shape, &plan, elem, tensors);
-
-        let kappa = cut_columns::Kappa {
-            column: options.column_share,
-            slash: options.slash_share,
-        };
-        let buffers = cut_columns::Buffers {
-            columns,
-            slashes,
-            spans: probes.clone(),
-            rules: rules.clone(),
-            scratch: scratch.words(cut_columns::scratch_words(shape)),
-            lists: kept_lists.clone(),
-            covered: covered.clone(),
-            address: self.address,
-        };
-        cut_columns::launch(client, shape, &lists, &kappa, &buffers);
-
-        let bands = self.bands.meta.shape()[0];
-        let plan = score::prepare(shape, bands, options.order == 2, elem, client.properties())?;
-        let tensors = score::Tensors {
-            query: self.query.clone().into_tensor_arg(),
-            pooled: self.pooled.clone().into_buffer_arg(),
+            pooled: self.pooled.handle.clone(),
             capacity: self.pooled.meta.shape()[2],
-            table: words(&spans, 4 * shape.batch),
-            rules: self.rules.clone().into_buffer_arg(),
-            weights: self.bands.clone().into_buffer_arg(),
-            scores: words(&shares, shares_len),
+            spans: self.spans.handle.clone(),
+            probes: self.probes.handle.clone(),
+            rules: self.rules.handle.clone(),
+            bands: self.bands.handle.clone(),
             address: self.address,
         };
-        score::launch(client, shape, &plan, elem, tensors);
-
-        let buffers = cut_blocks::Buffers {
-            shares,
-            covered: covered.clone(),
-            spans: spans.clone(),
-            rules: rules.clone(),
-            masks: masks.clone(),
-            counts: counts.clone(),
-            address: self.address,
-        };
-        cut_blocks::launch(client, shape, &buffers);
-
-        let [dense_tile, tile, column, row] = options.costs;
-        let costs = choose::Costs {
-            dense_tile,
-            tile,
-            column,
-            row,
-        };
-        let buffers = choose::Buffers {
-            covered,
-            counts,
-            lists: kept_lists.clone(),
-            lse: handles.probe_lse.clone(),
-            spans: spans.clone(),
-            rules: rules.clone(),
-            report: handles.report.clone(),
-            gates: gates.clone(),
-            address: self.address,
-        };
-        choose::launch(client, shape, &lists, &costs, &buffers);
-
-        let buffers = build::Buffers {
-            spans,
-            lists: kept_lists,
-            masks,
-            report: handles.report.clone(),
-            gates,
-            rules,
-            table: handles.table.clone(),
-            kept: handles.kept.clone(),
-            address: self.address,
-        };
-        build::launch(client, shape, &lists, &buffers);
-        Ok(handles)
+        let elem = dtype_to_storage_type(self.query.dtype);
+        let options = stages(self.options, self.bands.meta.shape()[0]);
+        index::select(client, &self.shape, &options, elem, &inputs, &mut |_| {})
     }
 
     /// One pass of attention over the table: the heads that the problem's gate lets through.
@@ -312,7 +212,7 @@ impl Call<'_> {
         client: &Client,
         out: &CubeTensor,
         lse: [&CubeTensor; 2],
-    ) -> Result<Chosen, Refusal> {
+    ) -> Result<Index, Refusal> {
         let (shape, options) = (&self.shape, self.options);
         let chosen = self.choose(client)?;
         let [kept_lse, lse] = lse;

@@ -30,7 +30,7 @@ pub struct Tensors {
     pub lse: Handle,
     /// Written: `[B, Hq, 2, L']`, f32.
     pub columns: Handle,
-    /// Written: `[B, Hq, SB]`, `u32`.
+    /// Written: `[B, Hq, 2, SB]`, `u32`.
     pub slashes: Handle,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
@@ -56,7 +56,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
     let buffer = |handle: &Handle, len| unsafe { BufferArg::from_raw_parts(handle.clone(), len) };
     let table = || buffer(&tensors.table, shape.batch * 4);
     let lse_len = shape.batch * shape.heads * PROBES;
-    let slashes_len = shape.batch * shape.heads * shape.slash_buckets();
+    let slashes_len = shape.batch * shape.heads * 2 * shape.slash_buckets();
     let (clear_count, clear_dim) = layout::alone(client, slashes_len);
     let merges = packs * PROBES * bp.slots / MERGED;
     let (x, y) = fold(merges, client.properties()).unwrap_or((merges as u32, 1));

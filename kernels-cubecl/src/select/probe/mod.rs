@@ -5,7 +5,7 @@
 //!
 //! * `lse` `[B, Hq, 128]`: natural log-sum-exp of every probe row over all of its keys, 0 for none;
 //! * `columns` `[B, Hq, 2, L']`: mean of `p(i, j)` over the rows `i` of a group, for every key `j`;
-//! * `slashes` `[B, Hq, SB]`: `sum_i round(2^20 sum_j p(i, j))`, over the keys of every bucket of 16
+//! * `slashes` `[B, Hq, 2, SB]`: `sum_i round(2^20 sum_j p(i, j))` over the rows `i` of a group, over the keys of every bucket of 16
 //!   distances `i - j` and every tile of 128 keys.
 //!
 //! Probe rows of a sequence with `n` new rows: group 0 is its last 64 rows (all where it has fewer),

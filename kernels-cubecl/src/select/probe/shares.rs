@@ -220,7 +220,8 @@ fn add_slashes(
                 let count = u32::cast_from(fma(sum, f32::new(ONE), f32::new(0.5)));
                 if count > 0 {
                     let head = all_heads + pack.first_head + packed % slots;
-                    slashes[(head * buckets + own - granule) as usize].fetch_add(count);
+                    let line = head * 2 + packed / slots / comptime!(PROBES as u32 / 2);
+                    slashes[(line * buckets + own - granule) as usize].fetch_add(count);
                 }
             }
         }

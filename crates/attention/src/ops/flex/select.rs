@@ -151,7 +151,7 @@ impl Fixed {
 
         let mut probe_lse = vec![0.0; heads * PROBES];
         let mut columns = vec![0.0; heads * 2 * shape.keys];
-        let mut slashes = vec![0; heads * shape.slash_buckets()];
+        let mut slashes = vec![0; heads * 2 * shape.slash_buckets()];
         let sums = (&mut columns, &mut slashes);
         cpu::probe(
             shape,

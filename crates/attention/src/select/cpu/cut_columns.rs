@@ -19,7 +19,7 @@ pub struct Kappa {
     pub slash: f32,
 }
 
-/// Columns `[B, Hq, 2, keys]`, slashes `[B, Hq, ceil(keys / 16)]` in units of 2^-20, spans `[B, 4]`, rules
+/// Columns `[B, Hq, 2, keys]`, slashes `[B, Hq, 2, ceil(keys / 16)]` in units of 2^-20, spans `[B, 4]`, rules
 /// `[Hi, 8]` to lists `[B * Hi]` and covered mass `[B * Hq, 4]`: `A_T`, `A_IS` of either group of probes.
 ///
 /// Kept is what reaches the threshold in any of an index head's query heads; where that is more than the
@@ -47,7 +47,7 @@ pub fn cut_columns(
         let rule = Rules::read(rules, index % shape.index_heads);
         let heads = index * sharing..(index + 1) * sharing;
         let columns = &columns[heads.start * 2 * shape.keys..heads.end * 2 * shape.keys];
-        let slashes = &slashes[heads.start * buckets..heads.end * buckets];
+        let slashes = &slashes[heads.start * 2 * buckets..heads.end * 2 * buckets];
         let kv_len = (span[1] as usize).min(shape.keys);
 
         let scores = column_scores(columns, shape.keys, kv_len, rule.sink as usize, kappa);
@@ -67,11 +67,11 @@ pub fn cut_columns(
             *to = *from as u32;
         }
         for (at, of_group) in columns.chunks_exact(shape.keys).enumerate() {
-            let of_head = &slashes[at / 2 * buckets..][..buckets];
+            let by_slash = &slashes[at * buckets..][..buckets];
             let sum = |sum: u32, value: f32| sum.wrapping_add(fixed(score(value), SUM_BITS));
             let total = of_group[..kv_len].iter().copied().fold(0, sum);
             let kept = kept_columns.iter().map(|&j| of_group[j]).fold(0, sum);
-            let slash = kept_slashes.iter().map(|&b| of_head[b]);
+            let slash = kept_slashes.iter().map(|&b| by_slash[b]);
             let slash = slash.fold(0u32, u32::wrapping_add);
             let (local, both) = cover(total, kept, slash, rows);
             covered[at * 2] = share(local);
@@ -94,12 +94,9 @@ fn cover(total: u32, columns: u32, slashes: u32, rows: u32) -> (u32, u32) {
     )
 }
 
-/// Valid probe rows of a sequence with so many new rows.
+/// Valid probe rows of either group, if it has any, of a sequence with so many new rows; at least 1.
 fn probes(query_len: u32) -> u32 {
-    match query_len as usize >= PROBES {
-        true => PROBES as u32,
-        false => query_len.clamp(1, PROBES as u32 / 2),
-    }
+    query_len.clamp(1, PROBES as u32 / 2)
 }
 
 /// The bits of every column's score, 0 below the threshold.

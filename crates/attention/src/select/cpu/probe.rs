@@ -28,7 +28,7 @@ const LANES: usize = 16;
 /// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`
 /// - `lse`: `[B, Hq, 128]`, natural, of the scaled logits over all causal keys; 0 for rows that are none
 /// - `columns`: `[B, Hq, 2, L']`, mean over the valid rows of a group (last, spread) of `p` by key
-/// - `slashes`: `[B, Hq, ceil(L'/16)]`, `p` by `(p_row - j) / 16` in units of `2^-20`, summed over all
+/// - `slashes`: `[B, Hq, 2, ceil(L'/16)]`, `p` by `(p_row - j) / 16` in units of `2^-20`, summed over all
 ///   valid rows; rounded are the sums of one row over one bucket within 128 aligned keys, in the order
 ///   of keys, halves up
 #[allow(clippy::too_many_arguments)]
@@ -52,7 +52,7 @@ pub fn probe<E: FlexFloat>(
     let buckets = shape.slash_buckets();
     assert_eq!(lse.len(), batch * heads * PROBES);
     assert_eq!(columns.len(), batch * heads * 2 * keys);
-    assert_eq!(slashes.len(), batch * heads * buckets);
+    assert_eq!(slashes.len(), batch * heads * 2 * buckets);
     let packs: Vec<Pack> = (0..batch * kv_heads)
         .into_par_iter()
         .map(|flat| Pack::new(shape, query, spans, (flat / kv_heads, flat % kv_heads)))
@@ -93,7 +93,7 @@ pub fn probe<E: FlexFloat>(
         .for_each_init(Scratch::default, |scratch, item| {
             let (pack, lse) = (&packs[item / segments], &packed_lse[item / segments]);
             walk.shares(scratch, pack, lse, item % segments, &columns);
-            let first = (pack.at.0 * heads + pack.at.1 * shape.group()) * buckets;
+            let first = (pack.at.0 * heads + pack.at.1 * shape.group()) * 2 * buckets;
             for (sum, &part) in sums[first..].iter().zip(&scratch.slashes) {
                 if part > 0 {
                     sum.fetch_add(part, Ordering::Relaxed);
@@ -248,7 +248,7 @@ impl<E: FlexFloat> Walk<'_, E> {
         let (group, buckets) = (self.shape.group(), self.shape.slash_buckets());
         let counts = pack.sequence.probes();
         scratch.slashes.clear();
-        scratch.slashes.resize(group * buckets, 0);
+        scratch.slashes.resize(group * 2 * buckets, 0);
         let tiles = segment * TILES..((segment + 1) * TILES).min(self.shape.key_blocks());
         for tile in tiles {
             scratch.columns.clear();
@@ -268,13 +268,14 @@ impl<E: FlexFloat> Walk<'_, E> {
                     continue;
                 }
                 let row = &mut row[from..to];
-                let columns = (head * 2 + probe.index / (PROBES / 2)) * BLOCK + from;
+                let line = head * 2 + probe.index / (PROBES / 2);
+                let columns = line * BLOCK + from;
                 self.arch.dispatch(Share {
                     row,
                     lse: lse[first * group + r],
                     columns: &mut scratch.columns[columns..][..to - from],
                 });
-                let sums = &mut scratch.slashes[head * buckets..][..buckets];
+                let sums = &mut scratch.slashes[line * buckets..][..buckets];
                 add_slashes(row, probe.position - (start + from), sums);
             }
             let width = self.shape.keys.min(start + BLOCK) - start;

@@ -17,7 +17,7 @@ fn run<E: FlexFloat>(case: &Case<E>, rules: &[u32]) -> Probed {
     let mut got = Probed {
         lse: vec![f32::NAN; heads * PROBES],
         columns: vec![f32::NAN; heads * 2 * shape.keys],
-        slashes: vec![u32::MAX; heads * shape.slash_buckets()],
+        slashes: vec![u32::MAX; heads * 2 * shape.slash_buckets()],
     };
     let Probed {
         lse,
@@ -52,7 +52,7 @@ fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
             let sink = 4 + 3 * (h / shape.sharing());
             let mut lse = [0.0; PROBES];
             let mut columns = vec![0.0; 2 * keys];
-            let mut slashes = vec![0.0; buckets];
+            let mut slashes = vec![0.0; 2 * buckets];
             for (r, lse) in lse.iter_mut().enumerate() {
                 let row = match r {
                     0..64 if query_len >= 64 => query_len - 64 + r,
@@ -72,7 +72,7 @@ fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
                         tiles[j / 128][(p - j) / 16] += share;
                     }
                 }
-                for (sum, part) in slashes
+                for (sum, part) in slashes[r / 64 * buckets..][..buckets]
                     .iter_mut()
                     .zip((0..buckets).map(|i| tiles.iter().map(move |t| t[i])))
                 {
@@ -82,7 +82,10 @@ fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
             let at = |width: usize| head * width..(head + 1) * width;
             close("lse", &got.lse[at(PROBES)], &lse, 1e-5, 1e-6);
             close("columns", &got.columns[at(2 * keys)], &columns, 1e-7, 2e-5);
-            let sums: Vec<f32> = got.slashes[at(buckets)].iter().map(|&x| x as f32).collect();
+            let sums: Vec<f32> = got.slashes[at(2 * buckets)]
+                .iter()
+                .map(|&x| x as f32)
+                .collect();
             close("slashes", &sums, &slashes, 6.0, 2e-5);
         }
     }

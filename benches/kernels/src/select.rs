@@ -1,0 +1,221 @@
+//! A selection, stage by stage, on inputs with structure.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::{Result, anyhow};
+use cubecl::{future::block_on, ir::AddressType, server::Handle};
+use sparse_accelerate_bench_inputs::{Family, Shape as InputShape, key, query, value};
+use sparse_accelerate_kernels::select::{
+    self, ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, View, check, choose,
+    correct, cut_columns,
+    index::{self, Inputs, Options},
+    pool,
+};
+
+use crate::{
+    args::Select,
+    device::{Bench, buffer, elem, tensor},
+};
+
+/// Every pattern.
+const ALL: u32 = 31;
+
+/// Prints the median wall time of every stage, each waited for; and of all up to the index, waited for once.
+pub(crate) fn stages(bench: &Bench, args: &Select) -> Result<()> {
+    let sizes = &args.sizes;
+    for &len in &sizes.lens {
+        let inputs =
+            InputShape::new(sizes.heads, sizes.kv_heads, len).with_head_dim(sizes.head_dim);
+        let family = Family::Structured;
+        let host = [
+            query(sizes.seed, family, inputs)?,
+            key(sizes.seed, family, inputs)?,
+            value(sizes.seed, family, inputs)?,
+        ];
+        let [query, key, value] = [0, 1, 2].map(|i| bench.upload(&sizes.dtype.bits(&host[i])));
+        let case = Case {
+            bench,
+            args,
+            shape: Shape {
+                batch: 1,
+                heads: sizes.heads,
+                kv_heads: sizes.kv_heads,
+                index_heads: sizes.kv_heads,
+                rows: len,
+                keys: len,
+                head_dim: sizes.head_dim,
+                scale: 1.0 / (sizes.head_dim as f32).sqrt(),
+            },
+            query,
+            key,
+            value,
+        };
+        case.run()?;
+    }
+    Ok(())
+}
+
+struct Case<'a> {
+    bench: &'a Bench,
+    args: &'a Select,
+    shape: Shape,
+    query: Handle,
+    key: Handle,
+    value: Handle,
+}
+
+impl Case<'_> {
+    fn run(&self) -> Result<()> {
+        let (bench, shape, sizes) = (self.bench, &self.shape, &self.args.sizes);
+        let (client, elem) = (&bench.client, elem(sizes.dtype));
+        let [n, d] = [shape.rows, shape.head_dim];
+        let (q, k) = ([1, shape.heads, n, d], [1, shape.kv_heads, n, d]);
+        let spans = bench.upload(&[n as u32, n as u32, u32::MAX, 0]);
+        let floor = self.args.recall;
+        let rule = [
+            ALL,
+            128,
+            512,
+            1024,
+            256,
+            floor.to_bits(),
+            0,
+            floor.to_bits(),
+        ];
+        let rules = bench.upload(&rule.repeat(shape.index_heads));
+        let bands = bench.upload(&vec![1f32; d]);
+        let pooled_len = shape.kv_heads * shape.key_blocks() * 3 * d;
+        let pooled = client.empty(pooled_len * 4);
+        let lists = ListLayout {
+            columns: 1024,
+            slashes: 256,
+        };
+        let options = Options {
+            lists,
+            kappa: cut_columns::Kappa {
+                column: (2.5e-4 * n as f32).max(8.0),
+                slash: 8.0,
+            },
+            costs: choose::Costs {
+                dense_tile: 1.0,
+                tile: 1.25,
+                column: 2.0,
+                row: 2.0,
+            },
+            bands: 1,
+            gauss: self.args.second,
+        };
+        let view = |handle: &Handle, shape: [usize; 4]| View {
+            handle: handle.clone(),
+            shape,
+            strides: [
+                shape[1] * shape[2] * shape[3],
+                shape[2] * shape[3],
+                shape[3],
+                1,
+            ],
+        };
+        let inputs = Inputs {
+            query: view(&self.query, q),
+            key: view(&self.key, k),
+            pooled: pooled.clone(),
+            capacity: shape.key_blocks(),
+            spans: spans.clone(),
+            probes: spans.clone(),
+            rules: rules.clone(),
+            bands,
+            address: AddressType::U32,
+        };
+        let do_pool = || {
+            let tensors = pool::Tensors {
+                key: tensor(&self.key, k),
+                value: tensor(&self.value, k),
+                spans: buffer(&spans, 4),
+                pooled: buffer(&pooled, pooled_len),
+                capacity: shape.key_blocks(),
+                address: AddressType::U32,
+            };
+            pool::launch(client, shape, elem, tensors);
+        };
+        let wait = || block_on(client.sync());
+        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let out = bench.upload(&vec![0u16; shape.heads * n * d]);
+        let lse = bench.upload(&vec![0f32; shape.heads * n]);
+        let corrected = client.empty(shape.heads * n * 4);
+        for _ in 0..sizes.runs + 2 {
+            let mut begin = Instant::now();
+            let mut lap = |name: &'static str| {
+                wait().map_err(|error| anyhow!("the launch failed: {error:?}"))?;
+                times
+                    .entry(name)
+                    .or_default()
+                    .push(begin.elapsed().as_secs_f64() * 1e3);
+                begin = Instant::now();
+                Ok::<(), anyhow::Error>(())
+            };
+            lap("0 nothing")?;
+            do_pool();
+            lap("1 pool")?;
+            let mut failed = None;
+            let mut count = 0;
+            let names = [
+                "2 probe",
+                "3 cut columns",
+                "4 score",
+                "5 cut blocks",
+                "6 choose",
+                "7 build",
+            ];
+            let index = index::select(client, shape, &options, elem, &inputs, &mut |_| {
+                failed = lap(names[count]).err();
+                count += 1;
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            let table_len = TableLayout::new(shape, &lists).words;
+            let correction = correct::Correction {
+                order: match self.args.second {
+                    true => correct::Order::Second,
+                    false => correct::Order::First,
+                },
+                cap: 1.0,
+            };
+            let tensors = correct::Tensors {
+                query: tensor(&self.query, q),
+                pooled: buffer(&pooled, pooled_len),
+                capacity: shape.key_blocks(),
+                table: buffer(&index.table, table_len),
+                out: tensor(&out, q),
+                lse: buffer(&lse, shape.heads * n),
+                corrected: buffer(&corrected, shape.heads * n),
+                with_lse: true,
+                address: AddressType::U32,
+            };
+            correct::launch(client, shape, correction, elem, None, tensors)?;
+            lap("8 correct")?;
+            let tensors = check::Tensors {
+                lse: buffer(&lse, shape.heads * n),
+                probe: buffer(&index.probe_lse, shape.heads * PROBES),
+                kept: buffer(&index.kept, shape.index_heads * shape.tiles()),
+                rules: buffer(&rules, shape.index_heads * RULE_WORDS),
+                spans: buffer(&spans, 4),
+                table: buffer(&index.table, table_len),
+                report: buffer(&index.report, shape.index_heads * REPORT_WORDS),
+            };
+            check::launch(client, shape, tensors);
+            lap("9 check")?;
+            // Launched together, as attention does it: the waits between stages are not part of it.
+            do_pool();
+            index::select(client, shape, &options, elem, &inputs, &mut |_| {})?;
+            lap("1 to 7 together")?;
+        }
+        println!("{n} tokens, blocks of {} keys", select::BLOCK);
+        for (name, mut of_stage) in times {
+            of_stage.drain(..2.min(of_stage.len() - 1));
+            of_stage.sort_by(f64::total_cmp);
+            println!("  {name:16} {:.3} ms", of_stage[of_stage.len() / 2]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! From queries and keys to an index: the stages from the probes to the build.
+
+use cubecl::{
+    client::Client,
+    ir::{AddressType, DeviceProperties, ElemType},
+    prelude::*,
+    server::Handle,
+};
+
+use super::{
+    ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, View, build, choose,
+    cut_blocks, cut_columns, probe, score,
+};
+use crate::Refusal;
+
+/// What a selection reads.
+#[allow(missing_debug_implementations)] // CubeCL's views have none
+pub struct Inputs {
+    /// `[B, Hq, N, d]`, last dimension contiguous, other strides multiples of 8; as is `key`.
+    pub query: View,
+    /// `[B, Hk, S, d]`.
+    pub key: View,
+    /// `[B, Hk, capacity, 3, d]` in f32, as [`super::pool`] leaves it.
+    pub pooled: Handle,
+    /// Key blocks that `pooled` has room for.
+    pub capacity: usize,
+    /// Spans `[B, 4]`: new rows, keys, first position that sees everything, 0.
+    pub spans: Handle,
+    /// The same for the rows that probes are taken of.
+    pub probes: Handle,
+    /// `[Hi, 8]`.
+    pub rules: Handle,
+    /// Weights of the dimensions `[bands, d]` in which pooled keys are scored.
+    pub bands: Handle,
+    /// Index width that reaches every element of the largest buffer.
+    pub address: AddressType,
+}
+
+/// The scalars of a selection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// Room for kept columns and slashes.
+    pub lists: ListLayout,
+    /// Least shares of columns and slashes.
+    pub kappa: cut_columns::Kappa,
+    /// Prices.
+    pub costs: choose::Costs,
+    /// Bands in which pooled keys are scored.
+    pub bands: usize,
+    /// Whether the first band has the second-order term.
+    pub gauss: bool,
+}
+
+/// What a selection leaves.
+#[allow(missing_debug_implementations)] // CubeCL's handles have none
+pub struct Index {
+    /// [`TableLayout::words`].
+    pub table: Handle,
+    /// `[B * Hi, REPORT_WORDS]` f32; recall and density are still to be measured.
+    pub report: Handle,
+    /// `[B * Hi * tiles]`: keys that the last row of a tile sees.
+    pub kept: Handle,
+    /// `[B, Hq, PROBES]` f32: log-sum-exp of the probe rows over all keys.
+    pub probe_lse: Handle,
+}
+
+/// Checks that a device runs every stage.
+///
+/// # Errors
+/// A [`Refusal`] with value, limit and way out.
+pub fn prepare(
+    shape: &Shape,
+    options: &Options,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<(), Refusal> {
+    probe::prepare(shape, elem, device)?;
+    score::prepare(shape, options.bands, options.gauss, elem, device)?;
+    let words = TableLayout::new(shape, &options.lists).words;
+    // Words are counted in u32 on the device.
+    let limit = u32::MAX as usize / 2;
+    if words > limit {
+        return Err(Refusal::TooLarge {
+            what: "the table of the index (words)",
+            got: words,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+/// Selects and builds. `after` is told the name of each stage once it is launched.
+///
+/// # Errors
+/// What [`prepare`] refuses.
+pub fn select(
+    client: &Client,
+    shape: &Shape,
+    options: &Options,
+    elem: ElemType,
+    inputs: &Inputs,
+    after: &mut dyn FnMut(&'static str),
+) -> Result<Index, Refusal> {
+    let device = client.properties();
+    let probe_plan = probe::prepare(shape, elem, device)?;
+    let score_plan = score::prepare(shape, options.bands, options.gauss, elem, device)?;
+    let words = |len: usize| client.empty(len.max(1) * size_of::<u32>());
+    let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
+    let (query_blocks, key_blocks) = (shape.query_blocks(), shape.key_blocks());
+    let (lists, address) = (&options.lists, inputs.address);
+    let index = Index {
+        table: words(TableLayout::new(shape, lists).words),
+        report: words(indexes * REPORT_WORDS),
+        kept: words(indexes * shape.tiles()),
+        probe_lse: words(heads * PROBES),
+    };
+    let columns = words(heads * 2 * shape.keys);
+    let slashes = words(heads * 2 * shape.slash_buckets());
+    let kept_lists = words(indexes * lists.stride());
+    let covered = words(heads * 4);
+    let shares_len = heads * query_blocks * key_blocks;
+    let shares = words(shares_len);
+    let masks = words(2 * indexes * query_blocks * key_blocks.div_ceil(32));
+    let counts = words(2 * indexes * query_blocks);
+    let gates = words(indexes);
+
+    let tensors = probe::Tensors {
+        query: inputs.query.clone(),
+        key: inputs.key.clone(),
+        table: inputs.probes.clone(),
+        rules: inputs.rules.clone(),
+        lse: index.probe_lse.clone(),
+        columns: columns.clone(),
+        slashes: slashes.clone(),
+        address,
+    };
+    probe::launch(client, shape, &probe_plan, elem, tensors);
+    after("probe");
+
+    let buffers = cut_columns::Buffers {
+        columns,
+        slashes,
+        spans: inputs.probes.clone(),
+        rules: inputs.rules.clone(),
+        scratch: words(cut_columns::scratch_words(shape)),
+        lists: kept_lists.clone(),
+        covered: covered.clone(),
+        address,
+    };
+    cut_columns::launch(client, shape, lists, &options.kappa, &buffers);
+    after("cut columns");
+
+    let pooled = shape.batch * shape.kv_heads * inputs.capacity * 3 * shape.head_dim;
+    let tensors = score::Tensors {
+        query: inputs.query.arg(),
+        pooled: whole(&inputs.pooled, pooled),
+        capacity: inputs.capacity,
+        table: whole(&inputs.spans, 4 * shape.batch),
+        rules: whole(&inputs.rules, shape.index_heads * RULE_WORDS),
+        weights: whole(&inputs.bands, options.bands * shape.head_dim),
+        scores: whole(&shares, shares_len),
+        address,
+    };
+    score::launch(client, shape, &score_plan, elem, tensors);
+    after("score");
+
+    let buffers = cut_blocks::Buffers {
+        shares,
+        covered: covered.clone(),
+        spans: inputs.spans.clone(),
+        rules: inputs.rules.clone(),
+        masks: masks.clone(),
+        counts: counts.clone(),
+        address,
+    };
+    cut_blocks::launch(client, shape, &buffers);
+    after("cut blocks");
+
+    let buffers = choose::Buffers {
+        covered,
+        counts,
+        lists: kept_lists.clone(),
+        lse: index.probe_lse.clone(),
+        spans: inputs.spans.clone(),
+        rules: inputs.rules.clone(),
+        report: index.report.clone(),
+        gates: gates.clone(),
+        address,
+    };
+    choose::launch(client, shape, lists, &options.costs, &buffers);
+    after("choose");
+
+    let buffers = build::Buffers {
+        spans: inputs.spans.clone(),
+        lists: kept_lists,
+        masks,
+        report: index.report.clone(),
+        gates,
+        rules: inputs.rules.clone(),
+        table: index.table.clone(),
+        kept: index.kept.clone(),
+        address,
+    };
+    build::launch(client, shape, lists, &buffers);
+    after("build");
+    Ok(index)
+}
+
+/// The whole of a buffer of 4-byte words.
+#[allow(unsafe_code)]
+fn whole(handle: &Handle, len: usize) -> BufferArg {
+    // SAFETY: whoever made the inputs promises that they hold their shapes; the rest is made here.
+    unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
+}
