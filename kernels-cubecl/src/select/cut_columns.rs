@@ -27,6 +27,8 @@ use crate::layout::{buffer, cubes};
 
 /// Positions a cube of the first launch takes, and with them the slash buckets as wide.
 const SEGMENT: usize = 2048;
+/// Units of the second launch where a cube may have so many.
+const MANY_UNITS: usize = 1024;
 /// Entries a unit of the second launch takes at a time.
 const HELD: usize = 16;
 /// Bins of columns: all that scores, at most 1, can have.
@@ -210,9 +212,10 @@ fn threshold(
     sums: &mut Shared<[u32]>,
     #[comptime] from: usize,
     #[comptime] count: usize,
+    #[comptime] units: usize,
 ) -> u32 {
     let unit = UNIT_POS as usize;
-    let each = comptime!(count.div_ceil(UNITS));
+    let each = comptime!(count.div_ceil(units));
     let mut mine = 0u32;
     #[unroll]
     for i in 0..each {
@@ -221,9 +224,9 @@ fn threshold(
             mine += bins[from + at];
         }
     }
-    let before = exclusive_sum(mine, sums, UNITS);
+    let before = exclusive_sum(mine, sums, units);
     // What bins from here on hold falls from bin to bin: those that hold too much are the first.
-    let mut above = total(sums, UNITS) - before;
+    let mut above = total(sums, units) - before;
     let mut over = 0u32;
     #[unroll]
     for i in 0..each {
@@ -235,8 +238,8 @@ fn threshold(
             above -= bins[from + at];
         }
     }
-    exclusive_sum(over, sums, UNITS);
-    total(sums, UNITS)
+    exclusive_sum(over, sums, units);
+    total(sums, units)
 }
 
 /// Writes the kept of `length` scores from `scores_at` on to `lists`, ascending, and adds up what each of
@@ -256,12 +259,13 @@ fn compact(
     sums: &mut Shared<[u32]>,
     #[comptime] arrays: usize,
     #[comptime] base: usize,
+    #[comptime] units: usize,
 ) -> u32 {
     let unit = UNIT_POS as usize;
     let mut written = 0u32;
-    let tiles = length.div_ceil(comptime!(UNITS * HELD));
+    let tiles = length.div_ceil(comptime!(units * HELD));
     for tile in 0..tiles {
-        let first = (tile * UNITS + unit) * HELD;
+        let first = (tile * units + unit) * HELD;
         let mut marks = 0u32;
         #[unroll]
         for i in 0..HELD {
@@ -272,7 +276,7 @@ fn compact(
                 }
             }
         }
-        let before = exclusive_sum(marks.count_ones(), sums, UNITS);
+        let before = exclusive_sum(marks.count_ones(), sums, units);
         let mut to = list_at + (written + before) as usize;
         #[unroll]
         for i in 0..HELD {
@@ -290,7 +294,7 @@ fn compact(
                 }
             }
         }
-        written += total(sums, UNITS);
+        written += total(sums, units);
     }
     written
 }
@@ -313,6 +317,7 @@ fn cut_lists(
     segments: usize,
     #[comptime] sharing: usize,
     #[comptime] layout: ListLayout,
+    #[comptime] units: usize,
 ) {
     let index = CUBE_POS;
     if index >= batch * index_heads {
@@ -329,7 +334,7 @@ fn cut_lists(
     let list = index * comptime!(layout.stride());
 
     let mut bins = Shared::<[u32]>::new_slice(BINS);
-    let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
+    let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * units));
     let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(4 * sharing));
     let mut at = unit;
     while at < BINS {
@@ -338,17 +343,24 @@ fn cut_lists(
             count += scratch[found + segment * of_segment + at];
         }
         bins[at] = count;
-        at += UNITS;
+        at += units;
     }
     let mut at = unit;
     while at < comptime!(4 * sharing) {
         masses[at].store(0u32);
-        at += UNITS;
+        at += units;
     }
     sync_cube();
 
-    let column = threshold(&bins, most_columns, &mut sums, 0usize, COLUMN_BINS);
-    let slash = threshold(&bins, most_slashes, &mut sums, COLUMN_BINS, SLASH_BINS);
+    let column = threshold(&bins, most_columns, &mut sums, 0usize, COLUMN_BINS, units);
+    let slash = threshold(
+        &bins,
+        most_slashes,
+        &mut sums,
+        COLUMN_BINS,
+        SLASH_BINS,
+        units,
+    );
     let mut of_columns = Array::<u32>::new(comptime!(2 * sharing));
     let mut of_slashes = Array::<u32>::new(comptime!(2 * sharing));
     #[unroll]
@@ -369,6 +381,7 @@ fn cut_lists(
         &mut sums,
         comptime!(2 * sharing),
         0usize,
+        units,
     );
     let kept_slashes = compact(
         scratch,
@@ -383,6 +396,7 @@ fn cut_lists(
         &mut sums,
         comptime!(2 * sharing),
         SLASH_BASE,
+        units,
     );
     if unit == 0 {
         lists[list] = kept_columns;
@@ -412,7 +426,7 @@ fn cut_lists(
         let to = (head + at / 2) * 4 + at % 2 * 2;
         covered[to] = u32::reinterpret(share(local));
         covered[to + 1] = u32::reinterpret(share(both));
-        at += UNITS;
+        at += units;
     }
 }
 
@@ -481,7 +495,14 @@ pub fn launch(
             scratch.sharing,
         );
     }
-    let (count, dim) = cubes(client, heads, UNITS);
+    // One cube a head: as many units as it may have.
+    let most = client.properties().hardware.max_units_per_cube as usize;
+    let units = if most >= MANY_UNITS {
+        MANY_UNITS
+    } else {
+        UNITS
+    };
+    let (count, dim) = cubes(client, heads, units);
     // SAFETY: as above; a list holds no more than its threshold lets through.
     unsafe {
         cut_lists::launch_unchecked(
@@ -503,6 +524,7 @@ pub fn launch(
             scratch.segments,
             scratch.sharing,
             *lists,
+            units,
         );
     }
 }

@@ -21,6 +21,7 @@ use cubecl::{
     client::Client,
     ir::{AddressType, DeviceProperties, ElemType, FloatKind},
     prelude::*,
+    server::Handle,
 };
 use mma::MmaCorrection;
 
@@ -247,7 +248,12 @@ pub fn launch(
         Variant::Mma(tile) => {
             let dim = CubeDim::new_2d(PLANE as u32, tile.planes as u32);
             let rows = shape.batch * shape.kv_heads * tensors.capacity * 3;
-            let pooled = narrowed(client, rows, shape.head_dim, elem, tensors.pooled);
+            let total = rows * shape.head_dim;
+            let narrow = narrowed(client, total, elem, tensors.pooled);
+            let strides = [total, total, shape.head_dim, 1];
+            let dims = [1, 1, rows, shape.head_dim];
+            // SAFETY: `total` elements, contiguous.
+            let pooled = unsafe { TensorArg::from_raw_parts(narrow, strides.into(), dims.into()) };
             let blueprint = MmaCorrection { common, tile };
             run!(
                 mma::correct_mma::launch_unchecked,
@@ -271,16 +277,9 @@ pub fn launch(
     Ok(())
 }
 
-/// Pooled blocks as matrix units read them, `[rows, head_dim]` in their element type.
+/// `total` elements of pooled blocks in the element type of matrix units.
 #[allow(unsafe_code)]
-fn narrowed(
-    client: &Client,
-    rows: usize,
-    head_dim: usize,
-    elem: ElemType,
-    pooled: BufferArg,
-) -> TensorArg {
-    let total = rows * head_dim;
+pub(super) fn narrowed(client: &Client, total: usize, elem: ElemType, pooled: BufferArg) -> Handle {
     let handle = client.empty(total * elem.size());
     let vectors = total / VECTOR;
     let (count, dim) = layout::alone(client, vectors);
@@ -289,7 +288,6 @@ fn narrowed(
     unsafe {
         let out = BufferArg::from_raw_parts(handle.clone(), total);
         mma::narrow::launch_unchecked(client, count, dim, VECTOR, pooled, out, vectors, half, elem);
-        let strides = [total, total, head_dim, 1];
-        TensorArg::from_raw_parts(handle, strides.into(), [1, 1, rows, head_dim].into())
     }
+    handle
 }

@@ -18,7 +18,7 @@ use crate::{
 #[allow(clippy::too_many_arguments)]
 pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     query: &Tensor<Vector<E, N>>,
-    pooled: &[Vector<f32, N>],
+    pooled: &[Vector<F, N>],
     table: &[u32],
     rules: &[u32],
     weights: &[Vector<f32, N>],

@@ -7,7 +7,10 @@ use cubecl::{
 };
 
 use super::{Plan, kernel::score_blocks};
-use crate::select::Shape;
+use crate::{
+    layout::buffer,
+    select::{Shape, correct},
+};
 
 /// The buffers of the scores: six of them. The query has a contiguous last dimension and strides that
 /// are multiples of 8; all else is contiguous.
@@ -39,6 +42,16 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
         true => elem,
         false => ElemType::Float(FloatKind::F32),
     };
+    let pooled = match tile.mma {
+        // Every cube reads all blocks before it: half the bytes.
+        true => {
+            let blocks = shape.batch * shape.kv_heads * tensors.capacity;
+            let total = blocks * 3 * shape.head_dim;
+            let narrow = correct::narrowed(client, total, elem, tensors.pooled);
+            buffer(&narrow, total)
+        }
+        false => tensors.pooled,
+    };
     let cubes = shape.batch * shape.kv_heads * plan.packs * plan.spans;
     // SAFETY: cubes past the last stop at once; the others read rows below each sequence's length and
     // key blocks wholly before them, and write inside their own heads and query blocks.
@@ -50,7 +63,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             tensors.address,
             tile.width(),
             tensors.query,
-            tensors.pooled,
+            pooled,
             tensors.table,
             tensors.rules,
             tensors.weights,

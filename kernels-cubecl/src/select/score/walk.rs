@@ -59,7 +59,7 @@ pub(super) fn stage_rows<E: Float, F: Float, N: Size>(
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn stage_keys<F: Float, N: Size>(
-    pooled: &[Vector<f32, N>],
+    pooled: &[Vector<F, N>],
     to: &mut Shared<[Vector<F, N>]>,
     first: usize,
     base: u32,
@@ -82,7 +82,7 @@ fn stage_keys<F: Float, N: Size>(
             let mut loaded = Vector::<F, N>::new(F::from_int(0));
             if block < end && vector < comptime!(tile.vectors()) {
                 let at = first + block as usize * comptime!(3 * bp.vectors()) + vector;
-                loaded = Vector::cast_from(pooled[at]);
+                loaded = pooled[at];
             }
             to[row * comptime!(tile.pitch()) + v] = loaded;
         }
@@ -95,7 +95,7 @@ fn stage_keys<F: Float, N: Size>(
 #[allow(clippy::too_many_arguments)]
 pub(super) fn scores<E: Float, F: Float, N: Size>(
     query: &Tensor<Vector<E, N>>,
-    pooled: &[Vector<f32, N>],
+    pooled: &[Vector<F, N>],
     weights: &[Vector<f32, N>],
     rows: &mut Shared<[Vector<F, N>]>,
     keys: &mut Shared<[Vector<F, N>]>,

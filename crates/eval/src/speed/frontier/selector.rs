@@ -118,7 +118,7 @@ pub fn parse_selectors(text: &str) -> Result<Vec<Selector>, SpeedError> {
 fn parse(item: &str) -> Result<Selector, String> {
     let mut parts = item.split(':');
     let name = parts.next().unwrap_or_default();
-    let (mut choosers, mut correction) = (Choosers::KvHeads, Correction::Gaussian);
+    let (mut choosers, mut correction) = (Choosers::KvHeads, Correction::Mean);
     let pattern = match name {
         "dynamic" => Pattern::Dynamic(Dynamic::default()),
         "paper" => {
