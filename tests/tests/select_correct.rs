@@ -219,7 +219,8 @@ impl<'a> Case<'a> {
                     let tile = i / QUERY_TILE;
                     let row = self.index.row(b, self.index_head(h), tile);
                     let mut keys = vec![(found.lse[at], found.out[at * d..(at + 1) * d].to_vec())];
-                    for block in 0..(span.offset() + tile * QUERY_TILE) / BLOCK {
+                    let visible = (span.offset() + tile * QUERY_TILE) / BLOCK;
+                    for (block, pooled) in blocks.iter().enumerate().take(visible) {
                         let kept = (block * BLOCK..(block + 1) * BLOCK)
                             .filter(|j| {
                                 let key = *j as u32;
@@ -230,7 +231,7 @@ impl<'a> Case<'a> {
                         if kept == BLOCK {
                             continue;
                         }
-                        let [mean, variance, value] = &blocks[block];
+                        let [mean, variance, value] = pooled;
                         let dot = |x: &[f64], power: i32| -> f64 {
                             let terms = q.iter().zip(x);
                             terms

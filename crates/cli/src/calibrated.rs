@@ -51,10 +51,9 @@ pub(crate) fn apply(
     info: &DeviceInfo,
     layer: Layer,
 ) -> Result<()> {
-    if settings.pattern.selects() || settings.heads.is_some() {
-        if let Some(found) = load(info, layer)? {
-            found.apply(settings);
-        }
+    let selects = settings.pattern.selects() || settings.heads.is_some();
+    if selects && let Some(found) = load(info, layer)? {
+        found.apply(settings);
     }
     Ok(())
 }

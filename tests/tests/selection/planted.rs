@@ -52,7 +52,7 @@ pub(crate) fn planted(dtype: DType, len: usize, needle_row: usize) -> Case {
     let root = (d as f32).sqrt();
     let length = (OF_SLASH * root).sqrt();
     let stride = problem.keys();
-    for kv_head in 0..kv_heads {
+    for (kv_head, columns) in COLUMNS.iter().enumerate() {
         for j in 0..len {
             let key = &mut inputs.key[(kv_head * stride + j) * d..][..d];
             let norm = key[..SLASH_DIMS].iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -60,7 +60,7 @@ pub(crate) fn planted(dtype: DType, len: usize, needle_row: usize) -> Case {
                 .iter_mut()
                 .for_each(|x| *x *= length / norm);
             key[SLASH_DIMS..].iter_mut().for_each(|x| *x *= 0.3);
-            let column = COLUMNS[kv_head].contains(&j);
+            let column = columns.contains(&j);
             key[SLASH_DIMS] = if column { COLUMN } else { 0.0 };
             let needle = kv_head == 1 && j == NEEDLE;
             key[SLASH_DIMS + 1] = if needle { FOUND } else { 0.0 };

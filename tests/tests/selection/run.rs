@@ -168,14 +168,15 @@ impl Ran {
                 "{name}: row {row} has recall {recall}"
             );
             let bound = 2.0 * (1.0 - recall).max(0.0) * largest + rounding * largest;
-            for at in row * d..(row + 1) * d {
-                let difference = (self.out[at] - out[at]).abs();
+            let entries = row * d..(row + 1) * d;
+            for (got, exact) in self.out[entries.clone()].iter().zip(&out[entries]) {
+                let difference = (got - exact).abs();
                 assert!(
                     difference <= bound,
                     "{name}: row {row} differs by {difference}, recall {recall} allows {bound}"
                 );
                 error += f64::from(difference).powi(2);
-                norm += f64::from(out[at]).powi(2);
+                norm += f64::from(*exact).powi(2);
             }
         }
         (error / norm).sqrt() as f32

@@ -128,7 +128,9 @@ pub struct SelectionRecord {
     report: Report,
 }
 
+/// One of each layer and chunk: what the smaller variant wastes does not matter.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
 enum Report {
     /// `[B * heads, REPORT_WORDS]` on the device.
     Device(Tensor<2>, [usize; 2]),

@@ -63,13 +63,15 @@ impl Drop for Dir {
 fn what_is_written_comes_back_and_nothing_is_left_beside_it() {
     let dir = Dir::new("calibration-round-trip");
     let (store, kept) = (dir.store(), calibration("Card <1>", 128));
-    assert!(store.load(&kept.key).unwrap().is_none());
+    assert!(store.load(&kept.key).expect("no file").is_none());
     let path = store.path(&kept.key);
     // Twice: the second replaces the first.
-    kept.write(&path).unwrap();
-    kept.write(&path).unwrap();
-    assert_eq!(store.load(&kept.key).unwrap(), Some(kept));
-    let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    kept.write(&path).expect("written");
+    kept.write(&path).expect("written");
+    assert_eq!(store.load(&kept.key).expect("no file"), Some(kept));
+    let names: Vec<_> = fs::read_dir(path.parent().expect("a folder"))
+        .expect("a folder")
+        .collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
 
@@ -81,9 +83,9 @@ fn damaged_files_are_errors_with_their_name() {
     let text = |change: &dyn Fn(&mut Calibration)| {
         let mut other = good.clone();
         change(&mut other);
-        serde_json::to_string(&other).unwrap()
+        serde_json::to_string(&other).expect("JSON")
     };
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
     for (bad, reason) in [
         ("{".to_owned(), "EOF"),
         (text(&|c| c.schema = 2), "schema 2, not 1"),
@@ -91,13 +93,13 @@ fn damaged_files_are_errors_with_their_name() {
         (text(&|c| c.key.group = 7), "group: 7"),
         (text(&|_| ()).replace("misfit", "fit"), "unknown field"),
     ] {
-        fs::write(&path, bad).unwrap();
+        fs::write(&path, bad).expect("written");
         let error = store.load(&good.key).expect_err(reason).to_string();
-        let name = path.file_name().unwrap().to_str().unwrap();
+        let name = path.file_name().and_then(|n| n.to_str()).expect("a name");
         assert!(error.contains(name) && error.contains(reason), "{error}");
     }
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("a folder");
     let error = store.load(&good.key).expect_err("a folder");
     assert!(matches!(error, CalibrationError::Read { .. }), "{error}");
 }
@@ -108,11 +110,13 @@ fn a_device_lists_its_own() {
     let store = dir.store();
     for (name, head_dim) in [("Card", 128), ("Card", 64), ("Card 2", 128)] {
         let kept = calibration(name, head_dim);
-        kept.write(&store.path(&kept.key)).unwrap();
+        kept.write(&store.path(&kept.key)).expect("written");
     }
     let of = |name: &str| -> Vec<usize> {
         let found = store.of_device(&info(name)).into_iter();
-        found.map(|(_, kept)| kept.unwrap().key.head_dim).collect()
+        found
+            .map(|(_, kept)| kept.expect("read").key.head_dim)
+            .collect()
     };
     assert_eq!(of("Card"), [128, 64]);
     assert_eq!(of("Card 2"), [128]);

@@ -8,8 +8,9 @@
 //! Numbers: means and variances are rounded to the element type, so a logit of 8 is off by 0.03 in bf16.
 //! `q / 16` is what is squared, which keeps elements up to 4096 within f16.
 
-// A comptime condition is an `if` of its own: it decides what is compiled.
-#![allow(clippy::collapsible_if)]
+// A comptime condition is an `if` of its own: it decides what is compiled; device code has no
+// `is_multiple_of`.
+#![allow(clippy::collapsible_if, clippy::manual_is_multiple_of)]
 
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
