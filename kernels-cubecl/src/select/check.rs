@@ -1,7 +1,9 @@
 //! What the kept keys hold of the attention of the probe rows, measured; heads below their floor turn
 //! dense.
 //!
-//!   recall = min over query heads of the index head, over groups of probes, of mean_r exp(lse[r] - probe[r])
+//! ```text
+//! recall = min over query heads of the index head, over groups of probes, of mean_r exp(lse[r] - probe[r])
+//! ```
 //!
 //! with `lse` of the sparse pass, before what it left out is corrected for, and `probe` of all keys. A
 //! group without valid rows counts for nothing. The report gets recall (at most 1) and density; where

@@ -30,7 +30,7 @@ pub struct PeerOutput {
 /// As [`crate::attend`].
 ///
 /// # Errors
-/// As [`index`] and [`crate::attend`].
+/// As [`index()`] and [`crate::attend`].
 pub fn attend(
     peer: &Peer,
     layer: usize,

@@ -2,7 +2,7 @@
 
 use super::{ListLayout, Shape, TableLayout};
 
-/// What [`crate::SparseAttentionOps::attend_selected`] needs beside its tensors.
+/// What [`crate::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SelectOptions {
     /// Softmax scale, `1 / sqrt(d)`.

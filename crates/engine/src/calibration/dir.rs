@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn the_variable_comes_first() {
-        let set = [(CACHE_ENV, "/mine"), ("HOME", "/home/me")];
+        let set = [(CACHE_ENV, "/mine"), ("HOME", "/mine/home")];
         assert_eq!(with(&set), Some("/mine".into()));
         assert_eq!(with(&[]), None);
     }
@@ -53,14 +53,17 @@ mod tests {
     #[test]
     fn the_platform_comes_next() {
         let expected = |path: &str| Some(PathBuf::from(path));
-        let home = ("HOME", "/home/me");
-        assert_eq!(with(&[home]), expected("/home/me/.cache/sparse-accelerate"));
+        let home = ("HOME", "/mine/home");
+        assert_eq!(
+            with(&[home]),
+            expected("/mine/home/.cache/sparse-accelerate")
+        );
         let xdg = [("XDG_CACHE_HOME", "/caches"), home];
         assert_eq!(with(&xdg), expected("/caches/sparse-accelerate"));
         let relative = [("XDG_CACHE_HOME", "caches"), home];
         assert_eq!(
             with(&relative),
-            expected("/home/me/.cache/sparse-accelerate")
+            expected("/mine/home/.cache/sparse-accelerate")
         );
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! `S[b, h, t, J] = max_v mean_i softmax_J(z_v(i, J))` with
 //!
-//!   z_v(i, J) = scale sum_d w_v[d] q_i[d] kmean_J[d]  (+ 1/2 scale^2 sum_d q_i[d]^2 kvar_J[d], v = 0 if `gauss`)
+//! ```text
+//! z_v(i, J) = scale sum_d w_v[d] q_i[d] kmean_J[d]  (+ 1/2 scale^2 sum_d q_i[d]^2 kvar_J[d], v = 0 if `gauss`)
+//! ```
 //!
 //! over the rows `i` of query block `t` that are sampled: every eighth from its fifth on (row `128 t` where
 //! there is none), and its candidates `J`: key blocks wholly before the query block that are not wholly
