@@ -227,6 +227,7 @@ fn plans_decide_and_say_why() {
     };
     let auto = AttentionSettings {
         min_sparse_len: 3000,
+        pattern: Pattern::Triangular(Triangular::default()),
         ..Default::default()
     };
     let below = *plan(&auto, 2999).decision();

@@ -131,6 +131,12 @@ impl AttentionPlan {
         }
     }
 
+    /// Heads that have a record in a layer: those that would choose, if it is dense by setting.
+    pub(crate) fn recorded_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
+        let selection = self.selection.as_ref();
+        selection.map_or(kv_heads, |s| s.index_heads(layer, [heads, kv_heads]))
+    }
+
     /// Whether heads choose their keys: [`crate::attend_selected`] then also says what they chose.
     pub fn selects(&self) -> bool {
         self.selection.is_some()

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    pattern::{Pattern, Triangular},
+    pattern::{Dynamic, Pattern},
     select::{HeadPatterns, Selection},
 };
 
@@ -33,7 +33,8 @@ pub struct AttentionSettings {
     pub mode: AttentionMode,
     /// The sparse pattern.
     pub pattern: Pattern,
-    /// Prompt tokens from which `auto` is sparse.
+    /// Prompt tokens from which `auto` is sparse. The default is where a selection pays on every card that
+    /// was measured; `calibrate` finds the length of yours.
     pub min_sparse_len: usize,
     /// How heads choose their keys, for patterns that do.
     pub selection: Selection,
@@ -46,8 +47,8 @@ impl Default for AttentionSettings {
     fn default() -> Self {
         Self {
             mode: AttentionMode::Auto,
-            pattern: Pattern::Triangular(Triangular::default()),
-            min_sparse_len: 8192,
+            pattern: Pattern::Dynamic(Dynamic::default()),
+            min_sparse_len: 65_536,
             selection: Selection::default(),
             heads: None,
         }

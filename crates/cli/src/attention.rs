@@ -36,7 +36,8 @@ Attention over the prompt:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Attention over the prompt")]
 pub(crate) struct AttentionArgs {
-    /// auto is sparse for long prompts (8192 tokens or more); dense and sparse are what they say
+    /// auto is sparse for long prompts (65536 tokens or more, or what `calibrate` found); dense and sparse
+    /// are what they say
     #[arg(long, value_name = "MODE", default_value = "auto")]
     attention: Mode,
 

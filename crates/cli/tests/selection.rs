@@ -65,7 +65,16 @@ fn a_preset_keeps_its_floor_and_says_what_was_chosen() {
     ] {
         let report = run_json(
             dir.path(),
-            &["--preset", preset, "--window", "64", "--sink", "16"],
+            &[
+                "--preset",
+                preset,
+                "--choosers",
+                "kv-heads",
+                "--window",
+                "64",
+                "--sink",
+                "16",
+            ],
         );
         let heads = heads(&report);
         // Two layers of one KV head.

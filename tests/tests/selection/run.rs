@@ -5,7 +5,7 @@ use sparse_accelerate::{
     AttentionPlan, AttentionSettings, Choice, Dynamic, HeadRecord, Pattern, PooledKeys, Selected,
     Selection, attend_selected, attend_with_lse,
     index::TileIndex,
-    select::{Correction, Why},
+    select::{Choosers, Correction, Why},
 };
 use sparse_accelerate_tests::{backends::Backend, problem::Layout};
 
@@ -26,6 +26,7 @@ pub(crate) fn selection() -> Selection {
     Selection {
         recall: 0.9,
         correction: Correction::None,
+        choosers: Choosers::KvHeads,
         sink: 16,
         window: 64,
         last: 64,

@@ -79,6 +79,18 @@ impl SelectionPlan {
         span.prompt_len.saturating_sub(selection.last)
     }
 
+    /// Heads that choose in a layer.
+    pub(crate) fn index_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
+        match (self.selection.choosers, &self.heads) {
+            (_, Some(list)) => match list.layers().get(layer).map(Vec::len) {
+                Some(listed) if listed == heads => heads,
+                _ => kv_heads,
+            },
+            (Choosers::KvHeads, None) => kv_heads,
+            (Choosers::QueryHeads, None) => heads,
+        }
+    }
+
     /// The selection of a layer; `None` if it is dense by setting.
     pub(crate) fn layer(
         &self,
@@ -89,14 +101,7 @@ impl SelectionPlan {
         if layer < self.selection.dense_layers {
             return Ok(None);
         }
-        let index_heads = match (self.selection.choosers, &self.heads) {
-            (_, Some(list)) => match list.layers().get(layer).map(Vec::len) {
-                Some(listed) if listed == heads => heads,
-                _ => kv_heads,
-            },
-            (Choosers::KvHeads, None) => kv_heads,
-            (Choosers::QueryHeads, None) => heads,
-        };
+        let index_heads = self.index_heads(layer, [heads, kv_heads]);
         let key = match self.heads {
             Some(_) => (layer, index_heads, head_dim),
             None => (0, index_heads, head_dim),

@@ -55,7 +55,11 @@ pub fn attend_selected(
         return Ok(Selected {
             output,
             lse,
-            record: SelectionRecord::dense(layer, pairs, [batch, kv_heads]),
+            record: SelectionRecord::dense(
+                layer,
+                pairs,
+                [batch, plan.recorded_heads(layer, [heads, kv_heads])],
+            ),
             table: None,
         });
     };

@@ -1,6 +1,6 @@
 //! What comes back, and what is refused.
 
-use sparse_accelerate::{AttentionSettings, Preset, select::CostModel};
+use sparse_accelerate::{AttentionSettings, Pattern, Preset, Triangular, select::CostModel};
 
 use super::*;
 use crate::{
@@ -141,7 +141,11 @@ fn settings_of_patterns_that_choose_take_prices_and_length() {
     assert_eq!(balanced.min_sparse_len, 65_536);
 
     // The triangular pattern's length and prices are its own.
-    let mut triangular = AttentionSettings::default();
+    let by_name = || AttentionSettings {
+        pattern: Pattern::Triangular(Triangular::default()),
+        ..AttentionSettings::default()
+    };
+    let mut triangular = by_name();
     assert!(!kept.apply(&mut triangular));
-    assert_eq!(triangular, AttentionSettings::default());
+    assert_eq!(triangular, by_name());
 }
