@@ -196,7 +196,11 @@ fn an_explanation_agrees_with_the_report() {
         .args(["--preset", "balanced", "--explain"])
         .assert()
         .success()
-        .stderr(contains("recall predicted").and(contains("tokens 0 to 600")));
+        .stderr(
+            contains("recall predicted")
+                .and(contains("time / dense"))
+                .and(contains("tokens 0 to 600")),
+        );
 }
 
 #[test]

@@ -120,6 +120,28 @@ pub struct HeadRecord {
     pub costs: [f32; 5],
 }
 
+impl HeadRecord {
+    /// Time of the head's attention over that of dense attention, by the cost model; of a head that was
+    /// computed twice, both. `None` where dense has no price, because it was not allowed.
+    pub fn time_over_dense(&self) -> Option<f32> {
+        let dense = self.costs[0];
+        let own = match self.why {
+            Why::DenseLayer | Why::NotFinite => return Some(1.0),
+            // What it had chosen is not recorded: the cheapest it was allowed.
+            Why::MeasuredBelowFloor => {
+                dense
+                    + self.costs[1..]
+                        .iter()
+                        .copied()
+                        .fold(f32::INFINITY, f32::min)
+            }
+            _ => self.costs[self.choice as usize],
+        };
+        let share = own / dense;
+        share.is_finite().then_some(share)
+    }
+}
+
 /// The choices of one layer in one chunk.
 #[derive(Debug, Clone)]
 pub struct SelectionRecord {
