@@ -213,8 +213,11 @@ impl KvCache {
         let held = &mut self.pooled[layer];
         let shape = &self.shape;
         let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
-        let pooled = held.get_or_insert_with(|| PooledKeys::new(dims, &key.device()));
-        let selected = attend_selected(query, key, value, Some(pooled), layer, plan)?;
+        // A layer that is dense by setting pools nothing.
+        let pooled = plan
+            .selects_in(layer)
+            .then(|| held.get_or_insert_with(|| PooledKeys::new(dims, &key.device())));
+        let selected = attend_selected(query, key, value, pooled, layer, plan)?;
         Ok((selected.output, Some(selected.record)))
     }
 

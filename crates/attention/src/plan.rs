@@ -142,6 +142,12 @@ impl AttentionPlan {
         self.selection.is_some()
     }
 
+    /// Whether heads of a layer do: not in the first ones that are dense by setting.
+    pub(crate) fn selects_in(&self, layer: usize) -> bool {
+        let selection = self.selection.as_ref();
+        selection.is_some_and(|s| s.selects_in(layer))
+    }
+
     /// A plan for an index made by hand or by a selector; `pattern` is recorded in the decision.
     ///
     /// # Errors

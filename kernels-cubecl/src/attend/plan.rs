@@ -5,7 +5,11 @@
 use cubecl::ir::{DeviceProperties, ElemType};
 
 use super::{CmmaBlueprint, DecodeBlueprint, MmaBlueprint, UnitBlueprint, cmma, decode, mma};
-use crate::{Refusal, layout::supports};
+use crate::{
+    Refusal,
+    layout::supports,
+    refusal::{cube_fits, first_that_fits},
+};
 
 /// One attention call. Lengths in tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,23 +144,7 @@ impl Plan {
     /// # Errors
     /// A [`Refusal`] with value, limit and way out.
     pub fn new(problem: &Problem, tier: Tier, device: &DeviceProperties) -> Result<Self, Refusal> {
-        let hardware = &device.hardware;
-        let resource = |resource, needed, limit| match needed > limit {
-            true => Err(Refusal::Resource {
-                resource,
-                needed,
-                limit,
-            }),
-            false => Ok(()),
-        };
-        let shared = hardware.max_shared_memory_size;
-        resource(
-            "shared memory per cube (bytes)",
-            tier.shared_bytes(),
-            shared,
-        )?;
-        let units = hardware.max_units_per_cube as usize;
-        resource("units per cube", tier.units(), units)?;
+        cube_fits(tier.shared_bytes(), tier.units(), device)?;
         let tiles = match problem.index {
             Some(index) => index.tiles,
             None => problem.rows.div_ceil(tier.tile_tokens()),
@@ -200,18 +188,8 @@ pub fn prepare(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Plan, Refusal> {
-    let mut refusal = None;
-    for tier in tiers(problem, elem, device)? {
-        match Plan::new(problem, tier, device) {
-            Ok(plan) => return Ok(plan),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    // `tiers` ends with the one that needs least, so its refusal says what is missing.
-    Err(refusal.unwrap_or(Refusal::ElementType {
-        got: format!("{elem:?}"),
-        hint: "f16 or f32",
-    }))
+    let ways = tiers(problem, elem, device)?;
+    first_that_fits(ways, elem, |tier| Plan::new(problem, tier, device))
 }
 
 /// Every way to run `problem` on a device, in the order of preference.

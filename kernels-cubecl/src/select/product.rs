@@ -236,28 +236,45 @@ fn by_units<F: Float, N: Size>(
     }
 }
 
-/// Puts the sums into shared memory, `pitch` from one row of the tile to the next. With `pitch % 32 == 8`
-/// units of a group meet in no bank.
+/// Score of what is not seen, as in the attention kernels; and what is above it, below every score.
+pub(crate) const UNSEEN: f32 = -3.0e38;
+pub(crate) const NOTHING: f32 = -1.0e30;
+
+/// Replaces the scores outside `[low, high)`, in the unit's row `h` of its block `m`; the tile's keys count
+/// from `base` on.
 #[cube]
-pub(crate) fn store(
-    sums: &Sums,
-    to: &mut Shared<[f32]>,
-    #[comptime] pitch: usize,
+pub(crate) fn mask_row(
+    sums: &mut Sums,
+    base: u32,
+    low: u32,
+    high: u32,
+    #[comptime] m: usize,
+    #[comptime] h: usize,
     #[comptime] tile: Tile,
 ) {
-    let at = first_row(tile) * pitch + first_key(tile);
+    let first = base + first_key(tile) as u32;
     #[unroll]
-    for m in 0..comptime!(tile.row_tiles) {
+    for j in 0..comptime!(tile.key_tiles) {
+        let a = sums.index_mut(comptime!(m * tile.key_tiles + j));
+        let mut pair: Pair<f32> = a[h];
         #[unroll]
-        for j in 0..comptime!(tile.key_tiles) {
-            let a = sums.index(comptime!(m * tile.key_tiles + j));
-            #[unroll]
-            for h in 0..2usize {
-                #[unroll]
-                for c in 0..2usize {
-                    to[at + comptime!((m * 16 + h * 8) * pitch + j * 8 + c)] = a[h].extract(c);
-                }
+        for c in 0..2usize {
+            let at = first + comptime!((j * 8 + c) as u32);
+            if at < low || at >= high {
+                pair.insert(c, f32::new(UNSEEN));
             }
         }
+        a[h] = pair;
+    }
+}
+
+/// `2^(score * factor + shift)` of a score that may be masked: not every exponential reaches 0.
+#[cube]
+pub(crate) fn weight(score: f32, factor: f32, shift: f32, #[comptime] inline: bool) -> f32 {
+    let x = crate::attend::mma::exp2(fma(score, factor, shift), inline);
+    if comptime!(inline) {
+        x
+    } else {
+        select(score <= f32::new(UNSEEN), f32::new(0.0), x)
     }
 }

@@ -24,10 +24,10 @@ use super::{
     SelectionOps,
     cube::{owned, readable},
 };
-use crate::{error::AttentionError, select::SelectOptions};
-
-/// Most that the second-order term of a correction adds to a logit.
-const CAP: f32 = 1.0;
+use crate::{
+    error::AttentionError,
+    select::{SECOND_ORDER_CAP, SelectOptions},
+};
 
 /// Asks the kernels whether this device runs every stage, before any launch.
 pub(super) fn check_device(
@@ -70,10 +70,6 @@ fn lists(options: &SelectOptions) -> ListLayout {
         columns: options.columns,
         slashes: options.slashes,
     }
-}
-
-fn table(shape: &Shape, options: &SelectOptions) -> TableLayout {
-    TableLayout::new(shape, &lists(options))
 }
 
 /// The scalars of the stages up to the index.
@@ -158,6 +154,7 @@ struct Call<'a> {
     probes: CubeTensor,
     shape: Shape,
     options: &'a SelectOptions,
+    table_words: usize,
     address: AddressType,
 }
 
@@ -191,12 +188,11 @@ impl Call<'_> {
     ) -> Result<(), Refusal> {
         let elem = dtype_to_storage_type(self.query.dtype);
         let plan = kernels::prepare(problem, elem, client.properties())?;
-        let len = table_len(&self.shape, self.options);
         let tensors = kernels::Tensors {
             query: self.query.clone().into_tensor_arg(),
             key: self.key.clone().into_tensor_arg(),
             value: self.value.clone().into_tensor_arg(),
-            table: words(table, len),
+            table: words(table, self.table_words),
             out: out.clone().into_tensor_arg(),
             lse: lse.clone().into_buffer_arg(),
             with_lse: true,
@@ -223,20 +219,19 @@ impl Call<'_> {
             out,
             kept_lse,
         )?;
-        let table_len = table_len(shape, options);
         if options.order > 0 {
             let correction = correct::Correction {
                 order: match options.order {
                     1 => correct::Order::First,
                     _ => correct::Order::Second,
                 },
-                cap: CAP,
+                cap: SECOND_ORDER_CAP,
             };
             let tensors = correct::Tensors {
                 query: self.query.clone().into_tensor_arg(),
                 pooled: self.pooled.clone().into_buffer_arg(),
                 capacity: self.pooled.meta.shape()[2],
-                table: words(&chosen.table, table_len),
+                table: words(&chosen.table, self.table_words),
                 out: out.clone().into_tensor_arg(),
                 lse: kept_lse.clone().into_buffer_arg(),
                 corrected: lse.clone().into_buffer_arg(),
@@ -253,17 +248,13 @@ impl Call<'_> {
             kept: words(&chosen.kept, indexes * shape.tiles()),
             rules: self.rules.clone().into_buffer_arg(),
             spans: self.probes.clone().into_buffer_arg(),
-            table: words(&chosen.table, table_len),
+            table: words(&chosen.table, self.table_words),
             report: words(&chosen.report, indexes * REPORT_WORDS),
         };
         check::launch(client, shape, tensors);
         self.attend(client, &dense(shape), &chosen.table, out, lse)?;
         Ok(chosen)
     }
-}
-
-fn table_len(shape: &Shape, options: &SelectOptions) -> usize {
-    table(shape, options).words
 }
 
 impl SelectionOps for CubeBackend {
@@ -331,7 +322,8 @@ impl SelectionOps for CubeBackend {
         let (query, key, value) = (readable(query), readable(key), readable(value));
         let shares = heads * shape.query_blocks() * shape.key_blocks() * batch;
         let columns = batch * heads * 2 * shape.keys;
-        let largest = shares.max(columns).max(table_len(&shape, &options));
+        let table_words = TableLayout::new(&shape, &lists(&options)).words;
+        let largest = shares.max(columns).max(table_words);
         let address = [&query, &key, &value, &out, &pooled];
         let address = address.map(CubeTensor::required_address_type);
         let own = match largest > u32::MAX as usize {
@@ -350,6 +342,7 @@ impl SelectionOps for CubeBackend {
             probes,
             shape,
             options: &options,
+            table_words,
             address,
         };
         // The public function asks `check_device`; only a direct call of the extension meets this panic.
@@ -362,7 +355,7 @@ impl SelectionOps for CubeBackend {
         };
         let indexes = batch * shape.index_heads;
         let report = tensor(chosen.report, &[indexes, REPORT_WORDS], DType::F32);
-        let table = tensor(chosen.table, &[table_len(&shape, &options)], DType::U32);
+        let table = tensor(chosen.table, &[table_words], DType::U32);
         (out, lse, report, table)
     }
 }

@@ -38,6 +38,7 @@ impl Rules {
         ]
     }
 
+    /// The rules of an index head.
     pub(super) fn read(words: &[u32], head: usize) -> Self {
         let words = &words[head * RULE_WORDS..][..RULE_WORDS];
         Self {
@@ -50,6 +51,16 @@ impl Rules {
             alpha: f32::from_bits(words[6]),
             accepted: f32::from_bits(words[7]),
         }
+    }
+
+    /// Whether the head may be dense.
+    pub(super) fn may_be_dense(&self) -> bool {
+        self.allowed & 1 == 1
+    }
+
+    /// Leading keys that every row sees, and latest keys, the row's own included: at least 1.
+    pub(super) fn local(&self) -> (usize, usize) {
+        (self.sink as usize, self.window.max(1) as usize)
     }
 }
 

@@ -33,6 +33,7 @@ pub use preset::Preset;
 pub use record::{Choice, HeadRecord, SelectionRecord, Why};
 use rules::LayerRules;
 pub use run::{Selected, attend_selected};
+pub(crate) use settings::SECOND_ORDER_CAP;
 pub use settings::{Choosers, Correction, CostModel, Selection};
 use shape::Shape;
 

@@ -79,6 +79,11 @@ impl SelectionPlan {
         span.prompt_len.saturating_sub(selection.last)
     }
 
+    /// Whether a layer is not dense by setting.
+    pub(crate) fn selects_in(&self, layer: usize) -> bool {
+        layer >= self.selection.dense_layers
+    }
+
     /// Heads that choose in a layer.
     pub(crate) fn index_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
         match (self.selection.choosers, &self.heads) {
@@ -98,7 +103,7 @@ impl SelectionPlan {
         [heads, kv_heads, head_dim]: [usize; 3],
         device: &Device,
     ) -> Result<Option<LayerSelection>, AttentionError> {
-        if layer < self.selection.dense_layers {
+        if !self.selects_in(layer) {
             return Ok(None);
         }
         let index_heads = self.index_heads(layer, [heads, kv_heads]);

@@ -66,6 +66,9 @@ pub enum Correction {
     Gaussian,
 }
 
+/// Most that the second-order term of [`Correction::Gaussian`] adds to a logit.
+pub(crate) const SECOND_ORDER_CAP: f32 = 1.0;
+
 /// Which heads choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,6 +1,6 @@
-//! What is selected over, and the words of the tables that the stages share.
+//! What is selected over: shapes, sequences, probe rows.
 
-use super::{BLOCK, GRANULE, PROBES, RULE_WORDS};
+use super::{BLOCK, GRANULE, PROBES};
 use crate::index::QUERY_TILE;
 
 /// One selection. Lengths in tokens.
@@ -100,32 +100,6 @@ pub fn probe_row(probe: usize, rows: usize) -> Option<usize> {
         0..HALF => (probe < rows).then_some(probe),
         _ if rows >= PROBES => Some((2 * (probe - HALF) + 1) * rows / PROBES),
         _ => None,
-    }
-}
-
-/// What an index head is told, as far as the stages over floats read it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rule {
-    /// Whether the head may be made dense.
-    pub dense: bool,
-    /// Leading keys that every row sees.
-    pub sink: usize,
-    /// Latest keys, the row's own included, that every row sees; at least 1.
-    pub window: usize,
-    /// Smallest measured recall to accept, 0 to 1.
-    pub recall: f32,
-}
-
-impl Rule {
-    /// The rule of an index head.
-    pub fn of(rules: &[u32], index_head: usize) -> Self {
-        let words = &rules[index_head * RULE_WORDS..][..RULE_WORDS];
-        Self {
-            dense: words[0] & 1 == 1,
-            sink: words[1] as usize,
-            window: (words[2] as usize).max(1),
-            recall: f32::from_bits(words[7]),
-        }
     }
 }
 

@@ -3,10 +3,10 @@
 use cubecl::prelude::*;
 
 use super::{
-    ProbeBlueprint, UNSEEN,
+    ProbeBlueprint,
     rows::{NOWHERE, Pack},
 };
-use crate::select::product::{self, Pair, Sums};
+use crate::select::product::{self, Sums};
 
 /// Stages the vectors of chunk `chunk` of the tile's keys; keys past the sequence become zeros, since what
 /// lies there may be anything.
@@ -102,7 +102,8 @@ pub(super) fn scores<E: Float, F: Float, N: Size>(
     sums
 }
 
-/// Replaces the scores outside the keys `[low, high)` of the tile, in the unit's row `h` of its block `m`.
+/// Replaces the scores outside the keys `[low, high)` of the tile, in the unit's row `h` of its block `m`;
+/// most rows see all of most tiles.
 #[cube]
 pub(super) fn mask_row(
     sums: &mut Sums,
@@ -114,30 +115,6 @@ pub(super) fn mask_row(
 ) {
     let tile = comptime!(bp.tile);
     if low > 0 || high < comptime!(tile.keys() as u32) {
-        let first = product::first_key(tile) as u32;
-        #[unroll]
-        for j in 0..comptime!(tile.key_tiles) {
-            let a = sums.index_mut(comptime!(m * tile.key_tiles + j));
-            let mut pair: Pair<f32> = a[h];
-            #[unroll]
-            for c in 0..2usize {
-                let at = first + comptime!((j * 8 + c) as u32);
-                if at < low || at >= high {
-                    pair.insert(c, f32::new(UNSEEN));
-                }
-            }
-            a[h] = pair;
-        }
-    }
-}
-
-/// `2^x` of a score that may be masked: not every exponential reaches 0.
-#[cube]
-pub(super) fn weight(score: f32, factor: f32, shift: f32, #[comptime] inline: bool) -> f32 {
-    let x = crate::attend::mma::exp2(fma(score, factor, shift), inline);
-    if comptime!(inline) {
-        x
-    } else {
-        select(score <= f32::new(UNSEEN), f32::new(0.0), x)
+        product::mask_row(sums, 0u32, low, high, m, h, tile);
     }
 }

@@ -3,10 +3,13 @@
 use cubecl::prelude::*;
 
 use super::{
-    MERGED, NOTHING, ProbeBlueprint,
+    MERGED, ProbeBlueprint,
     rows::{NOWHERE, Pack},
 };
-use crate::{attend::mma::exp2, select::PROBES};
+use crate::{
+    attend::mma::exp2,
+    select::{PROBES, product::NOTHING},
+};
 
 /// One cube merges 16 packed rows of a pack over the tiles of keys that they see, 16 tiles at a time.
 #[cube(launch_unchecked, address_type = "dynamic")]

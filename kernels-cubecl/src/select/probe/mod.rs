@@ -30,9 +30,6 @@ pub use plan::{Plan, plans, prepare};
 
 use super::{BLOCK, GRANULE, PROBES, product::Tile};
 
-/// Score of a key that is not seen, as in the attention kernels; and what is above it, below every score.
-const UNSEEN: f32 = -3.0e38;
-const NOTHING: f32 = -1.0e30;
 /// Rows and shares of a row's keys that one cube of the merge takes.
 const MERGED: usize = 16;
 

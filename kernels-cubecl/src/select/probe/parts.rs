@@ -3,10 +3,13 @@
 use cubecl::prelude::*;
 
 use super::{
-    NOTHING, ProbeBlueprint, kernel,
+    ProbeBlueprint, kernel,
     rows::{NOWHERE, Pack},
 };
-use crate::{attend::mma::exp2, select::product};
+use crate::{
+    attend::mma::exp2,
+    select::product::{self, NOTHING},
+};
 
 /// Writes, per cube (pack and tile of keys) and packed row: the maximum of its scores, as exponents of 2,
 /// to the first half of `parts`, and the sum of 2 to the power of score minus maximum to the second half.
@@ -77,8 +80,8 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
                     #[unroll]
                     for j in 0..comptime!(tile.key_tiles) {
                         let a = sums.index(comptime!(m * tile.key_tiles + j))[h];
-                        sum += kernel::weight(a.extract(0usize), factor, shift, bp.inline)
-                            + kernel::weight(a.extract(1usize), factor, shift, bp.inline);
+                        sum += product::weight(a.extract(0usize), factor, shift, bp.inline)
+                            + product::weight(a.extract(1usize), factor, shift, bp.inline);
                     }
                     exchange[sharer * row_pitch + local] = maximum * factor;
                     exchange[(sharing + sharer) * row_pitch + local] = sum;

@@ -10,6 +10,7 @@ use crate::{
     Refusal,
     attend::{mma, plan::fold},
     layout::supports,
+    refusal::{cube_fits, first_that_fits},
     select::{
         BLOCK, PROBES, Shape,
         product::{UNIT_WIDTH, whole},
@@ -34,18 +35,8 @@ pub struct Plan {
 /// # Errors
 /// A [`Refusal`] with value, limit and way out.
 pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Plan, Refusal> {
-    let mut refusal = None;
-    for tile in tiles(shape, elem, device)? {
-        match Plan::new(shape, tile, device) {
-            Ok(plan) => return Ok(plan),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    // `tiles` ends with the one that needs least, so its refusal says what is missing.
-    Err(refusal.unwrap_or(Refusal::ElementType {
-        got: format!("{elem:?}"),
-        hint: "f16 or f32",
-    }))
+    let ways = tiles(shape, elem, device)?;
+    first_that_fits(ways, elem, |tile| Plan::new(shape, tile, device))
 }
 
 /// Every way that a device has, in the order of preference.
@@ -112,26 +103,7 @@ impl Plan {
             slots: group.next_power_of_two().min(8),
             inline: device.features.copy_async,
         };
-        let resource = |resource, needed, limit| match needed > limit {
-            true => Err(Refusal::Resource {
-                resource,
-                needed,
-                limit,
-            }),
-            false => Ok(()),
-        };
-        let hardware = &device.hardware;
-        let (bytes, units) = (blueprint.shared_bytes(), tile.units());
-        resource(
-            "shared memory per cube (bytes)",
-            bytes,
-            hardware.max_shared_memory_size,
-        )?;
-        resource(
-            "units per cube",
-            units,
-            hardware.max_units_per_cube as usize,
-        )?;
+        cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
         let word = Type::atomic(ElemType::UInt(UIntKind::U32));
         if !device.atomic_type_usage(word).contains(AtomicUsage::Add) {
             return Err(Refusal::ElementType {

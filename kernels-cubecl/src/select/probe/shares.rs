@@ -163,7 +163,7 @@ fn spread(
         let a = sums.index(comptime!(m * tile.key_tiles + j))[h];
         #[unroll]
         for c in 0..2usize {
-            let share = kernel::weight(a.extract(c), factor, shift, bp.inline);
+            let share = product::weight(a.extract(c), factor, shift, bp.inline);
             column[comptime!(j * 2 + c)] += share;
             let within = quarter as u32 * 2 + comptime!((j % 2 * 8 + c) as u32);
             let far = select(within <= reach, share, f32::new(0.0));

@@ -3,13 +3,16 @@
 use cubecl::prelude::*;
 
 use super::{
-    NOTHING, ScoreBlueprint, UNSEEN,
+    ScoreBlueprint,
     rows::{NOWHERE, Pack},
     walk,
 };
 use crate::{
     attend::mma::exp2,
-    select::{RULE_WORDS, product},
+    select::{
+        RULE_WORDS,
+        product::{self, NOTHING},
+    },
 };
 
 /// See the module documentation. `out` `[B, Hq, T, C]` is written everywhere; later variants read what
@@ -101,7 +104,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             #[unroll]
             for r in 0..comptime!(tile.row_tiles * 2) {
                 let (m, h) = comptime!((r / 2, r % 2));
-                walk::mask_row(&mut sums, base, low, high[r], m, h, bp);
+                product::mask_row(&mut sums, base, low, high[r], m, h, tile);
                 let mut highest = maximum[r];
                 #[unroll]
                 for j in 0..comptime!(tile.key_tiles) {
@@ -113,8 +116,8 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
                 #[unroll]
                 for j in 0..comptime!(tile.key_tiles) {
                     let a = sums.index(comptime!(m * tile.key_tiles + j))[h];
-                    total += weight(a.extract(0usize), factor, shift, bp.inline)
-                        + weight(a.extract(1usize), factor, shift, bp.inline);
+                    total += product::weight(a.extract(0usize), factor, shift, bp.inline)
+                        + product::weight(a.extract(1usize), factor, shift, bp.inline);
                 }
                 maximum[r] = highest;
                 sum[r] = total;
@@ -168,8 +171,8 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             #[unroll]
             for m in 0..comptime!(tile.row_tiles) {
                 let (upper, lower) = comptime!((2 * m, 2 * m + 1));
-                walk::mask_row(&mut sums, base, low, high[upper], m, 0usize, bp);
-                walk::mask_row(&mut sums, base, low, high[lower], m, 1usize, bp);
+                product::mask_row(&mut sums, base, low, high[upper], m, 0usize, tile);
+                product::mask_row(&mut sums, base, low, high[lower], m, 1usize, tile);
                 let at = first_row + comptime!(m * 16);
                 let (shift, next) = (shifts[at], shifts[at + 8]);
                 #[unroll]
@@ -177,8 +180,8 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
                     let a = sums.index(comptime!(m * tile.key_tiles + j));
                     #[unroll]
                     for c in 0..2usize {
-                        let share = weight(a[0].extract(c), factor, shift, bp.inline)
-                            + weight(a[1].extract(c), factor, next, bp.inline);
+                        let share = product::weight(a[0].extract(c), factor, shift, bp.inline)
+                            + product::weight(a[1].extract(c), factor, next, bp.inline);
                         exchange[(to + comptime!(m * 8)) * comptime!(bp.column_pitch())
                             + product::first_key(tile)
                             + comptime!(j * 8 + c)] = share;
@@ -210,17 +213,6 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
                 bp,
             );
         }
-    }
-}
-
-/// `2^x` of a score that may be masked: not every exponential reaches 0.
-#[cube]
-fn weight(score: f32, factor: f32, shift: f32, #[comptime] inline: bool) -> f32 {
-    let x = exp2(fma(score, factor, shift), inline);
-    if comptime!(inline) {
-        x
-    } else {
-        select(score <= f32::new(UNSEEN), f32::new(0.0), x)
     }
 }
 

@@ -29,9 +29,6 @@ use super::product::{Tile, whole};
 
 /// Rows that are sampled of a query block.
 const SAMPLES: usize = 16;
-/// Score of a block that is no candidate; and what is above it, below every score.
-const UNSEEN: f32 = -3.0e38;
-const NOTHING: f32 = -1.0e30;
 
 /// What the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

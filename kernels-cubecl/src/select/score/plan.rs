@@ -7,6 +7,7 @@ use crate::{
     Refusal,
     attend::{mma, plan::fold},
     layout::supports,
+    refusal::{cube_fits, first_that_fits},
     select::{
         Shape,
         product::{UNIT_WIDTH, whole},
@@ -38,18 +39,10 @@ pub fn prepare(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Plan, Refusal> {
-    let mut refusal = None;
-    for tile in tiles(shape, elem, device)? {
-        match Plan::new(shape, variants, gauss, tile, device) {
-            Ok(plan) => return Ok(plan),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    // `tiles` ends with the one that needs least, so its refusal says what is missing.
-    Err(refusal.unwrap_or(Refusal::ElementType {
-        got: format!("{elem:?}"),
-        hint: "f16 or f32",
-    }))
+    let ways = tiles(shape, elem, device)?;
+    first_that_fits(ways, elem, |tile| {
+        Plan::new(shape, variants, gauss, tile, device)
+    })
 }
 
 /// Every way that a device has, in the order of preference.
@@ -128,25 +121,7 @@ impl Plan {
             gauss,
             inline: device.features.copy_async,
         };
-        let resource = |resource, needed, limit| match needed > limit {
-            true => Err(Refusal::Resource {
-                resource,
-                needed,
-                limit,
-            }),
-            false => Ok(()),
-        };
-        let hardware = &device.hardware;
-        resource(
-            "shared memory per cube (bytes)",
-            blueprint.shared_bytes(),
-            hardware.max_shared_memory_size,
-        )?;
-        resource(
-            "units per cube",
-            tile.units(),
-            hardware.max_units_per_cube as usize,
-        )?;
+        cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
         let packs = group.div_ceil(blueprint.slots);
         let spans = shape.query_blocks().div_ceil(blueprint.blocks());
         let cubes = shape.batch * shape.kv_heads * packs * spans;

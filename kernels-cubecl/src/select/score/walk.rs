@@ -3,10 +3,10 @@
 use cubecl::prelude::*;
 
 use super::{
-    ScoreBlueprint, UNSEEN,
+    ScoreBlueprint,
     rows::{NOWHERE, Pack},
 };
-use crate::select::product::{self, Pair, Sums};
+use crate::select::product::{self, Sums};
 
 /// Stages the vectors of chunk `chunk` of a variant's rows, weighted; rows that do not exist become zeros.
 #[cube]
@@ -119,32 +119,4 @@ pub(super) fn scores<E: Float, F: Float, N: Size>(
         product::accumulate(&*rows, &*keys, &mut sums, tile);
     }
     sums
-}
-
-/// Replaces the scores of blocks outside `[low, high)`, in the unit's row `h` of its block `m`.
-#[cube]
-pub(super) fn mask_row(
-    sums: &mut Sums,
-    base: u32,
-    low: u32,
-    high: u32,
-    #[comptime] m: usize,
-    #[comptime] h: usize,
-    #[comptime] bp: ScoreBlueprint,
-) {
-    let tile = comptime!(bp.tile);
-    let first = base + product::first_key(tile) as u32;
-    #[unroll]
-    for j in 0..comptime!(tile.key_tiles) {
-        let a = sums.index_mut(comptime!(m * tile.key_tiles + j));
-        let mut pair: Pair<f32> = a[h];
-        #[unroll]
-        for c in 0..2usize {
-            let at = first + comptime!((j * 8 + c) as u32);
-            if at < low || at >= high {
-                pair.insert(c, f32::new(UNSEEN));
-            }
-        }
-        a[h] = pair;
-    }
 }

@@ -12,13 +12,10 @@ use crate::{
     cpu::FlexFloat,
     ops::{AttendOptions, SelectionOps},
     select::{
-        SelectOptions,
+        SECOND_ORDER_CAP, SelectOptions,
         cpu::{self, PROBES, Pooled, REPORT_WORDS, Shape, View, ViewMut},
     },
 };
-
-/// Most that the second-order term of a correction adds to a logit.
-const CAP: f32 = 1.0;
 
 impl SelectionOps for Flex {
     fn pool(
@@ -285,7 +282,9 @@ impl Fixed {
         let correction = match options.order {
             0 => None,
             1 => Some(cpu::Correction::Mean),
-            _ => Some(cpu::Correction::Gauss { cap: CAP }),
+            _ => Some(cpu::Correction::Gauss {
+                cap: SECOND_ORDER_CAP,
+            }),
         };
         if let Some(correction) = correction {
             let strides = [rows * heads * head_dim, head_dim, heads * head_dim];

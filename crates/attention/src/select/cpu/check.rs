@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{PROBES, REPORT_WORDS, Rule, Sequence, Shape, probe_row};
+use super::{PROBES, REPORT_WORDS, Rules, Sequence, Shape, probe_row};
 use crate::index::QUERY_TILE;
 
 /// Report word and value of heads made dense for what was measured.
@@ -46,7 +46,7 @@ pub fn check(
             report[MEASURED] = 1.0;
             return;
         }
-        let rule = Rule::of(rules, index_head);
+        let rule = Rules::read(rules, index_head);
         let mut measured = 1.0f32;
         for sharer in 0..shape.sharing() {
             let head = b * shape.heads + index_head * shape.sharing() + sharer;
@@ -61,7 +61,7 @@ pub fn check(
             }
         }
         report[MEASURED] = measured;
-        if (measured.is_nan() || measured < rule.recall) && rule.dense {
+        if (measured.is_nan() || measured < rule.accepted) && rule.may_be_dense() {
             *gate = 1;
             report[REASON] = BELOW_FLOOR;
         } else {

@@ -22,7 +22,7 @@ mod view;
 pub use super::{
     BLOCK, GRANULE, PROBES, REPORT_WORDS, RULE_WORDS,
     layout::{ListLayout, Rules, TableLayout},
-    shape::{Rule, Sequence, Shape, probe_row},
+    shape::{Sequence, Shape, probe_row},
 };
 pub use build::{BuildInputs, build};
 pub use check::check;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, GRANULE, PROBES, Rule, Sequence, Shape, View, probe_row};
+use super::{BLOCK, GRANULE, PROBES, Rules, Sequence, Shape, View, probe_row};
 use crate::cpu::{FlexFloat, Rows, exp, product, softmax};
 
 /// Key tiles of a work item: fixed, so that results do not depend on the number of threads.
@@ -259,10 +259,10 @@ impl<E: FlexFloat> Walk<'_, E> {
             for (r, row) in rows.take((pack.probes.len() - first) * group).enumerate() {
                 let (probe, head) = (&pack.probes[first + r / group], r % group);
                 let index_head = (pack.at.1 * group + head) / self.shape.sharing();
-                let rule = Rule::of(self.rules, index_head);
-                let from = rule.sink.saturating_sub(start).min(keys);
+                let (sink, window) = Rules::read(self.rules, index_head).local();
+                let from = sink.saturating_sub(start).min(keys);
                 let to = (probe.position + 1)
-                    .saturating_sub(start + rule.window)
+                    .saturating_sub(start + window)
                     .min(keys);
                 if from >= to {
                     continue;

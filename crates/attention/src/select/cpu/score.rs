@@ -3,7 +3,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, Pooled, Rule, Sequence, Shape, View};
+use super::{BLOCK, Pooled, Rules, Sequence, Shape, View};
 use crate::cpu::{FlexFloat, product, softmax};
 
 /// Rows of a query block that are sampled: one in so many, from half of it on.
@@ -55,7 +55,7 @@ pub fn score<E: FlexFloat>(
         let (b, head) = (flat / shape.heads, flat % shape.heads);
         let sequence = Sequence::of(spans, b);
         if block * BLOCK < sequence.query_len {
-            let rule = Rule::of(rules, head / shape.sharing());
+            let rule = Rules::read(rules, head / shape.sharing());
             problem.run(scratch, (b, head), block, sequence, rule, scores);
         }
     });
@@ -86,7 +86,7 @@ impl<E: FlexFloat> Problem<'_, E> {
         (b, head): (usize, usize),
         block: usize,
         sequence: Sequence,
-        rule: Rule,
+        rule: Rules,
         scores: &mut [f32],
     ) {
         let first = block * BLOCK;
@@ -149,9 +149,10 @@ impl<E: FlexFloat> Problem<'_, E> {
 }
 
 /// Key blocks wholly before position `first` and not wholly inside the sinks or the window.
-fn candidates(first: usize, rule: Rule) -> std::ops::Range<usize> {
-    let window = (first + 1).saturating_sub(rule.window).div_ceil(BLOCK);
-    rule.sink / BLOCK..window.min(first / BLOCK)
+fn candidates(first: usize, rule: Rules) -> std::ops::Range<usize> {
+    let (sink, window) = rule.local();
+    let outside = (first + 1).saturating_sub(window).div_ceil(BLOCK);
+    sink / BLOCK..outside.min(first / BLOCK)
 }
 
 fn weigh(query: &[f32], d: usize, to: &mut Vec<f32>, weight: impl Fn(usize, f32) -> f32) {
