@@ -5,7 +5,7 @@
 
 use sparse_accelerate_checkpoint::{Architecture, ModelConfig};
 
-use crate::error::ModelError;
+use crate::{error::ModelError, placement::StagePart};
 
 /// Names of a family's tensors, in Hugging Face checkpoints.
 ///
@@ -121,30 +121,65 @@ impl Blueprint {
         Ok(())
     }
 
-    /// Number of tensors, and their bytes with weights of `element` bytes (gains of norms are f32).
-    pub(crate) fn census(&self, element: usize) -> (usize, u64) {
+    /// The part of a model to hold, checked; `None` is all of it.
+    pub(crate) fn part(&self, part: Option<&StagePart>) -> Result<StagePart, ModelError> {
+        let Some(part) = part else {
+            return Ok(StagePart::whole(self.layers));
+        };
+        let StagePart {
+            layers,
+            input,
+            output,
+        } = part;
+        let ends = (*input && layers.start > 0) || (*output && layers.end < self.layers);
+        if layers.is_empty() || layers.end > self.layers || ends {
+            return Err(ModelError::StageOutOfRange {
+                start: layers.start,
+                end: layers.end,
+                layers: self.layers,
+            });
+        }
+        Ok(part.clone())
+    }
+
+    /// Whether a stage holds the table of embeddings: to look ids up, or as a tied head.
+    pub(crate) fn has_table(&self, part: &StagePart) -> bool {
+        part.input || (part.output && self.tied_embeddings)
+    }
+
+    /// Tensors of one layer in a checkpoint, and the parameters they are stacked into.
+    pub(crate) fn layer_tensors(&self) -> (u64, u64) {
+        let biases = [
+            (self.biases.qkv, 3, 1),
+            (self.biases.output, 1, 1),
+            (self.biases.mlp, 3, 2),
+        ];
+        let some = biases.iter().filter(|(there, ..)| *there);
+        some.fold((9, 6), |(tensors, parameters), (_, t, p)| {
+            (tensors + t, parameters + p)
+        })
+    }
+
+    /// Number of a stage's tensors, and their bytes with weights of `element` bytes (gains of norms are
+    /// f32).
+    pub(crate) fn census(&self, part: &StagePart, element: usize) -> (usize, u64) {
         let (q, kv, h, f) = (
             self.query_width(),
             self.kv_width(),
             self.hidden,
             self.intermediate,
         );
-        let count = |yes: bool, tensors: usize, values: usize| match yes {
-            true => (tensors, values),
-            false => (0, 0),
-        };
-        let biases = [
-            count(self.biases.qkv, 3, q + 2 * kv),
-            count(self.biases.output, 1, h),
-            count(self.biases.mlp, 3, 2 * f + h),
-        ];
-        let bias_tensors: usize = biases.iter().map(|(tensors, _)| tensors).sum();
-        let bias_values: usize = biases.iter().map(|(_, values)| values).sum();
+        let count = |yes: bool, values: usize| if yes { values } else { 0 };
+        let biases = count(self.biases.qkv, q + 2 * kv)
+            + count(self.biases.output, h)
+            + count(self.biases.mlp, 2 * f + h);
         let matrices = (q + 2 * kv) * h + q * h + 3 * f * h;
-        let tables = if self.tied_embeddings { 1 } else { 2 };
-        let tensors = self.layers * (9 + bias_tensors) + 1 + tables;
-        let values = self.layers * (matrices + bias_values) + tables * self.vocab * h;
-        let gains = (2 * self.layers + 1) * h;
+        let head = part.output && !self.tied_embeddings;
+        let tables = usize::from(self.has_table(part)) + usize::from(head);
+        let (layers, norms) = (part.layers.len(), usize::from(part.output));
+        let tensors = layers * self.layer_tensors().0 as usize + norms + tables;
+        let values = layers * (matrices + biases) + tables * self.vocab * h;
+        let gains = (2 * layers + norms) * h;
         (tensors, (values * element + gains * 4) as u64)
     }
 

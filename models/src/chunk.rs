@@ -17,6 +17,7 @@ pub(crate) struct Chunk {
     pub(crate) lens: Vec<usize>,
     /// New tokens of the longest sequence.
     pub(crate) rows: usize,
+    /// Ids padded to `[B * N]`; none where hidden states came in their place.
     ids: Vec<i32>,
 }
 
@@ -27,17 +28,8 @@ impl Chunk {
         prompt_lens: &[usize],
         blueprint: &Blueprint,
     ) -> Result<Self, ModelError> {
-        if ids.len() != prompt_lens.len() {
-            return Err(ModelError::BatchMismatch {
-                ids: ids.len(),
-                prompt_lens: prompt_lens.len(),
-            });
-        }
         let lens: Vec<usize> = ids.iter().map(|sequence| sequence.len()).collect();
-        let rows = lens.iter().copied().max().unwrap_or(0);
-        if lens.is_empty() || lens.contains(&0) {
-            return Err(ModelError::EmptyInput);
-        }
+        let mut chunk = Self::without_ids(&lens, prompt_lens, blueprint)?;
         let vocab = blueprint.vocab;
         if let Some(&id) = ids
             .iter()
@@ -47,20 +39,40 @@ impl Chunk {
         {
             return Err(ModelError::TokenOutOfRange { id, vocab });
         }
-        let limit = blueprint.max_positions;
-        if let Some(&got) = prompt_lens.iter().find(|&&len| len > limit) {
-            return Err(ModelError::PromptTooLong { got, limit });
-        }
-        let mut padded = vec![0; ids.len() * rows];
-        for (sequence, row) in ids.iter().zip(padded.chunks_mut(rows)) {
+        let mut padded = vec![0; ids.len() * chunk.rows];
+        for (sequence, row) in ids.iter().zip(padded.chunks_mut(chunk.rows)) {
             for (&id, slot) in sequence.iter().zip(row) {
                 *slot = id as i32;
             }
         }
+        chunk.ids = padded;
+        Ok(chunk)
+    }
+
+    /// A chunk whose hidden states come from the stage before.
+    pub(crate) fn without_ids(
+        lens: &[usize],
+        prompt_lens: &[usize],
+        blueprint: &Blueprint,
+    ) -> Result<Self, ModelError> {
+        if lens.len() != prompt_lens.len() {
+            return Err(ModelError::BatchMismatch {
+                ids: lens.len(),
+                prompt_lens: prompt_lens.len(),
+            });
+        }
+        let rows = lens.iter().copied().max().unwrap_or(0);
+        if lens.is_empty() || lens.contains(&0) {
+            return Err(ModelError::EmptyInput);
+        }
+        let limit = blueprint.max_positions;
+        if let Some(&got) = prompt_lens.iter().find(|&&len| len > limit) {
+            return Err(ModelError::PromptTooLong { got, limit });
+        }
         Ok(Self {
-            lens,
+            lens: lens.to_vec(),
             rows,
-            ids: padded,
+            ids: Vec::new(),
         })
     }
 

@@ -33,6 +33,16 @@ pub enum ModelError {
         /// Name of the tensor in the checkpoint.
         tensor: String,
     },
+    /// The device failed to draw a random weight.
+    #[error(
+        "weights: the device cannot draw {tensor}: {reason}; most often memory: use a smaller model"
+    )]
+    Draw {
+        /// Name of the tensor's first part.
+        tensor: String,
+        /// The backend's words.
+        reason: String,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "forward: token id {id} is outside the vocabulary of {vocab} tokens; was another model's \
@@ -75,6 +85,56 @@ pub enum ModelError {
         end: usize,
         /// Tokens of each sequence.
         lens: Vec<usize>,
+    },
+    /// Stages that hold nothing.
+    #[error(
+        "placement: stages of {counts:?} layers; give every stage at least one layer and the model at \
+         least one stage"
+    )]
+    Placement {
+        /// Hidden layers of each stage.
+        counts: Vec<usize>,
+    },
+    /// Layers that the model does not have.
+    #[error(
+        "placement: layers {start}..{end} of a model of {layers} layers; a stage is a range of at least \
+         one layer, its input layer stands before layer 0, its output layer after the last"
+    )]
+    StageOutOfRange {
+        /// First layer.
+        start: usize,
+        /// Layer after the last.
+        end: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A part of a model was asked for what another part does.
+    #[error("{op}: layers {start}..{end} {lacks}; ask the stage that has it")]
+    StageLacks {
+        /// What was asked.
+        op: &'static str,
+        /// First layer of the stage.
+        start: usize,
+        /// Layer after its last.
+        end: usize,
+        /// What is missing.
+        lacks: &'static str,
+    },
+    /// Hidden states of another chunk, model or type.
+    #[error(
+        "forward: a carry of {got:?} in {dtype:?}, but these tokens need [{rows}, {hidden}] in {expected:?}"
+    )]
+    Carry {
+        /// Shape given.
+        got: [usize; 2],
+        /// Type given.
+        dtype: burn::tensor::DType,
+        /// Sequences times tokens of the longest.
+        rows: usize,
+        /// Width of the residual stream.
+        hidden: usize,
+        /// Type of the stage's weights.
+        expected: burn::tensor::DType,
     },
     /// Who looks into a pass could not go on.
     #[error("forward: the observer failed: {reason}")]

@@ -9,6 +9,10 @@
 //! layers of `decoder`, the last layer narrows to one row a sequence. A family (`llama`, `qwen2`)
 //! is a mapping from its configuration to a `blueprint` and the names of its tensors; `load` reads
 //! those tensors one at a time.
+//!
+//! A [`CausalLm`] is a whole model or, with [`LoadOptions::part`], a *stage*: consecutive layers of one, as a
+//! [`Placement`] cuts them. Stages pass hidden states on ([`CausalLm::forward_stage`]); run one after the
+//! other they compute what the whole model does, operation by operation.
 
 mod blueprint;
 mod chunk;
@@ -18,9 +22,11 @@ mod llama;
 mod load;
 mod model;
 mod observe;
+mod placement;
 mod qwen2;
 
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadProgress};
-pub use model::{CausalLm, ChunkOutput};
+pub use model::{CausalLm, ChunkOutput, StageInput, StageOutput};
 pub use observe::{LayerObserver, LayerView, Watch};
+pub use placement::{Placement, StagePart};

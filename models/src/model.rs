@@ -6,6 +6,10 @@
 //! take them a few rows at a time.
 //!
 //! A failed forward leaves the cache's lengths as they were; the chunk can be given again.
+//!
+//! A stage is the same thing with some of its layers and ends left out: one walk serves both.
+
+use std::ops::Range;
 
 use burn::{
     module::{Module, Param},
@@ -24,17 +28,20 @@ use crate::{
     error::ModelError,
     load::{self, LoadOptions, LoadProgress},
     observe::Watch,
+    placement::StagePart,
 };
 
-/// A Llama or Qwen2 model on one device.
+/// A Llama or Qwen2 model on one device, or a stage of one.
 ///
 /// A Burn module: its parameters can be visited, counted and moved. Cloning shares the weights.
 #[derive(Module, Debug)]
 pub struct CausalLm {
-    /// `[vocab, hidden]`; also the head's weight when the head is absent.
-    pub(crate) embedding: Param<Tensor<2>>,
+    /// `[vocab, hidden]`; also the head's weight when the head is absent. Not in a stage that does
+    /// neither.
+    pub(crate) embedding: Option<Param<Tensor<2>>>,
     pub(crate) layers: Vec<DecoderLayer>,
-    pub(crate) norm: RmsNorm,
+    /// Of the output layer.
+    pub(crate) norm: Option<RmsNorm>,
     /// Absent when the embeddings are tied.
     pub(crate) head: Option<Projection>,
     #[module(skip)]
@@ -52,6 +59,33 @@ pub(crate) struct Facts {
     pub(crate) dtype: WeightDtype,
     pub(crate) weight_bytes: u64,
     pub(crate) mlp_rows: usize,
+    pub(crate) part: StagePart,
+}
+
+/// What a stage is given of a chunk.
+#[derive(Debug)]
+pub enum StageInput<'a> {
+    /// New tokens of every sequence, at least one each: for a stage with the input layer.
+    Tokens(&'a [&'a [u32]]),
+    /// Hidden states of the stage before: for the others.
+    Carry {
+        /// `[B * N, hidden]`, N the tokens of the longest sequence, on the device of the stage.
+        hidden: Tensor<2>,
+        /// New tokens of every sequence.
+        lens: &'a [usize],
+    },
+}
+
+/// What a stage gives of a chunk.
+#[derive(Debug)]
+pub struct StageOutput {
+    /// For the next stage `[B * N, hidden]`; of a stage with the output layer as
+    /// [`ChunkOutput::last_hidden`].
+    pub hidden: Tensor<2>,
+    /// How attention ran.
+    pub decision: Decision,
+    /// What the heads of each of its layers chose; still on the device.
+    pub selection: Vec<SelectionRecord>,
 }
 
 /// What one chunk gives.
@@ -149,13 +183,18 @@ impl CausalLm {
         self.facts.mlp_rows
     }
 
-    /// The shape of a cache for `batch` sequences of up to `capacity` tokens.
+    /// The part of the model it is.
+    pub fn part(&self) -> &StagePart {
+        &self.facts.part
+    }
+
+    /// The shape of a cache for `batch` sequences of up to `capacity` tokens, of this part's layers.
     ///
-    /// Allocate it in the type of [`CausalLm::cache_dtype`].
+    /// Allocate it in the type of [`CausalLm::cache_dtype`], or let [`CausalLm::cache`] do it.
     pub fn cache_shape(&self, batch: usize, capacity: usize) -> CacheShape {
         let blueprint = &self.facts.blueprint;
         CacheShape {
-            layers: blueprint.layers,
+            layers: self.facts.part.layers.len(),
             batch,
             kv_heads: blueprint.kv_heads,
             capacity,
@@ -166,6 +205,16 @@ impl CausalLm {
     /// The type a cache of this model must have.
     pub fn cache_dtype(&self) -> DType {
         load::dtype_of(self.facts.dtype)
+    }
+
+    /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
+    ///
+    /// # Errors
+    /// A dimension of 0 or a capacity that attention does not reach.
+    pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache, ModelError> {
+        let shape = self.cache_shape(batch, capacity);
+        let cache = KvCache::new(&shape, self.cache_dtype(), &self.facts.device)?;
+        Ok(cache.with_first_layer(self.facts.part.layers.start))
     }
 
     /// Runs one chunk of a ragged batch and appends it to the cache.
@@ -203,8 +252,35 @@ impl CausalLm {
         settings: &AttentionSettings,
         watch: Watch<'_>,
     ) -> Result<ChunkOutput, ModelError> {
+        if !self.facts.part.output {
+            return Err(self.lacks("forward", "have no output layer"));
+        }
+        let input = StageInput::Tokens(ids);
+        let output = self.forward_stage(input, prompt_lens, cache, settings, watch)?;
+        Ok(ChunkOutput {
+            last_hidden: output.hidden,
+            decision: output.decision,
+            selection: output.selection,
+        })
+    }
+
+    /// Runs one chunk through this stage and appends it to the stage's cache: the whole of
+    /// [`CausalLm::forward_watched`] where the stage is the whole model.
+    ///
+    /// # Errors
+    /// As [`CausalLm::forward_watched`]; tokens for a stage without the input layer or hidden states for
+    /// one with it, hidden states of another shape or type, rows where the output layer is not.
+    pub fn forward_stage(
+        &self,
+        input: StageInput<'_>,
+        prompt_lens: &[usize],
+        cache: &mut KvCache,
+        settings: &AttentionSettings,
+        watch: Watch<'_>,
+    ) -> Result<StageOutput, ModelError> {
         let (device, blueprint) = (&self.facts.device, &self.facts.blueprint);
-        let chunk = Chunk::new(ids, prompt_lens, blueprint)?;
+        let part = &self.facts.part;
+        let (chunk, carry) = self.take(input, prompt_lens)?;
         let spans = cache.spans(&chunk.lens, prompt_lens)?;
         let limit = blueprint.max_positions;
         if let Some(span) = spans.iter().find(|span| span.kv_len > limit) {
@@ -218,12 +294,18 @@ impl CausalLm {
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
         let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
-        let narrow = match watch.rows {
-            Some(rows) => chunk.range(rows)?,
-            None => chunk.last_rows(device),
+        let narrow = match (watch.rows, part.output) {
+            (Some(_), false) => return Err(self.lacks("rows", "have no output layer")),
+            (Some(rows), true) => Some(chunk.range(rows)?),
+            (None, true) => Some(chunk.last_rows(device)),
+            (None, false) => None,
         };
 
-        let mut x = self.embedding.val().select(0, chunk.ids(device));
+        let mut x = match (carry, &self.embedding) {
+            (Some(hidden), _) => hidden,
+            (None, Some(embedding)) => embedding.val().select(0, chunk.ids(device)),
+            (None, None) => return Err(self.lacks("forward", "have no input layer")),
+        };
         let mut pass = Pass {
             rotation: &rotation,
             plan: &plan,
@@ -235,26 +317,74 @@ impl CausalLm {
                 None => None,
             },
         };
-        for (index, layer) in self.layers.iter().enumerate() {
-            let narrow = (index + 1 == self.layers.len()).then_some(&narrow);
+        for (index, layer) in part.layers.clone().zip(&self.layers) {
+            let narrow = narrow.as_ref().filter(|_| index + 1 == blueprint.layers);
             x = layer.forward(index, x, &mut pass, narrow)?;
         }
         pass.cache.advance(&plan);
-        Ok(ChunkOutput {
-            last_hidden: self.norm.forward(x)?,
+        Ok(StageOutput {
+            hidden: match &self.norm {
+                Some(norm) => norm.forward(x)?,
+                None => x,
+            },
             decision: *plan.decision(),
             selection: pass.selection,
         })
     }
 
+    /// Checks what a stage is given: a chunk, and hidden states where they came in place of ids.
+    fn take(
+        &self,
+        input: StageInput<'_>,
+        prompt_lens: &[usize],
+    ) -> Result<(Chunk, Option<Tensor<2>>), ModelError> {
+        let blueprint = &self.facts.blueprint;
+        match input {
+            StageInput::Tokens(_) if !self.facts.part.input => {
+                Err(self.lacks("forward", "have no input layer: give hidden states"))
+            }
+            StageInput::Carry { .. } if self.facts.part.input => {
+                Err(self.lacks("forward", "begin with the input layer: give token ids"))
+            }
+            StageInput::Tokens(ids) => Ok((Chunk::new(ids, prompt_lens, blueprint)?, None)),
+            StageInput::Carry { hidden, lens } => {
+                let chunk = Chunk::without_ids(lens, prompt_lens, blueprint)?;
+                let (got, dtype, expected) = (hidden.dims(), hidden.dtype(), self.cache_dtype());
+                let rows = lens.len() * chunk.rows;
+                if got != [rows, blueprint.hidden] || dtype != expected {
+                    return Err(ModelError::Carry {
+                        got,
+                        dtype,
+                        rows,
+                        hidden: blueprint.hidden,
+                        expected,
+                    });
+                }
+                Ok((chunk, Some(hidden)))
+            }
+        }
+    }
+
+    fn lacks(&self, op: &'static str, lacks: &'static str) -> ModelError {
+        let Range { start, end } = self.facts.part.layers;
+        ModelError::StageLacks {
+            op,
+            start,
+            end,
+            lacks,
+        }
+    }
+
     /// Logits of the last tokens, or of the rows asked for: `[rows, hidden]` to `[rows, vocab]`.
     ///
     /// # Errors
-    /// A hidden state of another model: other width, element type or device.
+    /// A hidden state of another model: other width, element type or device. A stage without the output
+    /// layer.
     pub fn logits(&self, last_hidden: Tensor<2>) -> Result<Tensor<2>, ModelError> {
-        match &self.head {
-            Some(head) => head.forward(last_hidden),
-            None => Ok(linear(last_hidden, &self.embedding.val())?),
+        match (&self.head, &self.embedding) {
+            (Some(head), _) => head.forward(last_hidden),
+            (None, Some(tied)) if self.facts.part.output => Ok(linear(last_hidden, &tied.val())?),
+            _ => Err(self.lacks("logits", "have no output layer")),
         }
     }
 }

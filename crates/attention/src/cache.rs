@@ -51,6 +51,8 @@ impl CacheShape {
 #[derive(Debug)]
 pub struct KvCache {
     shape: CacheShape,
+    /// Number of the first layer held.
+    first: usize,
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     lens: Vec<usize>,
     /// Of layers that have selected.
@@ -76,10 +78,18 @@ impl KvCache {
         let zeros = || Tensor::<4>::zeros(dims, (device, dtype));
         Ok(Self {
             shape: *shape,
+            first: 0,
             layers: (0..shape.layers).map(|_| (zeros(), zeros())).collect(),
             lens: vec![0; shape.batch],
             pooled: vec![None; shape.layers],
         })
+    }
+
+    /// Counts its layers from `first`: the cache of a stage, whose layers keep their numbers in the model.
+    #[must_use]
+    pub fn with_first_layer(mut self, first: usize) -> Self {
+        self.first = first;
+        self
     }
 
     /// Tokens each sequence can hold.
@@ -184,14 +194,16 @@ impl KvCache {
     }
 
     fn layer(&mut self, layer: usize) -> Result<&mut (Tensor<4>, Tensor<4>), AttentionError> {
-        let layers = self.layers.len();
-        self.layers.get_mut(layer).ok_or(AttentionError::Shape {
-            op: "kv cache",
-            what: "the layer",
-            got: layer.to_string(),
-            expected: format!("below {layers}"),
-            hint: "allocate the cache for the model's number of layers",
-        })
+        let (first, layers) = (self.first, self.layers.len());
+        let held = layer.checked_sub(first);
+        held.and_then(|at| self.layers.get_mut(at))
+            .ok_or(AttentionError::Shape {
+                op: "kv cache",
+                what: "the layer",
+                got: layer.to_string(),
+                expected: format!("{first} to {}", first + layers - 1),
+                hint: "allocate the cache for the model's layers",
+            })
     }
 
     /// Attends over a layer that holds the chunk of `plan` already, with its pooled keys kept for the next
@@ -206,11 +218,12 @@ impl KvCache {
         plan: &AttentionPlan,
     ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
         self.layer(layer)?;
-        let (key, value) = &self.layers[layer];
+        let at = layer - self.first;
+        let (key, value) = &self.layers[at];
         if !plan.selects() {
             return Ok((attend(query, key, value, plan)?, None));
         }
-        let held = &mut self.pooled[layer];
+        let held = &mut self.pooled[at];
         let shape = &self.shape;
         let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
         // A layer that is dense by setting pools nothing.
@@ -223,12 +236,12 @@ impl KvCache {
 
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.
     pub fn key(&self, layer: usize) -> &Tensor<4> {
-        &self.layers[layer].0
+        &self.layers[layer - self.first].0
     }
 
     /// The values of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.
     pub fn value(&self, layer: usize) -> &Tensor<4> {
-        &self.layers[layer].1
+        &self.layers[layer - self.first].1
     }
 
     /// Counts a chunk's tokens as held, after its last layer.

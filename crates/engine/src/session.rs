@@ -65,11 +65,7 @@ impl<'m> Session<'m> {
         if capacity > limit {
             return Err(too_many_positions(capacity, 0, limit));
         }
-        let cache = KvCache::new(
-            &model.cache_shape(1, capacity),
-            model.cache_dtype(),
-            model.device(),
-        )?;
+        let cache = model.cache(1, capacity)?;
         Ok(Self { model, cache })
     }
 

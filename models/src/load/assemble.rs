@@ -1,7 +1,8 @@
 //! Building the decoder's modules from a source of tensors.
 //!
 //! The order of reading is embedding, layers from the first to the last, final norm, head: the order
-//! in which sharded checkpoints are cut, so each shard is read front to back and then left alone.
+//! in which sharded checkpoints are cut, so each shard is read front to back and then left alone. A stage
+//! reads its part of that.
 
 use burn::{
     module::{Param, ParamId},
@@ -20,6 +21,7 @@ use crate::{
     decoder::{Attention, DecoderLayer, Mlp, Projection, RmsNorm, Rotary},
     error::ModelError,
     model::{CausalLm, Facts},
+    placement::StagePart,
 };
 
 /// Where parameters come from.
@@ -34,6 +36,7 @@ pub(crate) enum Supply<'a> {
 pub(crate) struct Assembler<'a> {
     supply: Supply<'a>,
     blueprint: &'a Blueprint,
+    part: StagePart,
     dtype: WeightDtype,
     device: &'a Device,
     mlp_rows: usize,
@@ -74,11 +77,13 @@ impl<'a> Assembler<'a> {
         dtype: WeightDtype,
         options: &'a LoadOptions,
         progress: &'a mut dyn FnMut(LoadProgress<'_>),
-    ) -> Self {
-        let (total, total_bytes) = blueprint.census(dtype_of(dtype).size());
-        Self {
+    ) -> Result<Self, ModelError> {
+        let part = blueprint.part(options.part.as_ref())?;
+        let (total, total_bytes) = blueprint.census(&part, dtype_of(dtype).size());
+        Ok(Self {
             supply,
             blueprint,
+            part,
             dtype,
             device: &options.device,
             mlp_rows: options.mlp_rows.max(1),
@@ -89,26 +94,33 @@ impl<'a> Assembler<'a> {
                 bytes: 0,
                 total_bytes,
             },
-        }
+        })
     }
 
-    /// The whole model.
+    /// The model, or its stage.
     pub(crate) fn model(mut self, config: &ModelConfig) -> Result<CausalLm, ModelError> {
         let b = self.blueprint;
-        let embedding = [(b.keys.embedding.to_owned(), [b.vocab, b.hidden])];
-        let embedding = self.parameter(&embedding, [b.vocab, b.hidden], self.dtype)?;
-        let layers = (0..b.layers).map(|index| self.layer(index));
-        let layers = layers.collect::<Result<Vec<_>, _>>()?;
-        let norm = self.norm(b.keys.final_norm.to_owned())?;
-        let head = match b.tied_embeddings {
-            true => None,
+        let part = self.part.clone();
+        let embedding = match b.has_table(&part) {
+            true => Some(self.table(b.keys.embedding)?),
             false => {
-                let name = b.keys.head.to_owned();
-                let parts = [(name, [b.vocab, b.hidden])];
-                let weight = self.parameter(&parts, [b.vocab, b.hidden], self.dtype)?;
-                Some(Projection { weight, bias: None })
+                self.skip(1, 1);
+                None
             }
         };
+        let (tensors, parameters) = b.layer_tensors();
+        let before = part.layers.start as u64;
+        self.skip(before * tensors, before * parameters);
+        let layers = part.layers.clone().map(|index| self.layer(index));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let (mut norm, mut head) = (None, None);
+        if part.output {
+            norm = Some(self.norm(b.keys.final_norm.to_owned())?);
+            if !b.tied_embeddings {
+                let weight = self.table(b.keys.head)?;
+                head = Some(Projection { weight, bias: None });
+            }
+        }
         Ok(CausalLm {
             embedding,
             layers,
@@ -122,8 +134,23 @@ impl<'a> Assembler<'a> {
                 dtype: self.dtype,
                 weight_bytes: self.done.bytes,
                 mlp_rows: self.mlp_rows,
+                part,
             },
         })
+    }
+
+    /// Passes over what other stages hold, so that a seed gives every stage what the whole model has.
+    fn skip(&mut self, tensors: u64, parameters: u64) {
+        match &mut self.supply {
+            Supply::Host(source) => source.skip(tensors),
+            Supply::Device(random) => random.skip(parameters),
+        }
+    }
+
+    /// A row for every token of the vocabulary.
+    fn table(&mut self, name: &str) -> Result<Param<Tensor<2>>, ModelError> {
+        let shape = [self.blueprint.vocab, self.blueprint.hidden];
+        self.parameter(&[(name.to_owned(), shape)], shape, self.dtype)
     }
 
     fn layer(&mut self, index: usize) -> Result<DecoderLayer, ModelError> {
@@ -218,8 +245,10 @@ impl<'a> Assembler<'a> {
             }
             Supply::Device(random) => {
                 let name = parts.first().map_or("", |(name, _)| name);
+                random.skip(1);
+                let random = &*random;
                 let draw = |()| random.draw(name, shape, element);
-                let tensor = device.memory_persistent_allocations((), draw);
+                let tensor = device.memory_persistent_allocations((), draw)?;
                 for (name, part) in parts {
                     self.done.add(name, bytes(part));
                 }

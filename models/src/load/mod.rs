@@ -14,7 +14,7 @@ mod source;
 
 use sparse_accelerate_checkpoint::{ModelConfig, Weights};
 
-use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm};
+use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm, placement::StagePart};
 
 use assemble::{Assembler, Supply};
 pub use options::{LoadOptions, LoadProgress};
@@ -29,19 +29,40 @@ pub(crate) fn from_weights(
 ) -> Result<CausalLm, ModelError> {
     let dtype = refuse_unsupported(config, options)?;
     let blueprint = Blueprint::new(config)?;
-    if blueprint.tied_embeddings {
-        // Some exporters write the head although it is tied.
-        weights.ignore(blueprint.keys.head);
-    }
+    let part = blueprint.part(options.part.as_ref())?;
+    leave_to_others(&mut weights, &blueprint, &part);
     let mut source = source::Checkpoint {
         weights: &mut weights,
         check_finite: options.check_finite,
     };
     let supply = Supply::Host(&mut source);
-    let model = Assembler::new(supply, &blueprint, dtype, options, progress).model(config)?;
+    let model = Assembler::new(supply, &blueprint, dtype, options, progress)?.model(config)?;
     weights.finish()?;
     tracing::debug!(bytes = model.weight_bytes(), ?dtype, "weights loaded");
     Ok(model)
+}
+
+/// Counts as used what a stage does not read: other stages account for it.
+fn leave_to_others(weights: &mut Weights, blueprint: &Blueprint, part: &StagePart) {
+    let keys = &blueprint.keys;
+    let elsewhere = |layer: usize| layer < blueprint.layers && !part.layers.contains(&layer);
+    let others: Vec<String> = weights
+        .names()
+        .filter(|name| {
+            let layer = name
+                .strip_prefix(keys.layers)
+                .and_then(|rest| rest.strip_prefix('.')?.split('.').next()?.parse().ok());
+            layer.is_some_and(elsewhere)
+                || (*name == keys.embedding && !blueprint.has_table(part))
+                || (*name == keys.final_norm && !part.output)
+                // Some exporters write the head although it is tied.
+                || (*name == keys.head && (!part.output || blueprint.tied_embeddings))
+        })
+        .map(str::to_owned)
+        .collect();
+    for name in &others {
+        weights.ignore(name);
+    }
 }
 
 /// Assembles a model from a seed.
@@ -54,7 +75,7 @@ pub(crate) fn random(
     let blueprint = Blueprint::new(config)?;
     let mut source = random::Random::new(seed);
     let supply = Supply::Host(&mut source);
-    Assembler::new(supply, &blueprint, dtype, options, &mut |_| {}).model(config)
+    Assembler::new(supply, &blueprint, dtype, options, &mut |_| {})?.model(config)
 }
 
 /// Assembles a model of random weights drawn on the device itself.
@@ -67,5 +88,5 @@ pub(crate) fn random_on_device(
     let dtype = refuse_unsupported(config, options)?;
     let blueprint = Blueprint::new(config)?;
     let supply = Supply::Device(on_device::OnDevice::new(seed, &options.device));
-    Assembler::new(supply, &blueprint, dtype, options, progress).model(config)
+    Assembler::new(supply, &blueprint, dtype, options, progress)?.model(config)
 }

@@ -6,7 +6,7 @@
 use burn::tensor::{DType, Device};
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
-use crate::error::ModelError;
+use crate::{error::ModelError, placement::StagePart};
 
 /// Default of [`LoadOptions::mlp_rows`].
 const MLP_ROWS: usize = 2048;
@@ -23,16 +23,19 @@ pub struct LoadOptions {
     /// Rows the MLP takes at a time (0 counts as 1). The widest temporary of a forward pass is
     /// `[mlp_rows, 2 * intermediate_size]`; results do not depend on it.
     pub mlp_rows: usize,
+    /// The part of the model to load; `None` is all of it. Other parts' weights are not read.
+    pub part: Option<StagePart>,
 }
 
 impl LoadOptions {
-    /// The checkpoint's type, weights checked, 2,048 MLP rows.
+    /// The whole model in the checkpoint's type, weights checked, 2,048 MLP rows.
     pub fn new(device: Device) -> Self {
         Self {
             dtype: None,
             device,
             check_finite: true,
             mlp_rows: MLP_ROWS,
+            part: None,
         }
     }
 }

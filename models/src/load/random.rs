@@ -54,6 +54,10 @@ impl WeightSource for Random {
         }
         Ok(())
     }
+
+    fn skip(&mut self, tensors: u64) {
+        self.tensor += tensors;
+    }
 }
 
 /// Mean and standard deviation of a tensor's values.
@@ -66,7 +70,7 @@ pub(crate) fn distribution(name: &str, shape: &[usize]) -> (f32, f32) {
 }
 
 /// The output function of SplitMix64.
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     value ^ (value >> 31)

@@ -1,7 +1,7 @@
 //! Where weights come from, and the checkpoint as such a place.
 //!
-//! A source is asked once for every tensor of the model, in the order of the layers, with the shape
-//! the configuration implies.
+//! A source is asked once for every tensor of the stage, in the order of the layers, with the shape
+//! the configuration implies, and told how many it is not asked for in between.
 
 use sparse_accelerate_checkpoint::Weights;
 
@@ -17,6 +17,9 @@ pub(crate) trait WeightSource {
         shape: &[usize],
         into: &mut HostTensor,
     ) -> Result<(), ModelError>;
+
+    /// Passes over `tensors` that another stage reads.
+    fn skip(&mut self, _tensors: u64) {}
 }
 
 /// Tensors of a checkpoint.
