@@ -10,7 +10,7 @@ use sparse_accelerate::{
     AttentionSettings, Decision, Path, Pattern, Reason, Triangular, diagnostics::append_copies,
 };
 use sparse_accelerate_checkpoint::ModelDir;
-use sparse_accelerate_engine::Session;
+use sparse_accelerate_engine::{Sequence, Session};
 use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError};
 use sparse_accelerate_tests::{
     backends,
@@ -56,9 +56,9 @@ fn chunked_prefill_equals_whole() {
         let ids = recorded.ids(ROWS);
         for (kind, settings) in settings() {
             let mut session = Session::new(model, ids.len()).expect("a session");
-            let mut prefill = |size| {
+            let mut prefill = |size: usize| {
                 session
-                    .prefill(ids, size, &settings, &mut |_| {})
+                    .prefill(ids, size.into(), &settings, &mut |_| {})
                     .expect("a prefill")
             };
             let whole = prefill(ids.len());

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Session};
+use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, Session, generate};
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -38,7 +38,7 @@ fn check_logits(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: 
     let mut session = Session::new(model, case.ids.len()).expect("a session");
     let settings = AttentionSettings::dense();
     let prefill = session
-        .prefill(&case.ids, CHUNK, &settings, &mut |_| {})
+        .prefill(&case.ids, CHUNK.into(), &settings, &mut |_| {})
         .expect("a prefill");
     let distance = distance(recorded.last_logits(&case.name), &prefill.logits);
     report(
@@ -57,7 +57,8 @@ fn check_greedy(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: 
     );
     let settings = GenerateSettings {
         max_tokens: case.greedy.len(),
-        chunk: CHUNK,
+        chunking: CHUNK.into(),
+        reuse: false,
         attention: AttentionSettings::dense(),
         sampling: SamplingSettings::default(),
         stop: Vec::new(),
@@ -66,7 +67,14 @@ fn check_greedy(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: 
     let mut session = Session::new(model, case.ids.len() + case.greedy.len()).expect("a session");
     let tokenizer = recorded.dir.tokenizer();
     let go_on = &mut |_: &str| ControlFlow::Continue(());
-    let got = session.generate(tokenizer, &case.ids, &settings, &mut |_| {}, go_on);
+    let got = generate(
+        &mut session,
+        tokenizer,
+        &case.ids,
+        &settings,
+        &mut |_| {},
+        go_on,
+    );
     let got = got.expect(&name);
     assert_eq!(got.ids, case.greedy, "{name}");
     got.text

@@ -9,7 +9,9 @@ use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 use anyhow::Result;
 use clap::Args;
 use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern, Preset, Triangular};
-use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session, memory};
+use sparse_accelerate_engine::{
+    GenerateSettings, Generation, SamplingSettings, Sequence, Session, generate, memory,
+};
 use sparse_accelerate_models::CausalLm;
 
 use crate::{
@@ -172,7 +174,7 @@ impl Case<'_> {
         for attention in settings {
             let mut meter = PromptMeter::new("compiling and tuning kernels");
             let mut update = |progress| meter.update(progress);
-            session.prefill(self.ids, self.opened.chunk, attention, &mut update)?;
+            session.prefill(self.ids, self.opened.chunk.into(), attention, &mut update)?;
             session.decode(self.ids[0])?;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -186,14 +188,16 @@ impl Case<'_> {
         let mut session = Session::new(self.model, self.ids.len() + self.args.max_tokens)?;
         let settings = GenerateSettings {
             max_tokens: self.args.max_tokens,
-            chunk: self.opened.chunk,
+            chunking: self.opened.chunk.into(),
+            reuse: false,
             attention,
             sampling: SamplingSettings::default(),
             stop: Vec::new(),
             eos: self.opened.dir.generation().eos.clone(),
         };
         let mut meter = PromptMeter::new(format!("{name}: reading the prompt"));
-        let generation = session.generate(
+        let generation = generate(
+            &mut session,
             self.opened.dir.tokenizer(),
             self.ids,
             &settings,

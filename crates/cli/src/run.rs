@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::GenerationConfig;
-use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session};
+use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session, generate};
 
 use crate::{
     args::{ModelArgs, SamplingArgs},
@@ -104,13 +104,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let mut session = Session::new(&model, ids.len() + max_tokens)?;
     let settings = GenerateSettings {
         max_tokens,
-        chunk: opened.chunk,
+        chunking: opened.chunk.into(),
+        reuse: false,
         attention: attention.clone(),
         sampling,
         stop: args.sampling.stop.clone(),
         eos: opened.dir.generation().eos.clone(),
     };
-    let generation = generate(&mut session, &opened, &ids, &settings, !args.json)?;
+    let generation = answer(&mut session, &opened, &ids, &settings, !args.json)?;
     if args.json {
         let report = Report {
             device: opened.selected.choice.to_string(),
@@ -138,7 +139,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     args.explain.show(selection, decisions, &subject)
 }
 
-fn generate(
+fn answer(
     session: &mut Session<'_>,
     opened: &Opened,
     ids: &[u32],
@@ -147,7 +148,8 @@ fn generate(
 ) -> Result<Generation> {
     let mut meter = PromptMeter::new("reading the prompt");
     let mut broken = Ok(());
-    let generation = session.generate(
+    let generation = generate(
+        session,
         opened.dir.tokenizer(),
         ids,
         settings,

@@ -88,6 +88,74 @@ pub enum EngineError {
         /// The device's name.
         device: String,
     },
+    /// The caller asked to end.
+    #[error("cancelled after {done} of {total} prompt tokens")]
+    Cancelled {
+        /// Prompt tokens computed.
+        done: usize,
+        /// Prompt tokens to compute.
+        total: usize,
+    },
+    /// The device gave up in a place that has no errors, most often for lack of memory.
+    #[error(
+        "{op}: the device gave up ({reason}); most often memory: use a shorter prompt, a smaller --chunk \
+         or a smaller --dtype"
+    )]
+    GaveUp {
+        /// What was being done.
+        op: &'static str,
+        /// The backend's words.
+        reason: String,
+    },
+    /// Stages that do not fit the model or the devices.
+    #[error(
+        "placement: stages of {counts:?} layers on {devices} devices, but the model has {layers} layers; give \
+         every device a stage, and every layer"
+    )]
+    Placement {
+        /// Layers of each stage.
+        counts: Vec<usize>,
+        /// Number of devices.
+        devices: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A stage of a pipeline failed; the others go on.
+    #[error("stage {stage} ({device}): {source}")]
+    Stage {
+        /// The stage, from 0.
+        stage: usize,
+        /// Its device.
+        device: String,
+        /// What went wrong there.
+        source: Box<EngineError>,
+    },
+    /// A stage of a pipeline is gone, and the pipeline with it.
+    #[error(
+        "pipeline: stage {stage} ({device}) ended: {reason}; its memory is given back with the pipeline, \
+         load the model again"
+    )]
+    StageLost {
+        /// The stage, from 0.
+        stage: usize,
+        /// Its device.
+        device: String,
+        /// Why, as far as is known.
+        reason: String,
+    },
+    /// A pipeline in which nothing moves.
+    #[error(
+        "pipeline: nothing has moved for {waited_s:.0} s (limit {limit_s:.0} s); {what}. If the work is only slow, raise \
+         --stall-limit; if it hangs in a transfer between devices, try --transport host"
+    )]
+    Stalled {
+        /// Seconds since something moved.
+        waited_s: f64,
+        /// The limit, seconds.
+        limit_s: f64,
+        /// What each stage was doing.
+        what: String,
+    },
     /// The device failed while running; on a GPU this may be an earlier kernel's failure.
     #[error("{op}: the device failed: {reason}")]
     Execution {
@@ -116,12 +184,30 @@ impl EngineError {
             EngineError::Stop(_)
             | EngineError::EmptyPrompt
             | EngineError::EmptyChunk
+            | EngineError::Placement { .. }
             | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
+            EngineError::Stage { source, .. } => source.is_usage(),
             EngineError::Checkpoint(_)
             | EngineError::Calibration(_)
             | EngineError::Memory { .. }
+            | EngineError::Cancelled { .. }
+            | EngineError::GaveUp { .. }
+            | EngineError::StageLost { .. }
+            | EngineError::Stalled { .. }
             | EngineError::Execution { .. } => false,
+        }
+    }
+
+    /// Whether the device failed, so that what it held cannot be trusted.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            EngineError::Stage { source, .. } => source.is_fatal(),
+            EngineError::GaveUp { .. }
+            | EngineError::StageLost { .. }
+            | EngineError::Stalled { .. }
+            | EngineError::Execution { .. } => true,
+            _ => false,
         }
     }
 

@@ -11,11 +11,12 @@ use sparse_accelerate::{AttentionSettings, Decision};
 use sparse_accelerate_checkpoint::{CheckpointError, Tokenizer};
 
 use crate::{
+    chunking::Chunking,
     error::EngineError,
-    memory::{self, MeasuredMemory, MemoryPlan, Workload},
+    memory::{MeasuredMemory, MemoryPlan},
     sampling::{Sampler, SamplingSettings},
     selection::ChunkSelection,
-    session::{PrefillProgress, Session},
+    sequence::{PrefillProgress, Sequence},
     stop::StopScanner,
 };
 
@@ -24,8 +25,10 @@ use crate::{
 pub struct GenerateSettings {
     /// New tokens at most; 0 runs the prefill only.
     pub max_tokens: usize,
-    /// Tokens of one prefill chunk, at least 1.
-    pub chunk: usize,
+    /// How the prompt is cut into chunks.
+    pub chunking: Chunking,
+    /// Whether what the cache holds of the prompt is kept; see [`Sequence::resume`].
+    pub reuse: bool,
     /// Attention of the prefill; decode is dense.
     pub attention: AttentionSettings,
     /// How tokens are chosen.
@@ -46,7 +49,7 @@ pub enum FinishReason {
     Stop(String),
     /// `max_tokens` were produced.
     Length,
-    /// The caller's `on_text` asked to end.
+    /// The caller asked to end, by `on_text` or by [`crate::Cancel`].
     Cancelled,
 }
 
@@ -68,8 +71,10 @@ pub struct Timings {
 pub struct MemoryReport {
     /// Bytes expected on the device.
     pub planned: MemoryPlan,
-    /// Bytes seen.
+    /// Bytes seen, on all stages.
     pub measured: MeasuredMemory,
+    /// Bytes seen on each stage.
+    pub stages: Vec<MeasuredMemory>,
 }
 
 /// A finished generation.
@@ -83,6 +88,8 @@ pub struct Generation {
     pub finish: FinishReason,
     /// Prompt tokens.
     pub prompt_tokens: usize,
+    /// Those of them that the cache held already.
+    pub reused_tokens: usize,
     /// Times.
     pub timings: Timings,
     /// Share of causal pairs the prefill computed, 0 to 1.
@@ -94,99 +101,96 @@ pub struct Generation {
     pub selection: Vec<ChunkSelection>,
     /// Memory.
     pub memory: MemoryReport,
+    /// Seconds of the prefill in which each stage had work.
+    pub busy_s: Vec<f64>,
     /// Hidden state of the last prompt token, `[hidden]`, for comparisons.
     #[serde(skip)]
     pub last_hidden: Vec<f32>,
 }
 
-impl Session<'_> {
-    /// Runs a prompt and generates after it. `on_text` gets the text in pieces and may end the
-    /// generation by breaking.
-    ///
-    /// # Errors
-    /// Everything [`Session::prefill`] refuses for `prompt + max_tokens`, settings out of range,
-    /// and failures of the device or the tokenizer.
-    pub fn generate(
-        &mut self,
-        tokenizer: &Tokenizer,
-        prompt: &[u32],
-        settings: &GenerateSettings,
-        progress: &mut dyn FnMut(PrefillProgress),
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Generation, EngineError> {
-        let mut sampler = Sampler::new(settings.sampling)?;
-        let stops = StopScanner::new(&settings.stop)?;
-        self.check(prompt.len(), settings.max_tokens)?;
+/// Runs a prompt and generates after it. `on_text` gets the text in pieces and may end the generation by
+/// breaking.
+///
+/// # Errors
+/// Everything [`Sequence::prefill`] refuses for `prompt + max_tokens`, settings out of range, and failures
+/// of the device or the tokenizer.
+pub fn generate(
+    sequence: &mut dyn Sequence,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    settings: &GenerateSettings,
+    progress: &mut dyn FnMut(PrefillProgress),
+    on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<Generation, EngineError> {
+    let mut sampler = Sampler::new(settings.sampling)?;
+    let stops = StopScanner::new(&settings.stop)?;
+    sequence.check(prompt.len(), settings.max_tokens)?;
 
-        let start = Instant::now();
-        let prefill = self.prefill(prompt, settings.chunk, &settings.attention, progress)?;
-        let mut logits = prefill.logits;
-        let mut text = TextOut::new(stops, on_text);
-        let mut stream = tokenizer.stream();
-        let mut seen = prompt.to_vec();
-        let (mut ttft_s, mut decoding, mut steps) = (prefill.seconds, Instant::now(), 0u32);
-        let mut pending = None;
-        let mut finish = FinishReason::Length;
-        while seen.len() - prompt.len() < settings.max_tokens {
-            if let Some(token) = pending {
-                logits = self.decode(token)?;
-                steps += 1;
-            }
-            let token = sampler.sample(&logits, &seen)?;
-            if pending.replace(token).is_none() {
-                (ttft_s, decoding) = (start.elapsed().as_secs_f64(), Instant::now());
-            }
-            if settings.eos.contains(&token) {
-                finish = FinishReason::Eos;
-                break;
-            }
-            seen.push(token);
-            if let Some(piece) = stream.push(token).map_err(CheckpointError::from)?
-                && let Some(ended) = text.push(&piece)
-            {
-                finish = ended;
-                break;
-            }
+    let start = Instant::now();
+    let (chunking, attention) = (settings.chunking, &settings.attention);
+    let prefill = match settings.reuse {
+        true => sequence.resume(prompt, chunking, attention, progress)?,
+        false => sequence.prefill(prompt, chunking, attention, progress)?,
+    };
+    let cancel = sequence.cancel();
+    let mut logits = prefill.logits;
+    let mut text = TextOut::new(stops, on_text);
+    let mut stream = tokenizer.stream();
+    let mut seen = prompt.to_vec();
+    let (mut ttft_s, mut decoding, mut steps) = (prefill.seconds, Instant::now(), 0u32);
+    let mut pending = None;
+    let mut finish = FinishReason::Length;
+    while seen.len() - prompt.len() < settings.max_tokens {
+        if cancel.is_cancelled() {
+            finish = FinishReason::Cancelled;
+            break;
         }
-        let decode_s = decoding.elapsed().as_secs_f64();
-        if matches!(finish, FinishReason::Eos | FinishReason::Length) {
-            let rest = stream.flush().unwrap_or_default();
-            finish = text.finish(&rest).unwrap_or(finish);
+        if let Some(token) = pending {
+            logits = sequence.decode(token)?;
+            steps += 1;
         }
-        let ids = seen.split_off(prompt.len());
-        let timings = Timings {
-            prefill_s: prefill.seconds,
-            ttft_s,
-            prefill_tokens_per_s: prompt.len() as f64 / prefill.seconds,
-            decode_tokens_per_s: (steps > 0).then(|| f64::from(steps) / decode_s),
-        };
-        Ok(Generation {
-            text: text.shown,
-            ids,
-            finish,
-            prompt_tokens: prompt.len(),
-            timings,
-            density: prefill.density,
-            decisions: prefill.decisions,
-            selection: prefill.selection,
-            memory: self.memory_report(settings),
-            last_hidden: prefill.last_hidden,
-        })
-    }
-
-    fn memory_report(&self, settings: &GenerateSettings) -> MemoryReport {
-        let workload = Workload {
-            weights: self.model().weight_bytes(),
-            element: self.model().cache_dtype().size(),
-            capacity: self.capacity(),
-            chunk: settings.chunk,
-            mlp_rows: self.model().mlp_rows(),
-        };
-        MemoryReport {
-            planned: MemoryPlan::new(self.model().config(), &workload),
-            measured: memory::measure(self.device()),
+        let token = sampler.sample(&logits, &seen)?;
+        if pending.replace(token).is_none() {
+            (ttft_s, decoding) = (start.elapsed().as_secs_f64(), Instant::now());
+        }
+        if settings.eos.contains(&token) {
+            finish = FinishReason::Eos;
+            break;
+        }
+        seen.push(token);
+        if let Some(piece) = stream.push(token).map_err(CheckpointError::from)?
+            && let Some(ended) = text.push(&piece)
+        {
+            finish = ended;
+            break;
         }
     }
+    let decode_s = decoding.elapsed().as_secs_f64();
+    if matches!(finish, FinishReason::Eos | FinishReason::Length) {
+        let rest = stream.flush().unwrap_or_default();
+        finish = text.finish(&rest).unwrap_or(finish);
+    }
+    let ids = seen.split_off(prompt.len());
+    let timings = Timings {
+        prefill_s: prefill.seconds,
+        ttft_s,
+        prefill_tokens_per_s: prefill.tokens as f64 / prefill.seconds,
+        decode_tokens_per_s: (steps > 0).then(|| f64::from(steps) / decode_s),
+    };
+    Ok(Generation {
+        text: text.shown,
+        ids,
+        finish,
+        prompt_tokens: prompt.len(),
+        reused_tokens: prefill.reused,
+        timings,
+        density: prefill.density,
+        decisions: prefill.decisions,
+        selection: prefill.selection,
+        memory: sequence.memory(chunking.longest())?,
+        busy_s: prefill.busy_s,
+        last_hidden: prefill.last_hidden,
+    })
 }
 
 /// Where text goes: through the stop scanner to the caller, and into the result.

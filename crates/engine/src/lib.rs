@@ -6,23 +6,33 @@
 //! the value, the limit and the way out.
 
 pub mod calibration;
+mod cancel;
+mod chunking;
+mod contain;
 pub mod device;
 mod error;
 mod generate;
 pub mod memory;
+mod pipeline;
 pub mod sampling;
 mod score;
 mod selection;
+mod sequence;
 mod session;
 pub mod stop;
 
 pub use calibration::{Calibration, CalibrationError};
+pub use cancel::Cancel;
+pub use chunking::{Chunking, EqualTime};
+pub use contain::contained;
 pub use device::{DeviceChoice, DeviceError, Selected};
 pub use error::EngineError;
-pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings};
+pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings, generate};
 pub use memory::{MeasuredMemory, MemoryPlan};
+pub use pipeline::{Fault, Pipeline, PipelineOptions, PipelineSession, Transport};
 pub use sampling::{Sampler, SamplingError, SamplingSettings};
 pub use score::Scored;
 pub use selection::ChunkSelection;
-pub use session::{Prefill, PrefillProgress, Session, check_length};
+pub use sequence::{Prefill, PrefillProgress, Sequence, check_length};
+pub use session::Session;
 pub use stop::{StopError, StopScanner};

@@ -34,9 +34,18 @@ impl Chunks {
         tokens: Range<usize>,
         output: ChunkOutput,
     ) -> burn::tensor::Tensor<2> {
-        self.chunks
-            .push((tokens, output.decision, output.selection));
+        self.keep(tokens, output.decision, output.selection);
         output.last_hidden
+    }
+
+    /// Keeps the choices of a chunk.
+    pub(crate) fn keep(
+        &mut self,
+        tokens: Range<usize>,
+        decision: Decision,
+        selection: Vec<sparse_accelerate::SelectionRecord>,
+    ) {
+        self.chunks.push((tokens, decision, selection));
     }
 
     /// Reads the choices, and the densities that follow from them into the decisions.

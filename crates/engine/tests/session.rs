@@ -10,7 +10,8 @@ use burn::tensor::Device;
 use sparse_accelerate::{AttentionSettings, Pattern, Triangular};
 use sparse_accelerate_checkpoint::{ModelConfig, Tokenizer};
 use sparse_accelerate_engine::{
-    EngineError, FinishReason, GenerateSettings, Generation, SamplingSettings, Session,
+    EngineError, FinishReason, GenerateSettings, Generation, SamplingSettings, Sequence, Session,
+    generate,
 };
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
@@ -50,7 +51,8 @@ fn prompt(len: usize) -> Vec<u32> {
 fn settings(max_tokens: usize) -> GenerateSettings {
     GenerateSettings {
         max_tokens,
-        chunk: 16,
+        chunking: 16.into(),
+        reuse: false,
         attention: AttentionSettings::dense(),
         sampling: SamplingSettings::default(),
         stop: Vec::new(),
@@ -58,10 +60,17 @@ fn settings(max_tokens: usize) -> GenerateSettings {
     }
 }
 
-fn generate(model: &CausalLm, settings: &GenerateSettings) -> Result<Generation, EngineError> {
+fn generated(model: &CausalLm, settings: &GenerateSettings) -> Result<Generation, EngineError> {
     let mut session = Session::new(model, 64)?;
     let mut go_on = |_: &str| ControlFlow::Continue(());
-    session.generate(&tokenizer(), &prompt(40), settings, &mut |_| (), &mut go_on)
+    generate(
+        &mut session,
+        &tokenizer(),
+        &prompt(40),
+        settings,
+        &mut |_| (),
+        &mut go_on,
+    )
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
@@ -83,12 +92,12 @@ fn chunk_size_does_not_change_the_prefill() {
         AttentionSettings::sparse(pattern),
     ] {
         let whole = session
-            .prefill(&ids, 50, &attention, &mut |_| ())
+            .prefill(&ids, 50.into(), &attention, &mut |_| ())
             .expect("whole");
         for chunk in [1, 7, 16, 49, 1000] {
             let mut seen = Vec::new();
             let parts = session
-                .prefill(&ids, chunk, &attention, &mut |p| seen.push(p.done))
+                .prefill(&ids, chunk.into(), &attention, &mut |p| seen.push(p.done))
                 .expect("chunks");
             assert!(close(&whole.logits, &parts.logits), "chunk {chunk}");
             assert!(
@@ -101,7 +110,7 @@ fn chunk_size_does_not_change_the_prefill() {
             );
             assert_eq!(parts.decisions.len(), 50usize.div_ceil(chunk));
             assert_eq!((seen.first(), seen.last()), (Some(&0), Some(&50)));
-            assert_eq!(session.len(), 50);
+            assert_eq!(session.tokens().len(), 50);
         }
     }
 }
@@ -118,7 +127,7 @@ fn sparse_prefill_computes_less() {
     let sparse = session
         .prefill(
             &prompt(120),
-            32,
+            32.into(),
             &AttentionSettings::sparse(pattern),
             &mut |_| (),
         )
@@ -133,10 +142,10 @@ fn decode_continues_the_prefill() {
     let dense = AttentionSettings::dense();
     let mut session = Session::new(&model, 64).expect("session");
     let whole = session
-        .prefill(&ids, 64, &dense, &mut |_| ())
+        .prefill(&ids, 64.into(), &dense, &mut |_| ())
         .expect("whole");
     session
-        .prefill(&ids[..29], 64, &dense, &mut |_| ())
+        .prefill(&ids[..29], 64.into(), &dense, &mut |_| ())
         .expect("head");
     let last = session.decode(ids[29]).expect("decode");
     assert!(close(&whole.logits, &last));
@@ -151,16 +160,16 @@ fn lengths_are_refused_with_both_numbers() {
     ));
     let mut session = Session::new(&model, 8).expect("session");
     let dense = AttentionSettings::dense();
-    let empty = session.prefill(&[], 4, &dense, &mut |_| ());
+    let empty = session.prefill(&[], 4.into(), &dense, &mut |_| ());
     assert!(matches!(empty, Err(EngineError::EmptyPrompt)));
-    let no_chunk = session.prefill(&prompt(4), 0, &dense, &mut |_| ());
+    let no_chunk = session.prefill(&prompt(4), 0.into(), &dense, &mut |_| ());
     assert!(matches!(no_chunk, Err(EngineError::EmptyChunk)));
     let long = session
-        .prefill(&prompt(9), 4, &dense, &mut |_| ())
+        .prefill(&prompt(9), 4.into(), &dense, &mut |_| ())
         .expect_err("too long");
     assert!(long.is_usage() && long.to_string().contains('9') && long.to_string().contains('8'));
     session
-        .prefill(&prompt(8), 4, &dense, &mut |_| ())
+        .prefill(&prompt(8), 4.into(), &dense, &mut |_| ())
         .expect("fits");
     assert!(matches!(
         session.decode(1),
@@ -180,7 +189,7 @@ fn lengths_are_refused_with_both_numbers() {
 #[test]
 fn generation_ends_for_each_reason() {
     let model = model();
-    let long = generate(&model, &settings(8)).expect("length");
+    let long = generated(&model, &settings(8)).expect("length");
     assert_eq!((long.ids.len(), &long.finish), (8, &FinishReason::Length));
     assert_eq!(
         long.text,
@@ -191,19 +200,19 @@ fn generation_ends_for_each_reason() {
 
     let mut eos = settings(8);
     eos.eos = vec![long.ids[0]];
-    let ended = generate(&model, &eos).expect("eos");
+    let ended = generated(&model, &eos).expect("eos");
     assert_eq!((ended.ids.len(), ended.finish), (0, FinishReason::Eos));
 
     let mut stop = settings(8);
     let first: String = long.text.chars().take(1).collect();
     stop.stop = vec![first.clone()];
-    let stopped = generate(&model, &stop).expect("stop");
+    let stopped = generated(&model, &stop).expect("stop");
     assert_eq!(
         (stopped.text.as_str(), stopped.finish),
         ("", FinishReason::Stop(first))
     );
 
-    let nothing = generate(&model, &settings(0)).expect("prefill only");
+    let nothing = generated(&model, &settings(0)).expect("prefill only");
     assert_eq!(
         (nothing.ids.len(), nothing.finish),
         (0, FinishReason::Length)
@@ -215,22 +224,22 @@ fn the_caller_may_end_it_and_pieces_make_the_text() {
     let model = model();
     let mut session = Session::new(&model, 64).expect("session");
     let mut pieces = Vec::new();
-    let generation = session
-        .generate(
-            &tokenizer(),
-            &prompt(40),
-            &settings(8),
-            &mut |_| (),
-            &mut |piece| {
-                pieces.push(piece.to_string());
-                if pieces.len() == 2 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            },
-        )
-        .expect("generation");
+    let generation = generate(
+        &mut session,
+        &tokenizer(),
+        &prompt(40),
+        &settings(8),
+        &mut |_| (),
+        &mut |piece| {
+            pieces.push(piece.to_string());
+            if pieces.len() == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        },
+    )
+    .expect("generation");
     assert_eq!(generation.finish, FinishReason::Cancelled);
     assert_eq!(generation.text, pieces.concat());
 }
@@ -245,7 +254,7 @@ fn sampled_text_repeats_with_its_seed() {
             seed,
             ..SamplingSettings::default()
         };
-        generate(&model, &warm).expect("generation").ids
+        generated(&model, &warm).expect("generation").ids
     };
     assert_eq!(with_seed(1), with_seed(1));
     assert_ne!(with_seed(1), with_seed(2));
@@ -254,7 +263,7 @@ fn sampled_text_repeats_with_its_seed() {
 #[test]
 fn a_generation_serialises_with_its_memory() {
     let model = model();
-    let generation = generate(&model, &settings(2)).expect("generation");
+    let generation = generated(&model, &settings(2)).expect("generation");
     let value = serde_json::to_value(&generation).expect("json");
     for path in [
         "/text",

@@ -8,6 +8,7 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use serde_json::Value;
 use sparse_accelerate_checkpoint::ModelDir;
+use sparse_accelerate_engine::Sequence;
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, EvalError, FidelityPlan, NEEDLE, PerplexityPlan, Prompts, RULER,
     RunProgress, Subject, parse_attentions, parse_tasks, run_answers, run_fidelity, run_perplexity,
@@ -275,7 +276,7 @@ fn perplexity_is_that_of_the_logits_of_each_prefix() {
     let mut nll = 0.0;
     for end in row.length - row.scored..row.length {
         let prefill = session
-            .prefill(&ids[..end], 256, &dense, &mut |_| {})
+            .prefill(&ids[..end], 256.into(), &dense, &mut |_| {})
             .unwrap();
         let logits = prefill.logits.iter().map(|l| f64::from(*l));
         let sum: f64 = logits.map(f64::exp).sum();

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, ops::ControlFlow, time::Instant};
 
-use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Session};
+use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Session, generate};
 use sparse_accelerate_report::record::{AnswerRow, Line, RunFile, SkippedRow};
 
 use super::{OnProgress, Subject, Work, at_least_one, check_lengths, finite, warm_up};
@@ -253,7 +253,8 @@ fn ask(
 ) -> Result<AnswerRow, EvalError> {
     let settings = GenerateSettings {
         max_tokens: item.task.max_tokens,
-        chunk: subject.chunk,
+        chunking: subject.chunk.into(),
+        reuse: false,
         attention: attention.settings.clone(),
         sampling: SamplingSettings::default(),
         stop: item.task.stop.iter().map(ToString::to_string).collect(),
@@ -262,15 +263,22 @@ fn ask(
     let start = Instant::now();
     let mut text = String::new();
     let tokenizer = subject.dir.tokenizer();
-    let answer = session.generate(tokenizer, &sample.ids, &settings, progress, &mut |piece| {
-        text.push_str(piece);
-        // A value may go on: the rest of its word has to come first.
-        let whole = text.ends_with(|c: char| !c.is_alphanumeric() && c != '-');
-        match whole && score(&text, &sample.expected, sample.rule) >= 1.0 {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })?;
+    let answer = generate(
+        session,
+        tokenizer,
+        &sample.ids,
+        &settings,
+        progress,
+        &mut |piece| {
+            text.push_str(piece);
+            // A value may go on: the rest of its word has to come first.
+            let whole = text.ends_with(|c: char| !c.is_alphanumeric() && c != '-');
+            match whole && score(&text, &sample.expected, sample.rule) >= 1.0 {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    )?;
     Ok(AnswerRow {
         attention: attention.name.clone(),
         task: item.task.name.to_owned(),

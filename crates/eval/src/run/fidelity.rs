@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_engine::{Prefill, Session};
+use sparse_accelerate_engine::{Prefill, Sequence, Session};
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile};
 
 use super::{
@@ -164,7 +164,7 @@ pub fn run_fidelity(
             let what = format!("fidelity {length} {}", attention.name);
             let mut tell = |progress| work.within(&what, progress);
             let settings = &attention.settings;
-            let sparse = session.prefill(&item.ids, subject.chunk, settings, &mut tell)?;
+            let sparse = session.prefill(&item.ids, subject.chunk.into(), settings, &mut tell)?;
             let mut lines = Vec::new();
             for (layer, heads) in observer.heads[index].iter().enumerate() {
                 for (head, sums) in heads.iter().enumerate() {
@@ -228,7 +228,7 @@ fn reference(
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(
         &item.ids,
-        subject.chunk,
+        subject.chunk.into(),
         &AttentionSettings::dense(),
         Some(&mut observer),
         &mut tell,
@@ -333,6 +333,8 @@ mod tests {
             density: 1.0,
             tokens: 1,
             chunks_s: 0.0,
+            reused: 0,
+            busy_s: Vec::new(),
             seconds: 0.0,
         }
     }

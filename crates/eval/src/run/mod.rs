@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
-use sparse_accelerate_engine::{PrefillProgress, Session};
+use sparse_accelerate_engine::{PrefillProgress, Sequence, Session};
 use sparse_accelerate_models::CausalLm;
 
 use crate::{attention::NamedAttention, error::EvalError};
@@ -149,8 +149,8 @@ fn warm_up(
     for attention in attentions {
         let what = format!("warming up {}", attention.name);
         let mut tell = |progress| work.within(&what, progress);
-        session.prefill(ids, chunk, &attention.settings, &mut tell)?;
-        if session.len() < session.capacity() {
+        session.prefill(ids, chunk.into(), &attention.settings, &mut tell)?;
+        if session.tokens().len() < session.capacity() {
             session.decode(ids[0])?;
         }
         work.step(&what, ids.len());

@@ -134,7 +134,13 @@ pub fn search(
         CandidateObserver::new(ids.len(), plan.rows, &sparse, &plan.selection, model)?;
     let mut session = Session::new(subject.model, ids.len())?;
     let dense = AttentionSettings::dense();
-    session.prefill_observed(ids, subject.chunk, &dense, Some(&mut observer), progress)?;
+    session.prefill_observed(
+        ids,
+        subject.chunk.into(),
+        &dense,
+        Some(&mut observer),
+        progress,
+    )?;
     let offers = observer.offers().ok_or_else(|| EvalError::Range {
         what: "--rows",
         got: plan.rows.to_string(),

@@ -5,11 +5,11 @@
 
 use std::time::Instant;
 
-use sparse_accelerate_engine::{PrefillProgress, Session};
+use sparse_accelerate_engine::{PrefillProgress, Sequence, Session, contained};
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::record::DecodeRow;
 
-use super::{Case, SpeedError, contained::contained, median};
+use super::{Case, SpeedError, median};
 
 /// How many tokens, how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,10 @@ pub fn decode(
     }
     contained("decode", || {
         let mut session = Session::new(model, ids.len() + settings.tokens)?;
-        let prefill = session.prefill(ids, settings.chunk, &case.settings, progress)?;
+        let prefill = session.prefill(ids, settings.chunk.into(), &case.settings, progress)?;
         let mut runs_s = Vec::with_capacity(settings.runs);
         for run in 0..=settings.runs {
-            session.rewind(ids.len());
+            session.rewind(ids.len())?;
             let mut token = likeliest(&prefill.logits);
             let start = Instant::now();
             for _ in 0..settings.tokens {

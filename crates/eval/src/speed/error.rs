@@ -15,17 +15,6 @@ pub enum SpeedError {
     /// Attention settings, or a shape that attention does not do.
     #[error(transparent)]
     Attention(#[from] AttentionError),
-    /// The device gave up in a place that has no errors, most often for lack of memory.
-    #[error(
-        "{what}: the device gave up ({reason}); most often memory: use a shorter prompt, a smaller \
-         --chunk or a smaller --dtype"
-    )]
-    GaveUp {
-        /// What was being measured.
-        what: &'static str,
-        /// The backend's words.
-        reason: String,
-    },
     /// A result that rounding does not explain.
     #[error(
         "{attention} at {length} tokens: error {error:.2e} against f64, where {limit:.0e} is allowed; \
@@ -91,7 +80,7 @@ impl SpeedError {
             | SpeedError::Inputs(_)
             | SpeedError::Selector { .. }
             | SpeedError::Nothing { .. } => true,
-            SpeedError::Fit { .. } | SpeedError::GaveUp { .. } | SpeedError::Wrong { .. } => false,
+            SpeedError::Fit { .. } | SpeedError::Wrong { .. } => false,
         }
     }
 }

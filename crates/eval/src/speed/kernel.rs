@@ -9,10 +9,10 @@ use std::ops::Range;
 use burn::tensor::{Device, Distribution, Tensor};
 use sparse_accelerate::{AttentionPlan, Span, attend};
 use sparse_accelerate_checkpoint::WeightDtype;
-use sparse_accelerate_engine::EngineError;
+use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_report::record::KernelRow;
 
-use super::{Case, SpeedError, contained::contained, element, median, oracle, timing::Batches};
+use super::{Case, SpeedError, element, median, oracle, timing::Batches};
 
 /// Query positions that are checked, as shares of the prompt.
 const CHECKED_ROWS: [f64; 6] = [0.0, 0.03, 0.31, 0.5, 0.77, 1.0];

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use sparse_accelerate_engine::{
-    Session,
+    Sequence, Session,
     memory::{self, MemoryPlan, Workload},
 };
 use sparse_accelerate_report::record::MemoryFacts;

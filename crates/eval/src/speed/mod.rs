@@ -5,7 +5,6 @@
 //! [`SkippedRow`](sparse_accelerate_report::record::SkippedRow); it does not end a run.
 
 mod calibrate;
-mod contained;
 mod decode;
 mod density;
 mod error;

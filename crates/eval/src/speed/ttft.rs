@@ -3,11 +3,11 @@
 //! The first run compiles kernels, tunes products and fills pools; it is reported apart. A new cache is
 //! allocated for every measurement and used by all its runs, as a server would.
 
-use sparse_accelerate_engine::{PrefillProgress, Session};
+use sparse_accelerate_engine::{PrefillProgress, Sequence, Session, contained};
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::record::TtftRow;
 
-use super::{Case, SpeedError, contained::contained, median, memory};
+use super::{Case, SpeedError, median, memory};
 
 /// How often and in which pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn ttft(
         memory::begin(model.device());
         let mut session = Session::new(model, ids.len())?;
         let mut run = |run: usize| {
-            session.prefill(ids, settings.chunk, &case.settings, &mut |p| {
+            session.prefill(ids, settings.chunk.into(), &case.settings, &mut |p| {
                 progress(run, p)
             })
         };

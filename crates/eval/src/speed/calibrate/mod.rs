@@ -13,9 +13,10 @@ use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{
     Selected,
     calibration::{Calibration, CalibrationKey, SCHEMA},
+    contained,
 };
 
-use super::{SpeedError, contained::contained};
+use super::SpeedError;
 
 /// What is measured, how often.
 #[derive(Debug, Clone, PartialEq, Eq)]

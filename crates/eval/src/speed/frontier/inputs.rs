@@ -5,10 +5,10 @@ use half::bf16;
 use sparse_accelerate::{AttentionPlan, AttentionSettings, Span, attend_with_lse};
 use sparse_accelerate_bench_inputs::{Family, HEAD_DIM, InputError, Shape, key, query, value};
 use sparse_accelerate_checkpoint::WeightDtype;
-use sparse_accelerate_engine::EngineError;
+use sparse_accelerate_engine::{EngineError, contained};
 
 use super::choose::spread;
-use crate::speed::{SpeedError, contained::contained, element};
+use crate::speed::{SpeedError, element};
 
 /// Rows of a sampled query block.
 pub(super) const BLOCK: usize = 128;

@@ -19,7 +19,9 @@ use super::{
     rows::{NEVER, Piece, Rows, pad_rows},
     sets::{ALL, SETS, SHARES, SIZES, Sets, Sums, TILE, set},
 };
-use crate::speed::{SpeedError, contained::contained};
+use sparse_accelerate_engine::contained;
+
+use crate::speed::SpeedError;
 
 /// Keys that are computed at a time.
 const PIECE: usize = 16_384;

@@ -10,11 +10,11 @@ use sparse_accelerate::{
     peers::{self, Peer, PeerOutput},
     select::{CostModel, Why},
 };
-use sparse_accelerate_engine::EngineError;
+use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_report::{mean, record::FrontierRow};
 
 use super::{Frontier, Selector};
-use crate::speed::{SpeedError, contained::contained, median, timing::Batches};
+use crate::speed::{SpeedError, median, timing::Batches};
 
 /// The layer that peers are asked about: past all that some of them keep dense.
 const LAYER: usize = usize::MAX;

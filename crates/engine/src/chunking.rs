@@ -1,0 +1,201 @@
+//! How a prompt is cut into chunks.
+//!
+//! The cost of a token grows with what lies before it, so chunks of equal length take longer and longer.
+//! On one device that changes nothing. Where stages work on different chunks at once, a stage waits for
+//! the slowest, and a prompt of `n` chunks takes `(sum + (stages - 1) * longest)` of a stage's time: equal
+//! times are best, and many chunks, until they are too short to keep a device busy.
+
+use serde::Serialize;
+use sparse_accelerate_checkpoint::ModelConfig;
+
+use crate::error::EngineError;
+
+/// Chunk lengths are multiples of this, but for the last: key blocks of a selection are not cut.
+const GRAIN: usize = 128;
+/// Tokens of the shortest chunks that still fill a GPU.
+const SHORTEST: usize = 2048;
+/// The most chunks worth cutting: by then stages wait for a fiftieth of the time.
+const MOST: usize = 48;
+
+/// Lengths of the chunks of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chunking {
+    /// This many tokens each, the last what is left.
+    Fixed(usize),
+    /// Chunks that take equally long.
+    EqualTime(EqualTime),
+}
+
+/// See [`EqualTime::sizes`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct EqualTime {
+    /// Chunks to cut a prompt into; more where one would be longer than `longest`.
+    pub chunks: usize,
+    /// The longest chunk, tokens: what the workspace is planned for.
+    pub longest: usize,
+    /// Cost of attending to one key, in costs of a token without attention.
+    pub growth: f64,
+}
+
+impl From<usize> for Chunking {
+    fn from(tokens: usize) -> Self {
+        Chunking::Fixed(tokens)
+    }
+}
+
+impl Chunking {
+    /// Equal times for `stages` stages of a model that computes `density` of attention's pairs; fixed
+    /// chunks of `longest` where there is one stage.
+    pub fn for_stages(
+        config: &ModelConfig,
+        stages: usize,
+        prompt: usize,
+        longest: usize,
+        density: f64,
+    ) -> Self {
+        if stages < 2 {
+            return Chunking::Fixed(longest);
+        }
+        let chunks = prompt.div_ceil(SHORTEST.min(longest.max(1)));
+        Chunking::EqualTime(EqualTime {
+            chunks: chunks.clamp(1, MOST),
+            longest,
+            growth: growth(config, density),
+        })
+    }
+
+    /// Tokens of the longest chunk there can be.
+    pub fn longest(&self) -> usize {
+        match self {
+            Chunking::Fixed(tokens) => *tokens,
+            Chunking::EqualTime(equal) => equal.longest,
+        }
+    }
+
+    /// Lengths of the chunks of `tokens` tokens that come after `before` others.
+    ///
+    /// # Errors
+    /// [`EngineError::EmptyChunk`] for chunks of no tokens.
+    pub fn sizes(&self, before: usize, tokens: usize) -> Result<Vec<usize>, EngineError> {
+        if self.longest() == 0 {
+            return Err(EngineError::EmptyChunk);
+        }
+        Ok(match self {
+            Chunking::Fixed(size) => {
+                let whole = std::iter::repeat_n(*size, tokens / size);
+                let rest = (tokens % size > 0).then_some(tokens % size);
+                whole.chain(rest).collect()
+            }
+            Chunking::EqualTime(equal) => equal.sizes(before, tokens),
+        })
+    }
+}
+
+impl EqualTime {
+    /// Chunks of equal cost: a token after `p` others costs `1 + growth * p`, so the first `x` cost
+    /// `F(x) = x + growth * x^2 / 2`, and boundary `k` of `n` lies where `F` has grown by `k / n`.
+    /// Rounded to multiples of 128 tokens; what is longer than `longest` is cut again.
+    pub fn sizes(&self, before: usize, tokens: usize) -> Vec<usize> {
+        let growth = self.growth.max(1e-12);
+        let cost = |x: f64| x + growth * x * x / 2.0;
+        let inverse = |cost: f64| ((1.0 + 2.0 * growth * cost).sqrt() - 1.0) / growth;
+        let (from, to) = (cost(before as f64), cost((before + tokens) as f64));
+        let chunks = self.chunks.max(1);
+        let mut sizes = Vec::with_capacity(chunks);
+        let mut done = 0;
+        for k in 1..=chunks {
+            let share = k as f64 / chunks as f64;
+            let at = inverse(from + share * (to - from)) - before as f64;
+            let at = match k == chunks {
+                true => tokens,
+                false => ((at / GRAIN as f64).round() as usize * GRAIN).min(tokens),
+            };
+            let mut left = at.saturating_sub(done);
+            done = done.max(at);
+            // Cut evenly, on the grain where it allows one.
+            let mut pieces = left.div_ceil(self.longest.max(1));
+            while left > 0 {
+                let even = left.div_ceil(pieces).next_multiple_of(GRAIN);
+                let size = even.min(self.longest).min(left);
+                sizes.push(size);
+                left -= size;
+                pieces = pieces.saturating_sub(1).max(1);
+            }
+        }
+        sizes
+    }
+}
+
+/// FLOPs of attention a key over FLOPs of the linear layers a token: `4 * heads * head_dim * density` over
+/// twice a layer's parameters.
+fn growth(config: &ModelConfig, density: f64) -> f64 {
+    let attention = 4.0 * (config.heads * config.head_dim) as f64 * density;
+    let heads = config.heads * 2 + config.kv_heads * 2;
+    let projections = config.hidden_size * config.head_dim * heads;
+    let mlp = 3 * config.hidden_size * config.intermediate_size;
+    attention / (2.0 * (projections + mlp) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROWTH: f64 = 3.75e-5;
+
+    fn equal(chunks: usize, longest: usize) -> EqualTime {
+        EqualTime {
+            chunks,
+            longest,
+            growth: GROWTH,
+        }
+    }
+
+    #[test]
+    fn fixed_chunks_leave_a_rest() {
+        let sizes = |n| Chunking::Fixed(4).sizes(0, n).expect("sizes");
+        assert_eq!(sizes(9), [4, 4, 1]);
+        assert_eq!(sizes(8), [4, 4]);
+        assert_eq!(sizes(3), [3]);
+        assert!(matches!(
+            Chunking::Fixed(0).sizes(0, 3),
+            Err(EngineError::EmptyChunk)
+        ));
+    }
+
+    #[test]
+    fn equal_times_are_equal_and_cover_the_prompt() {
+        for (before, tokens) in [(0, 131_072), (0, 32_768), (65_536, 65_536), (5, 100_001)] {
+            let sizes = equal(16, 1 << 20).sizes(before, tokens);
+            assert_eq!(sizes.iter().sum::<usize>(), tokens);
+            assert_eq!(sizes.len(), 16);
+            let mut at = before as f64;
+            let costs: Vec<f64> = sizes
+                .iter()
+                .map(|&size| {
+                    let middle = at + size as f64 / 2.0;
+                    at += size as f64;
+                    size as f64 * (1.0 + GROWTH * middle)
+                })
+                .collect();
+            let mean = costs.iter().sum::<f64>() / 16.0;
+            let worst = costs.iter().copied().fold(0.0, f64::max);
+            assert!(worst < 1.1 * mean, "{before} {tokens}: {costs:?}");
+            assert!(sizes[0] > sizes[15], "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn no_chunk_is_longer_than_the_workspace_or_empty() {
+        for tokens in [1, 127, 128, 129, 1000, 8192, 40_000] {
+            for (chunks, longest) in [(1, 512), (7, 512), (64, 512), (3, 100), (5, 1 << 20)] {
+                let sizes = equal(chunks, longest).sizes(0, tokens);
+                assert_eq!(sizes.iter().sum::<usize>(), tokens, "{tokens} {chunks}");
+                assert!(
+                    sizes.iter().all(|&size| size > 0 && size <= longest),
+                    "{tokens} by {chunks} of {longest}: {sizes:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Pipelines over a tiny random model, all stages on the CPU: equality with one device, several sequences,
+//! prefixes, and everything that can break.
+#![cfg(feature = "flex")]
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use burn::tensor::Device;
+use sparse_accelerate::{AttentionSettings, Dynamic, Pattern, Triangular};
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_engine::{
+    Chunking, EngineError, EqualTime, Fault, Pipeline, PipelineOptions, Prefill, Sequence, Session,
+    Transport,
+};
+use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
+
+const CONFIG: &str = r#"{
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+    "vocab_size": 97, "max_position_embeddings": 2048, "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "torch_dtype": "float32",
+    "bos_token_id": 0, "eos_token_id": 1
+}"#;
+const SEED: u64 = 5;
+/// Far more than any test needs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn config() -> ModelConfig {
+    ModelConfig::from_json(CONFIG).expect("config")
+}
+
+fn model() -> CausalLm {
+    CausalLm::random(&config(), SEED, &LoadOptions::new(Device::flex())).expect("a model")
+}
+
+fn options(counts: &[usize]) -> PipelineOptions {
+    let devices = counts.iter().map(|_| Device::flex()).collect();
+    let placement = Placement::of_counts(counts).expect("a placement");
+    PipelineOptions {
+        stall: PATIENCE,
+        ..PipelineOptions::new(devices, placement)
+    }
+}
+
+fn pipeline(counts: &[usize]) -> Pipeline {
+    start(&options(counts))
+}
+
+fn start(options: &PipelineOptions) -> Pipeline {
+    Pipeline::random(&config(), SEED, false, options, &mut |_, _| ()).expect("a pipeline")
+}
+
+fn prompt(len: usize, seed: usize) -> Vec<u32> {
+    (0..len)
+        .map(|i| ((i * i * 7 + i * 13 + seed * 29 + 3) % 97) as u32)
+        .collect()
+}
+
+fn settings() -> [(&'static str, AttentionSettings); 3] {
+    let triangular = Triangular {
+        sink: 16,
+        window: 64,
+        last: 16,
+    };
+    [
+        ("dense", AttentionSettings::dense()),
+        (
+            "triangular",
+            AttentionSettings::sparse(Pattern::Triangular(triangular)),
+        ),
+        (
+            "dynamic",
+            AttentionSettings::sparse(Pattern::Dynamic(Dynamic::default())),
+        ),
+    ]
+}
+
+fn prefill(
+    sequence: &mut dyn Sequence,
+    ids: &[u32],
+    chunking: Chunking,
+    settings: &AttentionSettings,
+) -> Prefill {
+    sequence
+        .prefill(ids, chunking, settings, &mut |_| ())
+        .expect("a prefill")
+}
+
+/// A prompt, then tokens: everything a sequence gives.
+fn everything(
+    sequence: &mut dyn Sequence,
+    ids: &[u32],
+    chunking: Chunking,
+    settings: &AttentionSettings,
+) -> Vec<Vec<f32>> {
+    let prefill = prefill(sequence, ids, chunking, settings);
+    let mut all = vec![prefill.last_hidden, prefill.logits];
+    for token in [3, 96, 0] {
+        all.push(sequence.decode(token).expect("a token"));
+    }
+    all
+}
+
+#[test]
+fn stages_equal_one_device_bit_for_bit() {
+    let model = model();
+    let ids = prompt(700, 1);
+    let equal = Chunking::EqualTime(EqualTime {
+        chunks: 3,
+        longest: 512,
+        growth: 1e-3,
+    });
+    let mut one = Session::new(&model, 720).expect("a session");
+    for counts in [&[2, 2][..], &[1, 3], &[1, 1, 1, 1], &[4]] {
+        let pipeline = pipeline(counts);
+        let mut many = pipeline.session(720).expect("a session");
+        for (name, settings) in settings() {
+            for chunking in [Chunking::Fixed(256), Chunking::Fixed(1000), equal] {
+                let expected = everything(&mut one, &ids, chunking, &settings);
+                let got = everything(&mut many, &ids, chunking, &settings);
+                assert!(expected[1].iter().all(|logit| logit.is_finite()));
+                assert_eq!(got, expected, "{counts:?} {name} {chunking:?}");
+                assert_eq!(many.tokens(), one.tokens());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_decided_is_told_for_every_layer() {
+    let model = model();
+    let ids = prompt(600, 2);
+    let (_, dynamic) = &settings()[2];
+    let mut one = Session::new(&model, 600).expect("a session");
+    let expected = prefill(&mut one, &ids, 300.into(), dynamic);
+    let pipeline = pipeline(&[3, 1]);
+    let mut many = pipeline.session(600).expect("a session");
+    let mut seen = Vec::new();
+    let got = many
+        .prefill(&ids, 300.into(), dynamic, &mut |p| {
+            seen.push((p.done, p.total))
+        })
+        .expect("a prefill");
+    assert_eq!(seen, [(0, 600), (300, 600), (600, 600)]);
+    assert_eq!(got.decisions, expected.decisions);
+    assert_eq!(got.selection, expected.selection);
+    assert_eq!(got.density, expected.density);
+    let layers: Vec<usize> = got.selection[0]
+        .heads
+        .iter()
+        .map(|head| head.layer)
+        .collect();
+    assert_eq!((layers[0], layers.last()), (0, Some(&3)));
+    assert_eq!(got.busy_s.len(), 2);
+    assert!(
+        got.busy_s
+            .iter()
+            .all(|&busy| busy > 0.0 && busy <= got.seconds),
+        "{got:?}"
+    );
+    let memory = many.memory(300).expect("memory");
+    assert_eq!(memory.stages.len(), 2);
+    // Both stages are this process.
+    assert!(memory.measured.bytes <= memory.stages.iter().map(|s| s.bytes).max().expect("two"));
+}
+
+#[test]
+fn several_sequences_share_the_stages() {
+    let model = model();
+    let pipeline = pipeline(&[2, 2]);
+    let alone = |seed: usize| {
+        let mut session = Session::new(&model, 300).expect("a session");
+        everything(
+            &mut session,
+            &prompt(290 - 40 * seed, seed),
+            64.into(),
+            &settings()[seed % 3].1,
+        )
+    };
+    let together: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..4)
+            .map(|seed| {
+                let pipeline = &pipeline;
+                scope.spawn(move || {
+                    let mut session = pipeline.session(300).expect("a session");
+                    everything(
+                        &mut session,
+                        &prompt(290 - 40 * seed, seed),
+                        64.into(),
+                        &settings()[seed % 3].1,
+                    )
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|one| one.join().expect("a sequence"))
+            .collect()
+    });
+    for (seed, got) in together.iter().enumerate() {
+        assert_eq!(*got, alone(seed), "sequence {seed}");
+    }
+}
+
+#[test]
+fn both_transports_carry_the_same() {
+    let ids = prompt(200, 3);
+    let dense = AttentionSettings::dense();
+    let [peer, host] = [Transport::Peer, Transport::Host].map(|transport| {
+        let pipeline = start(&PipelineOptions {
+            transport,
+            ..options(&[2, 2])
+        });
+        let mut session = pipeline.session(220).expect("a session");
+        everything(&mut session, &ids, 64.into(), &dense)
+    });
+    assert_eq!(peer, host);
+}
+
+/// A prefix that is held, then a text that begins with it, on one device and on stages.
+#[test]
+fn a_prefix_is_reused() {
+    let model = model();
+    let pipeline = pipeline(&[1, 3]);
+    let (document, question, other) = (prompt(512, 4), prompt(40, 5), prompt(33, 6));
+    let with = |question: &[u32]| [&document[..], question].concat();
+    let dense = AttentionSettings::dense();
+    let mut one = Session::new(&model, 600).expect("a session");
+    let mut many = pipeline.session(600).expect("a session");
+    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    for sequence in sequences {
+        let fresh = prefill(sequence, &with(&other), 256.into(), &dense);
+        prefill(sequence, &with(&question), 256.into(), &dense);
+        let mut resume = |ids: &[u32]| {
+            sequence
+                .resume(ids, 256.into(), &dense, &mut |_| ())
+                .expect("a prefill")
+        };
+        let again = resume(&with(&other));
+        assert_eq!((again.reused, again.tokens), (512, 33));
+        // The same chunk boundaries, and dense: the same bits.
+        assert_eq!(again.logits, fresh.logits);
+        // Nothing new: the last token is computed again.
+        let same = resume(&with(&other));
+        assert_eq!((same.reused, same.tokens), (544, 1));
+        // Nothing in common.
+        let none = resume(&prompt(50, 9));
+        assert_eq!((none.reused, none.tokens), (0, 50));
+        assert_eq!(sequence.tokens(), prompt(50, 9));
+    }
+}
+
+#[test]
+fn refusals_leave_what_was_held() {
+    let pipeline = pipeline(&[2, 2]);
+    let mut session = pipeline.session(300).expect("a session");
+    let ids = prompt(250, 1);
+    let dense = AttentionSettings::dense();
+    let before = prefill(&mut session, &ids, 100.into(), &dense);
+    let bad = AttentionSettings::sparse(Pattern::Triangular(Triangular {
+        sink: 0,
+        window: 0,
+        last: 0,
+    }));
+    let mut refuse = |ids: &[u32], chunk: usize, settings: &AttentionSettings| {
+        let error = session
+            .extend(ids, chunk.into(), settings, &mut |_| ())
+            .expect_err("a refusal");
+        assert_eq!(session.tokens().len(), 250);
+        error
+    };
+    assert!(matches!(refuse(&[], 8, &dense), EngineError::EmptyPrompt));
+    assert!(matches!(refuse(&[1], 0, &dense), EngineError::EmptyChunk));
+    assert!(matches!(
+        refuse(&prompt(51, 0), 8, &dense),
+        EngineError::TooLong { .. }
+    ));
+    assert!(refuse(&[1, 97], 1, &dense).to_string().contains("97"));
+    let error = refuse(&prompt(20, 0), 8, &bad);
+    assert!(
+        matches!(error, EngineError::Stage { stage: 0, .. }),
+        "{error}"
+    );
+    assert!(error.is_usage(), "{error}");
+    assert!(matches!(session.decode(97), Err(EngineError::Stage { .. })));
+    session.rewind(249).expect("rewound");
+    let again = session.decode(ids[249]).expect("a token");
+    let apart = again.iter().zip(&before.logits).map(|(a, b)| (a - b).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-4);
+    assert!(matches!(
+        pipeline.session(2049),
+        Err(EngineError::TooLong { .. })
+    ));
+    assert!(pipeline.session(0).is_err());
+}
+
+#[test]
+fn a_panic_fails_its_request_and_nothing_else() {
+    let pipeline = pipeline(&[2, 2]);
+    let ids = prompt(300, 1);
+    let dense = AttentionSettings::dense();
+    let mut other = pipeline.session(320).expect("a session");
+    let expected = everything(&mut other, &ids, 64.into(), &dense);
+    for stage in [0, 1] {
+        let mut session = pipeline.session(320).expect("a session");
+        pipeline.inject(stage, Fault::Panic);
+        let error = session
+            .prefill(&ids, 64.into(), &dense, &mut |_| ())
+            .expect_err("a fault");
+        let text = error.to_string();
+        assert!(
+            matches!(error, EngineError::Stage { stage: at, .. } if at == stage),
+            "{text}"
+        );
+        assert!(text.contains("a fault was injected"), "{text}");
+        assert!(session.tokens().is_empty());
+        // The other sequence still decodes, and this one begins anew.
+        other.rewind(ids.len()).expect("rewound");
+        assert_eq!(other.decode(3).expect("a token"), expected[2]);
+        assert_eq!(everything(&mut session, &ids, 64.into(), &dense), expected);
+    }
+}
+
+#[test]
+fn a_stage_that_ends_is_an_error_and_not_a_hang() {
+    let ids = prompt(300, 1);
+    let dense = AttentionSettings::dense();
+    for stage in 0..3 {
+        let pipeline = pipeline(&[1, 2, 1]);
+        let mut session = pipeline.session(320).expect("a session");
+        let mut told = 0;
+        let error = session
+            .prefill(&ids, 32.into(), &dense, &mut |progress| {
+                told = progress.done;
+                if progress.done >= 64 {
+                    pipeline.inject(stage, Fault::Exit);
+                }
+            })
+            .expect_err("a lost stage");
+        assert!(told >= 64);
+        assert!(
+            matches!(error, EngineError::StageLost { stage: at, .. } if at == stage),
+            "{error}"
+        );
+        // Everything else says so too.
+        for error in [session.decode(1).err(), pipeline.session(8).err()] {
+            assert!(error.is_some(), "stage {stage}");
+        }
+    }
+}
+
+#[test]
+fn a_stage_that_stands_still_ends_in_an_error() {
+    for stage in [0, 1] {
+        let pipeline = start(&PipelineOptions {
+            stall: Duration::from_millis(400),
+            ..options(&[2, 2])
+        });
+        let mut session = pipeline.session(320).expect("a session");
+        pipeline.inject(stage, Fault::Hang);
+        let error = session
+            .prefill(
+                &prompt(300, 1),
+                64.into(),
+                &AttentionSettings::dense(),
+                &mut |_| (),
+            )
+            .expect_err("a stall");
+        let text = error.to_string();
+        assert!(matches!(error, EngineError::Stalled { .. }), "{text}");
+        assert!(
+            text.contains(&format!("stage {stage} (")) && text.contains("64 tokens"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn cancelling_keeps_what_was_held() {
+    let pipeline = pipeline(&[2, 2]);
+    let model = model();
+    let mut many = pipeline.session(900).expect("a session");
+    let mut one = Session::new(&model, 900).expect("a session");
+    let dense = AttentionSettings::dense();
+    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    let (first, second) = (prompt(100, 1), prompt(800, 2));
+    let mut after = Vec::new();
+    for sequence in sequences {
+        prefill(sequence, &first, 64.into(), &dense);
+        let cancel = sequence.cancel();
+        let asked = cancel.clone();
+        let error = sequence
+            .extend(&second, 32.into(), &dense, &mut |progress| {
+                if progress.done >= 64 {
+                    asked.cancel();
+                }
+            })
+            .expect_err("cancelled");
+        let EngineError::Cancelled { done, total } = error else {
+            panic!("{error}");
+        };
+        assert!((64..800).contains(&done) && total == 800, "{done}");
+        assert_eq!(sequence.tokens(), first);
+        cancel.reset();
+        after.push(sequence.decode(5).expect("a token"));
+    }
+    assert_eq!(after[0], after[1]);
+}
+
+#[test]
+fn dropping_in_the_middle_ends_quietly() {
+    let (sent, done) = mpsc::channel();
+    thread::spawn(move || {
+        let pipeline = pipeline(&[2, 2]);
+        let session = pipeline.session(64).expect("a session");
+        drop(session);
+        let _other = pipeline.session(64).expect("a session");
+        drop(_other);
+        drop(pipeline);
+        sent.send(()).expect("somebody waits");
+    });
+    done.recv_timeout(PATIENCE).expect("the pipeline ended");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_loaded() {
+    for (counts, devices) in [(&[2, 2][..], 1), (&[2, 1], 2), (&[4, 4], 2)] {
+        let options = PipelineOptions::new(
+            (0..devices).map(|_| Device::flex()).collect(),
+            Placement::of_counts(counts).expect("a placement"),
+        );
+        let error = Pipeline::random(&config(), SEED, false, &options, &mut |_, _| ())
+            .expect_err("no such placement");
+        assert!(matches!(error, EngineError::Placement { .. }), "{error}");
+        assert!(error.is_usage());
+    }
+}
