@@ -8,6 +8,7 @@ pub mod backends;
 pub mod launches;
 pub mod models;
 pub mod oracle;
+pub mod pairs;
 pub mod problem;
 pub mod selection;
 pub mod tolerance;
