@@ -6,10 +6,13 @@
 //! the value, the limit and the way out.
 
 pub mod calibration;
+pub mod cards;
 pub mod device;
 mod error;
+pub mod estimate;
 mod generate;
 pub mod memory;
+pub mod placement;
 pub mod sampling;
 mod score;
 mod selection;

@@ -19,8 +19,12 @@ pub use measure::{MeasuredMemory, is_pooled, measure, reset_peak, system_availab
 pub use plan::MemoryPlan;
 pub use stage::{RUNTIME, StageMemory};
 pub use weights::Weights;
+pub(crate) use weights::matrices;
 pub use workload::{KvType, Workload};
 pub use workspace::Workspace;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// A product of sizes; saturates, as a plan that large fits nowhere.
 pub(crate) fn product(factors: &[usize]) -> u64 {

@@ -83,7 +83,3 @@ impl fmt::Display for MemoryPlan {
         f.write_str(")")
     }
 }
-
-#[cfg(test)]
-#[path = "plan_tests.rs"]
-mod tests;

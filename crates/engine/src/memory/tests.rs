@@ -4,19 +4,21 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::Placement;
+
 use super::*;
-use crate::memory::KvType;
 
 const MIB: u64 = 1 << 20;
 const GIB: f64 = (1u64 << 30) as f64;
 
-fn shape(name: &str) -> ModelConfig {
+pub(crate) fn shape(name: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/shapes");
     let text = fs::read_to_string(path.join(name)).expect("shape");
     ModelConfig::from_json(&text).expect("config")
 }
 
-fn llama() -> ModelConfig {
+pub(crate) fn llama() -> ModelConfig {
     shape("llama-3.1-8b.json")
 }
 
