@@ -13,6 +13,7 @@ pub mod estimate;
 mod generate;
 pub mod memory;
 pub mod placement;
+pub mod planner;
 pub mod sampling;
 mod score;
 mod selection;
