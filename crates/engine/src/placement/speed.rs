@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_linear::linear;
 use sparse_accelerate_models::ModelError;
 
-use crate::error::EngineError;
+use crate::{device::Selected, error::EngineError};
 
 /// Rows of the product on a device with pools, and on the CPU.
 const ROWS: [usize; 2] = [4096, 64];
@@ -47,6 +48,21 @@ pub fn measure_speed(device: &Device, dtype: DType, width: usize) -> Result<f64,
     seconds.sort_by(f64::total_cmp);
     let flops = 2.0 * (rows * width * width) as f64;
     Ok(flops / seconds[RUNS[1] / 2].max(f64::MIN_POSITIVE))
+}
+
+impl Selected {
+    /// [`measure_speed`] of this device.
+    ///
+    /// # Errors
+    /// As [`measure_speed`].
+    pub fn speed(&self, dtype: WeightDtype, width: usize) -> Result<f64, EngineError> {
+        let dtype = match dtype {
+            WeightDtype::F32 => DType::F32,
+            WeightDtype::F16 => DType::F16,
+            WeightDtype::Bf16 => DType::BF16,
+        };
+        measure_speed(&self.device, dtype, width)
+    }
 }
 
 #[cfg(all(test, feature = "flex"))]
