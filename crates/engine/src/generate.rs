@@ -7,7 +7,7 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use serde::Serialize;
-use sparse_accelerate::{AttentionMode, AttentionSettings, Decision};
+use sparse_accelerate::{AttentionSettings, Decision};
 use sparse_accelerate_checkpoint::{CheckpointError, Tokenizer};
 
 use crate::{
@@ -175,17 +175,16 @@ impl Session<'_> {
     }
 
     fn memory_report(&self, settings: &GenerateSettings) -> MemoryReport {
-        let attention = &settings.attention;
-        let chosen = attention.pattern.selects() || attention.heads.is_some();
-        let selects = chosen && attention.mode != AttentionMode::Dense;
         let workload = Workload {
             mlp_rows: self.model().mlp_rows(),
-            selects,
             gpu: memory::is_pooled(self.device()),
             ..Workload::new(self.model().dtype().size(), self.capacity(), settings.chunk)
         };
         MemoryReport {
-            planned: MemoryPlan::new(self.model().config(), &workload),
+            planned: MemoryPlan::new(
+                self.model().config(),
+                &workload.with_attention(&settings.attention),
+            ),
             measured: memory::measure(self.device()),
         }
     }

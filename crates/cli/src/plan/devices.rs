@@ -51,12 +51,15 @@ pub(super) fn find(names: &[String], config: &ModelConfig, given: &Given) -> Res
         devices: Vec::new(),
         dtype: given.dtype.unwrap_or(config.dtype),
         chunk: CARD_CHUNK,
-        gpu: true,
+        gpu: false,
     };
     let mut opened: Vec<DeviceChoice> = Vec::new();
     for name in names {
         let mut device = match Card::named(name) {
-            Ok(card) => PlanDevice::card(card),
+            Ok(card) => {
+                found.gpu = true;
+                PlanDevice::card(card)
+            }
             Err(unknown) => {
                 let selected = open(name, unknown, &opened)?;
                 opened.push(selected.choice);
@@ -64,8 +67,8 @@ pub(super) fn find(names: &[String], config: &ModelConfig, given: &Given) -> Res
                     let stored = selected.default_dtype(config.dtype);
                     found.dtype = given.dtype.unwrap_or(stored);
                     found.chunk = selected.default_chunk();
-                    found.gpu = !selected.is_flex();
                 }
+                found.gpu |= !selected.is_flex();
                 of_machine(&selected, config, found.dtype, given)?
             }
         };

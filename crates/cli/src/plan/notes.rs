@@ -18,11 +18,15 @@ pub(super) struct Note {
 
 /// What is to be said of a request's numbers, each thing once.
 pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
+    let checked = match request.gpu {
+        true => {
+            "; within 5 % of the peaks measured on one H100 (benches/runs/2026-11-25-h100-models)"
+        }
+        false => "",
+    };
     let mut notes = vec![Note {
         kind: "computed",
-        text: "weights, KV cache and workspace, from shapes; within 5 % of the peaks measured on one H100 \
-               (benches/runs/2026-11-25-h100-models)"
-            .into(),
+        text: format!("weights, KV cache and workspace, from shapes{checked}"),
     }];
     let mut add = |kind, text: String| {
         let note = Note { kind, text };
@@ -56,7 +60,7 @@ pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
         let rate = LINK / 1e9;
         add("stated", format!("{rate:.0} GB/s from device to device"));
     }
-    if request.element == 4 {
+    if request.element == 4 && request.gpu {
         let text = "rates of cards are those of bf16; products in f32 are several times slower";
         add("stated", text.into());
     }

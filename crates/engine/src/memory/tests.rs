@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use serde_json::Value;
+use sparse_accelerate::{AttentionSettings, Pattern};
 
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::Placement;
@@ -205,4 +206,20 @@ fn too_much_is_refused_with_its_parts() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn settings_say_whether_heads_choose() {
+    let load = |tokens| Workload::new(2, tokens, 8192);
+    let auto = AttentionSettings::default();
+    let from = auto.min_sparse_len;
+    assert!(load(from).with_attention(&auto).selects);
+    assert!(!load(from - 1).with_attention(&auto).selects);
+    assert!(
+        !load(from)
+            .with_attention(&AttentionSettings::dense())
+            .selects
+    );
+    let sparse = AttentionSettings::sparse(Pattern::Dense);
+    assert!(!load(from).with_attention(&sparse).selects);
 }

@@ -1,6 +1,7 @@
 //! What a plan is made for.
 
 use serde::Serialize;
+use sparse_accelerate::{AttentionMode, AttentionSettings};
 use sparse_accelerate_models::MLP_ROWS;
 
 /// Element type of the KV cache.
@@ -63,5 +64,16 @@ impl Workload {
             selects: false,
             gpu: true,
         }
+    }
+
+    /// With the tables of a selection where these settings select for a prompt that fills the cache.
+    pub fn with_attention(self, settings: &AttentionSettings) -> Self {
+        let chooses = settings.pattern.selects() || settings.heads.is_some();
+        let selects = match settings.mode {
+            AttentionMode::Dense => false,
+            AttentionMode::Sparse => chooses,
+            AttentionMode::Auto => chooses && self.capacity >= settings.min_sparse_len,
+        };
+        Self { selects, ..self }
     }
 }

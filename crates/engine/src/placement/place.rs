@@ -97,13 +97,13 @@ impl Problem<'_> {
     /// Least `first` on the worst stage, then least `second`. Where `first` is infinite whatever is done,
     /// the least share of memory.
     fn by(&self, first: Cost<'_>, second: Cost<'_>) -> Result<Placement, SplitError> {
-        let found = self.least(first).and_then(|(worst, counts)| {
+        let found = self.least(first).map(|(worst, counts)| {
             let within = |stage: usize, part: &StagePart| match first(stage, part) {
                 cost if cost > worst * (1.0 + 1e-9) => f64::INFINITY,
                 _ => second(stage, part),
             };
             // `second` may be infinite nowhere that `first` is not.
-            Some(self.least(&within).map_or(counts, |(_, better)| better))
+            self.least(&within).map_or(counts, |(_, better)| better)
         });
         let share = |stage: usize, part: &StagePart| self.share(stage, part);
         let counts = found.or_else(|| Some(self.least(&share)?.1));
