@@ -78,11 +78,9 @@ impl Opened {
         let config = self.dir.config();
         check_length(config, prompt, max_tokens)?;
         let workload = Workload {
-            weights: config.parameter_count() * self.dtype.size() as u64,
-            element: self.dtype.size(),
-            capacity: prompt + max_tokens,
-            chunk: self.chunk,
             mlp_rows: self.mlp_rows(),
+            gpu: !self.selected.is_flex(),
+            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
         };
         let plan = MemoryPlan::new(config, &workload);
         let info = &self.selected.info;

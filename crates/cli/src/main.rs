@@ -20,6 +20,7 @@ mod import;
 mod inspect;
 mod load;
 mod output;
+mod plan;
 mod progress;
 mod prompt;
 mod report;
@@ -58,6 +59,7 @@ Examples:
   sparse-accelerate eval needle --model DIR --lengths 4k   what sparse attention still finds
   sparse-accelerate bench ttft --model DIR                 times by prompt length
   sparse-accelerate calibrate                              what attention costs on this device
+  sparse-accelerate plan --model DIR --devices rtx-a5000,rtx-a5000    does it fit, and how long will it take
 
 RUST_LOG=info shows what the libraries log.";
 
@@ -82,6 +84,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Measure this device's prices of attention, and from which prompt length sparse is faster
     Calibrate(calibrate::CalibrateArgs),
+    /// Say whether a model and a prompt fit, on which cards, and how long the prompt will take
+    Plan(plan::PlanArgs),
     /// Turn run files of bench and eval into tables, plots and a page
     Report(report::ReportArgs),
 }
@@ -111,6 +115,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(&args).map(done),
         Command::Bench(args) => bench::run(&args),
         Command::Calibrate(args) => calibrate::run(&args).map(done),
+        Command::Plan(args) => plan::run(&args).map(done),
         Command::Report(args) => report::run(&args).map(done),
     }
 }

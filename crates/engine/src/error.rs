@@ -82,7 +82,7 @@ pub enum EngineError {
     )]
     Memory {
         /// What was planned.
-        plan: MemoryPlan,
+        plan: Box<MemoryPlan>,
         /// Bytes the device has.
         available: u64,
         /// The device's name.

@@ -187,7 +187,7 @@ pub fn generate(
         density: prefill.density,
         decisions: prefill.decisions,
         selection: prefill.selection,
-        memory: sequence.memory(chunking.longest())?,
+        memory: sequence.memory(chunking, attention)?,
         busy_s: prefill.busy_s,
         last_hidden: prefill.last_hidden,
     })

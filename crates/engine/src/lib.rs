@@ -7,13 +7,17 @@
 
 pub mod calibration;
 mod cancel;
+pub mod cards;
 mod chunking;
 mod contain;
 pub mod device;
 mod error;
+pub mod estimate;
 mod generate;
 pub mod memory;
 mod pipeline;
+pub mod placement;
+pub mod planner;
 pub mod sampling;
 mod score;
 mod selection;

@@ -88,11 +88,15 @@ pub trait Sequence {
     /// A device that failed.
     fn rewind(&mut self, len: usize) -> Result<(), EngineError>;
 
-    /// Memory planned for chunks of up to `chunk` tokens, and the peak so far.
+    /// Memory planned for a prompt of the cache's capacity, and the peak so far.
     ///
     /// # Errors
     /// A stage that does not answer.
-    fn memory(&mut self, chunk: usize) -> Result<MemoryReport, EngineError>;
+    fn memory(
+        &mut self,
+        chunking: Chunking,
+        settings: &AttentionSettings,
+    ) -> Result<MemoryReport, EngineError>;
 
     /// Checks a prompt and the new tokens wanted after it against model and cache.
     ///

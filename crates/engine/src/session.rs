@@ -227,17 +227,20 @@ impl Sequence for Session<'_> {
         Ok(())
     }
 
-    fn memory(&mut self, chunk: usize) -> Result<MemoryReport, EngineError> {
+    fn memory(
+        &mut self,
+        chunking: Chunking,
+        settings: &AttentionSettings,
+    ) -> Result<MemoryReport, EngineError> {
+        let element = self.model.dtype().size();
         let workload = Workload {
-            weights: self.model.weight_bytes(),
-            element: self.model.cache_dtype().size(),
-            capacity: self.capacity,
-            chunk,
             mlp_rows: self.model.mlp_rows(),
+            gpu: memory::is_pooled(self.device()),
+            ..Workload::new(element, self.capacity, chunking.longest())
         };
         let measured = memory::measure(self.device());
         Ok(MemoryReport {
-            planned: MemoryPlan::new(self.model.config(), &workload),
+            planned: MemoryPlan::new(self.model.config(), &workload.with_attention(settings)),
             stages: vec![measured.clone()],
             measured,
         })

@@ -158,7 +158,7 @@ fn what_was_decided_is_told_for_every_layer() {
             .all(|&busy| busy > 0.0 && busy <= got.seconds),
         "{got:?}"
     );
-    let memory = many.memory(300).expect("memory");
+    let memory = many.memory(300.into(), dynamic).expect("memory");
     assert_eq!(memory.stages.len(), 2);
     // Both stages are this process.
     assert!(memory.measured.bytes <= memory.stages.iter().map(|s| s.bytes).max().expect("two"));

@@ -17,7 +17,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, Weights};
 use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm, placement::StagePart};
 
 use assemble::{Assembler, Supply};
-pub use options::{LoadOptions, LoadProgress};
+pub use options::{LoadOptions, LoadProgress, MLP_ROWS};
 pub(crate) use options::{dtype_of, refuse_unsupported};
 
 /// Assembles a model from a checkpoint.

@@ -9,7 +9,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 use crate::{error::ModelError, placement::StagePart};
 
 /// Default of [`LoadOptions::mlp_rows`].
-const MLP_ROWS: usize = 2048;
+pub const MLP_ROWS: usize = 2048;
 
 /// How a model is put on a device.
 #[derive(Debug, Clone)]

@@ -161,11 +161,9 @@ impl Subject {
     pub(super) fn check(&self, prompt: usize, max_tokens: usize) -> Result<(), EngineError> {
         check_length(&self.config, prompt, max_tokens)?;
         let workload = Workload {
-            weights: self.config.parameter_count() * self.dtype.size() as u64,
-            element: self.dtype.size(),
-            capacity: prompt + max_tokens,
-            chunk: self.chunk,
             mlp_rows: self.options().mlp_rows,
+            gpu: !self.selected.is_flex(),
+            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
         };
         let info = &self.selected.info;
         MemoryPlan::new(&self.config, &workload).check(info.memory, &info.choice.to_string())

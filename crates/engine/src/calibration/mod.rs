@@ -108,6 +108,17 @@ impl Calibration {
         }
     }
 
+    /// FLOP/s of attention over all pairs, and over chosen ones counted by those: a tile of 64 queries by 64
+    /// keys is `4 * 64 * 64 * head_dim` FLOPs. `None` where a price is 0.
+    pub fn attention_rates(&self) -> Option<[f64; 2]> {
+        let flops = (4 * 64 * 64 * self.key.head_dim) as f64;
+        let dense = flops / (self.dense_tile_ns * 1e-9);
+        let price = f64::from(self.costs.tile / self.costs.dense_tile);
+        let rates = [dense, dense / price];
+        let usable = |rate: &f64| rate.is_finite() && *rate > 0.0;
+        rates.iter().all(usable).then_some(rates)
+    }
+
     /// Takes the prices, and the least sparse length where it is known, into the settings of patterns
     /// that choose from the input; leaves others as they are. Gives whether it did.
     pub fn apply(&self, settings: &mut AttentionSettings) -> bool {

@@ -149,3 +149,19 @@ fn settings_of_patterns_that_choose_take_prices_and_length() {
     assert!(!kept.apply(&mut triangular));
     assert_eq!(triangular, by_name());
 }
+
+#[test]
+fn prices_become_rates() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = path.join("../../benches/runs/2026-11-26-h100-selection/calibration.json");
+    let h100 = read(&path).expect("readable").expect("there");
+    // 4 * 64 * 64 * 128 FLOPs in 4.6375 ns; sparse tiles at 0.953 of the price.
+    let [dense, sparse] = h100.attention_rates().expect("rates");
+    assert!((dense / 1e12 - 452.2).abs() < 0.1, "{dense}");
+    assert!((sparse / dense - 1.0 / 0.953).abs() < 1e-3, "{sparse}");
+    let free = Calibration {
+        dense_tile_ns: 0.0,
+        ..h100
+    };
+    assert_eq!(free.attention_rates(), None);
+}

@@ -32,6 +32,11 @@ pub fn measure(device: &Device) -> MeasuredMemory {
     }
 }
 
+/// Whether the device's memory is in CubeCL's pools: true of every GPU, false of the CPU.
+pub fn is_pooled(device: &Device) -> bool {
+    device.memory_pool_report().is_some()
+}
+
 /// Starts a new peak for [`measure`] on the CPU. False where the system has no such thing (then
 /// the peak covers the whole life of the process); device pools always cover all of it.
 pub fn reset_peak() -> bool {
@@ -76,5 +81,6 @@ mod tests {
         let measured = measure(&Device::flex());
         assert!(measured.bytes.is_some(), "{measured:?}");
         assert!(measured.source.starts_with("process"));
+        assert!(!is_pooled(&Device::flex()));
     }
 }

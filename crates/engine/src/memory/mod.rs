@@ -1,41 +1,39 @@
 //! Memory of a run: planned before loading, measured after.
 //!
-//! The plan counts weights, KV cache and the largest moment of one prefill chunk; it is an estimate
-//! of the device's use and leaves out the program itself. Measured is the peak of the whole
-//! process on the CPU, or of CubeCL's pools on a GPU.
+//! The plan is one [`StageMemory`] a device: weights, KV cache, the largest moment of one prefill chunk, and
+//! what the runtime takes beside CubeCL's pools. Every part follows from shapes that the model, the cache and
+//! the selection allocate; what follows from none is a constant with its reason. Measured is the peak of
+//! the whole process on the CPU, or of CubeCL's pools on a GPU, which leave the runtime out.
 
+mod bytes;
 mod measure;
 mod plan;
+mod selection;
+mod stage;
+mod weights;
+mod workload;
+mod workspace;
 
-pub use measure::{MeasuredMemory, measure, reset_peak, system_available};
-pub use plan::{MemoryPlan, Workload};
-
-use std::fmt;
-
-/// A number of bytes, shown as MiB or GiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = self.0 as f64 / f64::from(1u32 << 20);
-        match mib {
-            m if m >= 1024.0 => write!(f, "{:.2} GiB", m / 1024.0),
-            m if m >= 10.0 => write!(f, "{m:.0} MiB"),
-            m => write!(f, "{m:.1} MiB"),
-        }
-    }
-}
+pub use bytes::{Bytes, SizeError};
+pub use measure::{MeasuredMemory, is_pooled, measure, reset_peak, system_available};
+pub use plan::MemoryPlan;
+pub use stage::{RUNTIME, StageMemory};
+pub use weights::Weights;
+pub(crate) use weights::matrices;
+pub use workload::{KvType, Workload};
+pub use workspace::Workspace;
 
 #[cfg(test)]
-mod tests {
-    use super::Bytes;
+pub(crate) mod tests;
 
-    #[test]
-    fn bytes_read_well() {
-        let shown: Vec<_> = [0u64, 1 << 19, 300 << 20, 5 << 30]
-            .map(|b| Bytes(b).to_string())
-            .into();
-        assert_eq!(shown, ["0.0 MiB", "0.5 MiB", "300 MiB", "5.00 GiB"]);
-    }
+/// A product of sizes; saturates, as a plan that large fits nowhere.
+pub(crate) fn product(factors: &[usize]) -> u64 {
+    factors
+        .iter()
+        .fold(1u64, |acc, n| acc.saturating_mul(*n as u64))
+}
+
+/// A sum of bytes; saturates.
+pub(crate) fn sum(parts: &[u64]) -> u64 {
+    parts.iter().fold(0u64, |acc, n| acc.saturating_add(*n))
 }

@@ -20,7 +20,7 @@ use crate::{
     chunking::Chunking,
     error::EngineError,
     generate::MemoryReport,
-    memory::{MeasuredMemory, MemoryPlan, Workload},
+    memory::{self, MeasuredMemory, MemoryPlan, Workload},
     selection::Chunks,
     sequence::{Prefill, PrefillProgress, Sequence, density, too_many_positions},
 };
@@ -292,20 +292,24 @@ impl Sequence for PipelineSession<'_> {
         rewound.map(drop)
     }
 
-    fn memory(&mut self, chunk: usize) -> Result<MemoryReport, EngineError> {
+    fn memory(
+        &mut self,
+        chunking: Chunking,
+        settings: &AttentionSettings,
+    ) -> Result<MemoryReport, EngineError> {
+        let pipeline = self.pipeline;
         let workload = Workload {
-            weights: self.pipeline.weight_bytes().iter().sum(),
-            element: self.pipeline.dtype().size(),
-            capacity: self.capacity,
-            chunk,
-            mlp_rows: self.pipeline.mlp_rows,
+            mlp_rows: pipeline.mlp_rows,
+            gpu: pipeline.devices().iter().any(memory::is_pooled),
+            ..Workload::new(pipeline.dtype().size(), self.capacity, chunking.longest())
         };
+        let workload = workload.with_attention(settings);
         let stages = match self.all_do(Work::Memory { stages: Vec::new() })? {
             Reply::Memory(stages) => stages,
             _ => Vec::new(),
         };
         Ok(MemoryReport {
-            planned: MemoryPlan::new(self.pipeline.config(), &workload),
+            planned: MemoryPlan::placed(pipeline.config(), pipeline.placement(), &workload),
             measured: self.pipeline.together(&stages),
             stages,
         })

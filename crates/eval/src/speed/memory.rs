@@ -20,11 +20,9 @@ pub(super) fn begin(device: &Device) {
 pub(super) fn facts(session: &Session<'_>, chunk: usize) -> MemoryFacts {
     let model = session.model();
     let workload = Workload {
-        weights: model.weight_bytes(),
-        element: model.cache_dtype().size(),
-        capacity: session.capacity(),
-        chunk,
         mlp_rows: model.mlp_rows(),
+        gpu: memory::is_pooled(session.device()),
+        ..Workload::new(model.dtype().size(), session.capacity(), chunk)
     };
     let plan = MemoryPlan::new(model.config(), &workload);
     let measured = memory::measure(session.device()).bytes;

@@ -1,0 +1,135 @@
+//! Operations of a stage for one chunk, and the seconds they take.
+
+use serde::Serialize;
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::StagePart;
+
+use crate::memory::matrices;
+
+/// Bytes per second from card to card. PCIe 4.0 x16 has 32 GB/s; through the host's memory half of it is left.
+pub const LINK: f64 = 16e9;
+
+/// What a device does in a second, FLOP/s.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rates {
+    /// Everything that is not attention, counted as its matrix products.
+    pub linear: f64,
+    /// Attention over all pairs.
+    pub dense: f64,
+    /// Attention over chosen pairs, counted by those.
+    pub sparse: f64,
+}
+
+/// Causal pairs of `rows` new tokens after `before` others.
+pub fn causal_pairs(before: usize, rows: usize) -> f64 {
+    let (before, rows) = (before as f64, rows as f64);
+    rows * before + rows * (rows + 1.0) / 2.0
+}
+
+/// What a stage computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageWork {
+    /// FLOPs of the products of one token.
+    token: f64,
+    /// FLOPs of attention of one pair.
+    pair: f64,
+    /// Bytes of one token's hidden state, handed to the next stage; 0 after the last.
+    carry: f64,
+    /// FLOPs a chunk whatever its length: the last layer's output and MLP, which see one row.
+    once: f64,
+}
+
+impl StageWork {
+    /// The work of a part of a model with elements of `element` bytes. The head sees one row a prompt, which
+    /// is left out.
+    pub fn new(config: &ModelConfig, part: &StagePart, element: usize) -> Self {
+        let [qkv, output, mlp] = matrices(config).map(|elements| 2.0 * elements as f64);
+        let layers = part.layers.len() as f64;
+        let narrow = if part.output { output + mlp } else { 0.0 };
+        Self {
+            token: layers * (qkv + output + mlp) - narrow,
+            pair: layers * 4.0 * (config.heads * config.head_dim) as f64,
+            carry: match part.output {
+                true => 0.0,
+                false => (config.hidden_size * element) as f64,
+            },
+            once: narrow,
+        }
+    }
+
+    /// FLOPs of the products of `rows` tokens.
+    pub fn linear(&self, rows: usize) -> f64 {
+        self.token * rows as f64 + self.once
+    }
+
+    /// FLOPs of attention of a chunk at `density`.
+    pub fn attention(&self, before: usize, rows: usize, density: f64) -> f64 {
+        self.pair * causal_pairs(before, rows) * density
+    }
+
+    /// Seconds of a chunk of `rows` tokens after `before` others at `density`; 1 is dense.
+    pub fn seconds(&self, rates: &Rates, before: usize, rows: usize, density: f64) -> f64 {
+        let rate = match density < 1.0 {
+            true => rates.sparse,
+            false => rates.dense,
+        };
+        self.linear(rows) / rates.linear + self.attention(before, rows, density) / rate
+    }
+
+    /// Seconds until the hidden states of `rows` tokens are on the next device.
+    pub fn transfer(&self, rows: usize) -> f64 {
+        self.carry * rows as f64 / LINK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tests::llama;
+
+    #[test]
+    fn operations_of_llama_8b() {
+        let work = StageWork::new(&llama(), &StagePart::whole(32), 2);
+        // 6.98e9 weights of hidden layers; the last layer's output and MLP see one row.
+        let last = 4096.0 * 4096.0 + 3.0 * 4096.0 * 14336.0;
+        let token = 2.0 * (32.0 * (4096.0 * 6144.0 + last) - last);
+        assert_eq!(work.linear(1), token + 2.0 * last);
+        assert!((work.linear(131_072) / 1e12 - 1779.0).abs() < 0.1);
+        // 2 N^2 * 4096 * 32 = 4503.6e12, and its diagonal.
+        assert!((work.attention(0, 131_072, 1.0) / 1e12 - 4503.6).abs() < 0.1);
+        assert_eq!(work.transfer(8192), 0.0);
+    }
+
+    #[test]
+    fn chunks_add_up_to_the_prompt() {
+        let whole = causal_pairs(0, 1000);
+        assert_eq!(whole, 500_500.0);
+        assert_eq!(causal_pairs(0, 600) + causal_pairs(600, 400), whole);
+    }
+
+    #[test]
+    fn stages_add_up_to_the_model() {
+        let config = llama();
+        let part = |layers, input, output| StagePart {
+            layers,
+            input,
+            output,
+        };
+        let whole = StageWork::new(&config, &StagePart::whole(32), 2);
+        let first = StageWork::new(&config, &part(0..20, true, false), 2);
+        let last = StageWork::new(&config, &part(20..32, false, true), 2);
+        let sum = first.linear(100) + last.linear(100);
+        assert!((sum / whole.linear(100) - 1.0).abs() < 1e-12);
+        // 64 MiB a chunk of 8,192.
+        assert_eq!(first.transfer(8192), f64::from(64 << 20) / LINK);
+        let rates = Rates {
+            linear: 1e12,
+            dense: 5e11,
+            sparse: 4e11,
+        };
+        let dense = first.linear(64) / 1e12 + first.attention(0, 64, 1.0) / 5e11;
+        assert_eq!(first.seconds(&rates, 0, 64, 1.0), dense);
+        let sparse = first.linear(64) / 1e12 + first.attention(0, 64, 0.5) / 4e11;
+        assert_eq!(first.seconds(&rates, 0, 64, 0.5), sparse);
+    }
+}

@@ -1,0 +1,49 @@
+//! The memory of one stage.
+
+use std::ops::Range;
+
+use serde::Serialize;
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::StagePart;
+
+use super::{Weights, Workload, Workspace, product, sum};
+
+/// What a GPU's runtime takes beside CubeCL's pools: a CUDA context (0.3 to 0.5 GiB, more on cards with more
+/// multiprocessors), loaded kernels and cuBLASLt's own. Not in what [`super::measure`] sees.
+pub const RUNTIME: u64 = 512 << 20;
+
+/// Planned bytes on one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageMemory {
+    /// Hidden layers, counted from the model's first.
+    pub layers: Range<usize>,
+    /// Weights.
+    pub weights: Weights,
+    /// KV cache at full capacity.
+    pub cache: u64,
+    /// The largest moment of a chunk.
+    pub workspace: Workspace,
+    /// [`RUNTIME`] on a GPU.
+    pub runtime: u64,
+}
+
+impl StageMemory {
+    /// The plan of a part of a model.
+    pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
+        let head = load.kv.head_bytes(config.head_dim, load.element);
+        let layers = part.layers.len();
+        Self {
+            layers: part.layers.clone(),
+            weights: Weights::new(config, part, load.element),
+            cache: product(&[2, layers, config.kv_heads, load.capacity, head]),
+            workspace: Workspace::new(config, part, load),
+            runtime: if load.gpu { RUNTIME } else { 0 },
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let (weights, workspace) = (self.weights.total(), self.workspace.total());
+        sum(&[weights, self.cache, workspace, self.runtime])
+    }
+}

@@ -1,0 +1,79 @@
+//! What a plan is made for.
+
+use serde::Serialize;
+use sparse_accelerate::{AttentionMode, AttentionSettings};
+use sparse_accelerate_models::MLP_ROWS;
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// That of the weights.
+    #[default]
+    Model,
+    /// 8-bit integers with an f32 scale for every token and head, of K and of V.
+    Int8,
+}
+
+impl KvType {
+    /// Bytes of one head of one token, of K or of V; `element` are those of a weight.
+    pub fn head_bytes(self, head_dim: usize, element: usize) -> usize {
+        match self {
+            KvType::Model => head_dim * element,
+            KvType::Int8 => head_dim + size_of::<f32>(),
+        }
+    }
+
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::Model => "model",
+            KvType::Int8 => "int8",
+        }
+    }
+}
+
+/// The sizes a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Bytes of one element of weights and activations.
+    pub element: usize,
+    /// Type of the cache.
+    pub kv: KvType,
+    /// Tokens the KV cache holds.
+    pub capacity: usize,
+    /// Tokens of the largest prefill chunk.
+    pub chunk: usize,
+    /// Tokens the MLP handles at a time.
+    pub mlp_rows: usize,
+    /// Whether heads choose their keys from the input.
+    pub selects: bool,
+    /// Whether it runs on a GPU: a runtime beside the tensors, memory in whole pages, scratch of products.
+    pub gpu: bool,
+}
+
+impl Workload {
+    /// On a GPU, dense, cache in the weights' type, default rows of the MLP.
+    pub fn new(element: usize, capacity: usize, chunk: usize) -> Self {
+        Self {
+            element,
+            kv: KvType::Model,
+            capacity,
+            chunk,
+            mlp_rows: MLP_ROWS,
+            selects: false,
+            gpu: true,
+        }
+    }
+
+    /// With the tables of a selection where these settings select for a prompt that fills the cache.
+    pub fn with_attention(self, settings: &AttentionSettings) -> Self {
+        let chooses = settings.pattern.selects() || settings.heads.is_some();
+        let selects = match settings.mode {
+            AttentionMode::Dense => false,
+            AttentionMode::Sparse => chooses,
+            AttentionMode::Auto => chooses && self.capacity >= settings.min_sparse_len,
+        };
+        Self { selects, ..self }
+    }
+}

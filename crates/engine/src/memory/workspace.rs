@@ -1,0 +1,142 @@
+//! The largest moment of one prefill chunk on a stage.
+//!
+//! Layers run one after another, so a chunk is counted once. Of `C` rows, widths `h` (hidden), `q`, `kv`,
+//! `f` (intermediate), elements of the weights' type, these are alive together:
+//!
+//!   attention   x + norm + qkv         C (2 h + q + 2 kv)
+//!               x + qkv + query        C (h + 2 q + 2 kv)
+//!               x + query + context    C (h + 2 q), and the tables of a selection
+//!               x + context + output   C (2 h + q)
+//!   MLP         pieces of R rows: x, what earlier pieces gave, and gate, up and their product
+//!                                      C h + (C - R) h + R max(h + 2 f, 3 f)
+//!               x + pieces + their concatenation    3 C h
+
+use serde::Serialize;
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::StagePart;
+
+use super::{Workload, product, selection, sum};
+
+/// Scratch of one matrix product of cuBLASLt (`crates/linear`, NVIDIA's advice for Hopper).
+const PRODUCT_SCRATCH: u64 = 32 << 20;
+/// Rows of the rotation table are made this many at a time.
+const ROTATION_GRAIN: usize = 1024;
+/// Chunks of hidden states between two stages: one is read, one waits, one is being copied.
+const CARRIES_IN: usize = 2;
+const CARRIES_OUT: usize = 1;
+
+/// Bytes beside weights and cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Workspace {
+    /// Activations of the widest moment of a layer, tables of a selection included.
+    pub activations: u64,
+    /// Scratch of matrix products.
+    pub products: u64,
+    /// Cosines and sines by position, f32.
+    pub rotation: u64,
+    /// Pooled keys of every layer, and reports.
+    pub selection: u64,
+    /// The logits' row.
+    pub logits: u64,
+    /// Hidden states on their way between stages.
+    pub carries: u64,
+    /// Pools hold whole pages: see [`Workspace::new`].
+    pub pages: u64,
+}
+
+impl Workspace {
+    /// The workspace of a part of a model.
+    ///
+    /// `pages` is what CubeCL's pools were measured to hold beyond what is alive, on a GPU only: room for one
+    /// more tensor of the cache, one more of the widest temporary, and the rotation table's upload. Measured
+    /// on one H100 it was 24 to 323 MiB of Llama-3.1-8B where this gives 132 to 432
+    /// (`benches/runs/2026-11-25-h100-models`).
+    pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
+        let e = load.element;
+        let rows = load.chunk.min(load.capacity);
+        let positions = load.capacity.min(config.max_positions);
+        let positions = positions.next_multiple_of(ROTATION_GRAIN);
+        let rotation = product(&[positions, config.head_dim, size_of::<f32>()]);
+        let layers = part.layers.len();
+        let chunks = load.capacity.div_ceil(rows.max(1));
+        let selection = match load.selects {
+            true => selection::pooled(config, load.capacity)
+                .saturating_mul(layers as u64)
+                .saturating_add(selection::reports(config, layers, chunks)),
+            false => 0,
+        };
+        let carries =
+            usize::from(!part.input) * CARRIES_IN + usize::from(!part.output) * CARRIES_OUT;
+        let head = load.kv.head_bytes(config.head_dim, e);
+        let held = product(&[config.kv_heads, load.capacity, head]);
+        Self {
+            activations: activations(config, load, rows),
+            products: if load.gpu { PRODUCT_SCRATCH } else { 0 },
+            rotation,
+            selection,
+            logits: match part.output {
+                true => product(&[config.vocab_size, e]),
+                false => 0,
+            },
+            carries: product(&[carries, rows, config.hidden_size, e]),
+            pages: match load.gpu {
+                true => sum(&[held, widest(config, load, rows), rotation]),
+                false => 0,
+            },
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        sum(&[
+            self.activations,
+            self.products,
+            self.rotation,
+            self.selection,
+            self.logits,
+            self.carries,
+            self.pages,
+        ])
+    }
+}
+
+fn widths(config: &ModelConfig) -> [usize; 4] {
+    let d = config.head_dim;
+    [
+        config.hidden_size,
+        config.heads * d,
+        config.kv_heads * d,
+        config.intermediate_size,
+    ]
+}
+
+fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
+    let [h, q, kv, f] = widths(config);
+    let piece = rows.min(load.mlp_rows.max(1));
+    let elements = |rows: usize, width: usize| product(&[rows, width, load.element]);
+    let tables = match load.selects {
+        true => selection::tables(config, rows, load.capacity),
+        false => 0,
+    };
+    let attention = [
+        elements(rows, 2 * h + q + 2 * kv),
+        elements(rows, h + 2 * q + 2 * kv),
+        elements(rows, h + 2 * q).saturating_add(tables),
+        elements(rows, 2 * h + q),
+    ];
+    let mlp = [
+        sum(&[
+            elements(2 * rows - piece, h),
+            elements(piece, (h + 2 * f).max(3 * f)),
+        ]),
+        elements(rows, 3 * h),
+    ];
+    attention.into_iter().chain(mlp).max().unwrap_or(0)
+}
+
+/// The widest temporary of a layer.
+fn widest(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
+    let [_, q, kv, f] = widths(config);
+    let piece = rows.min(load.mlp_rows.max(1));
+    product(&[rows, q + 2 * kv, load.element]).max(product(&[piece, 2 * f, load.element]))
+}

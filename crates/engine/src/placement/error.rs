@@ -1,0 +1,78 @@
+//! Why a model cannot be cut as asked.
+
+use sparse_accelerate_models::ModelError;
+use thiserror::Error;
+
+use crate::memory::{Bytes, StageMemory};
+
+/// A split that cannot be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// No split in these words.
+    #[error(
+        "split `{got}` is none; give auto (fastest prefill that fits), by-memory (equal shares of memory) or \
+         the layers of each device, such as 16,16"
+    )]
+    Unreadable {
+        /// The text.
+        got: String,
+    },
+    /// Nothing to place on.
+    #[error("split: 0 devices; give at least 1")]
+    NoDevices,
+    /// Another number of counts than of devices.
+    #[error("split: {counts:?} is for {} devices, but there are {devices}", .counts.len())]
+    Devices {
+        /// The counts.
+        counts: Vec<usize>,
+        /// Devices.
+        devices: usize,
+    },
+    /// Counts that are not the model's layers.
+    #[error("split: {counts:?} is {} layers, but the model has {layers}", .counts.iter().sum::<usize>())]
+    Layers {
+        /// The counts.
+        counts: Vec<usize>,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// A device without a layer.
+    #[error(transparent)]
+    Placement(#[from] ModelError),
+    /// More devices than layers.
+    #[error("split: {devices} devices for {layers} layers; every device holds at least one")]
+    TooManyDevices {
+        /// Devices.
+        devices: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// Shares of a memory that is not known.
+    #[error(
+        "split: by-memory needs the memory of every device, but {device} does not tell; give it with \
+         --memory-limit, or split by auto or by counts"
+    )]
+    UnknownMemory {
+        /// The device.
+        device: String,
+    },
+    /// A stage needs more than its device has, however the layers are shared out.
+    #[error(
+        "memory: stage {} (layers {}..{}) needs {}, {device} has {}: {} too much (weights {}, KV cache {}, \
+         workspace {}, runtime {})",
+        .stage + 1, .memory.layers.start, .memory.layers.end, Bytes(.memory.total()), Bytes(*.available),
+        Bytes(.memory.total() - .available), Bytes(.memory.weights.total()), Bytes(.memory.cache),
+        Bytes(.memory.workspace.total()), Bytes(.memory.runtime)
+    )]
+    DoesNotFit {
+        /// The stage, from 0.
+        stage: usize,
+        /// Its device.
+        device: String,
+        /// Bytes the device has.
+        available: u64,
+        /// What the stage needs.
+        memory: Box<StageMemory>,
+    },
+}

@@ -1,0 +1,166 @@
+//! Plans of Llama-3.1-8B on cards, against hand numbers and runs.
+
+use super::*;
+use crate::{
+    cards::Card,
+    estimate::Density,
+    memory::{KvType, tests::llama},
+    placement::{Split, SplitError},
+};
+
+fn request(context: usize, cards: &[&str]) -> PlanRequest {
+    let device = |name: &&str| PlanDevice::card(Card::named(name).expect("card"));
+    PlanRequest {
+        config: llama(),
+        element: 2,
+        kv: KvType::Model,
+        context,
+        max_tokens: 0,
+        chunk: 8192,
+        mlp_rows: 2048,
+        split: Split::Auto,
+        devices: cards.iter().map(device).collect(),
+        density: Density::ByLength,
+        gpu: true,
+    }
+}
+
+const TWO: [&str; 2] = ["rtx-a5000", "rtx-a5000"];
+
+#[test]
+fn two_a5000_hold_128k() {
+    let plan = plan(&request(131_072, &TWO)).expect("fits");
+    for stage in &plan.stages {
+        assert_eq!(stage.memory.layers.len(), 16);
+        assert_eq!(stage.memory.cache, 8 << 30);
+        assert_eq!(stage.free, stage.device.memory.map(|has| has - stage.total));
+        // Weights 7.48 GiB and cache 8: with everything else under 17.5.
+        let gib = stage.total as f64 / (1u64 << 30) as f64;
+        assert!((16.0..17.5).contains(&gib), "{gib}");
+    }
+    assert_eq!((plan.longest, plan.longest_by_memory), (131_072, false));
+}
+
+#[test]
+fn one_a5000_does_not_and_every_advice_does() {
+    let request = request(131_072, &TWO[..1]);
+    let error = plan(&request).expect_err("too much");
+    assert!(error.is_memory(), "{error}");
+    let advice = advise(&request);
+    let said: Vec<_> = advice.iter().map(ToString::to_string).collect();
+    for advice in &advice {
+        let plan = plan(&advice.request).expect("advice fits");
+        assert!(plan.stages.iter().all(|stage| stage.free.is_some()));
+    }
+    // 14.96 GiB of weights and 8.25 of an int8 cache are more than 22: only a shorter context or a card.
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("--context "), "{said:?}");
+    assert_eq!(said[1], "one more rtx-a5000");
+    let Change::Context(tokens) = advice[0].changes[0] else {
+        panic!("{said:?}")
+    };
+    assert!((40_000..60_000).contains(&tokens), "{tokens}");
+    let longer = PlanRequest {
+        context: tokens + 1024,
+        ..advice[0].request.clone()
+    };
+    assert!(plan(&longer).is_err(), "{tokens} is the longest");
+}
+
+#[test]
+fn the_nearest_advice_comes_first() {
+    // 64K: 8 GiB of cache do not fit beside the weights, 4.1 do.
+    let advice = advise(&request(65_536, &TWO[..1]));
+    assert_eq!(advice[0].changes, [Change::Int8Cache]);
+    // A bad split of what would fit.
+    let bad = PlanRequest {
+        split: Split::Counts(vec![28, 4]),
+        ..request(131_072, &TWO)
+    };
+    let error = plan(&bad).expect_err("28 layers are too many");
+    let PlanError::Split(SplitError::DoesNotFit { stage: 0, .. }) = error else {
+        panic!("{error}")
+    };
+    let said: Vec<_> = advise(&bad).iter().map(ToString::to_string).collect();
+    assert!(said.contains(&"--split auto".to_owned()), "{said:?}");
+    // Weights alone are too much: no context is short enough.
+    let tiny = PlanRequest {
+        devices: vec![PlanDevice {
+            memory: Some(4 << 30),
+            ..PlanDevice::card(Card::named("l4").expect("card"))
+        }],
+        ..request(8192, &["l4"])
+    };
+    let said: Vec<_> = advise(&tiny).iter().map(ToString::to_string).collect();
+    assert!(
+        said.iter().all(|advice| advice.ends_with("more l4")),
+        "{said:?}"
+    );
+    assert_eq!(said.len(), 1);
+}
+
+#[test]
+fn h100_times_are_those_of_the_run() {
+    // benches/runs/2026-11-25-h100-models, Llama-3.1-8B; density as forced there.
+    for (length, density, dense, sparse) in [
+        (8192, 0.541, 0.221, 0.205),
+        (32_768, 0.187, 1.340, 0.893),
+        (131_072, 0.046, 13.09, 3.478),
+    ] {
+        let request = PlanRequest {
+            density: Density::Given(density),
+            ..request(length, &["h100"])
+        };
+        let times = plan(&request).expect("fits").times;
+        for (predicted, measured) in [
+            (times.dense.sequential_s, dense),
+            (times.sparse.sequential_s, sparse),
+        ] {
+            let off = predicted / measured - 1.0;
+            assert!(
+                off.abs() < 0.08,
+                "{length}: {predicted} s, measured {measured}"
+            );
+        }
+        assert_eq!(times.dense.pipelined_s, None);
+    }
+}
+
+#[test]
+fn a_pipeline_of_two_nearly_halves_the_time() {
+    let times = plan(&request(131_072, &TWO)).expect("fits").times;
+    // 1,779 TFLOP at 65.5 and 4,504 at 55.6 TFLOP/s, one card at a time.
+    let sequential = times.dense.sequential_s;
+    assert!((sequential - 108.2).abs() < 1.0, "{sequential}");
+    assert_eq!(times.density, 0.046);
+    for schedule in [times.dense, times.sparse] {
+        let pipelined = schedule.pipelined_s.expect("two cards");
+        let gain = schedule.sequential_s / pipelined;
+        assert!((1.8..2.0).contains(&gain), "{gain}");
+    }
+    assert!(times.sparse.sequential_s < 0.35 * sequential);
+}
+
+#[test]
+fn lengths_and_splits_are_refused_as_such() {
+    for (context, max_tokens, says) in [
+        (131_073, 0, "positions"),
+        (0, 0, "0 tokens"),
+        (64, 64, "0 tokens"),
+    ] {
+        let request = PlanRequest {
+            max_tokens,
+            ..request(context, &TWO)
+        };
+        let error = plan(&request).expect_err(says);
+        assert!(
+            !error.is_memory() && error.to_string().contains(says),
+            "{error}"
+        );
+    }
+    let request = PlanRequest {
+        split: Split::Counts(vec![16, 15]),
+        ..request(8192, &TWO)
+    };
+    assert!(!plan(&request).expect_err("31 layers").is_memory());
+}
