@@ -12,6 +12,7 @@ use crate::{
     calibration::CalibrationError,
     device::DeviceError,
     memory::{Bytes, MemoryPlan},
+    placement::SplitError,
     sampling::SamplingError,
     stop::StopError,
 };
@@ -107,6 +108,9 @@ pub enum EngineError {
         /// The backend's words.
         reason: String,
     },
+    /// A model cannot be cut as asked, or does not fit its devices.
+    #[error(transparent)]
+    Split(#[from] SplitError),
     /// Stages that do not fit the model or the devices.
     #[error(
         "placement: stages of {counts:?} layers on {devices} devices, but the model has {layers} layers; give \
@@ -185,6 +189,7 @@ impl EngineError {
             | EngineError::EmptyPrompt
             | EngineError::EmptyChunk
             | EngineError::Placement { .. }
+            | EngineError::Split(_)
             | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
             EngineError::Stage { source, .. } => source.is_usage(),

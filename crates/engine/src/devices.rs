@@ -1,0 +1,242 @@
+//! The devices of a run: one, or one for every stage of a pipeline.
+
+use std::time::Duration;
+
+use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
+use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
+
+use crate::{
+    device::{DeviceChoice, Selected, select},
+    error::EngineError,
+    loaded::Loaded,
+    memory::{MemoryPlan, Workload},
+    pipeline::{Pipeline, PipelineOptions, Transport},
+    placement::{LayerCosts, Split, StageDevice, place},
+};
+
+/// What attention costs a FLOP, in FLOPs of products, where nothing is measured: both ran at like rates on
+/// the cards of `benches/runs`.
+const ATTENTION_COST: f64 = 1.3;
+
+/// Devices in the order of the layers, and how the model is put on them.
+#[derive(Debug, Clone)]
+pub struct Devices {
+    /// At least one.
+    all: Vec<Selected>,
+    /// How layers are shared out.
+    pub split: Split,
+    /// How hidden states travel.
+    pub transport: Transport,
+    /// Time without a sign of life after which a run ends.
+    pub stall: Duration,
+}
+
+/// Where a model's weights come from.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelSource<'a> {
+    /// A model directory.
+    Checkpoint(&'a ModelDir),
+    /// Random weights of a configuration, drawn on the devices.
+    Random {
+        /// The configuration.
+        config: &'a ModelConfig,
+        /// Its seed.
+        seed: u64,
+    },
+}
+
+impl ModelSource<'_> {
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            ModelSource::Checkpoint(dir) => dir.config(),
+            ModelSource::Random { config, .. } => config,
+        }
+    }
+}
+
+impl Devices {
+    /// Opens devices; the same may stand several times.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] of the first that cannot be had; [`EngineError::Split`] for none.
+    pub fn open(choices: &[DeviceChoice]) -> Result<Self, EngineError> {
+        let all = choices.iter().map(|choice| select(*choice));
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        if all.is_empty() {
+            return Err(crate::placement::SplitError::NoDevices.into());
+        }
+        Ok(Self {
+            all,
+            split: Split::Auto,
+            transport: Transport::Peer,
+            stall: PipelineOptions::STALL,
+        })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Selected] {
+        &self.all
+    }
+
+    /// The device of the first stage.
+    pub fn first(&self) -> &Selected {
+        &self.all[0]
+    }
+
+    /// Whether the model is cut into stages.
+    pub fn is_staged(&self) -> bool {
+        self.all.len() > 1
+    }
+
+    /// Whether all of them are the native CPU backend.
+    pub fn is_flex(&self) -> bool {
+        self.all.iter().all(Selected::is_flex)
+    }
+
+    /// Their names, joined by commas: what `--devices` takes.
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.all.iter().map(|one| one.choice.to_string()).collect();
+        names.join(",")
+    }
+
+    /// Why these, in one line.
+    pub fn reason(&self) -> String {
+        let reasons: Vec<_> = self.all.iter().map(|one| one.reason.as_str()).collect();
+        reasons.join("; ")
+    }
+
+    /// Prompt tokens to compute at a time: those of the device that takes the fewest.
+    pub fn default_chunk(&self) -> usize {
+        let chunks = self.all.iter().map(Selected::default_chunk);
+        chunks.min().unwrap_or(1)
+    }
+
+    /// The type to load a checkpoint of type `stored` in: hidden states have one type, so that of all
+    /// devices where they agree, else f32.
+    pub fn default_dtype(&self, stored: WeightDtype) -> WeightDtype {
+        let first = self.first().default_dtype(stored);
+        let agree = |one: &Selected| one.default_dtype(stored) == first;
+        match self.all.iter().all(agree) {
+            true => first,
+            false => WeightDtype::F32,
+        }
+    }
+
+    /// Cuts the model. Devices that are unlike are first measured by a short product.
+    ///
+    /// # Errors
+    /// [`EngineError::Split`] where a stage does not fit its device, and devices that fail.
+    pub fn place(
+        &self,
+        config: &ModelConfig,
+        dtype: WeightDtype,
+        load: &Workload,
+    ) -> Result<Placement, EngineError> {
+        if !self.is_staged() {
+            return Ok(Placement::whole(config.layers));
+        }
+        let alike = self.alike();
+        let costs = LayerCosts::new(config, load.capacity, 1.0, ATTENTION_COST);
+        let mut stages = Vec::new();
+        for one in &self.all {
+            let speed = match (&self.split, alike) {
+                (Split::Auto, false) => one.speed(dtype, config.hidden_size)?,
+                _ => 1.0,
+            };
+            // Stages on one device share its memory.
+            let sharing = self.all.iter().filter(|other| other.choice == one.choice);
+            let sharing = sharing.count() as u64;
+            stages.push(StageDevice {
+                name: one.choice.to_string(),
+                memory: one.info.memory.map(|memory| memory / sharing),
+                speed,
+                costs,
+            });
+        }
+        Ok(place(config, load, &stages, &self.split)?)
+    }
+
+    fn alike(&self) -> bool {
+        let first = &self.first().info;
+        let same = |one: &Selected| {
+            (&one.info.name, &one.info.backend, one.info.kind)
+                == (&first.name, &first.backend, first.kind)
+        };
+        self.all.iter().all(same)
+    }
+
+    /// The cut and the memory of a workload; refuses what does not fit.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] on one device, as [`Devices::place`] on several.
+    pub fn plan(
+        &self,
+        config: &ModelConfig,
+        dtype: WeightDtype,
+        load: &Workload,
+    ) -> Result<(Placement, MemoryPlan), EngineError> {
+        let placement = self.place(config, dtype, load)?;
+        let plan = MemoryPlan::placed(config, &placement, load);
+        if !self.is_staged() {
+            let info = &self.first().info;
+            plan.check(info.memory, &info.choice.to_string())?;
+        }
+        Ok((placement, plan))
+    }
+
+    /// Loads a model as it was cut. `progress` is told bytes loaded and bytes in all.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`] and [`Pipeline::load`].
+    pub fn load(
+        &self,
+        source: ModelSource<'_>,
+        placement: &Placement,
+        dtype: WeightDtype,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Loaded, EngineError> {
+        if !self.is_staged() {
+            return Ok(Loaded::Whole(self.load_whole(source, dtype, progress)?));
+        }
+        let devices = self.all.iter().map(|one| one.device.clone()).collect();
+        let options = PipelineOptions {
+            dtype: Some(dtype),
+            transport: self.transport,
+            stall: self.stall,
+            ..PipelineOptions::new(devices, placement.clone())
+        };
+        Ok(Loaded::Staged(match source {
+            ModelSource::Checkpoint(dir) => Pipeline::load(dir, &options, progress)?,
+            ModelSource::Random { config, seed } => {
+                Pipeline::random(config, seed, true, &options, progress)?
+            }
+        }))
+    }
+
+    /// Loads a whole model onto the first device.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`].
+    pub fn load_whole(
+        &self,
+        source: ModelSource<'_>,
+        dtype: WeightDtype,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<CausalLm, EngineError> {
+        let mut options = LoadOptions::new(self.first().device.clone());
+        options.dtype = Some(dtype);
+        let mut told = |p: sparse_accelerate_models::LoadProgress<'_>| {
+            progress(p.bytes, p.total_bytes);
+        };
+        let model = crate::contained("load", || {
+            Ok::<_, EngineError>(match source {
+                ModelSource::Checkpoint(dir) => CausalLm::load(dir, &options, &mut told)?,
+                ModelSource::Random { config, seed } => {
+                    CausalLm::random_on_device(config, seed, &options, &mut told)?
+                }
+            })
+        })?;
+        Ok(model)
+    }
+}

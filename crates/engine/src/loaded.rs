@@ -1,0 +1,118 @@
+//! A model that is loaded: whole on one device, or in stages on several.
+
+use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern};
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::CausalLm;
+
+use crate::{
+    chunking::Chunking, error::EngineError, estimate::Density, pipeline::Pipeline,
+    sequence::Sequence, session::Session,
+};
+
+/// A loaded model.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one value a process
+pub enum Loaded {
+    /// On one device, in the caller's thread.
+    Whole(CausalLm),
+    /// In stages.
+    Staged(Pipeline),
+}
+
+impl Loaded {
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Loaded::Whole(model) => model.config(),
+            Loaded::Staged(pipeline) => pipeline.config(),
+        }
+    }
+
+    /// Stages it is cut into.
+    pub fn stages(&self) -> usize {
+        match self {
+            Loaded::Whole(_) => 1,
+            Loaded::Staged(pipeline) => pipeline.devices().len(),
+        }
+    }
+
+    /// Bytes of the weights of every stage.
+    pub fn weight_bytes(&self) -> Vec<u64> {
+        match self {
+            Loaded::Whole(model) => vec![model.weight_bytes()],
+            Loaded::Staged(pipeline) => pipeline.weight_bytes().to_vec(),
+        }
+    }
+
+    /// An empty sequence of up to `capacity` tokens.
+    ///
+    /// # Errors
+    /// As [`Session::new`] and [`Pipeline::session`].
+    pub fn sequence(&self, capacity: usize) -> Result<Box<dyn Sequence + '_>, EngineError> {
+        Ok(match self {
+            Loaded::Whole(model) => Box::new(Session::new(model, capacity)?),
+            Loaded::Staged(pipeline) => Box::new(pipeline.session(capacity)?),
+        })
+    }
+
+    /// How to cut a prompt: `chunk` tokens each on one device, equal times of at most `chunk` tokens on
+    /// several.
+    pub fn chunking(&self, prompt: usize, chunk: usize, settings: &AttentionSettings) -> Chunking {
+        let density = expected_density(settings, prompt);
+        Chunking::for_stages(self.config(), self.stages(), prompt, chunk, density)
+    }
+
+    /// Gives back what its devices hold and nobody uses.
+    pub fn cleanup(&self) {
+        match self {
+            Loaded::Whole(model) => model.device().memory_cleanup(),
+            Loaded::Staged(pipeline) => {
+                for device in pipeline.devices() {
+                    device.memory_cleanup();
+                }
+            }
+        }
+    }
+}
+
+/// The share of attention's pairs that settings will compute of a prompt, as far as can be said before: what
+/// heads choose is taken to be what is published for its length.
+pub(crate) fn expected_density(settings: &AttentionSettings, prompt: usize) -> f64 {
+    let sparse = match settings.mode {
+        AttentionMode::Dense => false,
+        AttentionMode::Sparse => true,
+        AttentionMode::Auto => prompt >= settings.min_sparse_len,
+    };
+    match settings.pattern {
+        _ if !sparse => 1.0,
+        Pattern::Triangular(t) => {
+            let kept = 2.0 * (t.sink + t.window) as f64;
+            (kept / prompt.max(1) as f64).min(1.0)
+        }
+        Pattern::FixedBlocks(blocks) => blocks.density,
+        Pattern::Dense if settings.heads.is_none() => 1.0,
+        _ => Density::ByLength.at(prompt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sparse_accelerate::Triangular;
+
+    use super::*;
+
+    #[test]
+    fn densities_are_guessed_within_reason() {
+        let triangular = AttentionSettings::sparse(Pattern::Triangular(Triangular {
+            sink: 128,
+            window: 896,
+            last: 0,
+        }));
+        assert_eq!(expected_density(&AttentionSettings::dense(), 1 << 17), 1.0);
+        assert_eq!(expected_density(&triangular, 8192), 0.25);
+        assert_eq!(expected_density(&triangular, 100), 1.0);
+        let auto = AttentionSettings::default();
+        assert_eq!(expected_density(&auto, 8192), 1.0);
+        assert_eq!(expected_density(&auto, 1 << 17), 0.046);
+    }
+}
