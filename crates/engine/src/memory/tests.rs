@@ -90,7 +90,7 @@ fn stages_add_up_to_the_whole_but_for_their_own_workspace() {
     assert!(((first.weights.total() as f64 / GIB) - 7.48).abs() < 0.005);
     assert_eq!(first.cache, 2 << 30);
     assert_eq!((first.weights.output, last.weights.embedding), (0, 0));
-    assert_eq!(first.workspace.carries, 64 * MIB);
+    assert_eq!(first.workspace.carries, 128 * MIB);
     assert_eq!(last.workspace.carries, 128 * MIB);
     assert_eq!(first.workspace.logits, 0);
 }

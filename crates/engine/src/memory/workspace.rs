@@ -21,9 +21,9 @@ use super::{Workload, product, selection, sum};
 const PRODUCT_SCRATCH: u64 = 32 << 20;
 /// Rows of the rotation table are made this many at a time.
 const ROTATION_GRAIN: usize = 1024;
-/// Chunks of hidden states between two stages: one is read, one waits, one is being copied.
-const CARRIES_IN: usize = 2;
-const CARRIES_OUT: usize = 1;
+/// Chunks of hidden states between two stages: on either side of a link one waits and one is being moved
+/// (`crate::pipeline`). The one that a stage works on is among its activations.
+const CARRIES: usize = 2;
 
 /// Bytes beside weights and cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -65,8 +65,7 @@ impl Workspace {
                 .saturating_add(selection::reports(config, layers, chunks)),
             false => 0,
         };
-        let carries =
-            usize::from(!part.input) * CARRIES_IN + usize::from(!part.output) * CARRIES_OUT;
+        let carries = CARRIES * (usize::from(!part.input) + usize::from(!part.output));
         let head = load.kv.head_bytes(config.head_dim, e);
         let held = product(&[config.kv_heads, load.capacity, head]);
         Self {

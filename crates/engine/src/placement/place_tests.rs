@@ -136,3 +136,80 @@ fn counts_must_suit_model_and_devices() {
     let error = split(8192, &[], "auto").expect_err("none").to_string();
     assert!(error.contains("0 devices"), "{error}");
 }
+
+/// Every way to share `layers` out over `stages`.
+fn all(layers: usize, stages: usize) -> Vec<Vec<usize>> {
+    if stages == 1 {
+        return vec![vec![layers]];
+    }
+    let first = 1..=layers + 1 - stages;
+    let with = |n: usize| {
+        let rest = all(layers - n, stages - 1);
+        rest.into_iter().map(move |rest| [vec![n], rest].concat())
+    };
+    first.flat_map(with).collect()
+}
+
+#[test]
+fn a_search_finds_what_trying_everything_finds() {
+    let config = ModelConfig {
+        layers: 9,
+        ..llama()
+    };
+    let load = load(32_768);
+    let mut state = 1u64;
+    let mut draw = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    let (mut placed, mut refused) = (0, 0);
+    for _ in 0..60 {
+        let stages = 1 + draw(3) as usize;
+        let devices: Vec<_> = (0..stages)
+            .map(|_| device(Some((2 + draw(7)) * GIB), 1.0 + draw(4) as f64))
+            .collect();
+        let problem = Problem {
+            config: &config,
+            load: &load,
+            devices: &devices,
+        };
+        // Slowest stage and fullest device of every cut that fits.
+        let cuts = all(9, stages).into_iter().filter_map(|counts| {
+            let placement = Placement::of_counts(&counts).expect("counts");
+            problem.check(&placement).ok()?;
+            let parts = || placement.parts().iter().enumerate();
+            let time = parts().map(|(at, part)| problem.time(at, part));
+            let share = parts().map(|(at, part)| problem.share(at, part));
+            Some((time.fold(0.0, f64::max), share.fold(0.0, f64::max)))
+        });
+        let cuts: Vec<(f64, f64)> = cuts.collect();
+        let worst = |split: &Split| {
+            let placement = place(&config, &load, &devices, split).ok()?;
+            let parts = || placement.parts().iter().enumerate();
+            let time = parts().map(|(at, part)| problem.time(at, part));
+            let share = parts().map(|(at, part)| problem.share(at, part));
+            Some((time.fold(0.0, f64::max), share.fold(0.0, f64::max)))
+        };
+        let fastest = cuts
+            .iter()
+            .copied()
+            .min_by(|a, b| a.partial_cmp(b).expect("finite"));
+        let emptiest = cuts.iter().map(|cut| cut.1).min_by(f64::total_cmp);
+        assert_eq!(worst(&Split::Auto), fastest, "{devices:?}");
+        assert_eq!(
+            worst(&Split::ByMemory).map(|cut| cut.1),
+            emptiest,
+            "{devices:?}"
+        );
+        match fastest {
+            Some(_) => placed += 1,
+            None => refused += 1,
+        }
+    }
+    assert!(
+        placed > 10 && refused > 5,
+        "{placed} placed, {refused} refused"
+    );
+}
