@@ -63,6 +63,8 @@ pub(crate) struct Facts {
 }
 
 /// What a stage is given of a chunk.
+// One value a chunk: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum StageInput<'a> {
     /// New tokens of every sequence, at least one each: for a stage with the input layer.

@@ -6,6 +6,7 @@
 use std::{ops::ControlFlow, path::Path};
 
 use burn::tensor::Device;
+use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, FidelityPlan, Format, NEEDLE, Prompts, RunProgress, Sources, Subject,
     parse_attentions, run_answers, run_fidelity,
@@ -44,7 +45,7 @@ fn rows(path: &Path) -> Vec<Line> {
 #[test]
 fn a_broken_pattern_fails_where_dense_passes() {
     let smollm2 = Recorded::smollm2();
-    let model = smollm2.load(&Device::flex());
+    let model = Loaded::Whole(smollm2.load(&Device::flex()));
     let dir = &smollm2.dir;
     let corpus = Corpus::new("jargon.txt", TEXT, dir.tokenizer()).expect("a text");
     let folder = tempfile::tempdir().expect("a folder");

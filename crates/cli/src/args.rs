@@ -1,9 +1,13 @@
 //! Arguments shared by several commands.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sparse_accelerate_checkpoint::WeightDtype;
+use sparse_accelerate_engine::{DeviceChoice, Devices, EngineError, Transport, placement::Split};
+
+use crate::exit::usage;
 
 /// Which model, where and in which type.
 #[derive(Debug, Args)]
@@ -13,9 +17,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, short, value_name = "DIR")]
     pub(crate) model: PathBuf,
 
-    /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) devices: DeviceArgs,
 
     /// Type of weights, activations and cache [default: f32 on the CPU; on a GPU the stored type
     /// where it computes in it, else f16]
@@ -26,6 +29,85 @@ pub(crate) struct ModelArgs {
     /// [default: 2048 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
     pub(crate) chunk: Option<usize>,
+}
+
+/// One device, or one for every stage of a pipeline.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model and device")]
+pub(crate) struct DeviceArgs {
+    /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+
+    /// Cut the model into stages, one a device, that work on different chunks at once: cuda:0,cuda:1
+    #[arg(
+        long,
+        value_name = "DEVICE,DEVICE...",
+        value_delimiter = ',',
+        conflicts_with = "device"
+    )]
+    devices: Vec<String>,
+
+    /// Layers of each device: auto (least time, as far as memory allows), by-memory, or N,M,...; see `plan`
+    #[arg(
+        long,
+        value_name = "SPLIT",
+        default_value = "auto",
+        requires = "devices"
+    )]
+    split: String,
+
+    /// How hidden states get to the next device: its backend's way (NCCL between CUDA devices where it is
+    /// installed), or through the host's memory
+    #[arg(long, value_name = "WAY", default_value = "peer", requires = "devices")]
+    transport: TransportArg,
+
+    /// Seconds without a sign of life from any stage after which the run ends with an error
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300.0,
+        requires = "devices"
+    )]
+    stall_limit: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TransportArg {
+    /// From device to device
+    Peer,
+    /// Through the host
+    Host,
+}
+
+impl DeviceArgs {
+    /// Opens what they name.
+    pub(crate) fn open(&self) -> Result<Devices> {
+        let names = match self.devices.as_slice() {
+            [] => std::slice::from_ref(&self.device),
+            some => some,
+        };
+        let choices: Result<Vec<DeviceChoice>, _> =
+            names.iter().map(|name| name.trim().parse()).collect();
+        let split = self.split.parse::<Split>().map_err(EngineError::from)?;
+        let stall = Duration::try_from_secs_f64(self.stall_limit)
+            .ok()
+            .filter(|stall| !stall.is_zero());
+        let stall = stall.ok_or_else(|| {
+            usage(format!(
+                "--stall-limit is {}, but must be above 0 seconds",
+                self.stall_limit
+            ))
+        })?;
+        let mut devices = Devices::open(&choices?)?;
+        devices.split = split;
+        devices.stall = stall;
+        devices.transport = match self.transport {
+            TransportArg::Peer => Transport::Peer,
+            TransportArg::Host => Transport::Host,
+        };
+        Ok(devices)
+    }
 }
 
 /// A weight type as written on the command line.

@@ -10,9 +10,8 @@ use anyhow::Result;
 use clap::Args;
 use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern, Preset, Triangular};
 use sparse_accelerate_engine::{
-    GenerateSettings, Generation, SamplingSettings, Sequence, Session, generate, memory,
+    Chunking, GenerateSettings, Generation, Loaded, SamplingSettings, generate, memory,
 };
-use sparse_accelerate_models::CausalLm;
 
 use crate::{
     args::ModelArgs,
@@ -117,7 +116,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     let spec = Spec::built_in()?;
     let opened = Opened::new(&args.model)?;
     let ids = spec.prompt(&opened.dir, args.tokens.unwrap_or(spec.tokens))?;
-    let plan = opened.check(ids.len(), args.max_tokens)?;
+    let attentions = [&AttentionSettings::dense(), &sparse];
+    let (placement, plan) = opened.check(ids.len(), args.max_tokens, &attentions)?;
     eprintln!("device: {}", opened.describe());
     eprintln!(
         "prompt: {} tokens, the question at the end: {}",
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         spec.question
     );
     eprintln!("planned memory: {plan}");
-    let model = opened.load()?;
+    let model = opened.load(&placement)?;
 
     let case = Case {
         args,
@@ -134,7 +134,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         ids: &ids,
     };
     let settings = [AttentionSettings::dense(), sparse];
-    if !opened.selected.is_flex() {
+    if !opened.ground.devices.is_flex() {
         case.warm_up(&settings)?;
     }
     let dense = case.run("dense", settings[0].clone())?;
@@ -161,20 +161,26 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
 struct Case<'a> {
     args: &'a DemoArgs,
     opened: &'a Opened,
-    model: &'a CausalLm,
+    model: &'a Loaded,
     ids: &'a [u32],
 }
 
 impl Case<'_> {
+    fn chunking(&self, attention: &AttentionSettings) -> Chunking {
+        let chunk = self.opened.ground.chunk;
+        self.model.chunking(self.ids.len(), chunk, attention)
+    }
+
     /// One prefill each that is not counted: a GPU compiles and tunes its kernels at first use, and
     /// whichever run came first would pay for both.
     fn warm_up(&self, settings: &[AttentionSettings]) -> Result<()> {
         let start = Instant::now();
-        let mut session = Session::new(self.model, self.ids.len() + 1)?;
+        let mut session = self.model.sequence(self.ids.len() + 1)?;
         for attention in settings {
             let mut meter = PromptMeter::new("compiling and tuning kernels");
             let mut update = |progress| meter.update(progress);
-            session.prefill(self.ids, self.opened.chunk.into(), attention, &mut update)?;
+            let chunking = self.chunking(attention);
+            session.prefill(self.ids, chunking, attention, &mut update)?;
             session.decode(self.ids[0])?;
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -185,10 +191,10 @@ impl Case<'_> {
     /// One run in a session of its own; its cache is freed before the next.
     fn run(&self, name: &str, attention: AttentionSettings) -> Result<Generation> {
         memory::reset_peak();
-        let mut session = Session::new(self.model, self.ids.len() + self.args.max_tokens)?;
+        let mut session = self.model.sequence(self.ids.len() + self.args.max_tokens)?;
         let settings = GenerateSettings {
             max_tokens: self.args.max_tokens,
-            chunking: self.opened.chunk.into(),
+            chunking: self.chunking(&attention),
             reuse: false,
             attention,
             sampling: SamplingSettings::default(),
@@ -197,7 +203,7 @@ impl Case<'_> {
         };
         let mut meter = PromptMeter::new(format!("{name}: reading the prompt"));
         let generation = generate(
-            &mut session,
+            &mut *session,
             self.opened.dir.tokenizer(),
             self.ids,
             &settings,

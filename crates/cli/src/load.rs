@@ -1,16 +1,15 @@
-//! Opening a model directory and a device, and loading one onto the other.
+//! Opening a model directory and devices, and loading one onto the others.
 //!
-//! Everything that can be refused without reading weights is refused first: the device, the prompt
+//! Everything that can be refused without reading weights is refused first: the devices, the prompt
 //! length, the memory.
 
 use anyhow::Result;
-use sparse_accelerate_checkpoint::{ModelDir, WeightDtype};
+use sparse_accelerate::AttentionSettings;
+use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
 use sparse_accelerate_engine::{
-    MemoryPlan, Selected, check_length,
-    device::{DeviceChoice, select},
-    memory::Workload,
+    Devices, Loaded, MemoryPlan, ModelSource, check_length, memory::Workload,
 };
-use sparse_accelerate_models::{CausalLm, LoadOptions};
+use sparse_accelerate_models::Placement;
 
 use crate::{
     args::ModelArgs,
@@ -18,20 +17,89 @@ use crate::{
     progress::{Meter, Unit},
 };
 
-/// A model directory and the device it will run on.
+/// What a model runs on, and in which pieces.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) devices: Devices,
+    pub(crate) dtype: WeightDtype,
+    pub(crate) chunk: usize,
+}
+
+impl Ground {
+    /// Fills in what was not asked for; `stored` is the type of the checkpoint.
+    pub(crate) fn new(
+        devices: Devices,
+        dtype: Option<WeightDtype>,
+        chunk: Option<usize>,
+        stored: WeightDtype,
+    ) -> Result<Self> {
+        let chunk = chunk.unwrap_or_else(|| devices.default_chunk());
+        if chunk == 0 {
+            return Err(usage("--chunk is 0, but must be at least 1"));
+        }
+        Ok(Self {
+            dtype: dtype.unwrap_or_else(|| devices.default_dtype(stored)),
+            devices,
+            chunk,
+        })
+    }
+
+    /// The devices, the type and the chunk in one line.
+    pub(crate) fn describe(&self) -> String {
+        let reason = self.devices.reason();
+        format!("{reason} [{}, chunk {}]", self.dtype, self.chunk)
+    }
+
+    /// Refuses what does not fit the model or the devices; says how it is cut and what it will take with any
+    /// of some attentions.
+    pub(crate) fn check(
+        &self,
+        config: &ModelConfig,
+        prompt: usize,
+        max_tokens: usize,
+        attentions: &[&AttentionSettings],
+    ) -> Result<(Placement, MemoryPlan)> {
+        check_length(config, prompt, max_tokens)?;
+        let load = Workload {
+            gpu: !self.devices.is_flex(),
+            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
+        };
+        let selects = |settings: &&&AttentionSettings| load.with_attention(settings).selects;
+        let load = Workload {
+            selects: attentions.iter().any(|settings| selects(&settings)),
+            ..load
+        };
+        Ok(self.devices.plan(config, self.dtype, &load)?)
+    }
+
+    /// Loads weights as they were cut, with progress.
+    pub(crate) fn load(&self, source: ModelSource<'_>, placement: &Placement) -> Result<Loaded> {
+        let what = match source {
+            ModelSource::Checkpoint(_) => "loading weights",
+            ModelSource::Random { .. } => "drawing random weights",
+        };
+        let (mut meter, mut bytes) = (Meter::new(what, Unit::Bytes), 0);
+        let model = self
+            .devices
+            .load(source, placement, self.dtype, &mut |done, total| {
+                bytes = done;
+                meter.set(done, total);
+            })?;
+        meter.finish(bytes);
+        Ok(model)
+    }
+}
+
+/// A model directory and the devices it will run on.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) dir: ModelDir,
-    pub(crate) selected: Selected,
-    pub(crate) dtype: WeightDtype,
-    pub(crate) chunk: usize,
-    options: LoadOptions,
+    pub(crate) ground: Ground,
 }
 
 impl Opened {
     /// Opens both; reads no weights.
     pub(crate) fn new(args: &ModelArgs) -> Result<Self> {
-        let choice: DeviceChoice = args.device.parse()?;
         if !args.model.is_dir() {
             return Err(usage(format!(
                 "--model {}: no such directory; give a folder with config.json, tokenizer.json \
@@ -40,64 +108,43 @@ impl Opened {
             )));
         }
         let dir = ModelDir::open(&args.model)?;
-        let selected = select(choice)?;
-        let chunk = args.chunk.unwrap_or_else(|| selected.default_chunk());
-        if chunk == 0 {
-            return Err(usage("--chunk is 0, but must be at least 1"));
+        let (dtype, stored) = (args.dtype.map(Into::into), dir.config().dtype);
+        let ground = Ground::new(args.devices.open()?, dtype, args.chunk, stored)?;
+        Ok(Self { dir, ground })
+    }
+
+    /// As [`Opened::new`] for a command that looks into layers, which needs them on one device.
+    pub(crate) fn on_one_device(args: &ModelArgs) -> Result<Self> {
+        let opened = Self::new(args)?;
+        if opened.ground.devices.is_staged() {
+            return Err(usage(format!(
+                "--devices {}: this command runs on one device; give --device, or use run, bench ttft, bench \
+                 decode, eval needle or eval ruler",
+                opened.ground.devices.names()
+            )));
         }
-        let dtype = match args.dtype {
-            Some(dtype) => dtype.into(),
-            None => selected.default_dtype(dir.config().dtype),
-        };
-        let mut options = LoadOptions::new(selected.device.clone());
-        options.dtype = Some(dtype);
-        Ok(Self {
-            dir,
-            selected,
-            dtype,
-            chunk,
-            options,
-        })
+        Ok(opened)
     }
 
-    /// Rows the MLP takes at a time.
-    pub(crate) fn mlp_rows(&self) -> usize {
-        self.options.mlp_rows
-    }
-
-    /// The device, the type and the chunk in one line.
+    /// [`Ground::describe`].
     pub(crate) fn describe(&self) -> String {
-        format!(
-            "{} [{}, chunk {}]",
-            self.selected.reason, self.dtype, self.chunk
-        )
+        self.ground.describe()
     }
 
-    /// Refuses what does not fit the model or the device; says what it will take.
-    pub(crate) fn check(&self, prompt: usize, max_tokens: usize) -> Result<MemoryPlan> {
-        let config = self.dir.config();
-        check_length(config, prompt, max_tokens)?;
-        let workload = Workload {
-            mlp_rows: self.mlp_rows(),
-            gpu: !self.selected.is_flex(),
-            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
-        };
-        let plan = MemoryPlan::new(config, &workload);
-        let info = &self.selected.info;
-        plan.check(info.memory, &info.choice.to_string())?;
-        Ok(plan)
+    /// [`Ground::check`] for this model.
+    pub(crate) fn check(
+        &self,
+        prompt: usize,
+        max_tokens: usize,
+        attentions: &[&AttentionSettings],
+    ) -> Result<(Placement, MemoryPlan)> {
+        self.ground
+            .check(self.dir.config(), prompt, max_tokens, attentions)
     }
 
-    /// Loads the weights, with progress.
-    pub(crate) fn load(&self) -> Result<CausalLm> {
-        let mut meter = Meter::new("loading weights", Unit::Bytes);
-        let mut bytes = 0;
-        let model = CausalLm::load(&self.dir, &self.options, &mut |progress| {
-            bytes = progress.bytes;
-            meter.set(progress.bytes, progress.total_bytes);
-        })
-        .map_err(sparse_accelerate_engine::EngineError::from)?;
-        meter.finish(bytes);
-        Ok(model)
+    /// Loads the weights as they were cut, with progress.
+    pub(crate) fn load(&self, placement: &Placement) -> Result<Loaded> {
+        self.ground
+            .load(ModelSource::Checkpoint(&self.dir), placement)
     }
 }

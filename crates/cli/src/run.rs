@@ -13,7 +13,9 @@ use clap::Args;
 use serde::Serialize;
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::GenerationConfig;
-use sparse_accelerate_engine::{GenerateSettings, Generation, SamplingSettings, Session, generate};
+use sparse_accelerate_engine::{
+    GenerateSettings, Generation, SamplingSettings, Sequence, generate,
+};
 
 use crate::{
     args::{ModelArgs, SamplingArgs},
@@ -71,7 +73,9 @@ pub(crate) struct RunArgs {
 struct Report<'a> {
     device: String,
     device_name: &'a str,
-    device_reason: &'a str,
+    device_reason: String,
+    /// Layers of each stage.
+    stages: Vec<usize>,
     dtype: String,
     chunk: usize,
     attention: AttentionSettings,
@@ -85,8 +89,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     args.explain.check()?;
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
-    let layer = Layer::of(opened.dir.config(), opened.dtype);
-    calibrated::apply(&mut attention, &opened.selected.info, layer)?;
+    let layer = Layer::of(opened.dir.config(), opened.ground.dtype);
+    calibrated::apply(&mut attention, &opened.ground.devices.first().info, layer)?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
     sampling
         .validate()
@@ -96,29 +100,30 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let max_tokens = args
         .max_tokens
         .unwrap_or(DEFAULT_MAX_TOKENS.min(room.max(1)));
-    let plan = opened.check(ids.len(), max_tokens)?;
+    let (placement, plan) = opened.check(ids.len(), max_tokens, &[&attention])?;
     eprintln!("device: {}", opened.describe());
     eprintln!("prompt: {} tokens; planned memory {plan}", ids.len());
 
-    let model = opened.load()?;
-    let mut session = Session::new(&model, ids.len() + max_tokens)?;
+    let model = opened.load(&placement)?;
+    let mut sequence = model.sequence(ids.len() + max_tokens)?;
     let settings = GenerateSettings {
         max_tokens,
-        chunking: opened.chunk.into(),
+        chunking: model.chunking(ids.len(), opened.ground.chunk, &attention),
         reuse: false,
         attention: attention.clone(),
         sampling,
         stop: args.sampling.stop.clone(),
         eos: opened.dir.generation().eos.clone(),
     };
-    let generation = answer(&mut session, &opened, &ids, &settings, !args.json)?;
+    let generation = answer(&mut *sequence, &opened, &ids, &settings, !args.json)?;
     if args.json {
         let report = Report {
-            device: opened.selected.choice.to_string(),
-            device_name: &opened.selected.info.name,
-            device_reason: &opened.selected.reason,
-            dtype: opened.dtype.to_string(),
-            chunk: opened.chunk,
+            device: opened.ground.devices.names(),
+            device_name: &opened.ground.devices.first().info.name,
+            device_reason: opened.ground.devices.reason(),
+            stages: placement.counts(),
+            dtype: opened.ground.dtype.to_string(),
+            chunk: opened.ground.chunk,
             attention,
             generation: &generation,
         };
@@ -127,7 +132,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         print_text("\n")?;
         eprint!(
             "\n{}",
-            summary::block(&opened.describe(), !opened.selected.is_flex(), &generation)
+            summary::block(
+                &opened.describe(),
+                !opened.ground.devices.is_flex(),
+                &generation
+            )
         );
     }
     let subject = format!("{}, {}", name_of(&args.model.model), opened.describe());
@@ -140,7 +149,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn answer(
-    session: &mut Session<'_>,
+    sequence: &mut dyn Sequence,
     opened: &Opened,
     ids: &[u32],
     settings: &GenerateSettings,
@@ -149,7 +158,7 @@ fn answer(
     let mut meter = PromptMeter::new("reading the prompt");
     let mut broken = Ok(());
     let generation = generate(
-        session,
+        sequence,
         opened.dir.tokenizer(),
         ids,
         settings,

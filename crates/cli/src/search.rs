@@ -71,7 +71,7 @@ pub(crate) struct SearchArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &SearchArgs) -> Result<()> {
-    let opened = Opened::new(&args.model)?;
+    let opened = Opened::on_one_device(&args.model)?;
     let corpus = args.text.corpus(opened.dir.tokenizer())?;
     let start = opened.dir.tokenizer().encode("", true)?;
     let have = corpus.ids().len() + start.len();
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         budget: args.budget,
         selection: Selection::default(),
     };
-    plan.check(length, opened.chunk)?;
+    plan.check(length, opened.ground.chunk)?;
     let out = args.out.clone().unwrap_or_else(|| {
         let folder = args.model.model.canonicalize();
         let name = name_of(folder.as_deref().unwrap_or(&args.model.model));
@@ -108,17 +108,17 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
             folder.display()
         )));
     }
-    let memory = opened.check(length, 0)?;
+    let (placement, memory) = opened.check(length, 0, &[])?;
     eprintln!("device: {}", opened.describe());
     eprintln!(
         "text: {length} tokens of {}; planned memory {memory}",
         corpus.name()
     );
-    let model = opened.load()?;
+    let model = opened.load(&placement)?;
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
-        chunk: opened.chunk,
+        chunk: opened.ground.chunk,
         warm_up: false,
     };
     let mut ids = start;

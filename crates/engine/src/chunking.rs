@@ -84,7 +84,7 @@ impl Chunking {
         Ok(match self {
             Chunking::Fixed(size) => {
                 let whole = std::iter::repeat_n(*size, tokens / size);
-                let rest = (tokens % size > 0).then_some(tokens % size);
+                let rest = (!tokens.is_multiple_of(*size)).then_some(tokens % size);
                 whole.chain(rest).collect()
             }
             Chunking::EqualTime(equal) => equal.sizes(before, tokens),

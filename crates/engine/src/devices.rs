@@ -214,11 +214,8 @@ impl Devices {
         }))
     }
 
-    /// Loads a whole model onto the first device.
-    ///
-    /// # Errors
-    /// As [`CausalLm::load`].
-    pub fn load_whole(
+    /// A whole model on the first device.
+    fn load_whole(
         &self,
         source: ModelSource<'_>,
         dtype: WeightDtype,

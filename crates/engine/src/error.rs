@@ -124,6 +124,12 @@ pub enum EngineError {
         /// Layers of the model.
         layers: usize,
     },
+    /// A model in stages, where one is looked into.
+    #[error("this needs the model on one device, but it is cut into {stages} stages")]
+    Staged {
+        /// The stages.
+        stages: usize,
+    },
     /// A stage of a pipeline failed; the others go on.
     #[error("stage {stage} ({device}): {source}")]
     Stage {
@@ -190,6 +196,7 @@ impl EngineError {
             | EngineError::EmptyChunk
             | EngineError::Placement { .. }
             | EngineError::Split(_)
+            | EngineError::Staged { .. }
             | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
             EngineError::Stage { source, .. } => source.is_usage(),

@@ -28,6 +28,19 @@ impl Loaded {
         }
     }
 
+    /// The model where it is whole: for what looks into its layers.
+    ///
+    /// # Errors
+    /// [`EngineError::Staged`] where it is cut.
+    pub fn whole(&self) -> Result<&CausalLm, EngineError> {
+        match self {
+            Loaded::Whole(model) => Ok(model),
+            Loaded::Staged(_) => Err(EngineError::Staged {
+                stages: self.stages(),
+            }),
+        }
+    }
+
     /// Stages it is cut into.
     pub fn stages(&self) -> usize {
         match self {

@@ -8,19 +8,18 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use serde_json::Value;
 use sparse_accelerate_checkpoint::ModelDir;
-use sparse_accelerate_engine::Sequence;
+use sparse_accelerate_engine::{Loaded, Sequence, Session};
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, EvalError, FidelityPlan, NEEDLE, PerplexityPlan, Prompts, RULER,
     RunProgress, Subject, parse_attentions, parse_tasks, run_answers, run_fidelity, run_perplexity,
 };
-use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};
 use support::{corpus, directory, header, model, sources};
 
 struct Bench {
     _folder: tempfile::TempDir,
     dir: ModelDir,
-    model: CausalLm,
+    model: Loaded,
     corpus: Corpus,
 }
 
@@ -270,8 +269,8 @@ fn perplexity_is_that_of_the_logits_of_each_prefix() {
     let row = &rows[0];
     assert_eq!((row.attention.as_str(), row.length), ("dense", 400));
     let ids = &bench.corpus.ids()[row.start..row.start + row.length];
-    let mut session =
-        sparse_accelerate_engine::Session::new(&bench.model, row.length).expect("a session");
+    let whole = bench.model.whole().expect("one device");
+    let mut session = Session::new(whole, row.length).expect("a session");
     let dense = sparse_accelerate::AttentionSettings::dense();
     let mut nll = 0.0;
     for end in row.length - row.scored..row.length {

@@ -9,11 +9,11 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use sparse_accelerate::{HeadPatterns, Pattern, Selection};
 use sparse_accelerate_checkpoint::ModelDir;
+use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{
     FidelityPlan, Prompts, RunProgress, Subject, parse_attentions, read_heads, run_fidelity,
     search::{Search, SearchPlan, search},
 };
-use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};
 use support::{corpus, directory, header, model, prose};
 
@@ -23,7 +23,7 @@ const LENGTH: usize = 1000;
 struct Bench {
     folder: tempfile::TempDir,
     dir: ModelDir,
-    model: CausalLm,
+    model: Loaded,
 }
 
 impl Bench {

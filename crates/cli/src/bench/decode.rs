@@ -9,7 +9,6 @@ use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
     speed::{Case, DecodeSettings, decode, random_ids},
 };
-use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
@@ -27,6 +26,7 @@ Examples:
   sparse-accelerate bench decode --model DIR
   sparse-accelerate bench decode --weights random --config benches/shapes/llama-3.1-8b.json \\
       --depths 2k,32k,128000 --attention triangular --out decode.jsonl
+  sparse-accelerate bench decode --model DIR --devices cuda:0,cuda:1 --requests 2
 
 The cache is filled by a prefill with --attention, which is all it is for: decoding is dense. Every run
 begins at the same depth; one untimed run comes first.";
@@ -74,6 +74,15 @@ pub(crate) struct DecodeArgs {
     )]
     runs: usize,
 
+    /// Sequences that decode at once, each with a cache of its own; a pipeline's devices then all have work
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        help_heading = "What to measure"
+    )]
+    requests: usize,
+
     /// Seed of random weights and tokens
     #[arg(
         long,
@@ -89,7 +98,11 @@ pub(crate) struct DecodeArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
-    for (flag, count) in [("--runs", args.runs), ("--tokens", args.tokens)] {
+    for (flag, count) in [
+        ("--runs", args.runs),
+        ("--tokens", args.tokens),
+        ("--requests", args.requests),
+    ] {
         if count == 0 {
             return Err(usage(format!("{flag} is 0, but must be at least 1")));
         }
@@ -101,17 +114,20 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     let mut settings = subject.settings();
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("tokens".into(), json!(args.tokens));
+    if args.requests > 1 {
+        settings.insert("requests".into(), json!(args.requests));
+    }
     let about = About {
         command: "bench decode".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
-        device: subject.selected.reason.clone(),
-        dtype: subject.dtype.to_string(),
-        chunk: subject.chunk,
+        device: subject.ground.devices.reason(),
+        dtype: subject.ground.dtype.to_string(),
+        chunk: subject.ground.chunk,
         settings,
     };
     let mut output = Output::new(&args.output, about)?;
-    eprintln!("device: {}", subject.selected.reason);
+    eprintln!("device: {}", subject.ground.devices.reason());
 
     let mut model = None;
     for depth in depths {
@@ -121,19 +137,26 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
                 continue;
             }
             let what = format!("{} at {} tokens", case.name, show::tokens(depth));
-            if let Err(error) = subject.check(depth, args.tokens) {
-                output.skip(what, error)?;
-                continue;
+            let placement = match subject.check(depth, args.tokens, std::slice::from_ref(case)) {
+                Ok(placement) => placement,
+                Err(error) => {
+                    output.skip(what, error)?;
+                    continue;
+                }
+            };
+            if model.as_ref().is_none_or(|(_, cut)| *cut != placement) {
+                drop(model.take());
+                model = Some((subject.load(&placement)?, placement));
             }
-            let model: &CausalLm = match &model {
-                Some(model) => model,
-                None => model.insert(subject.load()?),
+            let Some((model, _)) = &model else {
+                continue;
             };
             let ids = random_ids(subject.config.vocab_size, depth, args.seed);
             let settings = DecodeSettings {
-                chunk: subject.chunk,
+                chunk: subject.ground.chunk,
                 tokens: args.tokens,
                 runs: args.runs,
+                requests: args.requests,
             };
             let mut meter = Meter::new(format!("{what}, prefill"), Unit::Tokens);
             let row = decode(model, case, &ids, settings, &mut |progress| {

@@ -2,23 +2,19 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
-use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
-use sparse_accelerate_engine::{
-    EngineError, MemoryPlan, Selected, check_length,
-    device::{DeviceChoice, select},
-    memory::Workload,
-};
-use sparse_accelerate_eval::text_hash;
-use sparse_accelerate_models::{CausalLm, LoadOptions};
+use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
+use sparse_accelerate_engine::{Loaded, ModelSource};
+use sparse_accelerate_eval::{speed::Case, text_hash};
+use sparse_accelerate_models::Placement;
 use sparse_accelerate_report::record::{ModelFacts, WeightSource};
 
 use crate::{
-    args::{Dtype, ModelArgs},
+    args::{DeviceArgs, Dtype, ModelArgs},
     exit::usage,
-    load::Opened,
+    load::{Ground, Opened},
     progress::{Meter, Unit},
     run_file::{checkpoint_facts, name_of},
 };
@@ -44,9 +40,8 @@ pub(crate) struct SubjectArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     config: Option<PathBuf>,
 
-    /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    devices: DeviceArgs,
 
     /// Type of weights, activations and cache [default: f32 on the CPU; on a GPU the stored type
     /// where it computes in it, else f16]
@@ -69,11 +64,9 @@ pub(super) struct Subject {
     /// What run files say of it.
     pub(super) facts: ModelFacts,
     pub(super) config: ModelConfig,
-    pub(super) selected: Selected,
-    pub(super) dtype: WeightDtype,
-    pub(super) chunk: usize,
+    pub(super) ground: Ground,
     /// The directory; `None` with random weights.
-    pub(super) opened: Option<Opened>,
+    pub(super) dir: Option<ModelDir>,
     seed: u64,
 }
 
@@ -94,7 +87,7 @@ impl Subject {
     fn checkpoint(args: &SubjectArgs, model: PathBuf, seed: u64) -> Result<Self> {
         let opened = Opened::new(&ModelArgs {
             model,
-            device: args.device.clone(),
+            devices: args.devices.clone(),
             dtype: args.dtype,
             chunk: args.chunk,
         })?;
@@ -105,31 +98,21 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            selected: opened.selected.clone(),
-            dtype: opened.dtype,
-            chunk: opened.chunk,
-            opened: Some(opened),
+            ground: opened.ground,
+            dir: Some(opened.dir),
             seed,
         })
     }
 
     fn random(args: &SubjectArgs, path: PathBuf, seed: u64) -> Result<Self> {
-        let choice: DeviceChoice = args.device.parse()?;
         let text = fs::read_to_string(&path)
             .map_err(|error| usage(format!("--config {}: {error}", path.display())))?;
         let wrong =
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let selected = select(choice)?;
-        let chunk = args.chunk.unwrap_or_else(|| selected.default_chunk());
-        if chunk == 0 {
-            return Err(usage("--chunk is 0, but must be at least 1"));
-        }
-        let dtype = match args.dtype {
-            Some(dtype) => dtype.into(),
-            None => selected.default_dtype(config.dtype),
-        };
+        let (dtype, devices) = (args.dtype.map(Into::into), args.devices.open()?);
+        let ground = Ground::new(devices, dtype, args.chunk, config.dtype)?;
         let facts = ModelFacts {
             name: name_of(&path.with_extension("")),
             hash: None,
@@ -140,10 +123,8 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            selected,
-            dtype,
-            chunk,
-            opened: None,
+            ground,
+            dir: None,
             seed,
         })
     }
@@ -154,43 +135,38 @@ impl Subject {
         settings.insert("model".into(), json!(self.facts.name));
         let config = text_hash(&self.facts.config.to_string());
         settings.insert("config".into(), json!(config));
+        let devices = &self.ground.devices;
+        if devices.is_staged() {
+            settings.insert("devices".into(), json!(devices.names()));
+            settings.insert("split".into(), json!(devices.split));
+            settings.insert("transport".into(), json!(devices.transport));
+        }
         settings
     }
 
-    /// Refuses a prompt that the model or the device has no room for.
-    pub(super) fn check(&self, prompt: usize, max_tokens: usize) -> Result<(), EngineError> {
-        check_length(&self.config, prompt, max_tokens)?;
-        let workload = Workload {
-            mlp_rows: self.options().mlp_rows,
-            gpu: !self.selected.is_flex(),
-            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
-        };
-        let info = &self.selected.info;
-        MemoryPlan::new(&self.config, &workload).check(info.memory, &info.choice.to_string())
-    }
-
-    fn options(&self) -> LoadOptions {
-        let mut options = LoadOptions::new(self.selected.device.clone());
-        options.dtype = Some(self.dtype);
-        options
+    /// How the model is cut; refuses a prompt that the model or the devices have no room for.
+    pub(super) fn check(
+        &self,
+        prompt: usize,
+        max_tokens: usize,
+        cases: &[Case],
+    ) -> Result<Placement> {
+        let settings: Vec<_> = cases.iter().map(|case| &case.settings).collect();
+        let checked = self
+            .ground
+            .check(&self.config, prompt, max_tokens, &settings)?;
+        Ok(checked.0)
     }
 
     /// Loads the checkpoint, or draws the weights.
-    pub(super) fn load(&self) -> Result<CausalLm> {
-        if let Some(opened) = &self.opened {
-            return opened.load();
-        }
-        let mut meter = Meter::new("drawing random weights", Unit::Bytes);
-        let mut bytes = 0;
-        let model =
-            CausalLm::random_on_device(&self.config, self.seed, &self.options(), &mut |p| {
-                bytes = p.bytes;
-                meter.set(p.bytes, p.total_bytes);
-            })
-            .map_err(EngineError::from)?;
-        // Drawn when the device gets there; wait, so that the first prompt does not.
-        self.selected.device.sync().context("random weights")?;
-        meter.finish(bytes);
-        Ok(model)
+    pub(super) fn load(&self, placement: &Placement) -> Result<Loaded> {
+        let source = match &self.dir {
+            Some(dir) => ModelSource::Checkpoint(dir),
+            None => ModelSource::Random {
+                config: &self.config,
+                seed: self.seed,
+            },
+        };
+        self.ground.load(source, placement)
     }
 }

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
+use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
     speed::{
@@ -13,7 +14,6 @@ use sparse_accelerate_eval::{
     },
     text_hash,
 };
-use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
@@ -135,7 +135,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
     let subject = Subject::new(&args.subject, args.seed)?;
     let text = prompt_text(args, &subject)?;
     let mut output = Output::new(&args.output, about(args, &subject, text.as_ref()))?;
-    eprintln!("device: {}", subject.selected.reason);
+    eprintln!("device: {}", subject.ground.devices.reason());
 
     let mut model = None;
     for length in lengths {
@@ -159,20 +159,27 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
         {
             continue;
         }
-        if let Err(error) = subject.check(length, 0) {
-            output.skip(format!("{} tokens", show::tokens(length)), error)?;
-            continue;
+        let placement = match subject.check(length, 0, &wanted) {
+            Ok(placement) => placement,
+            Err(error) => {
+                output.skip(format!("{} tokens", show::tokens(length)), error)?;
+                continue;
+            }
+        };
+        // Cut for the first length; longer ones may want another cut, which is loaded anew.
+        if model.as_ref().is_none_or(|(_, cut)| *cut != placement) {
+            drop(model.take());
+            model = Some((subject.load(&placement)?, placement));
         }
-        let model: &CausalLm = match &model {
-            Some(model) => model,
-            None => model.insert(subject.load()?),
+        let Some((model, _)) = &model else {
+            continue;
         };
         let ids = match &text {
             Some(text) => repeated(&text.ids, length),
             None => random_ids(subject.config.vocab_size, length, args.seed),
         };
         let settings = TtftSettings {
-            chunk: subject.chunk,
+            chunk: subject.ground.chunk,
             runs: args.runs,
         };
         let mut dense = None;
@@ -209,7 +216,7 @@ fn what(name: &str, length: usize) -> String {
 
 /// One row, with progress.
 fn measure(
-    model: &CausalLm,
+    model: &Loaded,
     case: &Case,
     ids: &[u32],
     settings: TtftSettings,
@@ -225,7 +232,11 @@ fn measure(
     if let Ok(measured) = &measured {
         let row = &measured.row;
         let (ttft, first) = (show::number(row.ttft_s), show::number(row.first_s));
-        eprintln!("{label}: {ttft} s (first run {first} s)");
+        let overlap = row.overlap().map_or(String::new(), |overlap| {
+            let stages = row.stages.len();
+            format!(", {overlap:.2} of {stages} devices at work")
+        });
+        eprintln!("{label}: {ttft} s (first run {first} s{overlap})");
     }
     measured
 }
@@ -258,12 +269,12 @@ struct Text {
 
 /// Reads `--text`.
 fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Text>> {
-    let (Some(path), Some(opened)) = (&args.text, &subject.opened) else {
+    let (Some(path), Some(dir)) = (&args.text, &subject.dir) else {
         return Ok(None);
     };
     let text = fs::read_to_string(path)
         .map_err(|error| usage(format!("--text {}: {error}", path.display())))?;
-    let ids = opened.dir.tokenizer().encode(&text, true)?;
+    let ids = dir.tokenizer().encode(&text, true)?;
     if ids.is_empty() {
         let path = path.display();
         return Err(usage(format!("--text {path}: there is nothing in it")));
@@ -284,9 +295,9 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
         command: "bench ttft".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
-        device: subject.selected.reason.clone(),
-        dtype: subject.dtype.to_string(),
-        chunk: subject.chunk,
+        device: subject.ground.devices.reason(),
+        dtype: subject.ground.dtype.to_string(),
+        chunk: subject.ground.chunk,
         settings,
     }
 }

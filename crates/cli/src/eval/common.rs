@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use sparse_accelerate_checkpoint::Tokenizer;
+use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{
     Corpus, EvalError, NamedAttention, OnProgress, Subject, parse_attentions,
 };
-use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_report::record::{Line, RunFile};
 
 use crate::{
@@ -115,9 +115,9 @@ impl Run {
             command: format!("eval {measure}"),
             seed,
             model: Some(model),
-            device: opened.selected.reason.clone(),
-            dtype: opened.dtype.to_string(),
-            chunk: opened.chunk,
+            device: opened.ground.devices.reason(),
+            dtype: opened.ground.dtype.to_string(),
+            chunk: opened.ground.chunk,
             settings,
         }
         .header();
@@ -158,15 +158,16 @@ impl Run {
 pub(crate) fn measure(
     opened: &Opened,
     longest: usize,
+    attentions: &[NamedAttention],
     mut run: Run,
     rows: impl FnOnce(&Subject<'_>, &mut RunFile, &[Line], OnProgress<'_>) -> Result<(), EvalError>,
 ) -> Result<Vec<Line>> {
-    let model = load(opened, longest)?;
+    let model = load(opened, longest, attentions)?;
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
-        chunk: opened.chunk,
-        warm_up: !opened.selected.is_flex(),
+        chunk: opened.ground.chunk,
+        warm_up: !opened.ground.devices.is_flex(),
     };
     let mut meter = RunMeter::new();
     let finished = std::mem::take(&mut run.finished);
@@ -178,8 +179,9 @@ pub(crate) fn measure(
 }
 
 /// Checks memory for prompts of up to `longest` tokens and loads the weights.
-fn load(opened: &Opened, longest: usize) -> Result<CausalLm> {
-    let plan = opened.check(longest, 0)?;
+fn load(opened: &Opened, longest: usize, attentions: &[NamedAttention]) -> Result<Loaded> {
+    let settings: Vec<_> = attentions.iter().map(|named| &named.settings).collect();
+    let (placement, plan) = opened.check(longest, 0, &settings)?;
     eprintln!("planned memory: {plan}");
-    opened.load()
+    opened.load(&placement)
 }

@@ -99,7 +99,7 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         return Err(usage("--rows is 0, but must be at least 1"));
     }
     let lengths = parse_lengths(&args.lengths)?;
-    let opened = Opened::new(&args.common.model)?;
+    let opened = Opened::on_one_device(&args.common.model)?;
     let limit = opened.dir.config().max_positions;
     let attention = common::names(&plan.attentions);
     let run = |prompts: &Prompts<'_>, prompt: serde_json::Value, longest: usize| -> Result<()> {
@@ -111,6 +111,7 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         let rows = common::measure(
             &opened,
             longest,
+            &plan.attentions,
             run,
             |subject, file, finished, progress| {
                 run_fidelity(subject, &plan, prompts, file, finished, progress)

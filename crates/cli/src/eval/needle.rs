@@ -140,7 +140,13 @@ pub(super) fn answers(
     run: Run,
 ) -> Result<Vec<sparse_accelerate_report::record::Line>> {
     let longest = plan.lengths.iter().copied().max().unwrap_or(0);
-    common::measure(opened, longest, run, |subject, file, finished, progress| {
-        run_answers(subject, plan, sources, file, finished, progress)
-    })
+    common::measure(
+        opened,
+        longest,
+        &plan.attentions,
+        run,
+        |subject, file, finished, progress| {
+            run_answers(subject, plan, sources, file, finished, progress)
+        },
+    )
 }

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
         keep_last: args.keep_last,
         samples: args.samples,
     };
-    let opened = Opened::new(&args.common.model)?;
+    let opened = Opened::on_one_device(&args.common.model)?;
     let corpus = args.text.corpus(opened.dir.tokenizer())?;
     plan.check(&corpus, opened.dir.config().max_positions)?;
     let settings = json!({
@@ -93,6 +93,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let rows = common::measure(
         &opened,
         longest,
+        &plan.attentions,
         run,
         |subject, file, finished, progress| {
             run_perplexity(subject, &plan, &corpus, file, finished, progress)

@@ -91,6 +91,8 @@ pub(super) struct Chunk {
 }
 
 /// What a stage is given.
+// Boxed with its chunk.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(super) enum Carry {
     Ids(Vec<u32>),

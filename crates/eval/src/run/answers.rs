@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, ops::ControlFlow, time::Instant};
 
-use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Session, generate};
+use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, generate};
 use sparse_accelerate_report::record::{AnswerRow, Line, RunFile, SkippedRow};
 
 use super::{OnProgress, Subject, Work, at_least_one, check_lengths, finite, warm_up};
@@ -150,7 +150,7 @@ pub fn run_answers(
     }
     let of = items.len() * plan.attentions.len();
     let mut work = Work::new(done.answers.len(), of, total as u64, report);
-    let mut session = Session::new(subject.model, capacity)?;
+    let mut session = subject.model.sequence(capacity)?;
     let (mut warm, mut skipped) = (0, done.skipped);
     for (item, missing) in todo {
         let length = item.which.length;
@@ -175,20 +175,14 @@ pub fn run_answers(
         };
         if subject.warm_up && warm != length {
             let attentions = &plan.attentions;
-            warm_up(
-                &mut session,
-                &sample.ids,
-                subject.chunk,
-                attentions,
-                &mut work,
-            )?;
+            warm_up(&mut *session, &sample.ids, subject, attentions, &mut work)?;
             warm = length;
         }
         for attention in &missing {
             let what = format!("{} {length} {}", item.task.name, attention.name);
             let row = ask(
                 subject,
-                &mut session,
+                &mut *session,
                 item,
                 &sample,
                 attention,
@@ -245,7 +239,7 @@ fn skipped_name(item: &Item) -> String {
 
 fn ask(
     subject: &Subject<'_>,
-    session: &mut Session<'_>,
+    session: &mut dyn Sequence,
     item: &Item,
     sample: &Sample,
     attention: &NamedAttention,
@@ -253,7 +247,7 @@ fn ask(
 ) -> Result<AnswerRow, EvalError> {
     let settings = GenerateSettings {
         max_tokens: item.task.max_tokens,
-        chunking: subject.chunk.into(),
+        chunking: subject.chunking(sample.ids.len(), &attention.settings),
         reuse: false,
         attention: attention.settings.clone(),
         sampling: SamplingSettings::default(),

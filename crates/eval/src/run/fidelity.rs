@@ -143,19 +143,13 @@ pub fn run_fidelity(
         total += lengths.iter().sum::<usize>() * plan.attentions.len();
     }
     let mut work = Work::new(done.prompts.len(), of, total as u64, report);
-    let mut session = Session::new(subject.model, capacity)?;
+    let mut session = Session::new(subject.model.whole()?, capacity)?;
     let mut warm = 0;
     for item in todo {
         let length = item.ids.len();
         if subject.warm_up && warm != length {
             let attentions = &plan.attentions;
-            warm_up(
-                &mut session,
-                &item.ids,
-                subject.chunk,
-                attentions,
-                &mut work,
-            )?;
+            warm_up(&mut session, &item.ids, subject, attentions, &mut work)?;
             warm = length;
         }
         let (dense, observer) = reference(subject, &mut session, plan.rows, &item, &mut work)?;

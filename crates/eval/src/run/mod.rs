@@ -15,8 +15,7 @@ use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
-use sparse_accelerate_engine::{PrefillProgress, Sequence, Session};
-use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_engine::{Chunking, Loaded, PrefillProgress, Sequence};
 
 use crate::{attention::NamedAttention, error::EvalError};
 
@@ -26,11 +25,17 @@ pub struct Subject<'a> {
     /// Its directory.
     pub dir: &'a ModelDir,
     /// The loaded model.
-    pub model: &'a CausalLm,
+    pub model: &'a Loaded,
     /// Prompt tokens computed at a time.
     pub chunk: usize,
     /// Whether each length is run once before it is timed: a GPU compiles and tunes at first use.
     pub warm_up: bool,
+}
+
+impl Subject<'_> {
+    fn chunking(&self, prompt: usize, settings: &AttentionSettings) -> Chunking {
+        self.model.chunking(prompt, self.chunk, settings)
+    }
 }
 
 /// How far a run is. Work is counted in prompt tokens, so that long prompts weigh more.
@@ -140,16 +145,17 @@ impl<'a> Work<'a> {
 
 /// One prompt with every attention that is not timed: kernels are compiled and tuned.
 fn warm_up(
-    session: &mut Session<'_>,
+    session: &mut dyn Sequence,
     ids: &[u32],
-    chunk: usize,
+    subject: &Subject<'_>,
     attentions: &[NamedAttention],
     work: &mut Work<'_>,
 ) -> Result<(), EvalError> {
     for attention in attentions {
         let what = format!("warming up {}", attention.name);
         let mut tell = |progress| work.within(&what, progress);
-        session.prefill(ids, chunk.into(), &attention.settings, &mut tell)?;
+        let chunking = subject.chunking(ids.len(), &attention.settings);
+        session.prefill(ids, chunking, &attention.settings, &mut tell)?;
         if session.tokens().len() < session.capacity() {
             session.decode(ids[0])?;
         }

@@ -124,7 +124,7 @@ pub fn run_perplexity(
     }
     let of = plan.lengths.len() * plan.samples * attentions.len();
     let mut work = Work::new(done.len(), of, total as u64, report);
-    let mut session = Session::new(subject.model, capacity)?;
+    let mut session = Session::new(subject.model.whole()?, capacity)?;
     let tokenizer = subject.dir.tokenizer();
     let begin = tokenizer.encode("", true)?;
     let mut warm = 0;
@@ -136,7 +136,7 @@ pub fn run_perplexity(
         let scored = plan.scored_of(length);
         let bytes = scored_bytes(tokenizer, &ids, scored)?;
         if subject.warm_up && warm != length {
-            warm_up(&mut session, &ids, subject.chunk, &attentions, &mut work)?;
+            warm_up(&mut session, &ids, subject, &attentions, &mut work)?;
             warm = length;
         }
         for attention in &missing {

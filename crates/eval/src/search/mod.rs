@@ -128,11 +128,11 @@ pub fn search(
         layers: config.layers,
         kv_heads: config.kv_heads,
         rotary_base: config.rope_theta,
-        device: subject.model.device(),
+        device: subject.model.whole()?.device(),
     };
     let mut observer =
         CandidateObserver::new(ids.len(), plan.rows, &sparse, &plan.selection, model)?;
-    let mut session = Session::new(subject.model, ids.len())?;
+    let mut session = Session::new(subject.model.whole()?, ids.len())?;
     let dense = AttentionSettings::dense();
     session.prefill_observed(
         ids,

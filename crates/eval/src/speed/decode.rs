@@ -1,12 +1,13 @@
 //! Decoding after a prefill: tokens per second at a depth of the cache.
 //!
 //! Every run begins at the same depth: what the run before appended is forgotten. The most likely token
-//! is fed back, logits read to the host for each, as generation does.
+//! is fed back, logits read to the host for each, as generation does. Several sequences decode at once on
+//! the stages of a pipeline, each in a thread of its own, and one after the other, token by token, on one
+//! device.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
-use sparse_accelerate_engine::{PrefillProgress, Sequence, Session, contained};
-use sparse_accelerate_models::CausalLm;
+use sparse_accelerate_engine::{EngineError, Loaded, PrefillProgress, Sequence, contained};
 use sparse_accelerate_report::record::DecodeRow;
 
 use super::{Case, SpeedError, median};
@@ -20,48 +21,130 @@ pub struct DecodeSettings {
     pub tokens: usize,
     /// Timed runs, at least 1; one more comes before them, untimed.
     pub runs: usize,
+    /// Sequences that decode at once, at least 1; each has a cache of its own.
+    pub requests: usize,
 }
 
 /// Fills a cache with `ids` and times decoding after it.
 ///
 /// # Errors
-/// No runs or tokens, whatever [`Session::prefill`] and [`Session::decode`] refuse, a device that gave
-/// up.
+/// No runs, tokens or requests, whatever a prefill and decoding refuse, a device that gave up.
 pub fn decode(
-    model: &CausalLm,
+    model: &Loaded,
     case: &Case,
     ids: &[u32],
     settings: DecodeSettings,
     progress: &mut dyn FnMut(PrefillProgress),
 ) -> Result<DecodeRow, SpeedError> {
-    for (field, count) in [("--runs", settings.runs), ("--tokens", settings.tokens)] {
+    for (field, count) in [
+        ("--runs", settings.runs),
+        ("--tokens", settings.tokens),
+        ("--requests", settings.requests),
+    ] {
         if count == 0 {
             return Err(SpeedError::Nothing { field });
         }
     }
     contained("decode", || {
-        let mut session = Session::new(model, ids.len() + settings.tokens)?;
-        let prefill = session.prefill(ids, settings.chunk.into(), &case.settings, progress)?;
-        let mut runs_s = Vec::with_capacity(settings.runs);
-        for run in 0..=settings.runs {
-            session.rewind(ids.len())?;
-            let mut token = likeliest(&prefill.logits);
-            let start = Instant::now();
-            for _ in 0..settings.tokens {
-                token = likeliest(&session.decode(token)?);
+        let capacity = ids.len() + settings.tokens;
+        let chunking = model.chunking(ids.len(), settings.chunk, &case.settings);
+        let mut fill = |sequence: &mut dyn Sequence| {
+            let prefill = sequence.prefill(ids, chunking, &case.settings, progress)?;
+            Ok::<_, EngineError>(likeliest(&prefill.logits))
+        };
+        let (mut runs_s, mut first) = (Vec::with_capacity(settings.runs), 0);
+        match model {
+            Loaded::Whole(_) => {
+                let mut all = Vec::new();
+                for _ in 0..settings.requests {
+                    let mut sequence = model.sequence(capacity)?;
+                    first = fill(&mut *sequence)?;
+                    all.push(sequence);
+                }
+                for _ in 0..=settings.runs {
+                    runs_s.push(by_turns(&mut all, ids.len(), first, settings.tokens)?);
+                }
             }
-            if run > 0 {
-                runs_s.push(start.elapsed().as_secs_f64());
+            Loaded::Staged(pipeline) => {
+                let mut all = Vec::new();
+                for _ in 0..settings.requests {
+                    let mut sequence = pipeline.session(capacity)?;
+                    first = fill(&mut sequence)?;
+                    all.push(sequence);
+                }
+                for _ in 0..=settings.runs {
+                    runs_s.push(at_once(&mut all, ids.len(), first, settings.tokens)?);
+                }
             }
         }
+        // The first run is not timed.
+        runs_s.remove(0);
         Ok(DecodeRow {
             attention: case.name.clone(),
             depth: ids.len(),
             tokens: settings.tokens,
             per_token_s: median(&runs_s) / settings.tokens as f64,
             runs_s,
+            requests: settings.requests,
         })
     })
+}
+
+/// Seconds of one run in which sequences decode a token each, in turn.
+fn by_turns(
+    all: &mut [Box<dyn Sequence + '_>],
+    depth: usize,
+    first: u32,
+    tokens: usize,
+) -> Result<f64, EngineError> {
+    for sequence in all.iter_mut() {
+        sequence.rewind(depth)?;
+    }
+    let mut next = vec![first; all.len()];
+    let start = Instant::now();
+    for _ in 0..tokens {
+        for (sequence, token) in all.iter_mut().zip(&mut next) {
+            *token = likeliest(&sequence.decode(*token)?);
+        }
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds of one run in which every sequence decodes as fast as it can.
+fn at_once<S: Sequence + Send>(
+    all: &mut [S],
+    depth: usize,
+    first: u32,
+    tokens: usize,
+) -> Result<f64, EngineError> {
+    for sequence in all.iter_mut() {
+        sequence.rewind(depth)?;
+    }
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let running: Vec<_> = all
+            .iter_mut()
+            .map(|sequence| {
+                scope.spawn(move || {
+                    let mut token = first;
+                    for _ in 0..tokens {
+                        token = likeliest(&sequence.decode(token)?);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        running.into_iter().try_for_each(|one| {
+            let gone = |_| {
+                Err(EngineError::GaveUp {
+                    op: "decode",
+                    reason: "a thread panicked".into(),
+                })
+            };
+            one.join().unwrap_or_else(gone)
+        })
+    })?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// The first of the largest; 0 where nothing is a number.

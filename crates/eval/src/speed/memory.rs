@@ -1,36 +1,40 @@
 //! Memory of one measurement.
 
-use burn::tensor::Device;
 use sparse_accelerate_engine::{
-    Sequence, Session,
-    memory::{self, MemoryPlan, Workload},
+    Loaded, MeasuredMemory, MemoryReport,
+    memory::{self, StageMemory},
 };
 use sparse_accelerate_report::record::MemoryFacts;
 
-/// Begins a new peak: gives back what the device's pools hold and nobody uses.
-pub(super) fn begin(device: &Device) {
-    device.memory_cleanup();
+/// Begins a new peak: gives back what the devices' pools hold and nobody uses.
+pub(super) fn begin(model: &Loaded) {
+    model.cleanup();
     memory::reset_peak();
 }
 
-/// Weights, cache and the rest of the peak since [`begin`]; the plan's where nothing is measured.
+/// Weights, cache and the rest of the peak since [`begin`], on all devices; the plan's where nothing is
+/// measured.
 ///
 /// A device whose pools could not be emptied reports its peak since the program began, so lengths are
 /// best measured ascending.
-pub(super) fn facts(session: &Session<'_>, chunk: usize) -> MemoryFacts {
-    let model = session.model();
-    let workload = Workload {
-        mlp_rows: model.mlp_rows(),
-        gpu: memory::is_pooled(session.device()),
-        ..Workload::new(model.dtype().size(), session.capacity(), chunk)
-    };
-    let plan = MemoryPlan::new(model.config(), &workload);
-    let measured = memory::measure(session.device()).bytes;
-    let known = plan.weights.saturating_add(plan.cache);
+pub(super) fn facts(report: &MemoryReport) -> MemoryFacts {
+    let plan = &report.planned;
+    of(plan.weights, plan.cache, plan.workspace, &report.measured)
+}
+
+/// The same of one stage.
+pub(super) fn stage(plan: &StageMemory, measured: &MeasuredMemory) -> MemoryFacts {
+    let workspace = plan.workspace.total();
+    of(plan.weights.total(), plan.cache, workspace, measured)
+}
+
+fn of(weights: u64, cache: u64, workspace: u64, measured: &MeasuredMemory) -> MemoryFacts {
+    let known = weights.saturating_add(cache);
+    let peak = measured.bytes;
     MemoryFacts {
-        weights: plan.weights,
-        cache: plan.cache,
-        workspace: measured.map_or(plan.workspace, |peak| peak.saturating_sub(known)),
-        measured: measured.is_some(),
+        weights,
+        cache,
+        workspace: peak.map_or(workspace, |peak| peak.saturating_sub(known)),
+        measured: peak.is_some(),
     }
 }

@@ -3,9 +3,8 @@
 //! The first run compiles kernels, tunes products and fills pools; it is reported apart. A new cache is
 //! allocated for every measurement and used by all its runs, as a server would.
 
-use sparse_accelerate_engine::{PrefillProgress, Sequence, Session, contained};
-use sparse_accelerate_models::CausalLm;
-use sparse_accelerate_report::record::TtftRow;
+use sparse_accelerate_engine::{Loaded, MemoryReport, PrefillProgress, contained};
+use sparse_accelerate_report::record::{StageFacts, TtftRow};
 
 use super::{Case, SpeedError, median, memory};
 
@@ -31,9 +30,9 @@ pub struct Measured {
 /// told the run, from 0, and how far it is.
 ///
 /// # Errors
-/// No runs, whatever [`Session::prefill`] refuses, a device that gave up.
+/// No runs, whatever a prefill refuses, a device that gave up.
 pub fn ttft(
-    model: &CausalLm,
+    model: &Loaded,
     case: &Case,
     ids: &[u32],
     settings: TtftSettings,
@@ -44,35 +43,61 @@ pub fn ttft(
         return Err(SpeedError::Nothing { field: "--runs" });
     }
     contained("prefill", || {
-        memory::begin(model.device());
-        let mut session = Session::new(model, ids.len())?;
-        let mut run = |run: usize| {
-            session.prefill(ids, settings.chunk.into(), &case.settings, &mut |p| {
-                progress(run, p)
-            })
-        };
+        memory::begin(model);
+        let mut session = model.sequence(ids.len())?;
+        let chunking = model.chunking(ids.len(), settings.chunk, &case.settings);
+        let mut run =
+            |run: usize| session.prefill(ids, chunking, &case.settings, &mut |p| progress(run, p));
         let first = run(0)?;
-        let mut runs_s = Vec::with_capacity(settings.runs);
+        let mut runs = Vec::with_capacity(settings.runs);
         for at in 1..=settings.runs {
-            runs_s.push(run(at)?.seconds);
+            let prefill = run(at)?;
+            runs.push((prefill.seconds, prefill.busy_s));
         }
+        let runs_s: Vec<f64> = runs.iter().map(|(seconds, _)| *seconds).collect();
+        let ttft_s = median(&runs_s);
+        // The run that took the median, or the nearest to it.
+        let nearest = runs.iter().min_by(|a, b| {
+            let apart = |run: &(f64, _)| (run.0 - ttft_s).abs();
+            apart(a).total_cmp(&apart(b))
+        });
+        let busy_s = nearest.map_or(&[][..], |(_, busy_s)| busy_s);
+        let report = session.memory(chunking, &case.settings)?;
         let compared = dense.filter(|_| !case.is_dense());
         let row = TtftRow {
             attention: case.name.clone(),
             length: ids.len(),
-            ttft_s: median(&runs_s),
+            ttft_s,
             runs_s,
             first_s: first.seconds,
             density: first.density,
             forced: case.forced,
             error: compared.map(|dense| distance(&first.last_hidden, dense)),
-            memory: memory::facts(&session, settings.chunk),
+            memory: memory::facts(&report),
+            chunks: first.decisions.len(),
+            stages: stages(model, &report, busy_s),
         };
         Ok(Measured {
             row,
             last_hidden: first.last_hidden,
         })
     })
+}
+
+/// What the stages of a pipeline did; nothing of one device.
+fn stages(model: &Loaded, report: &MemoryReport, busy_s: &[f64]) -> Vec<StageFacts> {
+    let Loaded::Staged(pipeline) = model else {
+        return Vec::new();
+    };
+    let planned = report.planned.stages.iter().zip(&report.stages);
+    let named = pipeline.devices().iter().zip(busy_s).zip(planned);
+    let facts = named.map(|((device, busy_s), (planned, measured))| StageFacts {
+        device: format!("{device:?}"),
+        layers: planned.layers.len(),
+        busy_s: *busy_s,
+        memory: memory::stage(planned, measured),
+    });
+    facts.collect()
 }
 
 /// Relative L2 distance of `got` to `exact`.

@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use sparse_accelerate_checkpoint::{ModelDir, WeightDtype};
+use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{Corpus, Format, Sources};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 use sparse_accelerate_report::record::{Header, ModelFacts, SCHEMA, WeightSource};
@@ -76,12 +77,12 @@ pub(crate) fn directory(chat: bool) -> (TempDir, ModelDir) {
 }
 
 /// Random weights for it.
-pub(crate) fn model(dir: &ModelDir) -> CausalLm {
+pub(crate) fn model(dir: &ModelDir) -> Loaded {
     let options = LoadOptions {
         dtype: Some(WeightDtype::F32),
         ..LoadOptions::new(Device::flex())
     };
-    CausalLm::random(dir.config(), 1, &options).expect("a model")
+    Loaded::Whole(CausalLm::random(dir.config(), 1, &options).expect("a model"))
 }
 
 /// Prose of `sentences` sentences of made-up words that all differ.

@@ -13,7 +13,7 @@ pub use file::{RunFile, read};
 pub use header::{Header, MemoryFacts, ModelFacts, SCHEMA, WeightSource};
 pub use rows::{
     AnswerRow, DecodeRow, FidelityRow, FrontierRow, HeadRow, KernelRow, OracleRow, PerplexityRow,
-    SkippedRow, TtftRow,
+    SkippedRow, StageFacts, TtftRow,
 };
 
 use serde::{Deserialize, Serialize};

@@ -136,8 +136,48 @@ pub struct TtftRow {
     pub forced: bool,
     /// Relative L2 error of the last hidden state against dense; `None` for dense itself.
     pub error: Option<f64>,
-    /// Memory at the peak.
+    /// Memory at the peak, on all devices together.
     pub memory: MemoryFacts,
+    /// Chunks of the prompt; 0 in files of before this was recorded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub chunks: usize,
+    /// The stages of a pipeline, in order; none on one device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageFacts>,
+}
+
+/// One stage of a pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageFacts {
+    /// Its device.
+    pub device: String,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Seconds of the median run in which it had a chunk in work: from when it had its input and was done
+    /// with the chunk before, until its output could be read.
+    pub busy_s: f64,
+    /// Memory at its peak.
+    pub memory: MemoryFacts,
+}
+
+impl TtftRow {
+    /// Busy seconds of all stages over the seconds of the run: the number of devices at work on average.
+    pub fn overlap(&self) -> Option<f64> {
+        let busy: f64 = self.stages.iter().map(|stage| stage.busy_s).sum();
+        (!self.stages.is_empty()).then(|| busy / self.ttft_s)
+    }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(n: &usize) -> bool {
+    *n == 1
 }
 
 /// Decoding at one depth of the cache.
@@ -151,8 +191,11 @@ pub struct DecodeRow {
     pub tokens: usize,
     /// Seconds of every timed run.
     pub runs_s: Vec<f64>,
-    /// Median seconds per token.
+    /// Median seconds per token, as each of the sequences sees it.
     pub per_token_s: f64,
+    /// Sequences that decode at once.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub requests: usize,
 }
 
 /// One attention kernel.

@@ -24,6 +24,7 @@ pub fn tables(run: &Run) -> Vec<Table> {
         compared::fidelity(run),
         compared::heads(run),
         speed::ttft(run),
+        speed::stages(run),
         speed::growth(run),
         speed::decode(run),
         kernels::table(run),

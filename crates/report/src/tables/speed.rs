@@ -158,6 +158,8 @@ pub(super) fn decode(run: &Run) -> Table {
             "runs",
             "ms a token",
             "tokens/s",
+            "sequences",
+            "tokens/s, all",
         ],
     );
     for row in sorted(rows, |row| row.depth, |row| &row.attention) {
@@ -168,7 +170,70 @@ pub(super) fn decode(run: &Run) -> Table {
             row.runs_s.len().to_string(),
             show::number(1e3 * row.per_token_s),
             show::number(1.0 / row.per_token_s),
+            several(row, row.requests.to_string()),
+            several(row, show::number(row.requests as f64 / row.per_token_s)),
         ]);
     }
+    table
+}
+
+/// Said only where several sequences decode at once.
+fn several(row: &DecodeRow, text: String) -> String {
+    if row.requests > 1 {
+        text
+    } else {
+        String::new()
+    }
+}
+
+/// The stages of pipelines; no rows where nothing was cut.
+pub(super) fn stages(run: &Run) -> Table {
+    let rows: Vec<&TtftRow> = of_kind!(run.rows, Ttft).collect();
+    let mut table = Table::new(
+        "Stages of the pipeline",
+        &[
+            "tokens",
+            "<attention",
+            "chunks",
+            "stage",
+            "<device",
+            "layers",
+            "busy, s",
+            "TTFT, s",
+            "devices at work",
+            "weights, GiB",
+            "cache, GiB",
+            "workspace, GiB",
+            "peak, GiB",
+        ],
+    );
+    for row in sorted(rows, |row| row.length, |row| &row.attention) {
+        for (at, stage) in row.stages.iter().enumerate() {
+            let memory = &stage.memory;
+            table.rows.push(vec![
+                show::tokens(row.length),
+                row.attention.clone(),
+                row.chunks.to_string(),
+                at.to_string(),
+                stage.device.clone(),
+                stage.layers.to_string(),
+                show::number(stage.busy_s),
+                show::number(row.ttft_s),
+                match (at, row.overlap()) {
+                    (0, Some(overlap)) => format!("{overlap:.2}"),
+                    _ => String::new(),
+                },
+                show::gib(memory.weights),
+                show::gib(memory.cache),
+                show::gib(memory.workspace),
+                show::gib(memory.weights + memory.cache + memory.workspace),
+            ]);
+        }
+    }
+    table.notes = vec![
+        "Busy: seconds in which a stage had a chunk in work. Devices at work: busy seconds of all stages over \
+         the time to first token. The peak leaves out what the driver takes."
+            .into(),
+    ];
     table
 }
