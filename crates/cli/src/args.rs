@@ -62,6 +62,11 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "WAY", default_value = "peer", requires = "devices")]
     transport: TransportArg,
 
+    /// Chunks of equal time that a prompt is cut into, none longer than --chunk: stages wait for one of them
+    /// [default: 1024 tokens each, 48 at most]
+    #[arg(long, value_name = "N", requires = "devices")]
+    chunks: Option<usize>,
+
     /// Seconds without a sign of life from any stage after which the run ends with an error
     #[arg(
         long,
@@ -102,6 +107,10 @@ impl DeviceArgs {
         let mut devices = Devices::open(&choices?)?;
         devices.split = split;
         devices.stall = stall;
+        if self.chunks == Some(0) {
+            return Err(usage("--chunks is 0, but must be at least 1"));
+        }
+        devices.chunks = self.chunks;
         devices.transport = match self.transport {
             TransportArg::Peer => Transport::Peer,
             TransportArg::Host => Transport::Host,

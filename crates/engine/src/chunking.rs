@@ -13,7 +13,7 @@ use crate::error::EngineError;
 /// Chunk lengths are multiples of this, but for the last: key blocks of a selection are not cut.
 const GRAIN: usize = 128;
 /// Tokens of the shortest chunks that still fill a GPU.
-const SHORTEST: usize = 2048;
+const SHORTEST: usize = 1024;
 /// The most chunks worth cutting: by then stages wait for a fiftieth of the time.
 const MOST: usize = 48;
 
@@ -127,10 +127,14 @@ impl EqualTime {
     }
 }
 
-/// FLOPs of attention a key over FLOPs of the linear layers a token: `4 * heads * head_dim * density` over
+/// What a FLOP of attention costs in FLOPs of products: 590 TFLOP/s of products in a whole model and 447 of
+/// dense attention on one H100 (`benches/runs/2026-11-25-h100`).
+pub(crate) const ATTENTION_COST: f64 = 1.3;
+
+/// Cost of attention a key over that of the linear layers a token: `4 * heads * head_dim * density` FLOPs over
 /// twice a layer's parameters.
 fn growth(config: &ModelConfig, density: f64) -> f64 {
-    let attention = 4.0 * (config.heads * config.head_dim) as f64 * density;
+    let attention = ATTENTION_COST * 4.0 * (config.heads * config.head_dim) as f64 * density;
     let heads = config.heads * 2 + config.kv_heads * 2;
     let projections = config.hidden_size * config.head_dim * heads;
     let mlp = 3 * config.hidden_size * config.intermediate_size;

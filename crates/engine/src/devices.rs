@@ -6,6 +6,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
 use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
 
 use crate::{
+    chunking::ATTENTION_COST,
     device::{DeviceChoice, Selected, select},
     error::EngineError,
     loaded::Loaded,
@@ -13,10 +14,6 @@ use crate::{
     pipeline::{Pipeline, PipelineOptions, Transport},
     placement::{LayerCosts, Split, StageDevice, place},
 };
-
-/// What attention costs a FLOP, in FLOPs of products, where nothing is measured: both ran at like rates on
-/// the cards of `benches/runs`.
-const ATTENTION_COST: f64 = 1.3;
 
 /// Devices in the order of the layers, and how the model is put on them.
 #[derive(Debug, Clone)]
@@ -27,6 +24,8 @@ pub struct Devices {
     pub split: Split,
     /// How hidden states travel.
     pub transport: Transport,
+    /// Chunks of equal time to cut a prompt into; `None` goes by its length.
+    pub chunks: Option<usize>,
     /// Time without a sign of life after which a run ends.
     pub stall: Duration,
 }
@@ -70,6 +69,7 @@ impl Devices {
             all,
             split: Split::Auto,
             transport: Transport::Peer,
+            chunks: None,
             stall: PipelineOptions::STALL,
         })
     }
@@ -203,6 +203,7 @@ impl Devices {
         let options = PipelineOptions {
             dtype: Some(dtype),
             transport: self.transport,
+            chunks: self.chunks,
             stall: self.stall,
             ..PipelineOptions::new(devices, placement.clone())
         };

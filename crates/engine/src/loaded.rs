@@ -5,8 +5,12 @@ use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::CausalLm;
 
 use crate::{
-    chunking::Chunking, error::EngineError, estimate::Density, pipeline::Pipeline,
-    sequence::Sequence, session::Session,
+    chunking::{Chunking, EqualTime},
+    error::EngineError,
+    estimate::Density,
+    pipeline::Pipeline,
+    sequence::Sequence,
+    session::Session,
 };
 
 /// A loaded model.
@@ -72,7 +76,17 @@ impl Loaded {
     /// several.
     pub fn chunking(&self, prompt: usize, chunk: usize, settings: &AttentionSettings) -> Chunking {
         let density = expected_density(settings, prompt);
-        Chunking::for_stages(self.config(), self.stages(), prompt, chunk, density)
+        let stages = self.stages();
+        match (
+            self,
+            Chunking::for_stages(self.config(), stages, prompt, chunk, density),
+        ) {
+            (Loaded::Staged(pipeline), Chunking::EqualTime(equal)) => {
+                let chunks = pipeline.chunks().unwrap_or(equal.chunks);
+                Chunking::EqualTime(EqualTime { chunks, ..equal })
+            }
+            (_, chunking) => chunking,
+        }
     }
 
     /// Gives back what its devices hold and nobody uses.

@@ -139,6 +139,7 @@ impl Subject {
         if devices.is_staged() {
             settings.insert("devices".into(), json!(devices.names()));
             settings.insert("split".into(), json!(devices.split));
+            settings.insert("chunks".into(), json!(devices.chunks));
             settings.insert("transport".into(), json!(devices.transport));
         }
         settings

@@ -59,6 +59,7 @@ pub struct Pipeline {
     /// Bytes of the weights of every stage.
     weights: Vec<u64>,
     mlp_rows: usize,
+    chunks: Option<usize>,
     dtype: DType,
     /// To the first stage; `None` while shutting down.
     first: Option<Sender<Job>>,
@@ -196,6 +197,7 @@ impl Pipeline {
             devices: options.devices.clone(),
             weights: vec![0; stages],
             mlp_rows: options.mlp_rows,
+            chunks: options.chunks,
             dtype: DType::F32,
             first: Some(first),
             board,
@@ -268,6 +270,11 @@ impl Pipeline {
     /// The type of weights, hidden states and cache.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Chunks to cut a prompt into, where the options say.
+    pub fn chunks(&self) -> Option<usize> {
+        self.chunks
     }
 
     /// A sequence with a cache of `capacity` tokens, allocated on every stage.

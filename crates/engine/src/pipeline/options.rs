@@ -45,6 +45,8 @@ pub struct PipelineOptions {
     pub mlp_rows: usize,
     /// How hidden states travel.
     pub transport: Transport,
+    /// Chunks of equal time to cut a prompt into; `None` goes by its length.
+    pub chunks: Option<usize>,
     /// Time without any sign of life after which a run ends with [`EngineError::Stalled`].
     pub stall: Duration,
 }
@@ -62,6 +64,7 @@ impl PipelineOptions {
             check_finite: true,
             mlp_rows: 2048,
             transport: Transport::Peer,
+            chunks: None,
             stall: Self::STALL,
         }
     }
