@@ -135,6 +135,16 @@ fn view(tensor: &CubeTensor) -> View {
     }
 }
 
+/// A buffer of 4-byte words, and how many.
+#[derive(Clone)]
+struct Words(Handle, usize);
+
+impl Words {
+    fn arg(&self) -> BufferArg {
+        words(&self.0, self.1)
+    }
+}
+
 /// The whole of a buffer of 4-byte words.
 #[allow(unsafe_code)]
 fn words(handle: &Handle, len: usize) -> BufferArg {
@@ -182,7 +192,7 @@ impl Call<'_> {
         &self,
         client: &Client,
         problem: &kernels::Problem,
-        table: &Handle,
+        table: &Words,
         out: &CubeTensor,
         lse: &CubeTensor,
     ) -> Result<(), Refusal> {
@@ -192,7 +202,7 @@ impl Call<'_> {
             query: self.query.clone().into_tensor_arg(),
             key: self.key.clone().into_tensor_arg(),
             value: self.value.clone().into_tensor_arg(),
-            table: words(table, self.table_words),
+            table: table.arg(),
             out: out.clone().into_tensor_arg(),
             lse: lse.clone().into_buffer_arg(),
             with_lse: true,
@@ -211,14 +221,13 @@ impl Call<'_> {
     ) -> Result<Index, Refusal> {
         let (shape, options) = (&self.shape, self.options);
         let chosen = self.choose(client)?;
+        let built = Words(chosen.table.clone(), self.table_words);
+        let read = match options.imposed {
+            true => Words(self.spans.handle.clone(), self.spans.meta.shape()[0]),
+            false => built.clone(),
+        };
         let [kept_lse, lse] = lse;
-        self.attend(
-            client,
-            &sparse(shape, options),
-            &chosen.table,
-            out,
-            kept_lse,
-        )?;
+        self.attend(client, &sparse(shape, options), &read, out, kept_lse)?;
         if options.order > 0 {
             let correction = correct::Correction {
                 order: match options.order {
@@ -231,7 +240,7 @@ impl Call<'_> {
                 query: self.query.clone().into_tensor_arg(),
                 pooled: self.pooled.clone().into_buffer_arg(),
                 capacity: self.pooled.meta.shape()[2],
-                table: words(&chosen.table, self.table_words),
+                table: read.arg(),
                 out: out.clone().into_tensor_arg(),
                 lse: kept_lse.clone().into_buffer_arg(),
                 corrected: lse.clone().into_buffer_arg(),
@@ -248,11 +257,11 @@ impl Call<'_> {
             kept: words(&chosen.kept, indexes * shape.tiles()),
             rules: self.rules.clone().into_buffer_arg(),
             spans: self.probes.clone().into_buffer_arg(),
-            table: words(&chosen.table, self.table_words),
+            table: built.arg(),
             report: words(&chosen.report, indexes * REPORT_WORDS),
         };
         check::launch(client, shape, tensors);
-        self.attend(client, &dense(shape), &chosen.table, out, lse)?;
+        self.attend(client, &dense(shape), &read, out, lse)?;
         Ok(chosen)
     }
 }
