@@ -5,7 +5,7 @@ use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::CausalLm;
 
 use crate::{
-    chunking::Chunking, error::EngineError, estimate::Density, pipeline::Pipeline,
+    chunking::Chunking, error::EngineError, estimate::Density, memory, pipeline::Pipeline,
     sequence::Sequence, session::Session,
 };
 
@@ -78,10 +78,10 @@ impl Loaded {
     /// Gives back what its devices hold and nobody uses.
     pub fn cleanup(&self) {
         match self {
-            Loaded::Whole(model) => model.device().memory_cleanup(),
+            Loaded::Whole(model) => memory::give_back(model.device()),
             Loaded::Staged(pipeline) => {
                 for device in pipeline.devices() {
-                    device.memory_cleanup();
+                    memory::give_back(device);
                 }
             }
         }
