@@ -42,9 +42,9 @@ pub struct AttentionSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<HeadPatterns>,
     /// Blocks that attention reads in place of what the heads select, in every layer, the first dense ones
-    /// included: the selection runs whole and is recorded, and its index is left unread. Random weights
-    /// give a selection nothing to find, so this is how it is timed together with attention of a given
-    /// density. The blocks' heads must be those that choose.
+    /// included: the selection runs whole and its index is left unread. Records tell what it chose, but the
+    /// recall that the blocks have. Random weights give a selection nothing to find: this is how it is
+    /// timed together with attention of a given density. The blocks' heads must be those that choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imposed: Option<FixedBlocks>,
 }

@@ -1,4 +1,19 @@
 //! From queries and keys to an index: the stages from the probes to the build.
+//!
+//! Memory, with `T` query blocks, `C` key blocks and `L'` keys, in words; in MiB for 8,192 rows of 32 heads
+//! that all choose and share 8 KV heads, 1,024 columns, 256 slashes:
+//!
+//! | buffer | words | 32K keys | 128K keys | until |
+//! | --- | --- | --- | --- | --- |
+//! | sums by column, by slash | `2 B Hq (L' + L'/16)` | 8.5 | 34 | columns are cut |
+//! | scratch of the probe | `256 B Hq C` | 8 | 32 | the probe ends |
+//! | scratch of the cut | `B Hi (L' + L'/16 + L'/2048 (1288 + 2 Hq/Hi))` | 6.8 | 27 | columns are cut |
+//! | shares of key blocks | `B Hq T C` | 2 | 8 | blocks are cut |
+//! | pooled keys in the element type | `3/2 B Hk C d` | 1.5 | 6 | scored, and again corrected |
+//! | masks of blocks | `2 B Hi T C/32` | 0.1 | 0.5 | the build ends |
+//! | table | `2 B Hi T (4 + C + 2 * 256 + 1024)` | 28 | 40 | attention ends |
+//!
+//! Lists, covered mass, gates, reports, kept keys and log-sum-exps take less than 1 MiB together.
 
 use cubecl::{
     client::Client,
