@@ -4,6 +4,10 @@
 //! the tensor out, hands it to the operation as its only owner and puts the result back, so nothing
 //! is copied unless somebody holds another handle; [`crate::diagnostics::append_copies`] counts
 //! the times that happened.
+//!
+//! What outlives a layer is allocated outside the pools that activations are carved from: there a tensor
+//! of 64 MiB would hold a page of 113. Its memory goes back to the device with the first
+//! `Device::memory_cleanup` after the cache was dropped.
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -12,7 +16,7 @@ use crate::{
     error::AttentionError,
     plan::AttentionPlan,
     rope,
-    select::{PooledKeys, SelectionRecord, attend_selected},
+    select::{PooledLayers, SelectionRecord, attend_selected},
     span::{MAX_KV_LEN, Span},
 };
 
@@ -55,8 +59,7 @@ pub struct KvCache {
     first: usize,
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     lens: Vec<usize>,
-    /// Of layers that have selected.
-    pooled: Vec<Option<PooledKeys>>,
+    pooled: PooledLayers,
 }
 
 impl KvCache {
@@ -76,12 +79,15 @@ impl KvCache {
             });
         }
         let zeros = || Tensor::<4>::zeros(dims, (device, dtype));
+        let layers = device.memory_persistent_allocations(shape.layers, |layers| {
+            (0..layers).map(|_| (zeros(), zeros())).collect()
+        });
         Ok(Self {
             shape: *shape,
             first: 0,
-            layers: (0..shape.layers).map(|_| (zeros(), zeros())).collect(),
+            layers,
             lens: vec![0; shape.batch],
-            pooled: vec![None; shape.layers],
+            pooled: PooledLayers::new(dims, shape.layers),
         })
     }
 
@@ -223,13 +229,11 @@ impl KvCache {
         if !plan.selects() {
             return Ok((attend(query, key, value, plan)?, None));
         }
-        let held = &mut self.pooled[at];
-        let shape = &self.shape;
-        let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
         // A layer that is dense by setting pools nothing.
-        let pooled = plan
-            .selects_in(layer)
-            .then(|| held.get_or_insert_with(|| PooledKeys::new(dims, &key.device())));
+        let pooled = match plan.selects_in(layer) {
+            true => self.pooled.of(at, &key.device()),
+            false => None,
+        };
         let selected = attend_selected(query, key, value, pooled, layer, plan)?;
         Ok((selected.output, Some(selected.record)))
     }
@@ -256,9 +260,7 @@ impl KvCache {
         for held in &mut self.lens {
             *held = len.min(*held);
         }
-        for pooled in self.pooled.iter_mut().flatten() {
-            pooled.truncate(len);
-        }
+        self.pooled.truncate(len);
     }
 
     /// Forgets every token; the memory stays.

@@ -45,6 +45,9 @@ impl AttentionPlan {
         if let Some(heads) = &settings.heads {
             heads.validate()?;
         }
+        if let Some(imposed) = &settings.imposed {
+            Pattern::FixedBlocks(*imposed).validate()?;
+        }
         let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
         let threshold = settings.min_sparse_len;
         let reason = match settings.mode {
@@ -71,13 +74,30 @@ impl AttentionPlan {
             _ => None,
         };
         let Some(index) = index else {
-            return Ok(Self::selected(settings, spans, reason, device));
+            return Self::selected(settings, spans, reason, device);
         };
+        if settings.imposed.is_some() {
+            return Err(AttentionError::Setting {
+                op: "attention",
+                field: "imposed",
+                got: settings.pattern.name().to_owned(),
+                limit: "a pattern whose heads choose from the input".to_owned(),
+                hint: "take the pattern `dynamic`, or `fixed-blocks` without a selection",
+            });
+        }
         let kept = index.kept_pairs();
         if kept == span::causal_pairs(spans) {
             return Ok(Self::dense(spans, Reason::PatternKeepsAll, device));
         }
-        Ok(Self::sparse(index, kept, settings.pattern, reason, device))
+        let table = banded_table(&index);
+        Ok(Self::sparse(
+            index,
+            kept,
+            table,
+            settings.pattern,
+            reason,
+            device,
+        ))
     }
 
     /// A plan whose heads choose their keys; dense if the chunk is too short for that.
@@ -86,26 +106,42 @@ impl AttentionPlan {
         spans: &[Span],
         reason: Reason,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, AttentionError> {
         let rows = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
         if rows < LEAST_ROWS {
             let least = LEAST_ROWS;
-            return Self::dense(spans, Reason::ChunkTooShort { rows, least }, device);
+            return Ok(Self::dense(
+                spans,
+                Reason::ChunkTooShort { rows, least },
+                device,
+            ));
         }
         let selection = &settings.selection;
         let dense_from = |span: &Span| clamp(SelectionPlan::dense_from(selection, span));
-        let mut plan = Self::dense(spans, reason, device);
+        let mut plan = match &settings.imposed {
+            Some(blocks) => {
+                let index = index::fixed_blocks(spans, blocks)?;
+                let (kept, pattern) = (index.kept_pairs(), Pattern::FixedBlocks(*blocks));
+                let gates = index.heads() * spans.len();
+                let table = index_table(&index, dense_from, gates);
+                Self::sparse(index, kept, table, pattern, reason, device)
+            }
+            None => {
+                let mut plan = Self::dense(spans, reason, device);
+                plan.decision.pattern = settings.pattern;
+                plan.decision.density = f64::NAN;
+                plan.table = on_device(span_table(spans, dense_from), device);
+                plan
+            }
+        };
         plan.decision.path = Path::Selected;
-        plan.decision.pattern = settings.pattern;
-        plan.decision.density = f64::NAN;
-        plan.table = on_device(span_table(spans, dense_from), device);
         plan.selection = Some(SelectionPlan::new(
             settings.pattern,
             selection,
             settings.heads.as_ref(),
             spans,
         ));
-        plan
+        Ok(plan)
     }
 
     /// Tells a selection that heads are rotated in halves, with frequencies `base^(-2j/d)`, so that it
@@ -158,14 +194,9 @@ impl AttentionPlan {
         device: &Device,
     ) -> Result<Self, AttentionError> {
         index.validate()?;
-        let kept = index.kept_pairs();
-        Ok(Self::sparse(
-            index,
-            kept,
-            pattern,
-            Reason::IndexGiven,
-            device,
-        ))
+        let (kept, table) = (index.kept_pairs(), banded_table(&index));
+        let reason = Reason::IndexGiven;
+        Ok(Self::sparse(index, kept, table, pattern, reason, device))
     }
 
     fn dense(spans: &[Span], reason: Reason, device: &Device) -> Self {
@@ -198,6 +229,7 @@ impl AttentionPlan {
     fn sparse(
         index: TileIndex,
         kept: u64,
+        table: Vec<u32>,
         pattern: Pattern,
         reason: Reason,
         device: &Device,
@@ -211,15 +243,6 @@ impl AttentionPlan {
             causal_pairs,
             reason,
         };
-        let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
-        let mut table = span_table(&spans, dense_from);
-        let ranges_at = (table.len() + index.row_table().len()) as u32;
-        let columns_at = ranges_at + index.range_table().len() as u32;
-        for row in index.row_table().chunks_exact(4) {
-            table.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
-        }
-        table.extend_from_slice(index.range_table());
-        table.extend_from_slice(index.column_table());
         let options = AttendOptions {
             index_heads: index.heads(),
             tiles: index.tiles(),
@@ -249,7 +272,7 @@ impl AttentionPlan {
         &self.decision
     }
 
-    /// The index; `None` on the dense path, whose ranges are implicit.
+    /// The index; `None` on the dense path, whose ranges are implicit, and where heads choose theirs.
     pub fn index(&self) -> Option<&TileIndex> {
         self.index.as_ref()
     }
@@ -277,6 +300,27 @@ fn span_table(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
         .iter()
         .flat_map(|s| [clamp(s.query_len), clamp(s.kv_len), dense_from(s), 0])
         .collect()
+}
+
+/// The table of an index, see [`crate::SparseAttentionOps`].
+fn banded_table(index: &TileIndex) -> Vec<u32> {
+    let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
+    index_table(index, dense_from, 0)
+}
+
+/// The same with `gates` words of 0 between rows and ranges, where a selection's table has its gates.
+/// Rows point by absolute offsets, so the ranges need no fixed stride.
+fn index_table(index: &TileIndex, dense_from: impl Fn(&Span) -> u32, gates: usize) -> Vec<u32> {
+    let mut table = span_table(index.spans(), dense_from);
+    let ranges_at = (table.len() + index.row_table().len() + gates) as u32;
+    let columns_at = ranges_at + index.range_table().len() as u32;
+    for row in index.row_table().chunks_exact(4) {
+        table.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
+    }
+    table.resize(ranges_at as usize, 0);
+    table.extend_from_slice(index.range_table());
+    table.extend_from_slice(index.column_table());
+    table
 }
 
 fn on_device(table: Vec<u32>, device: &Device) -> Tensor<1, Int> {

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    pattern::{Dynamic, Pattern},
+    pattern::{Dynamic, FixedBlocks, Pattern},
     select::{HeadPatterns, Selection},
 };
 
@@ -41,6 +41,12 @@ pub struct AttentionSettings {
     /// A pattern for every head of every layer, in place of `pattern`; see [`HeadPatterns`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<HeadPatterns>,
+    /// Blocks that attention reads in place of what the heads select, in every layer, the first dense ones
+    /// included: the selection runs whole and its index is left unread. Records tell what it chose, but the
+    /// recall that the blocks have. Random weights give a selection nothing to find: this is how it is
+    /// timed together with attention of a given density. The blocks' heads must be those that choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imposed: Option<FixedBlocks>,
 }
 
 impl Default for AttentionSettings {
@@ -51,6 +57,7 @@ impl Default for AttentionSettings {
             min_sparse_len: 65_536,
             selection: Selection::default(),
             heads: None,
+            imposed: None,
         }
     }
 }
@@ -158,7 +165,8 @@ pub struct Decision {
     /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path).
     pub pattern: Pattern,
     /// Kept causal (query, key) pairs over all causal pairs of the chunk, 0 to 1. NaN on a plan whose
-    /// heads choose from the input: each layer's is in its [`SelectionRecord`](crate::SelectionRecord).
+    /// heads choose from the input: each layer's is in its [`SelectionRecord`](crate::SelectionRecord). The
+    /// blocks' where blocks are imposed.
     pub density: f64,
     /// All causal pairs of the chunk: the weight of `density` when chunks are averaged.
     pub causal_pairs: u64,

@@ -66,7 +66,7 @@ fn ttft_of_random_weights_becomes_a_page() {
         "--block",
         "64",
         "--chunk",
-        "64",
+        "128",
         "--out",
         &out,
         "--plot",
@@ -82,6 +82,11 @@ fn ttft_of_random_weights_becomes_a_page() {
     let rows = lines(&out);
     assert_eq!(rows[0]["kind"], "header");
     assert_eq!(rows[0]["model"]["weights"], "random");
+    let selection = rows[0]["settings"]["selection"].as_str().expect("a string");
+    assert!(
+        selection.starts_with("balanced: it runs whole and is timed"),
+        "{selection}"
+    );
     let ttft: Vec<&Value> = rows.iter().filter(|row| row["kind"] == "ttft").collect();
     assert_eq!(ttft.len(), 8);
     for row in &ttft {
@@ -92,7 +97,7 @@ fn ttft_of_random_weights_becomes_a_page() {
         assert_eq!(row["density"] == 1.0, dense, "{row}");
         assert_eq!(
             row["forced"] == true,
-            row["attention"] == "forced density",
+            row["attention"] == "balanced, forced density",
             "{row}"
         );
     }

@@ -8,6 +8,7 @@ use crate::{
     chunking::{Chunking, EqualTime},
     error::EngineError,
     estimate::Density,
+    memory,
     pipeline::Pipeline,
     sequence::Sequence,
     session::Session,
@@ -92,10 +93,10 @@ impl Loaded {
     /// Gives back what its devices hold and nobody uses.
     pub fn cleanup(&self) {
         match self {
-            Loaded::Whole(model) => model.device().memory_cleanup(),
+            Loaded::Whole(model) => memory::give_back(model.device()),
             Loaded::Staged(pipeline) => {
                 for device in pipeline.devices() {
-                    device.memory_cleanup();
+                    memory::give_back(device);
                 }
             }
         }
@@ -110,6 +111,11 @@ pub(crate) fn expected_density(settings: &AttentionSettings, prompt: usize) -> f
         AttentionMode::Sparse => true,
         AttentionMode::Auto => prompt >= settings.min_sparse_len,
     };
+    if let Some(blocks) = settings.imposed
+        && sparse
+    {
+        return blocks.density;
+    }
     match settings.pattern {
         _ if !sparse => 1.0,
         Pattern::Triangular(t) => {

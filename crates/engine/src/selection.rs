@@ -61,7 +61,10 @@ impl Chunks {
                 heads.extend(layer);
             }
             if !records.is_empty() {
-                decision.density = kept / records.len() as f64;
+                // Imposed blocks have a density, whatever was selected.
+                if decision.density.is_nan() {
+                    decision.density = kept / records.len() as f64;
+                }
                 selections.push(ChunkSelection { tokens, heads });
             }
             decisions.push(decision);

@@ -1,4 +1,19 @@
 //! From queries and keys to an index: the stages from the probes to the build.
+//!
+//! Memory, with `T` query blocks, `C` key blocks and `L'` keys, in words; in MiB for 8,192 rows of 32 heads
+//! that all choose and share 8 KV heads, 1,024 columns, 256 slashes:
+//!
+//! | buffer | words | 32K keys | 128K keys | until |
+//! | --- | --- | --- | --- | --- |
+//! | sums by column, by slash | `2 B Hq (L' + L'/16)` | 8.5 | 34 | columns are cut |
+//! | scratch of the probe | `256 B Hq C` | 8 | 32 | the probe ends |
+//! | scratch of the cut | `B Hi (L' + L'/16 + L'/2048 (1288 + 2 Hq/Hi))` | 6.8 | 27 | columns are cut |
+//! | shares of key blocks | `B Hq T C` | 2 | 8 | blocks are cut |
+//! | pooled keys in the element type | `3/2 B Hk C d` | 1.5 | 6 | scored, and again corrected |
+//! | masks of blocks | `2 B Hi T C/32` | 0.1 | 0.5 | the build ends |
+//! | table | `2 B Hi T (4 + C + 2 * 256 + 1024)` | 28 | 40 | attention ends |
+//!
+//! Lists, covered mass, gates, reports, kept keys and log-sum-exps take less than 1 MiB together.
 
 use cubecl::{
     client::Client,
@@ -108,88 +123,96 @@ pub fn select(
     let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
     let (query_blocks, key_blocks) = (shape.query_blocks(), shape.key_blocks());
     let (lists, address) = (&options.lists, inputs.address);
-    let index = Index {
-        table: words(TableLayout::new(shape, lists).words),
-        report: words(indexes * REPORT_WORDS),
-        kept: words(indexes * shape.tiles()),
-        probe_lse: words(heads * PROBES),
-    };
-    let columns = words(heads * 2 * shape.keys);
-    let slashes = words(heads * 2 * shape.slash_buckets());
+    let report = words(indexes * REPORT_WORDS);
+    let probe_lse = words(heads * PROBES);
     let kept_lists = words(indexes * lists.stride());
     let covered = words(heads * 4);
-    let shares_len = heads * query_blocks * key_blocks;
-    let shares = words(shares_len);
+
+    // Every part of the work lets go of its buffers before the next takes some: at 128K tokens sums by
+    // column and the probe's scratch are as large as the table.
+    {
+        let columns = words(heads * 2 * shape.keys);
+        let slashes = words(heads * 2 * shape.slash_buckets());
+        let tensors = probe::Tensors {
+            query: inputs.query.clone(),
+            key: inputs.key.clone(),
+            table: inputs.probes.clone(),
+            rules: inputs.rules.clone(),
+            lse: probe_lse.clone(),
+            columns: columns.clone(),
+            slashes: slashes.clone(),
+            address,
+        };
+        probe::launch(client, shape, &probe_plan, elem, tensors);
+        after("probe");
+
+        let buffers = cut_columns::Buffers {
+            columns,
+            slashes,
+            spans: inputs.probes.clone(),
+            rules: inputs.rules.clone(),
+            scratch: words(cut_columns::scratch_words(shape)),
+            lists: kept_lists.clone(),
+            covered: covered.clone(),
+            address,
+        };
+        cut_columns::launch(client, shape, lists, &options.kappa, &buffers);
+        after("cut columns");
+    }
+
     let masks = words(2 * indexes * query_blocks * key_blocks.div_ceil(32));
     let counts = words(2 * indexes * query_blocks);
+    {
+        let shares_len = heads * query_blocks * key_blocks;
+        let shares = words(shares_len);
+        let pooled = shape.batch * shape.kv_heads * inputs.capacity * 3 * shape.head_dim;
+        let tensors = score::Tensors {
+            query: inputs.query.arg(),
+            pooled: whole(&inputs.pooled, pooled),
+            capacity: inputs.capacity,
+            table: whole(&inputs.spans, 4 * shape.batch),
+            rules: whole(&inputs.rules, shape.index_heads * RULE_WORDS),
+            weights: whole(&inputs.bands, options.bands * shape.head_dim),
+            scores: whole(&shares, shares_len),
+            address,
+        };
+        score::launch(client, shape, &score_plan, elem, tensors);
+        after("score");
+
+        let buffers = cut_blocks::Buffers {
+            shares,
+            covered: covered.clone(),
+            spans: inputs.spans.clone(),
+            rules: inputs.rules.clone(),
+            masks: masks.clone(),
+            counts: counts.clone(),
+            address,
+        };
+        cut_blocks::launch(client, shape, &buffers);
+        after("cut blocks");
+    }
+
     let gates = words(indexes);
-
-    let tensors = probe::Tensors {
-        query: inputs.query.clone(),
-        key: inputs.key.clone(),
-        table: inputs.probes.clone(),
-        rules: inputs.rules.clone(),
-        lse: index.probe_lse.clone(),
-        columns: columns.clone(),
-        slashes: slashes.clone(),
-        address,
-    };
-    probe::launch(client, shape, &probe_plan, elem, tensors);
-    after("probe");
-
-    let buffers = cut_columns::Buffers {
-        columns,
-        slashes,
-        spans: inputs.probes.clone(),
-        rules: inputs.rules.clone(),
-        scratch: words(cut_columns::scratch_words(shape)),
-        lists: kept_lists.clone(),
-        covered: covered.clone(),
-        address,
-    };
-    cut_columns::launch(client, shape, lists, &options.kappa, &buffers);
-    after("cut columns");
-
-    let pooled = shape.batch * shape.kv_heads * inputs.capacity * 3 * shape.head_dim;
-    let tensors = score::Tensors {
-        query: inputs.query.arg(),
-        pooled: whole(&inputs.pooled, pooled),
-        capacity: inputs.capacity,
-        table: whole(&inputs.spans, 4 * shape.batch),
-        rules: whole(&inputs.rules, shape.index_heads * RULE_WORDS),
-        weights: whole(&inputs.bands, options.bands * shape.head_dim),
-        scores: whole(&shares, shares_len),
-        address,
-    };
-    score::launch(client, shape, &score_plan, elem, tensors);
-    after("score");
-
-    let buffers = cut_blocks::Buffers {
-        shares,
-        covered: covered.clone(),
-        spans: inputs.spans.clone(),
-        rules: inputs.rules.clone(),
-        masks: masks.clone(),
-        counts: counts.clone(),
-        address,
-    };
-    cut_blocks::launch(client, shape, &buffers);
-    after("cut blocks");
-
     let buffers = choose::Buffers {
         covered,
         counts,
         lists: kept_lists.clone(),
-        lse: index.probe_lse.clone(),
+        lse: probe_lse.clone(),
         spans: inputs.spans.clone(),
         rules: inputs.rules.clone(),
-        report: index.report.clone(),
+        report: report.clone(),
         gates: gates.clone(),
         address,
     };
     choose::launch(client, shape, lists, &options.costs, &buffers);
     after("choose");
 
+    let index = Index {
+        table: words(TableLayout::new(shape, lists).words),
+        report,
+        kept: words(indexes * shape.tiles()),
+        probe_lse,
+    };
     let buffers = build::Buffers {
         spans: inputs.spans.clone(),
         lists: kept_lists,

@@ -1,6 +1,7 @@
 //! Dynamic selection through the public calls, on every backend: what is planted is kept, what is kept
 //! meets the floor, what meets no floor is dense, and how a prompt is cut into chunks changes neither.
 
+mod imposed;
 mod planted;
 mod run;
 
@@ -189,7 +190,7 @@ fn chunks_give_what_the_whole_gives() {
             cache.append(0, key, value, &plan).expect("append");
             let (out, record) = cache.attend(0, query.clone(), &plan).expect("attend");
             let (key, value) = (cache.key(0), cache.value(0));
-            let selected = attend_selected(query, key, value, Some(&mut pooled), 0, &plan);
+            let selected = attend_selected(query.clone(), key, value, Some(&mut pooled), 0, &plan);
             // Every head that is not dense meets the floor: checked by `read`.
             let ran = read(selected.expect("selected"), &chunk, &selection());
             assert!(
@@ -198,6 +199,12 @@ fn chunks_give_what_the_whole_gives() {
             );
             let record = record.expect("a record").read().expect("heads");
             assert_eq!(ran.heads, record, "{name}");
+            // As in the layers of a long cache, which keep no pooled keys.
+            let anew = attend_selected(query, key, value, None, 0, &plan).expect("selected");
+            assert!(
+                ran.out == floats(anew.output.into_data()),
+                "{name}: keys that are pooled anew are others"
+            );
             let exact = dense_over(&backend, &chunk, &cache);
             ran.assert_bound(&name, &chunk, &exact, rounding(DType::F32));
             if cut[1] == LEN {

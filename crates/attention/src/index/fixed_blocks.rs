@@ -1,8 +1,8 @@
 //! Fixed-Blocks on the host: random key blocks whose number is ruled by a density.
 //!
 //! A query block of `B` rows that has `m` blocks before it keeps its own block up to the diagonal,
-//! the first block, and `n` of the others, `n` such that the kept pairs come nearest to the density's
-//! share of all. So a block row misses the density by at most half a block, except where the two
+//! the first block, and `n` of the others, one from each of `n` equal parts, `n` such that the kept pairs
+//! come nearest to the density's share of all. So a block row misses the density by at most half a block, except where the two
 //! blocks that are always kept are more than was asked for. What is chosen depends on seed, head and
 //! query block alone: on no layer and, where chunks start on block boundaries, on no chunk.
 
@@ -48,16 +48,15 @@ fn choose(pattern: &FixedBlocks, head: usize, row: usize, chosen: &mut Vec<usize
     if row == 0 {
         return;
     }
-    let mut wanted = before_diagonal(pattern.density, pattern.block, row) - 1;
+    let wanted = before_diagonal(pattern.density, pattern.block, row) - 1;
     let mut random = Random(mix(pattern.seed ^ mix((head as u64) << 32 | row as u64)));
     chosen.push(0);
-    // Selection sampling (Knuth, The Art of Computer Programming, 3.4.2, algorithm S).
-    for candidate in 1..row {
-        if random.below(row - candidate) < wanted {
-            chosen.push(candidate);
-            wanted -= 1;
-        }
-    }
+    // One draw for each that is kept, not one for each there is: prompts are timed with this in them.
+    let start = |part: usize| 1 + part * (row - 1) / wanted;
+    chosen.extend((0..wanted).map(|part| {
+        let (from, to) = (start(part), start(part + 1));
+        from + random.below(to - from)
+    }));
 }
 
 /// How many of the `row` blocks before the diagonal come nearest to the density, at least 1.

@@ -153,17 +153,18 @@ impl TileIndex {
         if self.band.is_some() {
             return rows.map(|i| self.kept_of_row(span, row, i)).sum();
         }
-        // Without a band, ranges before the tile's first position count alike for all its rows.
-        let (n, start) = (rows.len() as u64, (span.offset() + first) as u32);
-        let whole = row.ranges.chunks_exact(2).take_while(|r| r[1] <= start);
-        let done = whole.clone().count();
-        let before: u64 = whole.map(|r| u64::from(r[1] - r[0])).sum();
-        let rest = Row {
-            ranges: &row.ranges[2 * done..],
-            columns: row.columns,
+        let (n, start) = (rows.len() as u64, (span.offset() + first) as u64);
+        // Without a band, row `i` of the tile sees the `min(end, start + i + 1) - from` keys of a range
+        // that are not after its own: none, then one more with every row, then all.
+        let of_range = |range: &[u32]| {
+            let (from, end) = (u64::from(range[0]), u64::from(range[1]));
+            let some = from.saturating_sub(start).min(n);
+            let all = end.saturating_sub(start + 1).clamp(some, n);
+            let partly: u64 = (some..all).map(|i| start + i + 1 - from).sum();
+            partly + (n - all) * (end - from)
         };
-        let after: u64 = rows.map(|i| self.kept_of_row(span, rest, i)).sum();
-        n * before + after
+        let ranges: u64 = row.ranges.chunks_exact(2).map(of_range).sum();
+        ranges + n * row.columns.len() as u64
     }
 
     fn kept_of_row(&self, span: &Span, row: Row<'_>, i: usize) -> u64 {

@@ -135,6 +135,16 @@ fn view(tensor: &CubeTensor) -> View {
     }
 }
 
+/// A buffer of 4-byte words, and how many.
+#[derive(Clone)]
+struct Words(Handle, usize);
+
+impl Words {
+    fn arg(&self) -> BufferArg {
+        words(&self.0, self.1)
+    }
+}
+
 /// The whole of a buffer of 4-byte words.
 #[allow(unsafe_code)]
 fn words(handle: &Handle, len: usize) -> BufferArg {
@@ -182,7 +192,7 @@ impl Call<'_> {
         &self,
         client: &Client,
         problem: &kernels::Problem,
-        table: &Handle,
+        table: &Words,
         out: &CubeTensor,
         lse: &CubeTensor,
     ) -> Result<(), Refusal> {
@@ -192,7 +202,7 @@ impl Call<'_> {
             query: self.query.clone().into_tensor_arg(),
             key: self.key.clone().into_tensor_arg(),
             value: self.value.clone().into_tensor_arg(),
-            table: words(table, self.table_words),
+            table: table.arg(),
             out: out.clone().into_tensor_arg(),
             lse: lse.clone().into_buffer_arg(),
             with_lse: true,
@@ -203,22 +213,21 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// From the index to the check, and the heads that it found wanting.
     fn run(
         &self,
         client: &Client,
+        chosen: &Index,
         out: &CubeTensor,
-        lse: [&CubeTensor; 2],
-    ) -> Result<Index, Refusal> {
+        [kept_lse, lse]: [&CubeTensor; 2],
+    ) -> Result<(), Refusal> {
         let (shape, options) = (&self.shape, self.options);
-        let chosen = self.choose(client)?;
-        let [kept_lse, lse] = lse;
-        self.attend(
-            client,
-            &sparse(shape, options),
-            &chosen.table,
-            out,
-            kept_lse,
-        )?;
+        let built = Words(chosen.table.clone(), self.table_words);
+        let read = match options.imposed {
+            true => Words(self.spans.handle.clone(), self.spans.meta.shape()[0]),
+            false => built.clone(),
+        };
+        self.attend(client, &sparse(shape, options), &read, out, kept_lse)?;
         if options.order > 0 {
             let correction = correct::Correction {
                 order: match options.order {
@@ -231,7 +240,7 @@ impl Call<'_> {
                 query: self.query.clone().into_tensor_arg(),
                 pooled: self.pooled.clone().into_buffer_arg(),
                 capacity: self.pooled.meta.shape()[2],
-                table: words(&chosen.table, self.table_words),
+                table: read.arg(),
                 out: out.clone().into_tensor_arg(),
                 lse: kept_lse.clone().into_buffer_arg(),
                 corrected: lse.clone().into_buffer_arg(),
@@ -248,13 +257,17 @@ impl Call<'_> {
             kept: words(&chosen.kept, indexes * shape.tiles()),
             rules: self.rules.clone().into_buffer_arg(),
             spans: self.probes.clone().into_buffer_arg(),
-            table: words(&chosen.table, self.table_words),
+            table: built.arg(),
             report: words(&chosen.report, indexes * REPORT_WORDS),
         };
         check::launch(client, shape, tensors);
-        self.attend(client, &dense(shape), &chosen.table, out, lse)?;
-        Ok(chosen)
+        self.attend(client, &dense(shape), &read, out, lse)
     }
+}
+
+/// The public function asks `check_device`; only a direct call of the extension gets here.
+fn refused(refusal: &Refusal) -> ! {
+    panic!("attend: {refusal}")
 }
 
 impl SelectionOps for CubeBackend {
@@ -310,21 +323,13 @@ impl SelectionOps for CubeBackend {
             empty_device_contiguous_dtype(client.clone(), device.clone(), shape, dtype)
         };
         let (batch, heads, rows) = (shape.batch, shape.heads, shape.rows);
-        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as by attention without a selection.
-        let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
-        out.meta.swap(1, 2);
-        let lse = empty(&[batch, heads, rows], DType::F32);
-        // The check reads what was kept, before the correction adds to it.
-        let kept_lse = match options.order {
-            0 => lse.clone(),
-            _ => empty(&[batch, heads, rows], DType::F32),
-        };
         let (query, key, value) = (readable(query), readable(key), readable(value));
         let shares = heads * shape.query_blocks() * shape.key_blocks() * batch;
         let columns = batch * heads * 2 * shape.keys;
         let table_words = TableLayout::new(&shape, &lists(&options)).words;
-        let largest = shares.max(columns).max(table_words);
-        let address = [&query, &key, &value, &out, &pooled];
+        let entries = batch * rows * heads * shape.head_dim;
+        let largest = shares.max(columns).max(table_words).max(entries);
+        let address = [&query, &key, &value, &pooled];
         let address = address.map(CubeTensor::required_address_type);
         let own = match largest > u32::MAX as usize {
             true => AddressType::U64,
@@ -345,10 +350,19 @@ impl SelectionOps for CubeBackend {
             table_words,
             address,
         };
-        // The public function asks `check_device`; only a direct call of the extension meets this panic.
-        let chosen = call
-            .run(&client, &out, [&kept_lse, &lse])
-            .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
+        let chosen = call.choose(&client).unwrap_or_else(|r| refused(&r));
+        // Allocated only now: the buffers of the choice are free again.
+        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as by attention without a selection.
+        let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
+        out.meta.swap(1, 2);
+        let lse = empty(&[batch, heads, rows], DType::F32);
+        // The check reads what was kept, before the correction adds to it.
+        let kept_lse = match options.order {
+            0 => lse.clone(),
+            _ => empty(&[batch, heads, rows], DType::F32),
+        };
+        call.run(&client, &chosen, &out, [&kept_lse, &lse])
+            .unwrap_or_else(|r| refused(&r));
         let tensor = |handle: Handle, shape: &[usize], dtype| {
             let shape = shape.to_vec().into();
             CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)

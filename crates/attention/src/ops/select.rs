@@ -33,7 +33,7 @@ pub trait SelectionOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// Selects and attends: output `[B, Hq, N, d]`, log-sum-exp `[B, Hq, N]`, report `[B * heads, 16]` and
-    /// the index's table. `table` holds the spans, `rules` eight words an index head, `bands` weights
+    /// the index's table. `table` holds the spans, and behind them an imposed index with gates if there is one, `rules` eight words an index head, `bands` weights
     /// `[bands, d]`, `probes` the spans of the probe rows.
     #[fusion(meta = attend_selected_spec)]
     #[allow(clippy::too_many_arguments)]

@@ -25,6 +25,9 @@ pub struct SelectOptions {
     pub order: u32,
     /// Causal (query, key) pairs of the batch, for one head.
     pub causal_pairs: u64,
+    /// Whether attention and correction read the index in the plan's table, behind its spans, in place of
+    /// the one that is built; see [`crate::AttentionSettings::imposed`].
+    pub imposed: bool,
 }
 
 impl SelectOptions {

@@ -133,6 +133,7 @@ impl SelectionPlan {
                 Correction::Gaussian => 2,
             },
             causal_pairs: self.causal_pairs,
+            imposed: false,
         };
         let words = TensorData::new(rules.words, [index_heads * RULE_WORDS]);
         // Columns and slashes of the other patterns see what the second band is for.

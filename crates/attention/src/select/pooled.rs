@@ -23,11 +23,23 @@ pub struct PooledKeys {
 impl PooledKeys {
     /// Room for sequences of up to `capacity` tokens, none pooled yet.
     pub fn new([batch, kv_heads, capacity, head_dim]: [usize; 4], device: &Device) -> Self {
-        let dims = [batch, kv_heads, capacity.div_ceil(BLOCK), 3, head_dim];
+        let dims = Self::dims([batch, kv_heads, capacity, head_dim]);
         Self {
             tensor: Tensor::zeros(dims, (device, DType::F32)),
             lens: vec![0; batch],
         }
+    }
+
+    fn dims([batch, kv_heads, capacity, head_dim]: [usize; 4]) -> [usize; 5] {
+        [batch, kv_heads, capacity.div_ceil(BLOCK), 3, head_dim]
+    }
+
+    /// Bytes that [`PooledKeys::new`] of the same dimensions takes.
+    pub fn bytes(dims: [usize; 4]) -> u64 {
+        let each = size_of::<f32>() as u64;
+        Self::dims(dims)
+            .iter()
+            .fold(each, |bytes, &n| bytes.saturating_mul(n as u64))
     }
 
     /// Forgets what comes after the first `len` tokens of every sequence.

@@ -7,7 +7,7 @@ use burn::{
 
 use super::{PooledKeys, SelectionRecord};
 use crate::{
-    attend::{attend_with_lse, check},
+    attend::{attend_with_lse, check, same},
     error::AttentionError,
     ops::{self, SelectionOps},
     plan::AttentionPlan,
@@ -24,7 +24,7 @@ pub struct Selected {
     /// What the heads chose.
     pub record: SelectionRecord,
     /// The index that was built, as the kernels read it; `None` where the layer is dense. See
-    /// [`crate::index::TileIndex::from_table`].
+    /// [`crate::index::TileIndex::from_table`]. Where blocks are imposed it is what would have been read.
     pub table: Option<Tensor<1, Int>>,
 }
 
@@ -65,6 +65,11 @@ pub fn attend_selected(
     };
     let mut options = selection.options;
     options.scale = check(&query, key, value, plan)?;
+    if let Some(index) = plan.index() {
+        let (got, choosers) = (index.heads(), options.index_heads);
+        same("attend", "the imposed index's heads", [got], [choosers])?;
+        options.imposed = true;
+    }
     ops::check_selection(&query, kv_heads, &options, selection.bands.dims()[0])?;
     let mut fresh = None;
     let pooled = match pooled {

@@ -139,7 +139,7 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
         wanted.extend(
             forced
                 .as_ref()
-                .and_then(|forced| forced.case(length, args.kv_heads)),
+                .and_then(|forced| forced.attention(length, args.kv_heads)),
         );
         wanted.extend(cases.iter().cloned());
         let shape = KernelShape {

@@ -8,10 +8,7 @@ use serde_json::json;
 use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{
     parse_attentions, parse_lengths,
-    speed::{
-        Case, FORCED_NAME, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated,
-        ttft,
-    },
+    speed::{Case, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated, ttft},
     text_hash,
 };
 use sparse_accelerate_report::{record::Line, show};
@@ -38,9 +35,10 @@ Dense is always the next row. The first run compiles and tunes and is reported a
 until the logits are on the host. Below the times stands how they grow: the slope of log2 TTFT over
 log2 length (1 is linear, 2 quadratic), and TTFT(4L) / TTFT(L) for every such pair.
 
---density keeps random blocks of keys in place of a selection: with random weights there is nothing to
-select. Such rows are labelled; their times and memory are those of attention at that density, without
-the time of a selector, and their answers mean nothing.";
+--density imposes a density: random weights attend to everything, so what they select means nothing. Every
+layer selects all the same, as the preset `balanced` does, and the time of that counts; attention then
+reads random blocks of keys of the given density in place of what was selected. Such rows are named
+`balanced, forced density`; their answers mean nothing.";
 
 /// Arguments of `bench ttft`.
 #[derive(Debug, Args)]
@@ -64,7 +62,8 @@ pub(crate) struct TtftArgs {
     #[arg(long, value_name = "A,A...", help_heading = "What to measure")]
     attention: Option<String>,
 
-    /// Impose a density, one for all lengths or one for each: 8k=0.54,32k=0.187
+    /// Impose a density after a selection that is timed, one for all lengths or one for each:
+    /// 8k=0.54,32k=0.187
     #[arg(long, value_name = "X|N=X,...", help_heading = "What to measure")]
     density: Option<String>,
 
@@ -140,12 +139,10 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
     let mut model = None;
     for length in lengths {
         let mut wanted = vec![Case::dense()];
-        match forced
-            .as_ref()
-            .map(|forced| forced.case(length, subject.config.kv_heads))
-        {
+        let heads = [subject.config.heads, subject.config.kv_heads];
+        match forced.as_ref().map(|forced| forced.selected(length, heads)) {
             Some(None) => output.skip(
-                what(FORCED_NAME, length),
+                what(&ForcedDensity::name(), length),
                 format!("--density gives no value for {length} tokens"),
             )?,
             Some(Some(case)) => wanted.push(case),
@@ -289,6 +286,9 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
     let mut settings = subject.settings();
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("density".into(), json!(args.density));
+    if args.density.is_some() {
+        settings.insert("selection".into(), json!(ForcedDensity::selection()));
+    }
     settings.insert("block".into(), json!(args.block));
     settings.insert("text".into(), json!(text.map(|text| &text.hash)));
     About {

@@ -32,6 +32,13 @@ pub fn measure(device: &Device) -> MeasuredMemory {
     }
 }
 
+/// Gives back what a device's pools hold and nobody uses, once nothing that was dropped is still queued.
+pub fn give_back(device: &Device) {
+    // A device that failed says so where it is used.
+    let _ = device.sync();
+    device.memory_cleanup();
+}
+
 /// Whether the device's memory is in CubeCL's pools: true of every GPU, false of the CPU.
 pub fn is_pooled(device: &Device) -> bool {
     device.memory_pool_report().is_some()

@@ -15,7 +15,7 @@ mod workload;
 mod workspace;
 
 pub use bytes::{Bytes, SizeError};
-pub use measure::{MeasuredMemory, is_pooled, measure, reset_peak, system_available};
+pub use measure::{MeasuredMemory, give_back, is_pooled, measure, reset_peak, system_available};
 pub use plan::MemoryPlan;
 pub use stage::{RUNTIME, StageMemory};
 pub use weights::Weights;

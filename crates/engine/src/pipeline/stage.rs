@@ -162,7 +162,7 @@ impl Stage<'_> {
             }
             Work::Close => {
                 self.caches.remove(&id);
-                self.model.device().memory_cleanup();
+                memory::give_back(self.model.device());
             }
             Work::Memory { stages } => stages.push(memory::measure(self.model.device())),
             Work::Chunk(chunk) => {

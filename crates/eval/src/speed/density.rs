@@ -1,15 +1,22 @@
 //! `--density 8k=0.54,32k=0.187`: densities that stand in for a selector's.
 //!
 //! Random weights give no selector anything to find, so where only they can be had the number of kept
-//! blocks is imposed: [`FixedBlocks`] of that density. Times and memory then are those of the kernels
-//! at that density; the selector's own time is missing, and answers mean nothing.
+//! blocks is imposed: [`FixedBlocks`] of that density. A whole model selects all the same, as the preset
+//! it would have does, and then reads the blocks ([`AttentionSettings::imposed`]): so time and memory are
+//! those of selection and attention at that density. Attention alone reads the blocks without a selection.
+//! Answers mean nothing.
 
-use sparse_accelerate::{AttentionSettings, FixedBlocks, Pattern};
+use sparse_accelerate::{
+    AttentionMode, AttentionSettings, FixedBlocks, Pattern,
+    select::{Choosers, Preset},
+};
 
 use super::{Case, SpeedError};
 
-/// Names the rows of an imposed density.
-pub const FORCED_NAME: &str = "forced density";
+/// Names the rows of attention alone at an imposed density.
+const BLOCKS_NAME: &str = "forced density";
+/// The preset whose selection is timed beside an imposed density.
+const PRESET: Preset = Preset::Balanced;
 
 /// Densities by length, or one for all.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,20 +62,54 @@ impl ForcedDensity {
         })
     }
 
-    /// The attention at a length, over the blocks of `kv_heads` heads; `None` where no density is given.
-    pub fn case(&self, length: usize, kv_heads: usize) -> Option<Case> {
+    /// Names the rows of a whole model at an imposed density.
+    pub fn name() -> String {
+        format!("{}, {BLOCKS_NAME}", PRESET.name())
+    }
+
+    /// What run files say of the selection of such rows.
+    pub fn selection() -> String {
+        let preset = PRESET.name();
+        format!("{preset}: it runs whole and is timed, attention reads imposed blocks")
+    }
+
+    /// A whole model at a length: the preset's selection, then attention over imposed blocks; `None` where
+    /// no density is given. `heads` are the query heads and the KV heads.
+    pub fn selected(&self, length: usize, [heads, kv_heads]: [usize; 2]) -> Option<Case> {
+        let settings = PRESET.settings();
+        let choosers = match settings.selection.choosers {
+            Choosers::QueryHeads => heads,
+            Choosers::KvHeads => kv_heads,
+        };
+        Some(Case {
+            name: Self::name(),
+            settings: AttentionSettings {
+                mode: AttentionMode::Sparse,
+                imposed: Some(self.blocks(length, choosers)?),
+                ..settings
+            },
+            forced: true,
+        })
+    }
+
+    /// Attention alone at a length, over the blocks of `kv_heads` heads; `None` where no density is given.
+    pub fn attention(&self, length: usize, kv_heads: usize) -> Option<Case> {
+        let blocks = self.blocks(length, kv_heads)?;
+        Some(Case {
+            name: BLOCKS_NAME.into(),
+            settings: AttentionSettings::sparse(Pattern::FixedBlocks(blocks)),
+            forced: true,
+        })
+    }
+
+    fn blocks(&self, length: usize, heads: usize) -> Option<FixedBlocks> {
         let of = |wanted| self.densities.iter().find(|(length, _)| *length == wanted);
         let (_, density) = of(Some(length)).or_else(|| of(None))?;
-        let pattern = FixedBlocks {
-            heads: kv_heads,
+        Some(FixedBlocks {
+            heads,
             block: self.block,
             density: *density,
             seed: self.seed,
-        };
-        Some(Case {
-            name: FORCED_NAME.into(),
-            settings: AttentionSettings::sparse(Pattern::FixedBlocks(pattern)),
-            forced: true,
         })
     }
 }
@@ -78,10 +119,18 @@ mod tests {
     use super::*;
 
     fn density(forced: &ForcedDensity, length: usize) -> Option<f64> {
-        match forced.case(length, 2)?.settings.pattern {
-            Pattern::FixedBlocks(blocks) => Some(blocks.density),
-            other => panic!("{other:?}"),
-        }
+        forced.blocks(length, 2).map(|blocks| blocks.density)
+    }
+
+    #[test]
+    fn a_whole_model_selects_before_it_reads_the_blocks() {
+        let forced = ForcedDensity::parse("0.1", 128, 7).unwrap();
+        let case = forced.selected(8192, [32, 8]).unwrap();
+        assert!(case.forced && case.settings.pattern.selects());
+        let imposed = case.settings.imposed.unwrap();
+        assert_eq!((imposed.heads, imposed.block, imposed.seed), (32, 128, 7));
+        let alone = forced.attention(8192, 8).unwrap().settings;
+        assert!(!alone.pattern.selects() && alone.imposed.is_none());
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod ttft;
 
 pub use calibrate::{CalibrateSettings, calibrate};
 pub use decode::{DecodeSettings, decode};
-pub use density::{FORCED_NAME, ForcedDensity};
+pub use density::ForcedDensity;
 pub use error::SpeedError;
 pub use frontier::{
     Family, Frontier, FrontierSettings, FrontierShape, SHARES, Selector, parse_selectors,

@@ -268,15 +268,11 @@ impl Fixed {
         };
         let operands = [&query, &key, &value];
         let gates = |table: &[u32]| table[at.gates_at..at.ranges_at].to_vec();
-        let sparse = (gates(&chosen.table), 0);
-        attend_gated::<E>(
-            operands,
-            &chosen.table,
-            attention,
-            &sparse,
-            &mut out,
-            &mut lse,
-        );
+        // An imposed index has its gates where the one that is built has them.
+        let imposed = options.imposed.then(|| self.table.storage::<u32>());
+        let read = imposed.unwrap_or(&chosen.table);
+        let sparse = (gates(read), 0);
+        attend_gated::<E>(operands, read, attention, &sparse, &mut out, &mut lse);
 
         let kept_lse = lse.storage::<f32>().to_vec();
         let correction = match options.order {
@@ -293,7 +289,7 @@ impl Fixed {
                 strides,
             };
             let corrected = lse.storage_mut::<f32>();
-            let (query, pooled, table) = (view(&query), self.pooled(), &chosen.table);
+            let (query, pooled, table) = (view(&query), self.pooled(), read);
             cpu::correct(
                 &shape, query, pooled, table, correction, view_out, &kept_lse, corrected,
             );
@@ -316,8 +312,9 @@ impl Fixed {
             columns: false,
             ..attention
         };
-        let gated = (gates(&chosen.table), 1);
-        attend_gated::<E>(operands, &chosen.table, dense, &gated, &mut out, &mut lse);
+        let read = imposed.unwrap_or(&chosen.table);
+        let gated = (gates(read), 1);
+        attend_gated::<E>(operands, read, dense, &gated, &mut out, &mut lse);
 
         let reports = TensorShape::new([batch * shape.index_heads, REPORT_WORDS]);
         let words = TensorShape::new([at.words]);

@@ -1,0 +1,88 @@
+//! Pooled keys of the layers of a cache: as many as are worth their memory are kept between chunks.
+
+use burn::tensor::Device;
+
+use super::PooledKeys;
+
+/// Most bytes that a cache keeps. They save a pass over the cached keys and values of their layers in
+/// every later chunk: on one H100 0.4 ms a layer at 128K tokens of 8 KV heads of 128, where a layer's take
+/// 12 MiB (`benches/runs/2026-11-26-h100-selection/stages.txt`, `pool`). So 32 layers of 32K tokens are
+/// kept whole, and a quarter of them at 128K.
+const KEPT_BYTES: u64 = 96 << 20;
+
+/// Pooled keys by layer, made when the first layer asks.
+#[derive(Debug)]
+pub(crate) struct PooledLayers {
+    /// Of each layer: sequences, KV heads, tokens of capacity, head dimension.
+    dims: [usize; 4],
+    /// `None` where there are none yet.
+    kept: Vec<Option<PooledKeys>>,
+}
+
+impl PooledLayers {
+    /// Those of `layers` layers, none made yet.
+    pub(crate) fn new(dims: [usize; 4], layers: usize) -> Self {
+        Self {
+            dims,
+            kept: vec![None; kept(dims, layers)],
+        }
+    }
+
+    /// Those of the layer at `at`; `None` if it is to pool all keys anew.
+    ///
+    /// Made at once for the layers that follow too, outside the pools of activations, where small tensors
+    /// that stay would keep large ones off their pages: the way out and back waits for what is recorded.
+    pub(crate) fn of(&mut self, at: usize, device: &Device) -> Option<&mut PooledKeys> {
+        if self.kept.get(at)?.is_none() {
+            let dims = self.dims;
+            let missing = self.kept[at..].iter().filter(|held| held.is_none()).count();
+            let made = device.memory_persistent_allocations(missing, |missing| {
+                let each = (0..missing).map(|_| PooledKeys::new(dims, device));
+                each.collect::<Vec<_>>()
+            });
+            let empty = self.kept[at..].iter_mut().filter(|held| held.is_none());
+            for (held, pooled) in empty.zip(made) {
+                *held = Some(pooled);
+            }
+        }
+        self.kept[at].as_mut()
+    }
+
+    /// Forgets what comes after the first `len` tokens of every sequence.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        for pooled in self.kept.iter_mut().flatten() {
+            pooled.truncate(len);
+        }
+    }
+}
+
+/// Layers, from the first, that are kept.
+fn kept(dims: [usize; 4], layers: usize) -> usize {
+    let most = KEPT_BYTES / PooledKeys::bytes(dims).max(1);
+    layers.min(usize::try_from(most).unwrap_or(layers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_caches_keep_fewer_layers() {
+        let of = |capacity| kept([1, 8, capacity, 128], 32);
+        let lengths = [1, 8 << 10, 32 << 10, 64 << 10, 128 << 10, 8 << 20];
+        assert_eq!(lengths.map(of), [32, 32, 32, 16, 8, 0]);
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn layers_are_made_from_the_first_that_asks() {
+        let device = Device::flex();
+        let mut layers = PooledLayers::new([1, 1, 8 << 20, 128], 2);
+        assert!(layers.of(0, &device).is_none());
+        let mut layers = PooledLayers::new([1, 1, 256, 8], 3);
+        assert!(layers.of(1, &device).is_some());
+        let made: Vec<bool> = layers.kept.iter().map(Option::is_some).collect();
+        assert_eq!(made, [false, true, true]);
+        assert!(layers.of(0, &device).is_some() && layers.of(3, &device).is_none());
+    }
+}
