@@ -203,6 +203,7 @@ mod kernels {
             scale: 1.0,
             index: None,
             gated_heads: None,
+            stored: attend::Stored::Elements,
         }
     }
 

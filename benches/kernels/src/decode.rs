@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sparse_accelerate_bench_inputs::{Family, Shape, key, oracle, query, value};
-use sparse_accelerate_kernels::attend::Problem;
+use sparse_accelerate_kernels::attend::{Problem, Stored};
 
 use crate::{
     args::Sizes,
@@ -34,6 +34,7 @@ pub(crate) fn run(bench: &Bench, sizes: &Sizes, report: &mut Report) -> Result<(
             scale: 1.0 / (dim as f32).sqrt(),
             index: None,
             gated_heads: None,
+            stored: Stored::Elements,
         };
         let error = |got: &[u16]| {
             let (mut distance, mut norm) = (0.0, 0.0);

@@ -53,6 +53,7 @@ pub(crate) fn measure(
         query: tensor(&case.tensors[0], query),
         key: tensor(&case.tensors[1], key),
         value: tensor(&case.tensors[2], key),
+        scales: None,
         table: buffer(&table, case.table.len()),
         out: tensor(out, query),
         lse: buffer(&lse, 1),

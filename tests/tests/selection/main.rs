@@ -189,7 +189,7 @@ fn chunks_give_what_the_whole_gives() {
             cache.append(0, key, value, &plan).expect("append");
             let (out, record) = cache.attend(0, query.clone(), &plan).expect("attend");
             let (key, value) = (cache.key(0), cache.value(0));
-            let selected = attend_selected(query, key, value, Some(&mut pooled), 0, &plan);
+            let selected = attend_selected(query, &key, &value, Some(&mut pooled), 0, &plan);
             // Every head that is not dense meets the floor: checked by `read`.
             let ran = read(selected.expect("selected"), &chunk, &selection());
             assert!(
@@ -221,7 +221,7 @@ fn dense_over(backend: &Backend, chunk: &Case, cache: &KvCache) -> (Vec<f32>, Ve
     let (p, device) = (&chunk.problem, &backend.device);
     let query = p.tensor(&chunk.inputs.query, p.query_dims(), p.layout, device);
     let plan = AttentionPlan::new(&AttentionSettings::dense(), &p.spans, device).expect("plan");
-    let dense = attend_with_lse(query, cache.key(0), cache.value(0), &plan);
+    let dense = attend_with_lse(query, &cache.key(0), &cache.value(0), &plan);
     let (out, lse) = dense.expect("dense");
     (floats(out.into_data()), floats(lse.into_data()))
 }

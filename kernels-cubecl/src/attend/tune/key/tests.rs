@@ -18,6 +18,7 @@ fn problem(rows: usize, index: Option<IndexShape>) -> Problem {
         scale: 1.0,
         index,
         gated_heads: None,
+        stored: attend::Stored::Elements,
     }
 }
 
