@@ -3,13 +3,14 @@
 //!
 //!   scale = max_d |x_d| / 127      byte_d = round(x_d / scale), halves to even      x'_d = scale byte_d
 //!
-//! so that `|x_d - x'_d| <= scale / 2`. The division by 127 is a product with the nearest f32 to 1 / 127,
-//! and elements are multiplied by `1 / scale`: products are rounded alike on every device. A row whose
-//! largest magnitude is below [`LEAST`] is stored as scale 0 and zeros; so `1 / scale` is finite. A row
-//! with an element that is no number, or infinite, has scale NaN and zeros: what reads it becomes NaN.
+//! so that `|x_d - x'_d| <= scale / 2`, but for roundings. The division by 127 is a product with the f32
+//! nearest to 1 / 127, and elements are multiplied by `1 / scale`, the one division of a row: where a device
+//! rounds it to nearest, equal rows give the bits of the CPU path, which has the same formula in the same
+//! order. A row whose largest magnitude is below [`LEAST`] is stored as scale 0 and zeros; so `1 / scale` is
+//! finite. A row with an element that is no number, or infinite, has scale NaN and zeros: what reads it
+//! becomes NaN.
 //!
-//! Scales are f32, `[B, Hk, 2, S]`: per head those of its keys, then those of its values. The CPU path has
-//! the same formula in the same order.
+//! Scales are f32, `[B, Hk, 2, S]`: per head those of its keys, then those of its values.
 
 mod dequantize;
 
