@@ -136,6 +136,7 @@ fn run(
             stored: Stored::Elements,
         },
         tensors: &inputs.device,
+        scales: None,
         table: case.table,
         pairs: case.pairs,
         streamed: None,
