@@ -15,6 +15,7 @@ use crate::{
 
 /// Keys and values of one layer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer, and all of a cache are alike
 pub(super) enum Layer {
     /// `[B, Hk, capacity, d]`.
     Elements(Tensor<4>, Tensor<4>),
@@ -67,16 +68,10 @@ impl Layer {
                 check_append(values, &value, plan)?;
                 keys.inplace(|cache| append_unchecked(cache, key, plan));
                 values.inplace(|cache| append_unchecked(cache, value, plan));
+                Ok(())
             }
-            Self::Bytes(bytes) => {
-                check_append_into(bytes.dims(), bytes.dtype, &key, plan)?;
-                check_append_into(bytes.dims(), bytes.dtype, &value, plan)?;
-                let Bytes { scales, .. } = bytes;
-                append_bytes(&mut bytes.key, scales, key, plan, CachePart::Key);
-                append_bytes(&mut bytes.value, scales, value, plan, CachePart::Value);
-            }
+            Self::Bytes(bytes) => bytes.append(key, value, plan),
         }
-        Ok(())
     }
 
     /// See [`super::KvCache::append_rotated`].
@@ -99,29 +94,38 @@ impl Layer {
     }
 }
 
-/// Rounds new rows to the bytes of one part.
-fn append_bytes(
-    words: &mut Tensor<4, Int>,
-    scales: &mut Tensor<4>,
-    new: Tensor<4>,
-    plan: &AttentionPlan,
-    part: CachePart,
-) {
-    let (cache, its) = Dispatch::append_int8(
-        words.extract().into_dispatch(),
-        scales.extract().into_dispatch(),
-        new.into_dispatch(),
-        plan.table().into_dispatch(),
-        part,
-    );
-    (*words, *scales) = (Tensor::from_dispatch(cache), Tensor::from_dispatch(its));
-}
-
 impl Bytes {
     /// `[B, Hk, capacity, d]` of the elements.
     fn dims(&self) -> [usize; 4] {
         let [batch, kv_heads, capacity, words] = self.key.dims();
         [batch, kv_heads, capacity, 4 * words]
+    }
+
+    fn append(
+        &mut self,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(), AttentionError> {
+        for new in [&key, &value] {
+            check_append_into(self.dims(), self.dtype, new, plan)?;
+        }
+        for (part, new) in [(CachePart::Key, key), (CachePart::Value, value)] {
+            let words = match part {
+                CachePart::Key => &mut self.key,
+                CachePart::Value => &mut self.value,
+            };
+            let (cache, scales) = Dispatch::append_int8(
+                words.extract().into_dispatch(),
+                self.scales.extract().into_dispatch(),
+                new.into_dispatch(),
+                plan.table().into_dispatch(),
+                part,
+            );
+            *words = Tensor::from_dispatch(cache);
+            self.scales = Tensor::from_dispatch(scales);
+        }
+        Ok(())
     }
 
     fn append_rotated(
