@@ -12,7 +12,7 @@ use crate::Refusal;
 /// Bytes of the widest load.
 const LOAD_BYTES: usize = 16;
 /// Units of a cube where every unit works alone; WebGPU guarantees as many.
-const UNITS: u32 = 256;
+pub(crate) const UNITS: u32 = 256;
 
 /// Whether a device computes with an element type.
 ///

@@ -7,10 +7,12 @@
 //! * [`attend`]: attention over an index, tier by tier.
 //! * [`append`]: writing new keys and values into a cache.
 //! * [`rope_append`]: the same from the product of queries, keys and values, rotated on the way.
+//! * [`int8`]: keys and values as bytes with a scale per row, and back.
 //! * [`rms_norm`], [`swiglu`]: what stands between attention and linear layers.
 
 pub mod append;
 pub mod attend;
+pub mod int8;
 mod layout;
 mod refusal;
 pub mod rms_norm;

@@ -25,6 +25,15 @@ pub enum Refusal {
         /// What the device has.
         limit: usize,
     },
+    /// Bytes are read by the tier for few query rows and many keys alone.
+    #[error(
+        "keys and values of bytes are read for few query rows and many keys, not for {rows} rows of this \
+         problem; dequantize them first"
+    )]
+    Bytes {
+        /// Query rows of the problem.
+        rows: usize,
+    },
     /// The problem is too large for one launch or one buffer.
     #[error("{what} is {got}, this device takes at most {limit}; use a smaller chunk or batch")]
     TooLarge {

@@ -7,6 +7,9 @@
 //! with cosine and sine of the row's position, `kv_len - query_len + i`. In f32, rounded once; values
 //! are moved bit for bit. Padded rows become zeros among the queries and are not written to the caches.
 //! One unit takes one vector of a head's first half and its partner of the second.
+//!
+//! Caches may be bytes ([`crate::int8`]): then the units of a head share a cube, and agree on its largest
+//! magnitude before they round, f32 to bytes.
 
 use cubecl::{
     client::Client,
@@ -14,7 +17,10 @@ use cubecl::{
     prelude::*,
 };
 
-use crate::layout;
+use crate::{
+    int8::{self, Part, WORD},
+    layout,
+};
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +31,8 @@ struct Blueprint {
     half: usize,
     /// Elements of a vector.
     width: usize,
+    /// The caches are bytes.
+    int8: bool,
 }
 
 impl Blueprint {
@@ -32,71 +40,141 @@ impl Blueprint {
     fn all(&self) -> usize {
         self.heads + 2 * self.kv_heads
     }
+
+    /// Elements of a vector of the caches.
+    fn stored(&self) -> usize {
+        match self.int8 {
+            true => self.width / int8::PER_WORD,
+            false => self.width,
+        }
+    }
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-fn rope_append_rows<E: Float, N: Size>(
+fn rope_append_rows<E: Float, N: Size, T: Numeric, M: Size>(
     qkv: &Tensor<Vector<E, N>>,
     rotation: &Tensor<Vector<f32, N>>,
     table: &[u32],
     query: &mut [Vector<E, N>],
-    key: &mut Tensor<Vector<E, N>>,
-    value: &mut Tensor<Vector<E, N>>,
+    key: &mut Tensor<Vector<T, M>>,
+    value: &mut Tensor<Vector<T, M>>,
+    scales: ComptimeOption<&mut Tensor<f32>>,
     total: usize,
     rows: usize,
     #[comptime] bp: Blueprint,
     #[define(E)] _elem: ElemType,
+    #[define(T)] _stored: ElemType,
 ) {
-    if ABSOLUTE_POS < total {
-        let half = comptime!(bp.half);
-        let width = comptime!(bp.width);
-        let heads = comptime!(bp.heads);
-        let turned = comptime!(bp.heads + bp.kv_heads);
-        let vector = ABSOLUTE_POS % half;
-        let head = ABSOLUTE_POS / half % comptime!(bp.all());
-        let row = ABSOLUTE_POS / comptime!(bp.half * bp.all());
-        let b = row / rows;
-        let i = row % rows;
+    let half = comptime!(bp.half);
+    let width = comptime!(bp.width);
+    let stored = comptime!(bp.stored());
+    let heads = comptime!(bp.heads);
+    let turned = comptime!(bp.heads + bp.kv_heads);
+    let mut at = ABSOLUTE_POS;
+    let mut live = at < total;
+    if comptime!(bp.int8) {
+        let units = comptime!(int8::units_of_rows(bp.half));
+        at = CUBE_POS * units + UNIT_POS as usize;
+        live = at < total && (UNIT_POS as usize) < units;
+    }
+    let vector = at % half;
+    let head = at / half % comptime!(bp.all());
+    let row = at / comptime!(bp.half * bp.all());
+    let b = row / rows;
+    let i = row % rows;
+    let to_query = (row * heads + head) * comptime!(2 * bp.half) + vector;
+
+    // What goes into a cache that is bytes, after all units of the head have come so far.
+    let mut position = 0usize;
+    let mut cached = false.runtime();
+    let mut wide_first = Vector::<f32, N>::new(f32::new(0.0));
+    let mut wide_second = Vector::<f32, N>::new(f32::new(0.0));
+    if live {
         let q_len = table[b * 4] as usize;
         let kv_len = table[b * 4 + 1] as usize;
-        let to_query = (row * heads + head) * comptime!(2 * bp.half) + vector;
         if i < q_len {
-            let position = kv_len - q_len + i;
+            position = kv_len - q_len + i;
             let from = row * (qkv.stride(0) / width) + head * comptime!(2 * bp.half) + vector;
             let first = qkv[from];
             let second = qkv[from + half];
+            cached = head >= heads;
             if head < turned {
                 let at = position * (rotation.stride(0) / width) + vector;
                 let cos = rotation[at];
                 let sin = rotation[at + half];
                 let first = Vector::<f32, N>::cast_from(first);
                 let second = Vector::<f32, N>::cast_from(second);
-                let turned_first = Vector::<E, N>::cast_from(first * cos - second * sin);
-                let turned_second = Vector::<E, N>::cast_from(second * cos + first * sin);
+                wide_first = first * cos - second * sin;
+                wide_second = second * cos + first * sin;
                 if head < heads {
-                    query[to_query] = turned_first;
-                    query[to_query + half] = turned_second;
-                } else {
+                    query[to_query] = Vector::cast_from(wide_first);
+                    query[to_query + half] = Vector::cast_from(wide_second);
+                } else if comptime!(!bp.int8) {
                     let to = b * (key.stride(0) / width)
                         + (head - heads) * (key.stride(1) / width)
                         + position * (key.stride(2) / width)
                         + vector;
-                    key[to] = turned_first;
-                    key[to + half] = turned_second;
+                    key[to] = Vector::cast_from(wide_first);
+                    key[to + half] = Vector::cast_from(wide_second);
                 }
+            } else if comptime!(bp.int8) {
+                wide_first = Vector::cast_from(first);
+                wide_second = Vector::cast_from(second);
             } else {
                 let to = b * (value.stride(0) / width)
                     + (head - turned) * (value.stride(1) / width)
                     + position * (value.stride(2) / width)
                     + vector;
-                value[to] = first;
-                value[to + half] = second;
+                value[to] = Vector::cast_from(first);
+                value[to + half] = Vector::cast_from(second);
             }
         } else if head < heads {
             query[to_query] = Vector::new(E::new(0.0));
             query[to_query + half] = Vector::new(E::new(0.0));
         }
+    }
+    #[comptime]
+    match scales {
+        ComptimeOption::Some(scales) => {
+            let own = max(
+                int8::magnitude(wide_first, width),
+                int8::magnitude(wide_second, width),
+            );
+            let units = comptime!(layout::UNITS as usize);
+            let largest = int8::row_magnitude(own, vector, half, units);
+            if cached {
+                let first =
+                    Vector::<T, M>::cast_from(int8::pack::<N, M>(wide_first, largest, width));
+                let second =
+                    Vector::<T, M>::cast_from(int8::pack::<N, M>(wide_second, largest, width));
+                let is_key = head < turned;
+                let kv_head = select(is_key, head - heads, head - turned);
+                let mut part = comptime!(Part::Value.index()).runtime();
+                if is_key {
+                    part = comptime!(Part::Key.index()).runtime();
+                    let to = b * key.stride(0) + kv_head * key.stride(1) + position * key.stride(2);
+                    let to = to / stored + vector;
+                    key[to] = first;
+                    key[to + half] = second;
+                } else {
+                    let to = b * value.stride(0)
+                        + kv_head * value.stride(1)
+                        + position * value.stride(2);
+                    let to = to / stored + vector;
+                    value[to] = first;
+                    value[to + half] = second;
+                }
+                if vector == 0 {
+                    let at = b * scales.stride(0)
+                        + kv_head * scales.stride(1)
+                        + part * scales.stride(2)
+                        + position;
+                    scales[at] = int8::scale(largest);
+                }
+            }
+        }
+        ComptimeOption::None => {}
     }
 }
 
@@ -126,17 +204,20 @@ pub struct Tensors {
     pub table: BufferArg,
     /// Written: `[B, N, Hq, d]`, contiguous.
     pub query: BufferArg,
-    /// Written at each sequence's new positions: `[B, Hk, S, d]`.
+    /// Written at each sequence's new positions: `[B, Hk, S, d]`, or words `[B, Hk, S, d / 4]`.
     pub key: TensorArg,
     /// As `key`.
     pub value: TensorArg,
-    /// Elements from one row, head or sequence to the next, of all tensors above, in any order.
+    /// Where keys and values are bytes: their scales `[B, Hk, 2, S]`, written beside them.
+    pub scales: Option<TensorArg>,
+    /// Elements from one row, head or sequence to the next, of all tensors above that hold elements, in any order.
     pub strides: Vec<usize>,
     /// Index width.
     pub address: AddressType,
 }
 
-/// Launches the pass. The spans must fit the caches and the rotation's positions.
+/// Launches the pass. The spans must fit the caches and the rotation's positions. Where keys and values are
+/// bytes, the head dimension and all strides are multiples of 8, and the strides of words of 2.
 #[allow(unsafe_code)]
 pub fn launch(client: &Client, shape: &Shape, elem: ElemType, tensors: Tensors) {
     let mut lengths = tensors.strides;
@@ -147,9 +228,13 @@ pub fn launch(client: &Client, shape: &Shape, elem: ElemType, tensors: Tensors) 
         kv_heads: shape.kv_heads,
         half: shape.head_dim / 2 / width,
         width,
+        int8: tensors.scales.is_some(),
     };
     let total = shape.batch * shape.rows * blueprint.all() * blueprint.half;
-    let (count, dim) = layout::alone(client, total);
+    let ((count, dim), stored) = match blueprint.int8 {
+        true => (int8::row_cubes(client, total, blueprint.half), WORD),
+        false => (layout::alone(client, total), elem),
+    };
     // SAFETY: a unit below `total` reads one row of `qkv`; positions are inside caches and rotation by
     // the caller's promise.
     unsafe {
@@ -159,16 +244,19 @@ pub fn launch(client: &Client, shape: &Shape, elem: ElemType, tensors: Tensors) 
             dim,
             tensors.address,
             width,
+            blueprint.stored(),
             tensors.qkv,
             tensors.rotation,
             tensors.table,
             tensors.query,
             tensors.key,
             tensors.value,
+            tensors.scales.into(),
             total,
             shape.rows,
             blueprint,
             elem,
+            stored,
         );
     }
 }

@@ -16,7 +16,7 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache, SelectionRecord,
+    AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache, KvType, SelectionRecord,
 };
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
 use sparse_accelerate_linear::linear;
@@ -59,6 +59,7 @@ pub(crate) struct Facts {
     pub(crate) dtype: WeightDtype,
     pub(crate) weight_bytes: u64,
     pub(crate) mlp_rows: usize,
+    pub(crate) kv: KvType,
     pub(crate) part: StagePart,
 }
 
@@ -209,13 +210,23 @@ impl CausalLm {
         load::dtype_of(self.facts.dtype)
     }
 
+    /// How its caches keep keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.facts.kv
+    }
+
     /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
     ///
     /// # Errors
     /// A dimension of 0 or a capacity that attention does not reach.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache, ModelError> {
         let shape = self.cache_shape(batch, capacity);
-        let cache = KvCache::new(&shape, self.cache_dtype(), &self.facts.device)?;
+        let cache = KvCache::with_type(
+            &shape,
+            self.facts.kv,
+            self.cache_dtype(),
+            &self.facts.device,
+        )?;
         Ok(cache.with_first_layer(self.facts.part.layers.start))
     }
 

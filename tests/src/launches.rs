@@ -14,7 +14,7 @@ use sparse_accelerate::{Span, index::TileIndex};
 use sparse_accelerate_kernels::attend;
 
 use crate::{
-    backends, oracle,
+    backends, bytes, oracle,
     problem::{Inputs, Problem},
     tolerance,
 };
@@ -146,6 +146,7 @@ pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem 
             band: i.band().map(|b| (b.sink as u32, b.window as u32)),
         }),
         gated_heads: None,
+        stored: attend::Stored::Elements,
     }
 }
 
@@ -211,8 +212,57 @@ pub fn run_plan(
     index: Option<&TileIndex>,
     last: usize,
 ) -> Written {
-    let (q, k, dtype) = (problem.query_dims(), problem.key_dims(), problem.dtype);
-    let request = request(problem, index);
+    let (k, dtype) = (problem.key_dims(), problem.dtype);
+    let cache = |values| tensor(&upload_as(client, values, dtype), k);
+    let cache = (cache(&inputs.key), cache(&inputs.value), None);
+    run_over(
+        name, client, plan, address, problem, inputs, cache, index, last,
+    )
+}
+
+/// [`run_plan`] over the bytes of keys and values; rows past a sequence have scale NaN.
+///
+/// # Panics
+/// If it writes past its outputs.
+pub fn run_bytes(
+    name: &str,
+    client: &Client,
+    plan: &attend::Plan,
+    problem: &Problem,
+    inputs: &Inputs,
+    index: Option<&TileIndex>,
+    last: usize,
+) -> Written {
+    let [batch, heads, capacity, d] = problem.key_dims();
+    let (key, key_scales) = bytes::quantize(&inputs.key, d);
+    let (value, value_scales) = bytes::quantize(&inputs.value, d);
+    let scales = bytes::interleave(&key_scales, &value_scales, capacity);
+    let words = |x: &[u32]| tensor(&upload(client, x), [batch, heads, capacity, d / 4]);
+    let scales = tensor(&upload(client, &scales), [batch, heads, 2, capacity]);
+    let cache = (words(&key), words(&value), Some(scales));
+    let address = AddressType::U32;
+    run_over(
+        name, client, plan, address, problem, inputs, cache, index, last,
+    )
+}
+
+#[allow(clippy::too_many_arguments)]
+fn run_over(
+    name: &str,
+    client: &Client,
+    plan: &attend::Plan,
+    address: AddressType,
+    problem: &Problem,
+    inputs: &Inputs,
+    (key, value, scales): (TensorArg, TensorArg, Option<TensorArg>),
+    index: Option<&TileIndex>,
+    last: usize,
+) -> Written {
+    let (q, dtype) = (problem.query_dims(), problem.dtype);
+    let mut request = request(problem, index);
+    if scales.is_some() {
+        request.stored = attend::Stored::Int8;
+    }
     let nan = |len| vec![f32::NAN; len + BEYOND];
     let (out_len, lse_len) = (q.iter().product::<usize>(), q[0] * q[1] * q[2]);
     let out = upload_as(client, &nan(out_len), dtype);
@@ -221,8 +271,9 @@ pub fn run_plan(
     let rows = table(index, &problem.spans, last);
     let tensors = attend::Tensors {
         query: tensor(&upload_as(client, &inputs.query, dtype), q),
-        key: tensor(&upload_as(client, &inputs.key, dtype), k),
-        value: tensor(&upload_as(client, &inputs.value, dtype), k),
+        key,
+        value,
+        scales,
         table: buffer(&upload(client, &rows), rows.len()),
         out: tensor(&out, q),
         lse: buffer(&lse, lse_len),

@@ -100,6 +100,7 @@ fn pairs(name: &str, client: &Client, problem: &Problem, index: &TileIndex, ways
                     query,
                     key,
                     value,
+                    scales: None,
                     table: launches::buffer(&table, rows.len()),
                     out: launches::tensor(&out, q),
                     lse: launches::buffer(&lse, lse_len),

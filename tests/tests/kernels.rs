@@ -74,10 +74,13 @@ fn append_touches_only_its_rows() {
             &client,
             new_shape,
             F32,
-            AddressType::U32,
-            tensor(&cache, cache_shape),
-            tensor(&upload(&client, &new), new_shape),
-            buffer(&upload(&client, &rows), rows.len()),
+            append::Tensors {
+                cache: tensor(&cache, cache_shape),
+                new: tensor(&upload(&client, &new), new_shape),
+                table: buffer(&upload(&client, &rows), rows.len()),
+                scales: None,
+                address: AddressType::U32,
+            },
         );
         let got = read(&client, cache, DType::F32);
         for (at, x) in got.iter().enumerate() {
@@ -168,6 +171,7 @@ fn rope_append_touches_only_its_rows() {
             query: buffer(&query, 320),
             key: tensor(&key, [2, 2, capacity, 8]),
             value: tensor(&value, [2, 2, capacity, 8]),
+            scales: None,
             strides: vec![64, 8],
             address: AddressType::U32,
         };

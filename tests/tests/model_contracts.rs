@@ -148,7 +148,7 @@ fn the_cache_is_updated_in_place_unless_a_handle_is_held() {
 
         let mut running = Running::new(model, 1, ids.len());
         running.feed(&[&ids[..50]], &[ids.len()], &dense);
-        let held = running.cache.key(1).clone();
+        let held = running.cache.key(1);
         let kept = held.clone().into_data();
         running.feed(&[&ids[50..]], &[ids.len()], &dense);
         assert_eq!(

@@ -172,7 +172,7 @@ mod kernels {
     use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
     use sparse_accelerate_kernels::{
         Refusal,
-        attend::{Problem, prepare},
+        attend::{Problem, Stored, prepare},
     };
     use sparse_accelerate_tests::backends;
 
@@ -203,6 +203,7 @@ mod kernels {
             scale: 1.0,
             index: None,
             gated_heads: None,
+            stored: Stored::Elements,
         }
     }
 

@@ -136,6 +136,7 @@ impl<'a> Case<'a> {
             query: launches::tensor(&self.query, q),
             key: launches::tensor(&self.key, k),
             value: launches::tensor(&self.value, k),
+            scales: None,
             table: launches::buffer(&self.table.0, self.table.1),
             out: launches::tensor(&out, q),
             lse: launches::buffer(&lse, lse_len),

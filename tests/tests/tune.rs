@@ -73,6 +73,7 @@ impl Call {
             query: tensor(&self.query, q),
             key: tensor(&self.key, k),
             value: tensor(&self.value, k),
+            scales: None,
             table: buffer(&self.table, 4),
             out: tensor(&self.out, q),
             lse: buffer(&self.lse, q[0] * q[1] * q[2]),

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     /// Causal attention over random key blocks
     Blocks(Blocks),
     /// One query row against a long cache
-    Decode(Dense),
+    Decode(Decode),
     /// Choosing keys: every stage on inputs with structure; printed, not saved
     Select(Select),
     /// Make the summary of a run's folder anew, as after a peer has added its rows; needs no device
@@ -82,6 +82,15 @@ pub(crate) struct Sizes {
 pub(crate) struct Dense {
     #[command(flatten)]
     pub(crate) sizes: Sizes,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Decode {
+    #[command(flatten)]
+    pub(crate) sizes: Sizes,
+    /// Over keys and values that are bytes with a scale per token and KV head
+    #[arg(long, conflicts_with = "tuned")]
+    pub(crate) int8: bool,
 }
 
 #[derive(Debug, Clone, Args)]

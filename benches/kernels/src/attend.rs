@@ -5,7 +5,7 @@ use cubecl::server::Handle;
 use sparse_accelerate_bench_inputs::{
     BlockMask, Family, Shape, key, oracle, query, random_block_mask, value,
 };
-use sparse_accelerate_kernels::attend::{IndexShape, Problem};
+use sparse_accelerate_kernels::attend::{IndexShape, Problem, Stored};
 
 use crate::{
     args::{Blocks, Choosers, Dense, Sizes},
@@ -133,8 +133,10 @@ fn run(
             scale: 1.0 / (sizes.head_dim as f32).sqrt(),
             index: case.index,
             gated_heads: None,
+            stored: Stored::Elements,
         },
         tensors: &inputs.device,
+        scales: None,
         table: case.table,
         pairs: case.pairs,
         streamed: None,

@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     match &cli.command {
         Command::Dense(args) => attend::dense(&device, args, &mut report)?,
         Command::Blocks(args) => attend::blocks(&device, args, &mut report)?,
-        Command::Decode(args) => decode::run(&device, &args.sizes, &mut report)?,
+        Command::Decode(args) => decode::run(&device, args, &mut report)?,
         Command::Select(args) => select::stages(&device, args)?,
         Command::Summary { .. } => {} // before a device is opened
     }

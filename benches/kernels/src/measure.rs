@@ -7,9 +7,12 @@ use cubecl::{
     ir::{AddressType, ElemType},
     server::Handle,
 };
-use sparse_accelerate_kernels::attend::{
-    Plan, Problem, Tensors, Tier, candidates, launch, prepare,
-    tune::{self, Tuning, Work},
+use sparse_accelerate_kernels::{
+    attend::{
+        Plan, Problem, Tensors, Tier, candidates, launch, prepare,
+        tune::{self, Tuning, Work},
+    },
+    int8::PER_WORD,
 };
 
 use crate::{
@@ -28,6 +31,8 @@ pub(crate) struct Case<'a> {
     pub(crate) problem: Problem,
     /// Query, key and value.
     pub(crate) tensors: &'a [Handle; 3],
+    /// Of keys and values that are bytes.
+    pub(crate) scales: Option<&'a Handle>,
     pub(crate) table: &'a [u32],
     /// Kept causal pairs of all query heads.
     pub(crate) pairs: u64,
@@ -47,12 +52,18 @@ pub(crate) fn measure(
     let (elem, properties) = (elem(sizes.dtype), bench.client.properties());
     let table = bench.upload(case.table);
     let query = [1, problem.heads, problem.rows, problem.head_dim];
-    let key = [1, problem.kv_heads, problem.keys, problem.head_dim];
+    let row = match case.scales {
+        Some(_) => problem.head_dim / PER_WORD,
+        None => problem.head_dim,
+    };
+    let key = [1, problem.kv_heads, problem.keys, row];
+    let scales = [1, problem.kv_heads, 2, problem.keys];
     let lse = bench.upload(&[f32::NAN]);
     let tensors = |out: &Handle, scratch: Option<&Handle>| Tensors {
         query: tensor(&case.tensors[0], query),
         key: tensor(&case.tensors[1], key),
         value: tensor(&case.tensors[2], key),
+        scales: case.scales.map(|handle| tensor(handle, scales)),
         table: buffer(&table, case.table.len()),
         out: tensor(out, query),
         lse: buffer(&lse, 1),

@@ -102,7 +102,17 @@ pub(crate) fn check_append(
     new: &Tensor<4>,
     plan: &AttentionPlan,
 ) -> Result<(), AttentionError> {
-    let (c, n) = (cache.dims(), new.dims());
+    check_append_into(cache.dims(), cache.dtype(), new, plan)
+}
+
+/// The same for a cache of dimensions `c` that takes elements of a type.
+pub(crate) fn check_append_into(
+    c: [usize; 4],
+    dtype: DType,
+    new: &Tensor<4>,
+    plan: &AttentionPlan,
+) -> Result<(), AttentionError> {
+    let n = new.dims();
     let longest = plan.spans().iter().map(|s| s.query_len).max().unwrap_or(0);
     same(
         "append",
@@ -112,8 +122,8 @@ pub(crate) fn check_append(
     )?;
     same("append", "the batch", [n[0]], [plan.spans().len()])?;
     same("append", "the number of new rows", [n[2]], [longest])?;
-    if cache.dtype() != new.dtype() {
-        return Err(types("append", cache.dtype(), new.dtype()));
+    if dtype != new.dtype() {
+        return Err(types("append", dtype, new.dtype()));
     }
     fits(c[2], plan)
 }
@@ -151,10 +161,20 @@ pub(crate) fn check(
     value: &Tensor<4>,
     plan: &AttentionPlan,
 ) -> Result<f32, AttentionError> {
+    same("attend", "the value's shape", value.dims(), key.dims())?;
+    check_over(query, key.dims(), [key.dtype(), value.dtype()], plan)
+}
+
+/// The same for keys and values of one shape that give elements of these types.
+pub(crate) fn check_over(
+    query: &Tensor<4>,
+    key: [usize; 4],
+    dtypes: [DType; 2],
+    plan: &AttentionPlan,
+) -> Result<f32, AttentionError> {
     let op = "attend";
-    let ([batch, heads, rows, dim], [kb, kv_heads, keys, kd]) = (query.dims(), key.dims());
+    let ([batch, heads, rows, dim], [kb, kv_heads, keys, kd]) = (query.dims(), key);
     let spans = plan.spans();
-    same(op, "the value's shape", value.dims(), key.dims())?;
     same(op, "the key's batch and head dim", [kb, kd], [batch, dim])?;
     same(
         op,
@@ -205,7 +225,7 @@ pub(crate) fn check(
             [rows.div_ceil(QUERY_TILE)],
         )?;
     }
-    for other in [key.dtype(), value.dtype()] {
+    for other in dtypes {
         if other != query.dtype() {
             return Err(types(op, query.dtype(), other));
         }

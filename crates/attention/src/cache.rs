@@ -1,6 +1,7 @@
 //! A preallocated KV cache, updated in place.
 //!
-//! One key and one value tensor per layer, `[B, Hk, capacity, d]`, allocated once. Appending takes
+//! One key and one value tensor per layer, `[B, Hk, capacity, d]`, allocated once; in a cache of bytes
+//! ([`KvType::Int8`]) words of them and their scales. Appending takes
 //! the tensor out, hands it to the operation as its only owner and puts the result back, so nothing
 //! is copied unless somebody holds another handle; [`crate::diagnostics::append_copies`] counts
 //! the times that happened.
@@ -8,14 +9,22 @@
 //! What outlives a layer is allocated outside the pools that activations are carved from: there a tensor
 //! of 64 MiB would hold a page of 113. Its memory goes back to the device with the first
 //! `Device::memory_cleanup` after the cache was dropped.
+//!
+//! Bytes are made from f32 where keys and values are written. Decoding reads them as they are, as does
+//! attention on the CPU. A prefill kernel meets every key once per query tile, and would convert it as
+//! often: its layer is written out first, in one pass, into a pair of tensors that all layers share.
+
+mod layer;
 
 use burn::tensor::{DType, Device, Tensor};
+use layer::Layer;
+use serde::Serialize;
 
 use crate::{
-    attend::{append_unchecked, attend, check_append},
+    attend::{HEAD_DIMS, attend},
     error::AttentionError,
+    ops::CachePart,
     plan::AttentionPlan,
-    rope,
     select::{PooledLayers, SelectionRecord, attend_selected},
     span::{MAX_KV_LEN, Span},
 };
@@ -49,15 +58,58 @@ impl CacheShape {
         .iter()
         .fold(self.layers as u64, |acc, &n| acc.saturating_mul(n as u64))
     }
+
+    /// Bytes of the whole cache that keeps keys and values as `kv`, where the model computes with elements
+    /// of `element` bytes. For [`KvType::Int8`] words, scales, and the elements of one layer.
+    pub fn bytes_as(&self, kv: KvType, element: usize) -> u64 {
+        match kv {
+            KvType::Model => self.bytes(element),
+            KvType::Int8 => {
+                let scales = Self {
+                    head_dim: 1,
+                    ..*self
+                };
+                let one_layer = Self { layers: 1, ..*self };
+                let parts = [self.bytes(1), scales.bytes(4), one_layer.bytes(element)];
+                parts.into_iter().fold(0, u64::saturating_add)
+            }
+        }
+    }
+}
+
+/// How a cache keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// In the model's element type.
+    #[default]
+    Model,
+    /// As signed bytes with one scale per token and KV head, `max |x| / 127` over the head: half the memory
+    /// of 16-bit elements, and 4 bytes a scale. An element is off by at most half a scale, about `max |x| /
+    /// 254`. A key or value with an element that is not finite gives NaN.
+    Int8,
+}
+
+impl KvType {
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::Model => "model",
+            KvType::Int8 => "int8",
+        }
+    }
 }
 
 /// Keys and values of every layer, and how many tokens of each sequence are filled.
 #[derive(Debug)]
 pub struct KvCache {
     shape: CacheShape,
+    kv: KvType,
     /// Number of the first layer held.
     first: usize,
-    layers: Vec<(Tensor<4>, Tensor<4>)>,
+    layers: Vec<Layer>,
+    /// Keys and values of one layer of bytes, written out; made when a chunk first needs them.
+    elements: Option<[Tensor<4>; 2]>,
     lens: Vec<usize>,
     pooled: PooledLayers,
 }
@@ -68,6 +120,31 @@ impl KvCache {
     /// # Errors
     /// A dimension of 0, or a capacity past [`MAX_KV_LEN`].
     pub fn new(shape: &CacheShape, dtype: DType, device: &Device) -> Result<Self, AttentionError> {
+        Self::with_type(shape, KvType::Model, dtype, device)
+    }
+
+    /// The same for a cache of bytes, of a model that computes in `dtype`; see [`KvType::Int8`].
+    ///
+    /// # Errors
+    /// As [`KvCache::new`], or a head dimension that is not a multiple of 8.
+    pub fn new_int8(
+        shape: &CacheShape,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
+        Self::with_type(shape, KvType::Int8, dtype, device)
+    }
+
+    /// An empty cache of either type, of a model that computes in `dtype`.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`] or [`KvCache::new_int8`].
+    pub fn with_type(
+        shape: &CacheShape,
+        kv: KvType,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
         let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
         if dims.contains(&0) || shape.layers == 0 || shape.capacity > MAX_KV_LEN {
             return Err(AttentionError::Setting {
@@ -78,14 +155,27 @@ impl KvCache {
                 hint: "take the dimensions from the model's configuration",
             });
         }
-        let zeros = || Tensor::<4>::zeros(dims, (device, dtype));
-        let layers = device.memory_persistent_allocations(shape.layers, |layers| {
-            (0..layers).map(|_| (zeros(), zeros())).collect()
-        });
+        if kv == KvType::Int8 && !shape.head_dim.is_multiple_of(HEAD_DIMS.2) {
+            return Err(AttentionError::Setting {
+                op: "kv cache",
+                field: "head_dim",
+                got: shape.head_dim.to_string(),
+                limit: format!("a multiple of {} in a cache of bytes", HEAD_DIMS.2),
+                hint: "keep keys and values in the model's type",
+            });
+        }
+        let layer = |_| match kv {
+            KvType::Model => Layer::elements(dims, dtype, device),
+            KvType::Int8 => Layer::bytes(dims, dtype, device),
+        };
+        let layers = device
+            .memory_persistent_allocations(shape.layers, |layers| (0..layers).map(layer).collect());
         Ok(Self {
             shape: *shape,
+            kv,
             first: 0,
             layers,
+            elements: None,
             lens: vec![0; shape.batch],
             pooled: PooledLayers::new(dims, shape.layers),
         })
@@ -106,6 +196,11 @@ impl KvCache {
     /// The size it was allocated with.
     pub fn shape(&self) -> CacheShape {
         self.shape
+    }
+
+    /// How it keeps keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.kv
     }
 
     /// Tokens each sequence holds.
@@ -169,13 +264,7 @@ impl KvCache {
         value: Tensor<4>,
         plan: &AttentionPlan,
     ) -> Result<(), AttentionError> {
-        let (keys, values) = self.layer(layer)?;
-        // Both are checked before either is written; a handle kept for undoing would force a copy.
-        check_append(keys, &key, plan)?;
-        check_append(values, &value, plan)?;
-        keys.inplace(|cache| append_unchecked(cache, key, plan));
-        values.inplace(|cache| append_unchecked(cache, value, plan));
-        Ok(())
+        self.layer(layer)?.append(key, value, plan)
     }
 
     /// Rotates the queries and keys of a chunk and appends keys and values to one layer, in place.
@@ -191,15 +280,10 @@ impl KvCache {
         rotation: &Tensor<2>,
         plan: &AttentionPlan,
     ) -> Result<Tensor<4>, AttentionError> {
-        let (keys, values) = self.layer(layer)?;
-        rope::check(&qkv, rotation, keys, values, plan)?;
-        let caches = (keys.extract(), values.extract());
-        let (query, key, value) = rope::unchecked(qkv, rotation, caches, plan);
-        (*keys, *values) = (key, value);
-        Ok(query)
+        self.layer(layer)?.append_rotated(qkv, rotation, plan)
     }
 
-    fn layer(&mut self, layer: usize) -> Result<&mut (Tensor<4>, Tensor<4>), AttentionError> {
+    fn layer(&mut self, layer: usize) -> Result<&mut Layer, AttentionError> {
         let (first, layers) = (self.first, self.layers.len());
         let held = layer.checked_sub(first);
         held.and_then(|at| self.layers.get_mut(at))
@@ -225,7 +309,18 @@ impl KvCache {
     ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
         self.layer(layer)?;
         let at = layer - self.first;
-        let (key, value) = &self.layers[at];
+        let (key, value) = match &self.layers[at] {
+            Layer::Elements(key, value) => (key, value),
+            Layer::Bytes(bytes) => {
+                let scale = bytes.check(&query, plan)?;
+                if bytes.attends(&query, plan) {
+                    return Ok((bytes.attend(query, plan, scale), None));
+                }
+                let [key, value] = self.elements.get_or_insert_with(|| bytes.elements());
+                bytes.write([key, value], plan);
+                (&*key, &*value)
+            }
+        };
         if !plan.selects() {
             return Ok((attend(query, key, value, plan)?, None));
         }
@@ -238,14 +333,23 @@ impl KvCache {
         Ok((selected.output, Some(selected.record)))
     }
 
-    /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.
-    pub fn key(&self, layer: usize) -> &Tensor<4> {
-        &self.layers[layer - self.first].0
+    /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful. While the
+    /// handle is alive, an append copies them. Of a cache of bytes, a copy in the model's type.
+    pub fn key(&self, layer: usize) -> Tensor<4> {
+        self.part(layer, CachePart::Key)
     }
 
-    /// The values of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful.
-    pub fn value(&self, layer: usize) -> &Tensor<4> {
-        &self.layers[layer - self.first].1
+    /// The values of a layer, as [`KvCache::key`].
+    pub fn value(&self, layer: usize) -> Tensor<4> {
+        self.part(layer, CachePart::Value)
+    }
+
+    fn part(&self, layer: usize, part: CachePart) -> Tensor<4> {
+        match (&self.layers[layer - self.first], part) {
+            (Layer::Elements(key, _), CachePart::Key) => key.clone(),
+            (Layer::Elements(_, value), CachePart::Value) => value.clone(),
+            (Layer::Bytes(bytes), part) => bytes.copy(part),
+        }
     }
 
     /// Counts a chunk's tokens as held, after its last layer.

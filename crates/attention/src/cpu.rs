@@ -3,6 +3,7 @@
 //! Public for the crates beside this one, hidden from users. The loops themselves are compiled for what
 //! the processor has by `pulp`.
 
+pub mod int8;
 mod product;
 mod rows;
 pub(crate) mod softmax;

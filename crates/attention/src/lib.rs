@@ -19,10 +19,10 @@ mod settings;
 mod span;
 
 pub use attend::{HEAD_DIMS, append_kv, attend, attend_with_lse};
-pub use cache::{CacheShape, KvCache};
+pub use cache::{CacheShape, KvCache, KvType};
 pub use error::AttentionError;
 pub use module::{SparseAttention, SparseAttentionConfig};
-pub use ops::{AttendOptions, SelectionOps, SparseAttentionOps};
+pub use ops::{AttendOptions, CachePart, Int8CacheOps, SelectionOps, SparseAttentionOps};
 pub use pattern::{BlockCluster, Dynamic, FixedBlocks, IntervalSlash, Pattern, Triangular};
 pub use plan::AttentionPlan;
 pub use rope::{rope_append, rotation_table};

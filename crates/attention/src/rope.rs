@@ -69,11 +69,23 @@ pub(crate) fn check(
     value: &Tensor<4>,
     plan: &AttentionPlan,
 ) -> Result<(), AttentionError> {
-    let ([rows, width], cache) = (qkv.dims(), key.dims());
+    same(OP, "the value cache's shape", value.dims(), key.dims())?;
+    let caches = [key, value].map(|c| (c.dtype(), c.device()));
+    check_into(qkv, rotation, key.dims(), caches, plan)
+}
+
+/// The same for caches of one shape that take elements of a type.
+pub(crate) fn check_into(
+    qkv: &Tensor<2>,
+    rotation: &Tensor<2>,
+    cache: [usize; 4],
+    caches: [(DType, Device); 2],
+    plan: &AttentionPlan,
+) -> Result<(), AttentionError> {
+    let [rows, width] = qkv.dims();
     let [batch, kv_heads, capacity, head_dim] = cache;
     let spans = plan.spans();
     let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
-    same(OP, "the value cache's shape", value.dims(), cache)?;
     same(OP, "the batch of the caches", [batch], [spans.len()])?;
     same(
         OP,
@@ -107,16 +119,17 @@ pub(crate) fn check(
         let limit = format!("at least {reached}, the longest span");
         return Err(setting("positions of the rotation", positions, limit, hint));
     }
-    for other in [key.dtype(), value.dtype()] {
-        if other != qkv.dtype() {
-            return Err(types(OP, qkv.dtype(), other));
+    for (other, _) in &caches {
+        if *other != qkv.dtype() {
+            return Err(types(OP, qkv.dtype(), *other));
         }
     }
     if rotation.dtype() != DType::F32 {
         return Err(types(OP, DType::F32, rotation.dtype()));
     }
     let device = qkv.device();
-    for other in [rotation.device(), key.device(), value.device()] {
+    let devices = caches.map(|(_, device)| device);
+    for other in devices.into_iter().chain([rotation.device()]) {
         if other != device {
             return Err(AttentionError::Shape {
                 op: OP,

@@ -4,7 +4,7 @@
 //! length, the memory.
 
 use anyhow::Result;
-use sparse_accelerate::AttentionSettings;
+use sparse_accelerate::{AttentionSettings, KvType};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
 use sparse_accelerate_engine::{
     Devices, Loaded, MemoryPlan, ModelSource, check_length, memory::Workload,
@@ -47,7 +47,11 @@ impl Ground {
     /// The devices, the type and the chunk in one line.
     pub(crate) fn describe(&self) -> String {
         let reason = self.devices.reason();
-        format!("{reason} [{}, chunk {}]", self.dtype, self.chunk)
+        let kv = match self.devices.kv {
+            KvType::Model => "",
+            KvType::Int8 => ", int8 KV cache",
+        };
+        format!("{reason} [{}{kv}, chunk {}]", self.dtype, self.chunk)
     }
 
     /// Refuses what does not fit the model or the devices; says how it is cut and what it will take with any
@@ -61,6 +65,7 @@ impl Ground {
     ) -> Result<(Placement, MemoryPlan)> {
         check_length(config, prompt, max_tokens)?;
         let load = Workload {
+            kv: self.devices.kv,
             gpu: !self.devices.is_flex(),
             ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
         };
@@ -109,7 +114,9 @@ impl Opened {
         }
         let dir = ModelDir::open(&args.model)?;
         let (dtype, stored) = (args.dtype.map(Into::into), dir.config().dtype);
-        let ground = Ground::new(args.devices.open()?, dtype, args.chunk, stored)?;
+        let mut devices = args.devices.open()?;
+        devices.kv = args.kv_dtype.into();
+        let ground = Ground::new(devices, dtype, args.chunk, stored)?;
         Ok(Self { dir, ground })
     }
 

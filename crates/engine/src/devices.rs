@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
 use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
 
@@ -22,6 +23,8 @@ pub struct Devices {
     all: Vec<Selected>,
     /// How layers are shared out.
     pub split: Split,
+    /// How the KV cache keeps keys and values.
+    pub kv: KvType,
     /// How hidden states travel.
     pub transport: Transport,
     /// Chunks of equal time to cut a prompt into; `None` goes by its length.
@@ -68,6 +71,7 @@ impl Devices {
         Ok(Self {
             all,
             split: Split::Auto,
+            kv: KvType::Model,
             transport: Transport::Peer,
             chunks: None,
             stall: PipelineOptions::STALL,
@@ -202,6 +206,7 @@ impl Devices {
         let devices = self.all.iter().map(|one| one.device.clone()).collect();
         let options = PipelineOptions {
             dtype: Some(dtype),
+            kv: self.kv,
             transport: self.transport,
             chunks: self.chunks,
             stall: self.stall,
@@ -224,6 +229,7 @@ impl Devices {
     ) -> Result<CausalLm, EngineError> {
         let mut options = LoadOptions::new(self.first().device.clone());
         options.dtype = Some(dtype);
+        options.kv = self.kv;
         let mut told = |p: sparse_accelerate_models::LoadProgress<'_>| {
             progress(p.bytes, p.total_bytes);
         };

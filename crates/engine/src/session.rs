@@ -235,6 +235,7 @@ impl Sequence for Session<'_> {
         let element = self.model.dtype().size();
         let workload = Workload {
             mlp_rows: self.model.mlp_rows(),
+            kv: self.model.kv_type(),
             gpu: memory::is_pooled(self.device()),
             ..Workload::new(element, self.capacity, chunking.longest())
         };

@@ -223,7 +223,7 @@ fn rope(args: &Args, device: &Device) -> Result<(), Failure> {
     let queries = (pass_into(&mut pass_cache)?, plain_into(&mut plain_cache)?);
     agree("query", flat(queries.0), flat(queries.1))?;
     for of in [KvCache::key, KvCache::value] {
-        let cached = [&pass_cache, &plain_cache].map(|cache| flat(of(cache, 0).clone()));
+        let cached = [&pass_cache, &plain_cache].map(|cache| flat(of(cache, 0)));
         let [pass, plain] = cached;
         agree("cache", pass, plain)?;
     }

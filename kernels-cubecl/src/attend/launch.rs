@@ -21,10 +21,12 @@ use super::{
 pub struct Tensors {
     /// `[B, Hq, N, d]`.
     pub query: TensorArg,
-    /// `[B, Hk, S, d]`.
+    /// `[B, Hk, S, d]`, or words of bytes `[B, Hk, S, d / 4]`.
     pub key: TensorArg,
-    /// `[B, Hk, S, d]`.
+    /// As `key`.
     pub value: TensorArg,
+    /// Where keys and values are bytes, their scales `[B, Hk, 2, S]`.
+    pub scales: Option<TensorArg>,
     /// `u32`: spans, index rows, gates if there are any, ranges, columns in one table.
     pub table: BufferArg,
     /// `[B, Hq, N, d]`, written everywhere.
@@ -42,7 +44,7 @@ pub struct Tensors {
 /// Runs a plan made by [`super::prepare`] for the same problem.
 ///
 /// # Panics
-/// Without the scratch that the plan needs.
+/// Without the scratch that the plan needs, or without the scales of bytes.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));

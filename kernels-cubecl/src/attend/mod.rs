@@ -22,7 +22,7 @@ pub use cmma::{CmmaBlueprint, Fragment};
 pub use decode::DecodeBlueprint;
 pub use launch::{Tensors, launch};
 pub use mma::{Instruction, MmaBlueprint};
-pub use plan::{IndexShape, Plan, Problem, Tier, candidates, prepare};
+pub use plan::{IndexShape, Plan, Problem, Stored, Tier, candidates, prepare};
 pub use unit::UnitBlueprint;
 
 /// Query positions per row of the index.

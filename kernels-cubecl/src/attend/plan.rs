@@ -36,6 +36,19 @@ pub struct Problem {
     /// still counted, in tiles of [`super::QUERY_TILE`]. A launch with an index serves the heads whose
     /// gate is 0, one without those whose gate is 1; of other heads nothing is written.
     pub gated_heads: Option<usize>,
+    /// How keys and values are stored.
+    pub stored: Stored,
+}
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Stored {
+    /// As elements of the query's type.
+    #[default]
+    Elements,
+    /// As bytes with a scale per row, see [`crate::int8`]. [`Tier::SplitK`] alone reads them: it waits for
+    /// memory, where the other tiers would convert a key once for every query tile that sees it.
+    Int8,
 }
 
 /// The index's shape and element rule.
@@ -217,6 +230,12 @@ fn tiers(
         .into_iter()
         .map(Tier::SplitK)
         .collect();
+    if problem.stored == Stored::Int8 {
+        return match tiers.is_empty() {
+            true => Err(Refusal::Bytes { rows: problem.rows }),
+            false => Ok(tiers),
+        };
+    }
     tiers.extend(
         mma::blueprints(problem, elem, device)
             .into_iter()

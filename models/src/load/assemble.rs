@@ -8,6 +8,7 @@ use burn::{
     module::{Param, ParamId},
     tensor::{Device, Tensor},
 };
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use super::{
@@ -40,6 +41,7 @@ pub(crate) struct Assembler<'a> {
     dtype: WeightDtype,
     device: &'a Device,
     mlp_rows: usize,
+    kv: KvType,
     done: Done<'a>,
 }
 
@@ -87,6 +89,7 @@ impl<'a> Assembler<'a> {
             dtype,
             device: &options.device,
             mlp_rows: options.mlp_rows.max(1),
+            kv: options.kv,
             done: Done {
                 progress,
                 index: 0,
@@ -134,6 +137,7 @@ impl<'a> Assembler<'a> {
                 dtype: self.dtype,
                 weight_bytes: self.done.bytes,
                 mlp_rows: self.mlp_rows,
+                kv: self.kv,
                 part,
             },
         })

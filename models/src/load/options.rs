@@ -4,6 +4,7 @@
 //! only store, and computing with them gives garbage or a panic.
 
 use burn::tensor::{DType, Device};
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use crate::{error::ModelError, placement::StagePart};
@@ -16,6 +17,8 @@ pub const MLP_ROWS: usize = 2048;
 pub struct LoadOptions {
     /// Type of the weights on the device; `None` keeps the checkpoint's.
     pub dtype: Option<WeightDtype>,
+    /// How its caches keep keys and values; see [`CausalLm::cache`](crate::CausalLm::cache).
+    pub kv: KvType,
     /// Where the model lives.
     pub device: Device,
     /// Refuse weights that hold a NaN or an infinity; reads every weight once more.
@@ -32,6 +35,7 @@ impl LoadOptions {
     pub fn new(device: Device) -> Self {
         Self {
             dtype: None,
+            kv: KvType::Model,
             device,
             check_finite: true,
             mlp_rows: MLP_ROWS,

@@ -12,7 +12,8 @@ use cubecl::{
 };
 use sparse_accelerate_kernels::{
     Refusal, append,
-    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Tensors, Tier},
+    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Stored, Tensors, Tier},
+    int8::{self, Part},
     rms_norm, rope_append, swiglu,
 };
 
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Case> {
     attends
         .chain(cooperative())
         .chain(appends())
+        .chain(dequantizations())
         .chain(passes())
         .chain(selections::all())
         .collect()
@@ -118,10 +120,14 @@ impl Attend {
             ..
         } = self.problem;
         let kv = [batch, kv_heads, self.problem.keys, head_dim];
+        let int8 = self.problem.stored == Stored::Int8;
+        let (key, scales) = cache(client, kv, self.elem, int8);
+        let (value, _) = cache(client, kv, self.elem, int8);
         let tensors = Tensors {
             query: tensor(client, [batch, heads, rows, head_dim], self.elem),
-            key: tensor(client, kv, self.elem),
-            value: tensor(client, kv, self.elem),
+            key,
+            value,
+            scales,
             table: buffer(client, 1024),
             out: tensor(client, [batch, heads, rows, head_dim], self.elem),
             lse: buffer(client, batch * heads * rows),
@@ -181,6 +187,20 @@ pub fn attends() -> Vec<Attend> {
             ..lse
         });
     }
+    // Decoding over bytes.
+    for (elem, head_dim) in [(F32, 128), (F16, 64), (F16, 128), (BF16, 128), (BF16, 256)] {
+        for index in [INDEXES[0], INDEXES[1]] {
+            let elements = attend("decode", 1, head_dim, elem, index);
+            all.push(Attend {
+                name: format!("{}/int8", elements.name),
+                problem: Problem {
+                    stored: Stored::Int8,
+                    ..elements.problem
+                },
+                ..elements
+            });
+        }
+    }
     // A sparse and a dense launch that share heads by gates.
     for index in &INDEXES[..2] {
         let ungated = attend("prefill", 2048, 128, BF16, *index);
@@ -224,6 +244,7 @@ fn attend(
             ..index
         }),
         gated_heads: None,
+        stored: Stored::Elements,
     };
     Attend {
         name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),
@@ -235,18 +256,66 @@ fn attend(
 }
 
 fn appends() -> impl Iterator<Item = Case> {
-    [F32, F16, BF16].into_iter().map(|(name, elem)| {
-        Case::new(format!("append/{name}"), move |client| {
-            let shape = [1, 2, 2048, 128];
-            append::launch(
-                client,
-                shape,
-                elem,
-                AddressType::U32,
-                tensor(client, [1, 2, 4096, 128], elem),
-                tensor(client, shape, elem),
-                buffer(client, 4),
-            );
+    let bytes = [F32, F16, BF16].map(|elem| (elem, true));
+    let elements = [F32, F16, BF16].map(|elem| (elem, false));
+    elements
+        .into_iter()
+        .chain(bytes)
+        .map(|((name, elem), int8)| {
+            let suffix = if int8 { "/int8" } else { "" };
+            Case::new(format!("append/{name}{suffix}"), move |client| {
+                let (shape, address) = ([1, 2, 2048, 128], AddressType::U32);
+                let (cache, scales) = cache(client, [1, 2, 4096, 128], elem, int8);
+                let tensors = append::Tensors {
+                    cache,
+                    new: tensor(client, shape, elem),
+                    table: buffer(client, 4),
+                    scales: scales.map(|scales| (scales, Part::Value)),
+                    address,
+                };
+                append::launch(client, shape, elem, tensors);
+                Ok(())
+            })
+        })
+}
+
+/// Keys or values of a type, or as bytes with their scales.
+fn cache(
+    client: &Client,
+    shape: [usize; 4],
+    elem: ElemType,
+    int8: bool,
+) -> (TensorArg, Option<TensorArg>) {
+    let [batch, heads, capacity, head_dim] = shape;
+    match int8 {
+        true => (
+            tensor(client, [batch, heads, capacity, head_dim / 4], F32.1),
+            Some(tensor(client, [batch, heads, 2, capacity], F32.1)),
+        ),
+        false => (tensor(client, shape, elem), None),
+    }
+}
+
+/// Bytes back to elements.
+fn dequantizations() -> impl Iterator<Item = Case> {
+    let named = [
+        (F32, AddressType::U32, ""),
+        (F16, AddressType::U32, ""),
+        (BF16, AddressType::U32, ""),
+        (BF16, AddressType::U64, "/u64"),
+    ];
+    named.into_iter().map(|((name, elem), address, suffix)| {
+        Case::new(format!("dequantize/{name}{suffix}"), move |client| {
+            let shape = [1, 2, 4096, 128];
+            let (words, scales) = cache(client, shape, elem, true);
+            let tensors = int8::Tensors {
+                words,
+                scales: scales.expect("bytes have scales"),
+                table: buffer(client, 4),
+                out: tensor(client, shape, elem),
+                address,
+            };
+            int8::launch(client, shape, Part::Key, elem, tensors);
             Ok(())
         })
     })
@@ -280,7 +349,12 @@ fn passes() -> impl Iterator<Item = Case> {
                     norm(client, elem, address, 4097);
                 }),
                 case("swiglu", gate),
-                case("rope-append", rotate),
+                case("rope-append", |client, elem, address| {
+                    rotate(client, elem, address, false);
+                }),
+                case("rope-append-int8", |client, elem, address| {
+                    rotate(client, elem, address, true);
+                }),
             ]
         })
 }
@@ -312,7 +386,7 @@ fn gate(client: &Client, elem: ElemType, address: AddressType) {
     );
 }
 
-fn rotate(client: &Client, elem: ElemType, address: AddressType) {
+fn rotate(client: &Client, elem: ElemType, address: AddressType, int8: bool) {
     let shape = rope_append::Shape {
         batch: 1,
         rows: ROWS,
@@ -320,14 +394,16 @@ fn rotate(client: &Client, elem: ElemType, address: AddressType) {
         kv_heads: 8,
         head_dim: 128,
     };
-    let cache = || tensor(client, [1, 8, 2 * ROWS, 128], elem);
+    let (key, scales) = cache(client, [1, 8, 2 * ROWS, 128], elem, int8);
+    let (value, _) = cache(client, [1, 8, 2 * ROWS, 128], elem, int8);
     let tensors = rope_append::Tensors {
         qkv: tensor(client, [ROWS, 1, 1, 48 * 128], elem),
         rotation: tensor(client, [2 * ROWS, 1, 1, 128], F32.1),
         table: buffer(client, 4),
         query: buffer(client, ROWS * 32 * 128),
-        key: cache(),
-        value: cache(),
+        key,
+        value,
+        scales,
         strides: vec![128],
         address,
     };

@@ -190,7 +190,8 @@ fn chunks_give_what_the_whole_gives() {
             cache.append(0, key, value, &plan).expect("append");
             let (out, record) = cache.attend(0, query.clone(), &plan).expect("attend");
             let (key, value) = (cache.key(0), cache.value(0));
-            let selected = attend_selected(query.clone(), key, value, Some(&mut pooled), 0, &plan);
+            let selected =
+                attend_selected(query.clone(), &key, &value, Some(&mut pooled), 0, &plan);
             // Every head that is not dense meets the floor: checked by `read`.
             let ran = read(selected.expect("selected"), &chunk, &selection());
             assert!(
@@ -200,7 +201,7 @@ fn chunks_give_what_the_whole_gives() {
             let record = record.expect("a record").read().expect("heads");
             assert_eq!(ran.heads, record, "{name}");
             // As in the layers of a long cache, which keep no pooled keys.
-            let anew = attend_selected(query, key, value, None, 0, &plan).expect("selected");
+            let anew = attend_selected(query, &key, &value, None, 0, &plan).expect("selected");
             assert!(
                 ran.out == floats(anew.output.into_data()),
                 "{name}: keys that are pooled anew are others"
@@ -228,7 +229,7 @@ fn dense_over(backend: &Backend, chunk: &Case, cache: &KvCache) -> (Vec<f32>, Ve
     let (p, device) = (&chunk.problem, &backend.device);
     let query = p.tensor(&chunk.inputs.query, p.query_dims(), p.layout, device);
     let plan = AttentionPlan::new(&AttentionSettings::dense(), &p.spans, device).expect("plan");
-    let dense = attend_with_lse(query, cache.key(0), cache.value(0), &plan);
+    let dense = attend_with_lse(query, &cache.key(0), &cache.value(0), &plan);
     let (out, lse) = dense.expect("dense");
     (floats(out.into_data()), floats(lse.into_data()))
 }

@@ -17,10 +17,10 @@ use sparse_accelerate_kernels::{
     rope_append, supports,
 };
 
-use super::{AttendOptions, SparseAttentionOps, query_dims, tuning::tuning};
+use super::{AttendOptions, SparseAttentionOps, cube_int8::words, query_dims, tuning::tuning};
 use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
 
-fn problem(
+pub(super) fn problem(
     query: [usize; 4],
     [kv_heads, keys]: [usize; 2],
     options: &AttendOptions,
@@ -41,6 +41,7 @@ fn problem(
             band: options.band,
         }),
         gated_heads: None,
+        stored: kernels::Stored::Elements,
     }
 }
 
@@ -81,17 +82,24 @@ pub(super) fn check_type(
 /// The kernels read vectors of up to 8 through strides: the last dimension must be contiguous and
 /// every other stride a multiple of 8. Caches and swapped projections are; anything else is copied.
 pub(super) fn readable(tensor: CubeTensor) -> CubeTensor {
+    aligned(tensor, 8)
+}
+
+/// The same for vectors of `width`.
+pub(super) fn aligned(tensor: CubeTensor, width: usize) -> CubeTensor {
     let strides = tensor.meta.strides();
-    match strides[3] == 1 && strides[..3].iter().all(|s| s % 8 == 0) {
+    match strides[3] == 1 && strides[..3].iter().all(|s| s.is_multiple_of(width)) {
         true => tensor,
         false => into_contiguous(tensor),
     }
 }
 
-fn attend(
+/// Attention over elements, or over bytes where there are scales.
+pub(super) fn attend(
     query: CubeTensor,
     key: CubeTensor,
     value: CubeTensor,
+    scales: Option<CubeTensor>,
     table: CubeTensor,
     options: &AttendOptions,
     with_lse: bool,
@@ -99,14 +107,21 @@ fn attend(
     let shape = query.meta.shape();
     let dims = [shape[0], shape[1], shape[2], shape[3]];
     let cached = key.meta.shape();
-    let problem = problem(dims, [cached[1], cached[2]], options);
+    let mut problem = problem(dims, [cached[1], cached[2]], options);
+    if scales.is_some() {
+        problem.stored = kernels::Stored::Int8;
+    }
     let elem = dtype_to_storage_type(query.dtype);
     let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
     let empty = |shape: &[usize], dtype| {
         empty_device_contiguous_dtype(client.clone(), device.clone(), shape.to_vec().into(), dtype)
     };
     let [batch, heads, rows, head_dim] = dims;
-    let (query, key, value) = (readable(query), readable(key), readable(value));
+    let query = readable(query);
+    let (key, value) = match scales {
+        Some(_) => (words(key), words(value)),
+        None => (readable(key), readable(value)),
+    };
     // Written as [B, N, Hq, d], seen as [B, Hq, N, d]: the model's next reshape copies nothing.
     let mut out = empty(&[batch, rows, heads, head_dim], dtype);
     out.meta.swap(1, 2);
@@ -123,6 +138,7 @@ fn attend(
         query: query.clone().into_tensor_arg(),
         key: key.clone().into_tensor_arg(),
         value: value.clone().into_tensor_arg(),
+        scales: scales.clone().map(CubeTensor::into_tensor_arg),
         table: table.clone().into_buffer_arg(),
         out: out.clone().into_tensor_arg(),
         lse: lse.clone().into_buffer_arg(),
@@ -172,7 +188,7 @@ impl SparseAttentionOps for CubeBackend {
         table: CubeTensor,
         options: AttendOptions,
     ) -> CubeTensor {
-        attend(query, key, value, table, &options, false).0
+        attend(query, key, value, None, table, &options, false).0
     }
 
     fn attend_with_lse(
@@ -182,7 +198,7 @@ impl SparseAttentionOps for CubeBackend {
         table: CubeTensor,
         options: AttendOptions,
     ) -> (CubeTensor, CubeTensor) {
-        attend(query, key, value, table, &options, true)
+        attend(query, key, value, None, table, &options, true)
     }
 
     fn append_kv(cache: CubeTensor, new: CubeTensor, table: CubeTensor) -> CubeTensor {
@@ -195,10 +211,13 @@ impl SparseAttentionOps for CubeBackend {
             &cache.client,
             [shape[0], shape[1], shape[2], shape[3]],
             dtype_to_storage_type(cache.dtype),
-            address,
-            cache.clone().into_tensor_arg(),
-            new.into_tensor_arg(),
-            table.into_buffer_arg(),
+            append::Tensors {
+                cache: cache.clone().into_tensor_arg(),
+                new: new.into_tensor_arg(),
+                table: table.into_buffer_arg(),
+                scales: None,
+                address,
+            },
         );
         cache
     }
@@ -243,6 +262,7 @@ impl SparseAttentionOps for CubeBackend {
             query: query.clone().into_buffer_arg(),
             key: key.clone().into_tensor_arg(),
             value: value.clone().into_tensor_arg(),
+            scales: None,
             strides: strides.concat(),
             address: address.unwrap_or_default(),
         };

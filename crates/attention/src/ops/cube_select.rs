@@ -118,6 +118,7 @@ fn dense(shape: &Shape) -> kernels::Problem {
         scale: shape.scale,
         index: None,
         gated_heads: Some(shape.index_heads),
+        stored: kernels::Stored::Elements,
     }
 }
 
@@ -202,6 +203,7 @@ impl Call<'_> {
             query: self.query.clone().into_tensor_arg(),
             key: self.key.clone().into_tensor_arg(),
             value: self.value.clone().into_tensor_arg(),
+            scales: None,
             table: table.arg(),
             out: out.clone().into_tensor_arg(),
             lse: lse.clone().into_buffer_arg(),

@@ -7,13 +7,18 @@
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "cube")]
+mod cube_int8;
+#[cfg(feature = "cube")]
 mod cube_select;
 #[cfg(feature = "flex")]
 mod flex;
+mod int8;
 mod select;
 #[cfg(feature = "cube")]
 mod tuning;
 
+pub(crate) use int8::reads_bytes;
+pub use int8::{CachePart, Int8CacheOps};
 pub use select::SelectionOps;
 
 #[cfg(feature = "cube")]

@@ -11,11 +11,11 @@ mod table;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use sparse_accelerate_engine::{
     estimate::Density,
-    memory::{Bytes, KvType},
+    memory::Bytes,
     placement::Split,
     planner::{self, PlanError, PlanRequest},
 };
@@ -23,7 +23,7 @@ use sparse_accelerate_eval::parse_lengths;
 use sparse_accelerate_models::MLP_ROWS;
 
 use crate::{
-    args::Dtype,
+    args::{Dtype, KvDtype},
     exit::usage,
     output::{print_json, print_text},
 };
@@ -127,14 +127,6 @@ pub(crate) struct PlanArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum KvDtype {
-    /// That of the weights
-    Model,
-    /// 8-bit integers with a scale for every token and head
-    Int8,
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     let (name, request) = asked(args)?;
@@ -198,10 +190,7 @@ fn asked(args: &PlanArgs) -> Result<(String, PlanRequest)> {
     }
     let request = PlanRequest {
         element: found.dtype.size(),
-        kv: match args.kv_dtype {
-            KvDtype::Model => KvType::Model,
-            KvDtype::Int8 => KvType::Int8,
-        },
+        kv: args.kv_dtype.into(),
         context,
         max_tokens: args.max_tokens,
         chunk,

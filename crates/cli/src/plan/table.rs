@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use sparse_accelerate::KvType;
 use sparse_accelerate_engine::{
-    memory::{Bytes, KvType, StageMemory},
+    memory::{Bytes, StageMemory},
     placement::SplitError,
     planner::{Advice, Plan, PlanError, PlanRequest, PlannedStage, Schedule, plan},
 };

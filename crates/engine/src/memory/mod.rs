@@ -20,7 +20,7 @@ pub use plan::MemoryPlan;
 pub use stage::{RUNTIME, StageMemory};
 pub use weights::Weights;
 pub(crate) use weights::matrices;
-pub use workload::{KvType, Workload};
+pub use workload::Workload;
 pub use workspace::Workspace;
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use sparse_accelerate::CacheShape;
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::StagePart;
 
-use super::{Weights, Workload, Workspace, product, sum};
+use super::{Weights, Workload, Workspace, sum};
 
 /// What a GPU's runtime takes beside CubeCL's pools: a CUDA context (0.3 to 0.5 GiB, more on cards with more
 /// multiprocessors), loaded kernels and cuBLASLt's own. Not in what [`super::measure`] sees.
@@ -19,7 +20,7 @@ pub struct StageMemory {
     pub layers: Range<usize>,
     /// Weights.
     pub weights: Weights,
-    /// KV cache at full capacity.
+    /// KV cache at full capacity; of bytes, with the elements of one layer.
     pub cache: u64,
     /// The largest moment of a chunk.
     pub workspace: Workspace,
@@ -30,12 +31,17 @@ pub struct StageMemory {
 impl StageMemory {
     /// The plan of a part of a model.
     pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
-        let head = load.kv.head_bytes(config.head_dim, load.element);
-        let layers = part.layers.len();
+        let cache = CacheShape {
+            layers: part.layers.len(),
+            batch: 1,
+            kv_heads: config.kv_heads,
+            capacity: load.capacity,
+            head_dim: config.head_dim,
+        };
         Self {
             layers: part.layers.clone(),
             weights: Weights::new(config, part, load.element),
-            cache: product(&[2, layers, config.kv_heads, load.capacity, head]),
+            cache: cache.bytes_as(load.kv, load.element),
             workspace: Workspace::new(config, part, load),
             runtime: if load.gpu { RUNTIME } else { 0 },
         }

@@ -1,5 +1,6 @@
 //! Plans against hand numbers, and against what was measured.
 
+use sparse_accelerate::KvType;
 use std::{fs, path::Path};
 
 use serde_json::Value;

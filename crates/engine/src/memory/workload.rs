@@ -1,37 +1,7 @@
 //! What a plan is made for.
 
-use serde::Serialize;
-use sparse_accelerate::{AttentionMode, AttentionSettings};
+use sparse_accelerate::{AttentionMode, AttentionSettings, KvType};
 use sparse_accelerate_models::MLP_ROWS;
-
-/// Element type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvType {
-    /// That of the weights.
-    #[default]
-    Model,
-    /// 8-bit integers with an f32 scale for every token and head, of K and of V.
-    Int8,
-}
-
-impl KvType {
-    /// Bytes of one head of one token, of K or of V; `element` are those of a weight.
-    pub fn head_bytes(self, head_dim: usize, element: usize) -> usize {
-        match self {
-            KvType::Model => head_dim * element,
-            KvType::Int8 => head_dim + size_of::<f32>(),
-        }
-    }
-
-    /// The word on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::Model => "model",
-            KvType::Int8 => "int8",
-        }
-    }
-}
 
 /// The sizes a plan is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,8 +66,6 @@ impl Workspace {
             false => 0,
         };
         let carries = CARRIES * (usize::from(!part.input) + usize::from(!part.output));
-        let head = load.kv.head_bytes(config.head_dim, e);
-        let held = product(&[config.kv_heads, load.capacity, head]);
         Self {
             activations: activations(config, load, rows),
             products: if load.gpu { PRODUCT_SCRATCH } else { 0 },
@@ -79,7 +77,7 @@ impl Workspace {
             },
             carries: product(&[carries, rows, config.hidden_size, e]),
             pages: match load.gpu {
-                true => sum(&[held, widest(config, load, rows), rotation]),
+                true => sum(&[widest(config, load, rows), rotation]),
                 false => 0,
             },
         }

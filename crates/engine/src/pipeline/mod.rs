@@ -40,6 +40,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
 use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError, Placement};
 
@@ -59,6 +60,7 @@ pub struct Pipeline {
     /// Bytes of the weights of every stage.
     weights: Vec<u64>,
     mlp_rows: usize,
+    kv: KvType,
     chunks: Option<usize>,
     dtype: DType,
     /// To the first stage; `None` while shutting down.
@@ -168,6 +170,7 @@ impl Pipeline {
             let load_options = LoadOptions {
                 part: Some(part.clone()),
                 dtype: options.dtype,
+                kv: options.kv,
                 check_finite: options.check_finite,
                 mlp_rows: options.mlp_rows,
                 ..LoadOptions::new(device)
@@ -197,6 +200,7 @@ impl Pipeline {
             devices: options.devices.clone(),
             weights: vec![0; stages],
             mlp_rows: options.mlp_rows,
+            kv: options.kv,
             chunks: options.chunks,
             dtype: DType::F32,
             first: Some(first),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::Serialize;
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 use sparse_accelerate_models::Placement;
 
@@ -39,6 +40,8 @@ pub struct PipelineOptions {
     pub placement: Placement,
     /// Type of the weights; `None` keeps the checkpoint's.
     pub dtype: Option<WeightDtype>,
+    /// How the KV cache keeps keys and values.
+    pub kv: KvType,
     /// Refuse weights that hold a NaN or an infinity.
     pub check_finite: bool,
     /// Rows the MLPs take at a time.
@@ -61,6 +64,7 @@ impl PipelineOptions {
             devices,
             placement,
             dtype: None,
+            kv: KvType::Model,
             check_finite: true,
             mlp_rows: 2048,
             transport: Transport::Peer,

@@ -300,6 +300,7 @@ impl Sequence for PipelineSession<'_> {
         let pipeline = self.pipeline;
         let workload = Workload {
             mlp_rows: pipeline.mlp_rows,
+            kv: pipeline.kv,
             gpu: pipeline.devices().iter().any(memory::is_pooled),
             ..Workload::new(pipeline.dtype().size(), self.capacity, chunking.longest())
         };

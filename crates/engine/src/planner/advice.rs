@@ -1,11 +1,12 @@
 //! What fits where a plan does not.
 
+use sparse_accelerate::KvType;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::{PlanRequest, longest, plan};
-use crate::{memory::KvType, placement::Split};
+use crate::placement::Split;
 
 /// The smallest chunk that is worth advising: below it a GPU is not kept busy.
 const LEAST_CHUNK: usize = 1024;

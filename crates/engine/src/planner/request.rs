@@ -1,6 +1,7 @@
 //! What is asked of a plan.
 
 use serde::Serialize;
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::ModelConfig;
 use thiserror::Error;
 
@@ -8,7 +9,7 @@ use crate::{
     cards::{Card, Source},
     error::EngineError,
     estimate::{Density, Rates},
-    memory::{KvType, Workload},
+    memory::Workload,
     placement::{LayerCosts, Split, SplitError, StageDevice},
 };
 

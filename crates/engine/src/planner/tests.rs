@@ -4,9 +4,10 @@ use super::*;
 use crate::{
     cards::Card,
     estimate::Density,
-    memory::{KvType, tests::llama},
+    memory::tests::llama,
     placement::{Split, SplitError},
 };
+use sparse_accelerate::KvType;
 
 fn request(context: usize, cards: &[&str]) -> PlanRequest {
     let device = |name: &&str| PlanDevice::card(Card::named(name).expect("card"));

@@ -40,7 +40,7 @@ impl Outcome {
         let (mut outputs, mut lses) = (Vec::new(), Vec::new());
         for (at, plan) in plans {
             let query = view.query.clone().slice_dim(2, at - from..at - from + 1);
-            let (output, lse) = attend_with_lse(query, keys, values, plan)?;
+            let (output, lse) = attend_with_lse(query, &keys, &values, plan)?;
             outputs.push(output);
             lses.push(lse);
         }

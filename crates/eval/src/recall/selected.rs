@@ -37,7 +37,7 @@ pub(crate) fn rows(
     let (keys, values) = (view.cache.key(view.layer), view.cache.value(view.layer));
     let pooled = pooled.get_or_insert_with(|| PooledKeys::new(keys.dims(), &keys.device()));
     let query = view.query.clone();
-    let selected = attend_selected(query, keys, values, Some(pooled), view.layer, plan)?;
+    let selected = attend_selected(query, &keys, &values, Some(pooled), view.layer, plan)?;
     let outcome = Outcome::of_chunk(selected.output, selected.lse, rows)?;
     Ok((outcome, selected.record.read()?))
 }

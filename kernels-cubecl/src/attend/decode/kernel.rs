@@ -9,7 +9,8 @@
 //! `exchange`), multiplies probabilities and values, and loads the next values.
 //!
 //! Queries (scaled), outputs and softmax in f32 registers, running maximum and sum per row and set;
-//! sets are merged through shared memory at the end. Positions past the end are clamped to the last
+//! sets are merged through shared memory at the end. Where keys and values are bytes, scores and
+//! probabilities are multiplied by the scales, not the elements. Positions past the end are clamped to the last
 //! key, never read beyond, and score [`UNSEEN`]. A row that sees nothing leaves a sum of 0. Units whose
 //! vectors lie past the head dimension repeat its last vector against queries of 0.
 
@@ -19,8 +20,9 @@ use super::{
     DecodeBlueprint, FLOOR, SPLIT_KEYS, UNSEEN,
     combine::combine,
     exchange::exchange,
-    load::{load, widen},
+    load::{load, load_scales, widen},
 };
+use crate::int8::Part;
 
 /// See the module documentation. Keys and values are `T`, see `load`. `table` as in the extension trait;
 /// `scratch` holds [`DecodeBlueprint::pitch`] floats for each sequence, group, split and packed row, in
@@ -32,6 +34,7 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     query: &Tensor<Vector<E, N>>,
     key: &Tensor<Vector<T, M>>,
     value: &Tensor<Vector<T, M>>,
+    scales: ComptimeOption<&Tensor<f32>>,
     table: &[u32],
     scratch: &mut [f32],
     batch: u32,
@@ -152,12 +155,24 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     state[0] = f32::new(FLOOR);
     state[1] = f32::new(0.0);
 
-    let key_base =
-        (b as usize * key.stride(0) + kv_head as usize * key.stride(1)) / comptime!(bp.width);
-    let value_base =
-        (b as usize * value.stride(0) + kv_head as usize * value.stride(1)) / comptime!(bp.width);
-    let key_stride = key.stride(2) / comptime!(bp.width);
-    let value_stride = value.stride(2) / comptime!(bp.width);
+    let stored = comptime!(bp.stored_width());
+    let key_base = (b as usize * key.stride(0) + kv_head as usize * key.stride(1)) / stored;
+    let value_base = (b as usize * value.stride(0) + kv_head as usize * value.stride(1)) / stored;
+    let key_stride = key.stride(2) / stored;
+    let value_stride = value.stride(2) / stored;
+    let mut key_scales_at = 0usize;
+    let mut value_scales_at = 0usize;
+    #[comptime]
+    match &scales {
+        ComptimeOption::Some(scales) => {
+            let first = b as usize * scales.stride(0) + kv_head as usize * scales.stride(1);
+            key_scales_at = first + comptime!(Part::Key.index()) * scales.stride(2);
+            value_scales_at = first + comptime!(Part::Value.index()) * scales.stride(2);
+        }
+        ComptimeOption::None => {}
+    }
+    let mut key_scales = Array::<f32>::new(comptime!(bp.scales()));
+    let mut value_scales = Array::<f32>::new(comptime!(bp.scales()));
     let mut k = Array::<Vector<T, M>>::new(comptime!(bp.keys * bp.vectors()));
     let mut v = Array::<Vector<T, M>>::new(comptime!(bp.keys * bp.vectors()));
     let mut s = Array::<f32>::new(comptime!(bp.scores()));
@@ -207,6 +222,30 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                 columns_at,
                 bp,
             );
+            load_scales(
+                &scales,
+                &mut key_scales,
+                table,
+                key_scales_at,
+                at,
+                set,
+                end,
+                gathered,
+                columns_at,
+                bp,
+            );
+            load_scales(
+                &scales,
+                &mut value_scales,
+                table,
+                value_scales_at,
+                at,
+                set,
+                end,
+                gathered,
+                columns_at,
+                bp,
+            );
             while at < end {
                 #[unroll]
                 for u in 0..comptime!(bp.keys) {
@@ -230,6 +269,15 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                             s[i] = select(seen, bias, f32::new(UNSEEN));
                         }
                     }
+                    // Of bytes, the products come first; then one scale for all, and the bias.
+                    let mut biases = Array::<f32>::new(comptime!(bp.rows));
+                    if comptime!(bp.int8) {
+                        #[unroll]
+                        for r in 0..comptime!(bp.rows) {
+                            biases[r] = s[comptime!(r * bp.keys + u)];
+                            s[comptime!(r * bp.keys + u)] = f32::new(0.0);
+                        }
+                    }
                     #[unroll]
                     for i in 0..vectors {
                         let x = widen::<T, M, E, N>(k[comptime!(u * bp.vectors() + i)], bp);
@@ -243,6 +291,13 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                             }
                         }
                     }
+                    if comptime!(bp.int8) {
+                        #[unroll]
+                        for r in 0..comptime!(bp.rows) {
+                            let at = comptime!(r * bp.keys + u);
+                            s[at] = fma(s[at], key_scales[u], biases[r]);
+                        }
+                    }
                 }
                 load::<T, M>(
                     key,
@@ -251,6 +306,18 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                     &columns,
                     key_base,
                     key_stride,
+                    at + step,
+                    set,
+                    end,
+                    gathered,
+                    columns_at,
+                    bp,
+                );
+                load_scales(
+                    &scales,
+                    &mut key_scales,
+                    table,
+                    key_scales_at,
                     at + step,
                     set,
                     end,
@@ -280,6 +347,15 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                         }
                     }
                 }
+                if comptime!(bp.int8) {
+                    #[unroll]
+                    for u in 0..comptime!(bp.keys) {
+                        #[unroll]
+                        for r in 0..comptime!(bp.rows) {
+                            p[comptime!(r * bp.keys + u)] *= value_scales[u];
+                        }
+                    }
+                }
                 #[unroll]
                 for u in 0..comptime!(bp.keys) {
                     #[unroll]
@@ -300,6 +376,18 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                     &columns,
                     value_base,
                     value_stride,
+                    at + step,
+                    set,
+                    end,
+                    gathered,
+                    columns_at,
+                    bp,
+                );
+                load_scales(
+                    &scales,
+                    &mut value_scales,
+                    table,
+                    value_scales_at,
                     at + step,
                     set,
                     end,

@@ -1,18 +1,17 @@
 //! Launches the two kernels of the tier.
 
-use cubecl::{
-    client::Client,
-    ir::{ElemType, UIntKind},
-    prelude::*,
-};
+use cubecl::{client::Client, ir::ElemType, prelude::*};
 
 use super::{DecodeBlueprint, kernel::attend_split, merge::merge_splits};
-use crate::attend::{Plan, Problem, Tensors, plan::fold};
+use crate::{
+    attend::{Plan, Problem, Tensors, plan::fold},
+    int8::WORD,
+};
 
 /// Runs a plan of this tier: partial outputs, then their merge.
 ///
 /// # Panics
-/// Without the scratch buffer that the plan asks for.
+/// Without the scratch buffer that the plan asks for, or without the scales of bytes.
 #[allow(unsafe_code)]
 pub(in crate::attend) fn launch(
     client: &Client,
@@ -30,10 +29,12 @@ pub(in crate::attend) fn launch(
     let index = problem.index;
     let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
     let groups = problem.heads / problem.pack();
-    let (stored, stored_width) = match bp.words {
-        true => (ElemType::UInt(UIntKind::U32), bp.width / 2),
-        false => (elem, bp.width),
-    };
+    let stored = if bp.words || bp.int8 { WORD } else { elem };
+    assert_eq!(
+        bp.int8,
+        tensors.scales.is_some(),
+        "attend: bytes have scales"
+    );
     // SAFETY: keys and values are read below each sequence's length, which the caller checked against
     // their shape.
     unsafe {
@@ -43,10 +44,11 @@ pub(in crate::attend) fn launch(
             CubeDim::new_1d(bp.units() as u32),
             tensors.address,
             bp.width,
-            stored_width,
+            bp.stored_width(),
             tensors.query,
             tensors.key,
             tensors.value,
+            tensors.scales.into(),
             tensors.table,
             scratch(),
             problem.batch as u32,

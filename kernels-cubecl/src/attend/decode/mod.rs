@@ -15,6 +15,8 @@ mod plan;
 pub(super) use launch::launch;
 pub(super) use plan::{MAX_ROWS, blueprint, splits};
 
+use crate::int8::PER_WORD;
+
 /// Head elements of a unit.
 const PER_UNIT: usize = 8;
 /// Fewest keys worth a split of their own.
@@ -32,12 +34,14 @@ const FLOOR: f32 = -1.0e28;
 pub struct DecodeBlueprint {
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
-    /// Elements per load: 16 bytes, or what the device takes.
+    /// Elements per load: 16 bytes, or what the device takes; of bytes, all of a unit.
     pub width: usize,
     /// Loads are words of two 16-bit elements.
     pub words: bool,
     /// Elements are bf16.
     pub bfloat: bool,
+    /// Keys and values are bytes: loads are words of four, scores and probabilities take the scales.
+    pub int8: bool,
     /// Units that share one key: a power of two, at least `head_dim / 8`.
     pub lanes: usize,
     /// Sets of `lanes` units that walk different keys.
@@ -87,6 +91,20 @@ impl DecodeBlueprint {
     /// Lanes that own the same score.
     fn replicas(&self) -> usize {
         (self.lanes / self.scores()).max(1)
+    }
+
+    /// Elements, or words of them, of a load.
+    fn stored_width(&self) -> usize {
+        match (self.int8, self.words) {
+            (true, _) => self.width / PER_WORD,
+            (false, true) => self.width / 2,
+            (false, false) => self.width,
+        }
+    }
+
+    /// Scales of a unit per step.
+    fn scales(&self) -> usize {
+        if self.int8 { self.keys } else { 1 }
     }
 
     /// Vectors of a unit.

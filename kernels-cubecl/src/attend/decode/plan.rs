@@ -6,7 +6,7 @@ use cubecl::{
 };
 
 use super::{DecodeBlueprint, PER_UNIT, SPLIT_KEYS};
-use crate::attend::Problem;
+use crate::attend::{Problem, Stored};
 
 /// Most query rows per sequence.
 pub(in crate::attend) const MAX_ROWS: usize = 4;
@@ -46,21 +46,27 @@ pub(in crate::attend) fn blueprint(
     let chunks = packed.div_ceil(rows);
     let units = if chunks <= 2 { UNITS.0 } else { UNITS.1 };
     let sets = (units / (lanes * chunks)).max(1);
-    let width = device
-        .io_optimized_vector_sizes(elem.size())
-        .find(|w| w * elem.size() <= LOAD_BYTES && *w <= PER_UNIT)?;
+    let int8 = problem.stored == Stored::Int8;
+    let width = match int8 {
+        true => PER_UNIT.min(hardware.max_vector_size),
+        false => device
+            .io_optimized_vector_sizes(elem.size())
+            .find(|w| w * elem.size() <= LOAD_BYTES && *w <= PER_UNIT)?,
+    };
     // Loads in flight per unit, against registers: a row takes 16 for its query and output.
     let loads = if rows <= 2 { 8 } else { 4 };
+    let bytes = if int8 { 1 } else { elem.size() };
     let mut blueprint = DecodeBlueprint {
         head_dim: problem.head_dim,
         width,
-        words: elem.size() == 2 && width == PER_UNIT,
-        bfloat: elem == ElemType::Float(FloatKind::BF16),
+        words: !int8 && elem.size() == 2 && width == PER_UNIT,
+        bfloat: !int8 && elem == ElemType::Float(FloatKind::BF16),
+        int8,
         lanes,
         sets: 1 << sets.ilog2(),
         rows,
         chunks,
-        keys: (loads * LOAD_BYTES / (PER_UNIT * elem.size())).min(loads),
+        keys: (loads * LOAD_BYTES / (PER_UNIT * bytes)).min(loads),
         planes: device.features.plane.contains(Plane::Ops)
             && hardware.plane_size_min as usize >= lanes,
         indexed: problem.index.is_some(),

@@ -3,10 +3,11 @@
 //! One work item is one query tile of one head group (as in the kernels: the query heads of a KV
 //! group share every key). It walks its keys in blocks of up to [`blocks::KEY_BLOCK`]: scores and
 //! output by matrix products, softmax by rows with a running maximum. Work is proportional to the
-//! kept tiles. All arithmetic in f32; f16 and bf16 are widened block by block.
+//! kept tiles. All arithmetic in f32; f16, bf16 and bytes are widened block by block.
 
 mod append;
 mod blocks;
+mod int8;
 mod rope;
 mod select;
 mod tile;
@@ -80,22 +81,25 @@ fn attend(
     options: AttendOptions,
 ) -> (FlexTensor, FlexTensor) {
     match query.dtype() {
-        DType::F32 => attend_typed::<f32>(query, key, value, table, options),
-        DType::F16 => attend_typed::<f16>(query, key, value, table, options),
-        DType::BF16 => attend_typed::<bf16>(query, key, value, table, options),
+        DType::F32 => attend_typed::<f32>(query, key, value, None, table, options),
+        DType::F16 => attend_typed::<f16>(query, key, value, None, table, options),
+        DType::BF16 => attend_typed::<bf16>(query, key, value, None, table, options),
         other => panic!("attend: element type {other:?} is not supported"),
     }
 }
 
+/// Keys and values are bytes where there are scales.
 fn attend_typed<E: FlexFloat>(
     query: FlexTensor,
     key: FlexTensor,
     value: FlexTensor,
+    scales: Option<FlexTensor>,
     table: FlexTensor,
     options: AttendOptions,
 ) -> (FlexTensor, FlexTensor) {
     let (key, value) = (rows_contiguous(key), rows_contiguous(value));
-    let problem = Problem::<E>::new([&query, &key, &value], table.storage(), options);
+    let operands = [&query, &key, &value];
+    let problem = Problem::<E>::new(operands, scales.as_ref(), table.storage(), options);
     let [batch, heads, rows, head_dim] = problem.dims;
 
     // Written as [B, N, Hq, d], returned as [B, Hq, N, d]: the model's next reshape copies nothing.
@@ -115,7 +119,7 @@ fn attend_gated<E: FlexFloat>(
     out: &mut FlexTensor,
     lse: &mut FlexTensor,
 ) {
-    let mut problem = Problem::<E>::new(operands, table, options);
+    let mut problem = Problem::<E>::new(operands, None, table, options);
     let [batch, heads, ..] = problem.dims;
     let gated = gates.len() / batch;
     if gated == heads {

@@ -1,8 +1,9 @@
 //! Rotation and append on the CPU, over all threads: queries by rows, keys and values by head and
 //! stretches of rows of their caches.
 
-use burn::tensor::Shape;
+use burn::tensor::{Element, Shape};
 use burn_flex::FlexTensor;
+use bytemuck::Pod;
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -26,28 +27,11 @@ pub(super) fn rope_append<E: FlexFloat>(
     let (mut key, mut value) = (whole(key), whole(value));
     let cache = key.layout().shape().clone();
     let (kv_heads, capacity) = (cache[1], cache[2]);
-    let [batch, heads, rows, d] = query_dims(qkv.layout().shape(), &cache);
+    let dims = query_dims(qkv.layout().shape(), &cache);
+    let [batch, heads, rows, d] = dims;
     let spans: &[u32] = &table.storage()[..batch * 4];
-    let span = |b: usize| (spans[b * 4] as usize, spans[b * 4 + 1] as usize);
-    let (source, angles): (Rows<'_, E>, Rows<'_, f32>) = (Rows::new(&qkv), Rows::new(&rotation));
-    let arch = Arch::new();
-
-    let mut query = FlexTensor::empty(Shape::new([batch, rows, heads, d]), E::dtype());
-    let to = query.storage_mut::<E>().par_chunks_mut(heads * d);
-    let turn = |wide: &mut Wide, (row, to): (usize, &mut [E])| {
-        let (b, i) = (row / rows, row % rows);
-        let (query_len, kv_len) = span(b);
-        if i >= query_len {
-            return to.fill(E::narrow(0.0));
-        }
-        let angles = angles.row(kv_len - query_len + i);
-        in_f32(&source.row(row)[..heads * d], to, wide, |from, to| {
-            arch.dispatch(Turn { from, to, angles });
-        });
-    };
-    to.enumerate()
-        .with_min_len(ROWS)
-        .for_each_init(Wide::default, turn);
+    let pass = Pass::<E>::new(&qkv, &rotation, spans, dims);
+    let query = pass.queries();
 
     let (keys, values) = (filled::<E>(&mut key), filled::<E>(&mut value));
     let heads_of = keys
@@ -55,7 +39,7 @@ pub(super) fn rope_append<E: FlexFloat>(
         .zip(values.par_chunks_mut(capacity * d));
     heads_of.enumerate().for_each(|(at, (keys, values))| {
         let (b, head) = (at / kv_heads, at % kv_heads);
-        let (query_len, kv_len) = span(b);
+        let (query_len, kv_len) = pass.span(b);
         let offset = kv_len - query_len;
         let new = offset * d..kv_len * d;
         let stretches = keys[new.clone()]
@@ -64,18 +48,93 @@ pub(super) fn rope_append<E: FlexFloat>(
         let copy = |wide: &mut Wide, (stretch, (keys, values)): (usize, (&mut [E], &mut [E]))| {
             let targets = keys.chunks_mut(d).zip(values.chunks_mut(d));
             for (i, (key, value)) in (stretch * ROWS..).zip(targets) {
-                let row = source.row(b * rows + i);
-                let part = |head: usize| &row[head * d..(head + 1) * d];
-                let angles = angles.row(offset + i);
-                in_f32(part(heads + head), key, wide, |from, to| {
-                    arch.dispatch(Turn { from, to, angles });
+                let row = b * rows + i;
+                let angles = pass.angles.row(offset + i);
+                in_f32(pass.head(row, heads + head), key, wide, |from, to| {
+                    pass.arch.dispatch(Turn { from, to, angles });
                 });
-                value.copy_from_slice(part(heads + kv_heads + head));
+                value.copy_from_slice(pass.head(row, heads + kv_heads + head));
             }
         };
         stretches.enumerate().for_each_init(Wide::default, copy);
     });
-    (query.transpose(1, 2), key, value)
+    (query, key, value)
+}
+
+/// What is rotated, and by what.
+pub(super) struct Pass<'a, E> {
+    source: Rows<'a, E>,
+    angles: Rows<'a, f32>,
+    spans: &'a [u32],
+    /// Of the queries: batch, heads, rows, head dim.
+    dims: [usize; 4],
+    arch: Arch,
+}
+
+impl<'a, E: FlexFloat> Pass<'a, E> {
+    pub(super) fn new(
+        qkv: &'a FlexTensor,
+        rotation: &'a FlexTensor,
+        spans: &'a [u32],
+        dims: [usize; 4],
+    ) -> Self {
+        Self {
+            source: Rows::new(qkv),
+            angles: Rows::new(rotation),
+            spans,
+            dims,
+            arch: Arch::new(),
+        }
+    }
+
+    fn span(&self, b: usize) -> (usize, usize) {
+        (self.spans[b * 4] as usize, self.spans[b * 4 + 1] as usize)
+    }
+
+    /// One head of a row of the product.
+    pub(super) fn head(&self, row: usize, head: usize) -> &'a [E] {
+        let d = self.dims[3];
+        &self.source.row(row)[head * d..(head + 1) * d]
+    }
+
+    /// The same in f32, then rotated to a position.
+    pub(super) fn turn(
+        &self,
+        row: usize,
+        head: usize,
+        position: usize,
+        wide: &mut [f32],
+        to: &mut [f32],
+    ) {
+        E::widen_all(self.head(row, head), wide);
+        self.arch.dispatch(Turn {
+            from: wide,
+            to,
+            angles: self.angles.row(position),
+        });
+    }
+
+    /// The rotated queries, `[B, Hq, N, d]`.
+    pub(super) fn queries(&self) -> FlexTensor {
+        let [batch, heads, rows, d] = self.dims;
+        let mut query = FlexTensor::empty(Shape::new([batch, rows, heads, d]), E::dtype());
+        let to = query.storage_mut::<E>().par_chunks_mut(heads * d);
+        let turn = |wide: &mut Wide, (row, to): (usize, &mut [E])| {
+            let (b, i) = (row / rows, row % rows);
+            let (query_len, kv_len) = self.span(b);
+            if i >= query_len {
+                return to.fill(E::narrow(0.0));
+            }
+            let angles = self.angles.row(kv_len - query_len + i);
+            in_f32(&self.source.row(row)[..heads * d], to, wide, |from, to| {
+                self.arch.dispatch(Turn { from, to, angles });
+            });
+        };
+        to.enumerate()
+            .with_min_len(ROWS)
+            .for_each_init(Wide::default, turn);
+        query.transpose(1, 2)
+    }
 }
 
 /// Heads side by side, rotated by one row of the table.
@@ -108,7 +167,7 @@ impl pulp::NullaryFnOnce for Turn<'_> {
 }
 
 /// A cache to write to, without gaps; a copy is counted where it has another owner.
-fn whole(cache: FlexTensor) -> FlexTensor {
+pub(super) fn whole(cache: FlexTensor) -> FlexTensor {
     if !cache.is_unique() {
         diagnostics::count_append_copy();
     }
@@ -119,7 +178,7 @@ fn whole(cache: FlexTensor) -> FlexTensor {
 }
 
 /// The elements of a tensor without gaps.
-fn filled<E: FlexFloat>(tensor: &mut FlexTensor) -> &mut [E] {
+pub(super) fn filled<E: Element + Pod>(tensor: &mut FlexTensor) -> &mut [E] {
     let start = tensor.layout().start_offset();
     let len = tensor.layout().num_elements();
     &mut tensor.storage_mut()[start..start + len]
@@ -133,7 +192,7 @@ struct Rows<'a, E> {
     width: usize,
 }
 
-impl<'a, E: FlexFloat> Rows<'a, E> {
+impl<'a, E: Element + Pod> Rows<'a, E> {
     fn new(matrix: &'a FlexTensor) -> Self {
         let layout = matrix.layout();
         Self {

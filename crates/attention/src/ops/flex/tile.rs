@@ -1,6 +1,8 @@
 //! One work item: the packed query rows of one tile and head group over their key blocks.
 
+use burn::tensor::Element;
 use burn_flex::FlexTensor;
+use bytemuck::Pod;
 use pulp::Arch;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     blocks::{Block, KEY_BLOCK, Keys, blocks},
 };
 use crate::{
-    cpu::{Rows, exp, product, softmax},
+    cpu::{Rows, exp, int8, product, softmax},
     index::QUERY_TILE,
 };
 
@@ -19,7 +21,7 @@ struct View<'a, E> {
     strides: [isize; 4],
 }
 
-impl<'a, E: FlexFloat> View<'a, E> {
+impl<'a, E: Element + Pod> View<'a, E> {
     fn new(tensor: &'a FlexTensor) -> Self {
         let s = tensor.layout().strides();
         Self {
@@ -32,6 +34,38 @@ impl<'a, E: FlexFloat> View<'a, E> {
     fn at(&self, b: usize, h: usize, row: usize) -> usize {
         let [sb, sh, sr, _] = self.strides;
         (self.offset as isize + b as isize * sb + h as isize * sh + row as isize * sr) as usize
+    }
+}
+
+/// Keys or values.
+enum Source<'a, E> {
+    Elements(View<'a, E>),
+    /// Words of bytes, and the scales of which these are part number `.2`.
+    Bytes(View<'a, u32>, View<'a, f32>, usize),
+}
+
+impl<'a, E: FlexFloat> Source<'a, E> {
+    fn new(tensor: &'a FlexTensor, scales: Option<&'a FlexTensor>, part: usize) -> Self {
+        match scales {
+            Some(scales) => Self::Bytes(View::new(tensor), View::new(scales), part),
+            None => Self::Elements(View::new(tensor)),
+        }
+    }
+
+    /// Appends one row of `d` elements in f32.
+    fn widen(&self, (b, head, position): (usize, usize, usize), d: usize, to: &mut Vec<f32>) {
+        match self {
+            Self::Elements(view) => {
+                let at = view.at(b, head, position);
+                to.extend(view.data[at..at + d].iter().map(|x| x.widen()));
+            }
+            Self::Bytes(words, scales, part) => {
+                let at = words.at(b, head, position);
+                let row = &words.data[at..at + d / 4];
+                let scale = scales.data[scales.at(b, head, *part) + position];
+                int8::dequantize(row, scale, to);
+            }
+        }
     }
 }
 
@@ -53,8 +87,8 @@ pub(super) struct Problem<'a, E> {
     /// Query heads per work item.
     pub(super) pack: usize,
     query: View<'a, E>,
-    key: View<'a, E>,
-    value: View<'a, E>,
+    key: Source<'a, E>,
+    value: Source<'a, E>,
     table: &'a [u32],
     group_size: usize,
     options: AttendOptions,
@@ -64,6 +98,7 @@ pub(super) struct Problem<'a, E> {
 impl<'a, E: FlexFloat> Problem<'a, E> {
     pub(super) fn new(
         [query, key, value]: [&'a FlexTensor; 3],
+        scales: Option<&'a FlexTensor>,
         table: &'a [u32],
         options: AttendOptions,
     ) -> Self {
@@ -75,8 +110,8 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
             dims,
             pack: if per_head { 1 } else { group_size },
             query: View::new(query),
-            key: View::new(key),
-            value: View::new(value),
+            key: Source::new(key, scales, 0),
+            value: Source::new(value, scales, 1),
             table,
             group_size,
             options,
@@ -237,25 +272,22 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
 
 /// A block's rows as f32 with their row stride: in place where possible, else copied.
 fn operand<'s, E: FlexFloat>(
-    view: &View<'s, E>,
+    source: &Source<'s, E>,
     keys: &Keys,
     b: usize,
     head: usize,
     d: usize,
     scratch: &'s mut Vec<f32>,
-) -> (&'s [f32], usize)
-where
-{
-    if let (Keys::Direct { start, len }, Some(data)) = (keys, E::as_f32(view.data)) {
+) -> (&'s [f32], usize) {
+    if let (Keys::Direct { start, len }, Source::Elements(view)) = (keys, source)
+        && let Some(data) = E::as_f32(view.data)
+    {
         let stride = view.strides[2] as usize;
         let at = view.at(b, head, *start);
         return (&data[at..at + (len - 1) * stride + d], stride);
     }
     scratch.clear();
-    let mut copy = |position: usize| {
-        let at = view.at(b, head, position);
-        scratch.extend(view.data[at..at + d].iter().map(|x| x.widen()));
-    };
+    let mut copy = |position: usize| source.widen((b, head, position), d, scratch);
     match keys {
         Keys::Direct { start, len } => (*start..start + len).for_each(&mut copy),
         Keys::Gathered(list) => list.iter().for_each(|&p| copy(p as usize)),

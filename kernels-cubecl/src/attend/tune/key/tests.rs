@@ -3,7 +3,7 @@
 use cubecl::ir::{ElemType, FloatKind};
 
 use super::*;
-use crate::attend::IndexShape;
+use crate::attend::{IndexShape, Stored};
 
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
@@ -18,6 +18,7 @@ fn problem(rows: usize, index: Option<IndexShape>) -> Problem {
         scale: 1.0,
         index,
         gated_heads: None,
+        stored: Stored::Elements,
     }
 }
 

@@ -1,0 +1,230 @@
+//! What a cache holds of one layer: elements, or bytes with their scales.
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Int, Tensor, TensorData},
+};
+
+use crate::{
+    attend::{append_unchecked, check_append, check_append_into, check_over},
+    error::AttentionError,
+    ops::{self, CachePart, Int8CacheOps},
+    plan::AttentionPlan,
+    rope,
+};
+
+/// Keys and values of one layer.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one per layer, and all of a cache are alike
+pub(super) enum Layer {
+    /// `[B, Hk, capacity, d]`.
+    Elements(Tensor<4>, Tensor<4>),
+    /// The same as bytes.
+    Bytes(Bytes),
+}
+
+/// Signed bytes with one f32 scale per token and KV head.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    /// `[B, Hk, capacity, d / 4]` in `u32`: four bytes a word.
+    key: Tensor<4, Int>,
+    value: Tensor<4, Int>,
+    /// `[B, Hk, 2, capacity]`: of keys, of values.
+    scales: Tensor<4>,
+    /// The type that goes in and comes out.
+    dtype: DType,
+}
+
+impl Layer {
+    pub(super) fn elements(dims: [usize; 4], dtype: DType, device: &Device) -> Self {
+        let zeros = || Tensor::<4>::zeros(dims, (device, dtype));
+        Self::Elements(zeros(), zeros())
+    }
+
+    /// `dims` are those of the elements.
+    pub(super) fn bytes(dims: [usize; 4], dtype: DType, device: &Device) -> Self {
+        let [batch, kv_heads, capacity, head_dim] = dims;
+        let words = [batch, kv_heads, capacity, head_dim / 4];
+        let zeros = || Tensor::<4, Int>::zeros(words, (device, DType::U32));
+        Self::Bytes(Bytes {
+            key: zeros(),
+            value: zeros(),
+            scales: Tensor::zeros([batch, kv_heads, 2, capacity], (device, DType::F32)),
+            dtype,
+        })
+    }
+
+    /// See [`super::KvCache::append`].
+    pub(super) fn append(
+        &mut self,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(), AttentionError> {
+        // Both are checked before either is written; a handle kept for undoing would force a copy.
+        match self {
+            Self::Elements(keys, values) => {
+                check_append(keys, &key, plan)?;
+                check_append(values, &value, plan)?;
+                keys.inplace(|cache| append_unchecked(cache, key, plan));
+                values.inplace(|cache| append_unchecked(cache, value, plan));
+                Ok(())
+            }
+            Self::Bytes(bytes) => bytes.append(key, value, plan),
+        }
+    }
+
+    /// See [`super::KvCache::append_rotated`].
+    pub(super) fn append_rotated(
+        &mut self,
+        qkv: Tensor<2>,
+        rotation: &Tensor<2>,
+        plan: &AttentionPlan,
+    ) -> Result<Tensor<4>, AttentionError> {
+        match self {
+            Self::Elements(keys, values) => {
+                rope::check(&qkv, rotation, keys, values, plan)?;
+                let caches = (keys.extract(), values.extract());
+                let (query, key, value) = rope::unchecked(qkv, rotation, caches, plan);
+                (*keys, *values) = (key, value);
+                Ok(query)
+            }
+            Self::Bytes(bytes) => bytes.append_rotated(qkv, rotation, plan),
+        }
+    }
+}
+
+impl Bytes {
+    /// `[B, Hk, capacity, d]` of the elements.
+    fn dims(&self) -> [usize; 4] {
+        let [batch, kv_heads, capacity, words] = self.key.dims();
+        [batch, kv_heads, capacity, 4 * words]
+    }
+
+    fn append(
+        &mut self,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(), AttentionError> {
+        for new in [&key, &value] {
+            check_append_into(self.dims(), self.dtype, new, plan)?;
+        }
+        for (part, new) in [(CachePart::Key, key), (CachePart::Value, value)] {
+            let words = match part {
+                CachePart::Key => &mut self.key,
+                CachePart::Value => &mut self.value,
+            };
+            let (cache, scales) = Dispatch::append_int8(
+                words.extract().into_dispatch(),
+                self.scales.extract().into_dispatch(),
+                new.into_dispatch(),
+                plan.table().into_dispatch(),
+                part,
+            );
+            *words = Tensor::from_dispatch(cache);
+            self.scales = Tensor::from_dispatch(scales);
+        }
+        Ok(())
+    }
+
+    fn append_rotated(
+        &mut self,
+        qkv: Tensor<2>,
+        rotation: &Tensor<2>,
+        plan: &AttentionPlan,
+    ) -> Result<Tensor<4>, AttentionError> {
+        let caches = [&self.key, &self.value].map(|c| (self.dtype, c.device()));
+        rope::check_into(&qkv, rotation, self.dims(), caches, plan)?;
+        let (query, key, value, scales) = Dispatch::rope_append_int8(
+            qkv.into_dispatch(),
+            rotation.clone().into_dispatch(),
+            self.key.extract().into_dispatch(),
+            self.value.extract().into_dispatch(),
+            self.scales.extract().into_dispatch(),
+            plan.table().into_dispatch(),
+        );
+        self.key = Tensor::from_dispatch(key);
+        self.value = Tensor::from_dispatch(value);
+        self.scales = Tensor::from_dispatch(scales);
+        Ok(Tensor::from_dispatch(query))
+    }
+
+    /// Checks a call of attention over this layer and returns its softmax scale.
+    pub(super) fn check(
+        &self,
+        query: &Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<f32, AttentionError> {
+        check_over(query, self.dims(), [self.dtype; 2], plan)
+    }
+
+    /// Whether [`Self::attend`] serves a call; else its elements must be [written out](Self::write).
+    pub(super) fn attends(&self, query: &Tensor<4>, plan: &AttentionPlan) -> bool {
+        let [_, kv_heads, keys, _] = self.dims();
+        ops::reads_bytes(query, [kv_heads, keys], plan)
+    }
+
+    /// Attention that reads the bytes.
+    pub(super) fn attend(&self, query: Tensor<4>, plan: &AttentionPlan, scale: f32) -> Tensor<4> {
+        Tensor::from_dispatch(Dispatch::attend_int8(
+            query.into_dispatch(),
+            self.key.clone().into_dispatch(),
+            self.value.clone().into_dispatch(),
+            self.scales.clone().into_dispatch(),
+            plan.table().into_dispatch(),
+            plan.options(scale),
+        ))
+    }
+
+    /// Room for the elements of keys and values, all zeros.
+    pub(super) fn elements(&self) -> [Tensor<4>; 2] {
+        let device = self.key.device();
+        // They live as long as the cache does.
+        device.memory_persistent_allocations(self.dims(), |dims| {
+            [(); 2].map(|()| Tensor::zeros(dims, (&device, self.dtype)))
+        })
+    }
+
+    /// Writes the elements of the plan's sequences to keys and values of [`Self::elements`]; what lies
+    /// behind a sequence stays.
+    pub(super) fn write(&self, to: [&mut Tensor<4>; 2], plan: &AttentionPlan) {
+        let rows = plan.spans().iter().map(|s| s.kv_len).max().unwrap_or(0);
+        for (part, out) in [CachePart::Key, CachePart::Value].into_iter().zip(to) {
+            out.inplace(|out| self.write_part(part, out, plan.table(), rows));
+        }
+    }
+
+    /// A copy of one part as elements, whole.
+    pub(super) fn copy(&self, part: CachePart) -> Tensor<4> {
+        let device = self.key.device();
+        let [batch, _, capacity, _] = self.dims();
+        let words = [0, capacity as u32, 0, 0].repeat(batch);
+        let data = TensorData::new(words, [4 * batch]);
+        let table = Tensor::from_data(data, (&device, DType::U32));
+        let out = Tensor::empty(self.dims(), (&device, self.dtype));
+        self.write_part(part, out, table, capacity)
+    }
+
+    /// The first `rows` tokens at most of every sequence; `table` begins with the spans.
+    fn write_part(
+        &self,
+        part: CachePart,
+        out: Tensor<4>,
+        table: Tensor<1, Int>,
+        rows: usize,
+    ) -> Tensor<4> {
+        let words = match part {
+            CachePart::Key => &self.key,
+            CachePart::Value => &self.value,
+        };
+        Tensor::from_dispatch(Dispatch::dequantize_cache(
+            out.into_dispatch(),
+            words.clone().into_dispatch(),
+            self.scales.clone().into_dispatch(),
+            table.into_dispatch(),
+            part,
+            rows,
+        ))
+    }
+}

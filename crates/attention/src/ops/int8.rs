@@ -1,0 +1,124 @@
+//! The backend extension of caches that hold bytes.
+
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::{
+    backend::{
+        Backend, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::Tensor,
+};
+
+use super::AttendOptions;
+#[cfg(feature = "cube")]
+use super::query_dims;
+use crate::plan::AttentionPlan;
+
+/// Whose bytes, and whose scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CachePart {
+    /// Keys.
+    Key,
+    /// Values.
+    Value,
+}
+
+/// A cache of signed bytes, per backend: words `[B, Hk, S, d / 4]` of four bytes, and for every token the
+/// scale of its keys and that of its values, `[B, Hk, 2, S]` in f32.
+///
+/// The unchecked layer under a [`crate::KvCache`] of [`crate::KvType::Int8`]; use that. `table` begins with
+/// the spans, see [`crate::SparseAttentionOps`].
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    Fusion: cfg(feature = "cube")
+)]
+pub trait Int8CacheOps: Backend {
+    /// As [`crate::SparseAttentionOps::rope_append`], keys and values rounded to bytes from f32.
+    #[fusion(meta = rope_append_int8_spec)]
+    fn rope_append_int8(
+        qkv: FloatTensor<Self>,
+        rotation: FloatTensor<Self>,
+        key: IntTensor<Self>,
+        value: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        table: IntTensor<Self>,
+    ) -> (
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        IntTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// Writes `new` `[B, Hk, N, d]` as bytes at each sequence's offset.
+    #[fusion(meta = append_int8_spec)]
+    fn append_int8(
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        new: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        part: CachePart,
+    ) -> (IntTensor<Self>, FloatTensor<Self>);
+
+    /// Writes the elements of every sequence's tokens to `out` `[B, Hk, S, d]`; no sequence has more than
+    /// `rows`.
+    #[fusion(dtype = out, shape = out)]
+    fn dequantize_cache(
+        out: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        part: CachePart,
+        rows: usize,
+    ) -> FloatTensor<Self>;
+
+    /// As [`crate::SparseAttentionOps::attend`], over bytes.
+    #[fusion(dtype = query, shape = query)]
+    fn attend_int8(
+        query: FloatTensor<Self>,
+        key: IntTensor<Self>,
+        value: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        table: IntTensor<Self>,
+        options: AttendOptions,
+    ) -> FloatTensor<Self>;
+}
+
+#[cfg(feature = "cube")]
+fn rope_append_int8_spec(
+    qkv: &TensorSpec,
+    _rotation: &TensorSpec,
+    key: &TensorSpec,
+    value: &TensorSpec,
+    scales: &TensorSpec,
+    _table: &TensorSpec,
+) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
+    let mut cache = [0; 4];
+    cache.copy_from_slice(key.shape.as_slice());
+    cache[3] *= 4;
+    let query = TensorSpec::new(query_dims(qkv.shape.as_slice(), &cache).into(), qkv.dtype);
+    (query, key.clone(), value.clone(), scales.clone())
+}
+
+#[cfg(feature = "cube")]
+fn append_int8_spec(
+    words: &TensorSpec,
+    scales: &TensorSpec,
+    _new: &TensorSpec,
+    _table: &TensorSpec,
+    _part: &CachePart,
+) -> (TensorSpec, TensorSpec) {
+    (words.clone(), scales.clone())
+}
+
+/// Whether attention of this chunk reads bytes on its device; `key` is the number of KV heads and of keys.
+/// Elsewhere they are dequantized first.
+pub(crate) fn reads_bytes(query: &Tensor<4>, key: [usize; 2], plan: &AttentionPlan) -> bool {
+    #[cfg(feature = "cube")]
+    if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
+        return !plan.selects() && super::cube_int8::reads_bytes(query, key, plan, device);
+    }
+    let _ = (query, key);
+    !plan.selects()
+}
