@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use sparse_accelerate::{AttentionSettings, Dynamic, Pattern};
 use sparse_accelerate_engine::{
-    GenerateSettings, SamplingSettings, Sequence, Session, Transport, generate,
+    EngineError, Fault, GenerateSettings, SamplingSettings, Sequence, Session, Transport, generate,
 };
 use sparse_accelerate_tests::{
     models::{Recorded, TINY, distance},
@@ -102,6 +102,45 @@ fn two_devices_answer_as_recorded() {
                 .expect(&name);
             let apart = distance(recorded.last_logits(&case.name), &prefill.logits);
             assert!(apart <= 3e-4, "{name}: {apart} apart");
+        }
+    }
+}
+
+/// A stage killed in the middle of a prompt: an error at once, and nothing left behind.
+#[test]
+fn a_killed_stage_ends_the_run_and_gives_its_memory_back() {
+    let recorded = Recorded::tiny(TINY[0]);
+    let vocab = recorded.dir.config().vocab_size;
+    let ids: Vec<u32> = (0..240).map(|i| (i * 7 % vocab) as u32).collect();
+    let dense = AttentionSettings::dense();
+    for pair in &apart() {
+        for (stage, fault) in [(0, Fault::Exit), (1, Fault::Exit), (1, Fault::Panic)] {
+            let name = format!("{fault:?} in stage {stage} of {}", pair.name);
+            let pipeline = start(&recorded, pair, Transport::Peer);
+            let mut session = pipeline.session(256).expect(&name);
+            let error = session
+                .prefill(&ids, 32.into(), &dense, &mut |progress| {
+                    if progress.done == 64 {
+                        pipeline.inject(stage, fault);
+                    }
+                })
+                .expect_err(&name);
+            match fault {
+                Fault::Panic => {
+                    assert!(
+                        matches!(error, EngineError::Stage { .. }),
+                        "{name}: {error}"
+                    );
+                    // The process, the stage and the sequence stay usable.
+                    let again = session.prefill(&ids, 32.into(), &dense, &mut |_| {});
+                    assert_eq!(again.expect(&name).tokens, ids.len());
+                }
+                _ => {
+                    let lost =
+                        matches!(error, EngineError::StageLost { stage: at, .. } if at == stage);
+                    assert!(lost, "{name}: {error}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Errors for people, and exit codes for scripts.
 //!
-//! 2 means the request has to change (the same code clap uses), 1 that something failed.
+//! 2 means the request has to change (the same code clap uses), 130 that the user ended it, 1 that something
+//! failed.
 
 use std::{error::Error, fmt, process::ExitCode};
 
@@ -8,6 +9,8 @@ use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::CheckpointError;
 use sparse_accelerate_engine::{DeviceError, EngineError};
 use sparse_accelerate_eval::{AttentionSpecError, EvalError};
+
+use crate::interrupt;
 
 /// A request that should be asked differently.
 #[derive(Debug)]
@@ -38,7 +41,17 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         }
         above = text;
     }
-    ExitCode::from(if is_usage(error) { 2 } else { 1 })
+    let cancelled = error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref::<EngineError>(),
+            Some(EngineError::Cancelled { .. })
+        )
+    });
+    ExitCode::from(match is_usage(error) {
+        true => 2,
+        false if cancelled => interrupt::CODE,
+        false => 1,
+    })
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {

@@ -18,6 +18,7 @@ mod exit;
 mod explain;
 mod import;
 mod inspect;
+mod interrupt;
 mod load;
 mod output;
 mod plan;

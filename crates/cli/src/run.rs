@@ -22,6 +22,7 @@ use crate::{
     attention::{self, AttentionArgs},
     calibrated::{self, Layer},
     explain::ExplainArgs,
+    interrupt,
     load::Opened,
     output::{print_json, print_text},
     progress::PromptMeter,
@@ -106,6 +107,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 
     let model = opened.load(&placement)?;
     let mut sequence = model.sequence(ids.len() + max_tokens)?;
+    interrupt::ends(sequence.cancel())?;
     let settings = GenerateSettings {
         max_tokens,
         chunking: model.chunking(ids.len(), opened.ground.chunk, &attention),
