@@ -107,7 +107,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 
     let model = opened.load(&placement)?;
     let mut sequence = model.sequence(ids.len() + max_tokens)?;
-    interrupt::ends(sequence.cancel())?;
+    interrupt::ends(&sequence.cancel())?;
     let settings = GenerateSettings {
         max_tokens,
         chunking: model.chunking(ids.len(), opened.ground.chunk, &attention),

@@ -12,7 +12,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Asks for the end; safe to call from a signal handler's thread, any number of times.
+    /// Asks for the end, from any thread and any number of times.
     pub fn cancel(&self) {
         self.asked.store(true, Ordering::Relaxed);
     }
@@ -20,6 +20,11 @@ impl Cancel {
     /// Whether the end was asked for.
     pub fn is_cancelled(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, true once the end was asked for: what a signal handler may set.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.asked.clone()
     }
 
     /// Takes the question back, for the next run.
