@@ -68,7 +68,8 @@ pub(crate) struct DeviceArgs {
     transport: TransportArg,
 
     /// Chunks of equal time that a prompt is cut into, none longer than --chunk: stages wait for one of them
-    /// [default: 1024 tokens each, 48 at most]
+    /// [default: by the prompt's
+    /// length and attention]
     #[arg(long, value_name = "N", requires = "devices")]
     chunks: Option<usize>,
 

@@ -2,8 +2,10 @@
 //!
 //! The cost of a token grows with what lies before it, so chunks of equal length take longer and longer.
 //! On one device that changes nothing. Where stages work on different chunks at once, a stage waits for
-//! the slowest, and a prompt of `n` chunks takes `(sum + (stages - 1) * longest)` of a stage's time: equal
-//! times are best, and many chunks, until they are too short to keep a device busy.
+//! the slowest, and a prompt of `n` chunks takes `(sum + (stages - 1) * longest)` of a stage's time: so equal
+//! times are best. Every chunk costs something by itself (launches, products of few rows, the probe of a
+//! selection, which looks at all keys), `c`; then `(W + n c) (1 + (stages - 1) / n)` is least at
+//! `n = sqrt((stages - 1) W / c)`.
 
 use serde::Serialize;
 use sparse_accelerate_checkpoint::ModelConfig;
@@ -12,10 +14,10 @@ use crate::error::EngineError;
 
 /// Chunk lengths are multiples of this, but for the last: key blocks of a selection are not cut.
 const GRAIN: usize = 128;
-/// Tokens of the shortest chunks that still fill a GPU.
-const SHORTEST: usize = 1024;
-/// The most chunks worth cutting: by then stages wait for a fiftieth of the time.
-const MOST: usize = 48;
+/// What a chunk costs by itself, in costs of a token without attention: a part of its own and a share of the
+/// prompt's length, dense and with a selection. From 8 to 49 chunks of 8K to 128K tokens of Llama-3.1-8B on two
+/// H200 (`benches/runs/2026-11-26-h200-two-devices`).
+const CHUNK_COST: [(f64, f64); 2] = [(100.0, 1.0 / 160.0), (200.0, 1.0 / 64.0)];
 
 /// Lengths of the chunks of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -45,23 +47,28 @@ impl From<usize> for Chunking {
 }
 
 impl Chunking {
-    /// Equal times for `stages` stages of a model that computes `density` of attention's pairs; fixed
-    /// chunks of `longest` where there is one stage.
+    /// Equal times for `stages` stages of a model that computes `density` of attention's pairs, which its
+    /// heads choose if it `selects`; fixed chunks of `longest` where there is one stage.
     pub fn for_stages(
         config: &ModelConfig,
         stages: usize,
         prompt: usize,
         longest: usize,
         density: f64,
+        selects: bool,
     ) -> Self {
         if stages < 2 {
             return Chunking::Fixed(longest);
         }
-        let chunks = prompt.div_ceil(SHORTEST.min(longest.max(1)));
+        let growth = growth(config, density);
+        let tokens = prompt as f64;
+        let whole = tokens + growth * tokens * tokens / 2.0;
+        let (own, share) = CHUNK_COST[usize::from(selects)];
+        let chunks = ((stages - 1) as f64 * whole / (own + share * tokens)).sqrt();
         Chunking::EqualTime(EqualTime {
-            chunks: chunks.clamp(1, MOST),
+            chunks: (chunks.round() as usize).max(1),
             longest,
-            growth: growth(config, density),
+            growth,
         })
     }
 
@@ -187,6 +194,25 @@ mod tests {
             assert!(worst < 1.1 * mean, "{before} {tokens}: {costs:?}");
             assert!(sizes[0] > sizes[15], "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn longer_prompts_are_cut_into_more_chunks() {
+        let config = crate::memory::tests::llama();
+        let chunks = |stages, prompt, density, selects| {
+            let cut = Chunking::for_stages(&config, stages, prompt, 8192, density, selects);
+            cut.sizes(0, prompt).expect("sizes").len()
+        };
+        assert_eq!(chunks(1, 32_768, 1.0, false), 4);
+        let dense = [8192, 32_768, 131_072].map(|prompt| chunks(2, prompt, 1.0, false));
+        assert!(
+            dense[0] >= 6 && dense[0] < dense[1] && dense[1] < dense[2] && dense[2] < 40,
+            "{dense:?}"
+        );
+        assert!(chunks(4, 32_768, 1.0, false) > dense[1]);
+        // A selection looks at all keys for every chunk.
+        assert!(chunks(2, 32_768, 0.187, true) < dense[1]);
+        assert!((1..64).all(|prompt| chunks(2, prompt, 1.0, false) >= 1));
     }
 
     #[test]

@@ -77,10 +77,18 @@ impl Loaded {
     /// several.
     pub fn chunking(&self, prompt: usize, chunk: usize, settings: &AttentionSettings) -> Chunking {
         let density = expected_density(settings, prompt);
+        let selects = settings.pattern.selects() || settings.heads.is_some();
         let stages = self.stages();
         match (
             self,
-            Chunking::for_stages(self.config(), stages, prompt, chunk, density),
+            Chunking::for_stages(
+                self.config(),
+                stages,
+                prompt,
+                chunk,
+                density,
+                selects && density < 1.0,
+            ),
         ) {
             (Loaded::Staged(pipeline), Chunking::EqualTime(equal)) => {
                 let chunks = pipeline.chunks().unwrap_or(equal.chunks);

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use sparse_accelerate::{AttentionSettings, KvCache};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::{CausalLm, LayerObserver, Watch};
@@ -263,6 +263,11 @@ pub(crate) fn read(row: Tensor<2>) -> Result<Vec<f32>, EngineError> {
     let data = row
         .try_into_data()
         .map_err(|e| EngineError::execution("read back", e))?;
+    values(data)
+}
+
+/// Data as f32. Data of a device is copied when it is looked at, and not before.
+pub(crate) fn values(data: TensorData) -> Result<Vec<f32>, EngineError> {
     data.convert::<f32>()
         .try_to_vec()
         .map_err(|e| EngineError::execution("read back", format!("{e:?}")))

@@ -6,9 +6,9 @@ use super::PooledKeys;
 
 /// Most bytes that a cache keeps. They save a pass over the cached keys and values of their layers in
 /// every later chunk: on one H100 0.4 ms a layer at 128K tokens of 8 KV heads of 128, where a layer's take
-/// 12 MiB (`benches/runs/2026-11-26-h100-selection/stages.txt`, `pool`). So 32 layers of 32K tokens are
-/// kept whole, and a quarter of them at 128K.
-const KEPT_BYTES: u64 = 96 << 20;
+/// 12 MiB (`benches/runs/2026-11-26-h100-selection/stages.txt`, `pool`). So 32 layers of 128K tokens are
+/// kept whole, and half of them at 256K.
+const KEPT_BYTES: u64 = 384 << 20;
 
 /// Pooled keys by layer, made when the first layer asks.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn long_caches_keep_fewer_layers() {
         let of = |capacity| kept([1, 8, capacity, 128], 32);
-        let lengths = [1, 8 << 10, 32 << 10, 64 << 10, 128 << 10, 8 << 20];
+        let lengths = [1, 32 << 10, 128 << 10, 256 << 10, 512 << 10, 8 << 20];
         assert_eq!(lengths.map(of), [32, 32, 32, 16, 8, 0]);
     }
 
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn layers_are_made_from_the_first_that_asks() {
         let device = Device::flex();
-        let mut layers = PooledLayers::new([1, 1, 8 << 20, 128], 2);
+        let mut layers = PooledLayers::new([1, 1, 64 << 20, 128], 2);
         assert!(layers.of(0, &device).is_none());
         let mut layers = PooledLayers::new([1, 1, 256, 8], 3);
         assert!(layers.of(1, &device).is_some());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, Sender, SyncSender},
+    sync::mpsc::{self, Receiver, Sender, SyncSender},
     time::Instant,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Queued {
     pub(super) job: Job,
     /// When the stage had what it needed for it.
     pub(super) begun: Instant,
+    /// Told when the results are taken; the stage queues nothing behind them before.
+    pub(super) taken: SyncSender<()>,
 }
 
 /// Tells the board when a stage ends, however it ends.
@@ -128,7 +130,9 @@ impl Stage<'_> {
             match self.run(&mut job, fault) {
                 Ok(()) => {
                     self.board.doing(self.stage, "handing on");
-                    if link.send(Queued { job, begun }).is_err() {
+                    let (taken, is_taken) = mpsc::sync_channel(1);
+                    let sent = link.send(Queued { job, begun, taken }).is_ok();
+                    if !sent || is_taken.recv().is_err() {
                         // The next stage is lost, and has said so.
                         mark.expected = true;
                         return;

@@ -76,7 +76,14 @@ fn schedule(
     let mut pipelined = None;
     if stages.len() > 1 {
         let (config, longest) = (&request.config, request.chunk);
-        let chunking = Chunking::for_stages(config, stages.len(), prompt, longest, density);
+        let chunking = Chunking::for_stages(
+            config,
+            stages.len(),
+            prompt,
+            longest,
+            density,
+            density < 1.0,
+        );
         let sizes = chunking.sizes(0, prompt)?;
         let [seconds, transfer] = matrix(&sizes);
         pipelined = Some((flow_shop(&seconds, &transfer), sizes.len()));
