@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::WeightDtype;
-use sparse_accelerate_engine::{DeviceChoice, Devices, EngineError, Transport, placement::Split};
+use sparse_accelerate_engine::{
+    DeviceChoice, Devices, EngineError, Transport, memory::Bytes, placement::Split,
+};
 
 use crate::exit::usage;
 
@@ -62,6 +64,10 @@ pub(crate) struct DeviceArgs {
     )]
     split: String,
 
+    /// Plan as if every device had no more than this, such as 24g or 22528m
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
+
     /// How hidden states get to the next device: its backend's way (NCCL between CUDA devices where it is
     /// installed), or through the host's memory
     #[arg(long, value_name = "WAY", default_value = "peer", requires = "devices")]
@@ -112,6 +118,11 @@ impl DeviceArgs {
         })?;
         let mut devices = Devices::open(&choices?)?;
         devices.split = split;
+        let limit = self.memory_limit.as_deref().map(str::parse::<Bytes>);
+        let limit = limit
+            .transpose()
+            .map_err(|error| usage(error.to_string()))?;
+        devices.memory_limit = limit.map(|bytes| bytes.0);
         devices.stall = stall;
         if self.chunks == Some(0) {
             return Err(usage("--chunks is 0, but must be at least 1"));

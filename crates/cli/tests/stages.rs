@@ -169,6 +169,13 @@ fn what_cannot_be_cut_is_refused() {
         &["--devices", "flex,flex", "--stall-limit", "0"],
         "--stall-limit is 0",
     );
+    let tight = ["--devices", "flex,flex", "--memory-limit", "100k"];
+    refuse(&run, &tight, "too much");
+    refuse(
+        &run,
+        &["--device", "flex", "--memory-limit", "lots"],
+        "lots",
+    );
     refuse(
         &["eval", "perplexity"],
         &["--devices", "flex,flex"],

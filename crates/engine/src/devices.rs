@@ -23,6 +23,8 @@ pub struct Devices {
     all: Vec<Selected>,
     /// How layers are shared out.
     pub split: Split,
+    /// Bytes to plan for on every device, where it has more.
+    pub memory_limit: Option<u64>,
     /// How the KV cache keeps keys and values.
     pub kv: KvType,
     /// How hidden states travel.
@@ -71,6 +73,7 @@ impl Devices {
         Ok(Self {
             all,
             split: Split::Auto,
+            memory_limit: None,
             kv: KvType::Model,
             transport: Transport::Peer,
             chunks: None,
@@ -153,12 +156,18 @@ impl Devices {
             let sharing = sharing.count() as u64;
             stages.push(StageDevice {
                 name: one.choice.to_string(),
-                memory: one.info.memory.map(|memory| memory / sharing),
+                memory: self.memory(one).map(|memory| memory / sharing),
                 speed,
                 costs,
             });
         }
         Ok(place(config, load, &stages, &self.split)?)
+    }
+
+    /// Bytes to plan for on a device; `None` where nothing tells.
+    fn memory(&self, one: &Selected) -> Option<u64> {
+        let limits = [one.info.memory, self.memory_limit];
+        limits.into_iter().flatten().min()
     }
 
     fn alike(&self) -> bool {
@@ -183,8 +192,8 @@ impl Devices {
         let placement = self.place(config, dtype, load)?;
         let plan = MemoryPlan::placed(config, &placement, load);
         if !self.is_staged() {
-            let info = &self.first().info;
-            plan.check(info.memory, &info.choice.to_string())?;
+            let first = self.first();
+            plan.check(self.memory(first), &first.choice.to_string())?;
         }
         Ok((placement, plan))
     }
