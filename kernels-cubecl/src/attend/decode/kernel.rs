@@ -155,7 +155,7 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     state[0] = f32::new(FLOOR);
     state[1] = f32::new(0.0);
 
-    let stored = comptime!(bp.stored_width());
+    let stored = comptime!(bp.stride_width());
     let key_base = (b as usize * key.stride(0) + kv_head as usize * key.stride(1)) / stored;
     let value_base = (b as usize * value.stride(0) + kv_head as usize * value.stride(1)) / stored;
     let key_stride = key.stride(2) / stored;

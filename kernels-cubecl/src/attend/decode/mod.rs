@@ -102,6 +102,15 @@ impl DecodeBlueprint {
         }
     }
 
+    /// What a load takes of a tensor's strides. Words of 16-bit elements are a view of a tensor whose strides
+    /// count elements; words of bytes are the elements of theirs.
+    fn stride_width(&self) -> usize {
+        match self.int8 {
+            true => self.width / PER_WORD,
+            false => self.width,
+        }
+    }
+
     /// Scales of a unit per step.
     fn scales(&self) -> usize {
         if self.int8 { self.keys } else { 1 }
