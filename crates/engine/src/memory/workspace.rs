@@ -47,10 +47,9 @@ pub struct Workspace {
 impl Workspace {
     /// The workspace of a part of a model.
     ///
-    /// `pages` is what CubeCL's pools were measured to hold beyond what is alive, on a GPU only: room for one
-    /// more tensor of the cache, one more of the widest temporary, and the rotation table's upload. Measured
-    /// on one H100 it was 24 to 323 MiB of Llama-3.1-8B where this gives 132 to 432
-    /// (`benches/runs/2026-11-25-h100-models`).
+    /// `pages` is what CubeCL's pools may hold beyond what is alive, on a GPU only: room for one more of the
+    /// widest temporary, and the rotation table's upload. An upper bound: plans are within 5 % of the peaks of
+    /// one and two H200 (`benches/runs/2026-11-26-h200-two-devices`).
     pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
         let e = load.element;
         let rows = load.chunk.min(load.capacity);
