@@ -435,3 +435,50 @@ fn what_does_not_fit_is_refused_before_anything_is_loaded() {
         assert!(error.is_usage());
     }
 }
+
+/// A question behind a document that is held: heads choose among old and new keys, and what they claim of
+/// their recall is claimed of all of them.
+#[test]
+fn a_selection_over_a_prefix_claims_what_it_keeps() {
+    let model = model();
+    let pipeline = pipeline(&[2, 2]);
+    let (document, question) = (prompt(512, 4), prompt(200, 5));
+    let ids = [&document[..], &question].concat();
+    let dense = AttentionSettings::dense();
+    let (_, dynamic) = &settings()[2];
+    let mut one = Session::new(&model, 712).expect("a session");
+    let mut many = pipeline.session(712).expect("a session");
+    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    let mut both = Vec::new();
+    for sequence in sequences {
+        prefill(sequence, &document, 256.into(), &dense);
+        let resumed = sequence
+            .resume(&ids, 200.into(), dynamic, &mut |_| ())
+            .expect("a prefill");
+        assert_eq!((resumed.reused, resumed.tokens), (512, 200));
+        let [chunk] = resumed.selection.as_slice() else {
+            panic!("one chunk: {:?}", resumed.selection);
+        };
+        assert_eq!(chunk.tokens, 512..712);
+        let floor = dynamic.selection.recall;
+        for head in &chunk.heads {
+            let held = head.density >= 1.0 || head.recall >= floor;
+            assert!(held, "layer {} head {}: {head:?}", head.layer, head.head);
+        }
+        // A floor that no choice meets: every head ends dense, over the prefix too.
+        let mut strict = dynamic.clone();
+        strict.selection.recall = 1.0;
+        sequence.rewind(512).expect("rewound");
+        let again = sequence
+            .resume(&ids[..711], 199.into(), &strict, &mut |_| ())
+            .expect("a prefill");
+        assert_eq!((again.reused, again.tokens), (512, 199));
+        let strict = sequence.decode(ids[711]).expect("logits");
+        prefill(sequence, &ids[..711], 256.into(), &dense);
+        let exact = sequence.decode(ids[711]).expect("logits");
+        let apart = strict.iter().zip(&exact).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-4);
+        both.push(resumed.logits);
+    }
+    assert_eq!(both[0], both[1]);
+}
