@@ -15,7 +15,7 @@ pub(crate) fn block(device: &str, first_use: bool, generation: &Generation) -> S
         |rate| format!("{rate:.1} tokens/s"),
     );
     let mut out = String::new();
-    let rows = [
+    let mut rows = vec![
         ("device", device.to_string()),
         (
             "prefill",
@@ -49,11 +49,29 @@ pub(crate) fn block(device: &str, first_use: bool, generation: &Generation) -> S
         ("peak memory", measured(&generation.memory.measured)),
         ("planned memory", generation.memory.planned.to_string()),
     ];
+    if generation.busy_s.len() > 1 {
+        rows.insert(1, ("stages", stages(generation)));
+    }
     for (name, value) in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name:<20} {value}");
     }
     out
+}
+
+/// The layers of every stage, and how long it had work.
+fn stages(generation: &Generation) -> String {
+    let planned = generation.memory.planned.stages.iter();
+    let each = planned.zip(&generation.busy_s).map(|(stage, busy_s)| {
+        let layers = &stage.layers;
+        format!("layers {}..{} busy {busy_s:.2} s", layers.start, layers.end)
+    });
+    let each: Vec<String> = each.collect();
+    format!(
+        "{} of {:.2} s",
+        each.join(", "),
+        generation.timings.prefill_s
+    )
 }
 
 /// The path that the heaviest chunk took and why.

@@ -20,7 +20,7 @@ pub(super) struct Note {
 pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
     let checked = match request.gpu {
         true => {
-            "; within 5 % of the peaks measured on one H100 (benches/runs/2026-11-25-h100-models)"
+            "; within 5 % of the peaks measured on one and two H200 (benches/runs/2026-11-26-h200-two-devices)"
         }
         false => "",
     };

@@ -28,8 +28,8 @@ const H200: Shares = Shares {
     ..HOPPER
 };
 /// Linear: dense 128K prefill of Llama-3.1-8B on one A100 takes 34.5 s as MInference publishes (arXiv
-/// 2407.02490), 184 TFLOP/s of 312. Attention: half of the peak, what FlashAttention-2 reaches on Ampere less
-/// the distance of `mma` kernels here to it.
+/// 2407.02490), 184 TFLOP/s of 312. Attention: half of the peak, an assumption that nothing here has
+/// measured.
 const AMPERE: Shares = Shares {
     linear: 0.59,
     attention: 0.50,
