@@ -169,7 +169,7 @@ fn what_cannot_be_cut_is_refused() {
         &["--devices", "flex,flex", "--stall-limit", "0"],
         "--stall-limit is 0",
     );
-    let tight = ["--devices", "flex,flex", "--memory-limit", "100k"];
+    let tight = ["--devices", "flex,flex", "--memory-limit", "0.1m"];
     refuse(&run, &tight, "too much");
     refuse(
         &run,
