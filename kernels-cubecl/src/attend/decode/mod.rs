@@ -150,3 +150,45 @@ impl DecodeBlueprint {
         (self.board() + 2 * self.units() + self.dealt()) * 4
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blueprint(width: usize, words: bool, int8: bool) -> DecodeBlueprint {
+        DecodeBlueprint {
+            head_dim: 128,
+            width,
+            words,
+            bfloat: false,
+            int8,
+            lanes: 16,
+            sets: 4,
+            rows: 1,
+            chunks: 1,
+            keys: 8,
+            planes: true,
+            indexed: false,
+            banded: false,
+            single: true,
+        }
+    }
+
+    /// A row of 128 elements is 16 loads, in whatever its tensor counts its strides.
+    #[test]
+    fn a_row_is_as_many_loads_as_its_strides_say() {
+        for (blueprint, stride) in [
+            (blueprint(4, false, false), 128),
+            // Words of two elements, over a tensor of elements.
+            (blueprint(8, true, false), 128),
+            // Words of four bytes, over a tensor of words.
+            (blueprint(8, false, true), 128 / PER_WORD),
+        ] {
+            let loads = blueprint.head_dim / blueprint.width;
+            assert_eq!(stride / blueprint.stride_width(), loads, "{blueprint:?}");
+        }
+        let widths = [(4, false, false), (8, true, false), (8, false, true)]
+            .map(|(width, words, int8)| blueprint(width, words, int8).stored_width());
+        assert_eq!(widths, [4, 4, 2]);
+    }
+}
