@@ -21,11 +21,12 @@ const HOPPER: Shares = Shares {
     attention: 0.45,
     source: Source::Measured("benches/runs/2026-11-25-h100-models"),
 };
-/// The H200 has the H100's matrix units; its kernels reach 522 TFLOP/s of attention and 682 to 732 of products
-/// (`benches/runs/2026-11-24-h200`), which a whole model does not.
+/// Measured on one H200: Llama-3.1-8B with random weights takes 0.2134 s for 8,192 tokens dense and 12.74 s for
+/// 131,072, so attention runs at 453 TFLOP/s and all the rest at 637.
 const H200: Shares = Shares {
-    source: Source::Stated("as measured on the H100, whose matrix units it has"),
-    ..HOPPER
+    linear: 0.64,
+    attention: 0.46,
+    source: Source::Measured("benches/runs/2026-11-26-h200-two-devices"),
 };
 /// Linear: dense 128K prefill of Llama-3.1-8B on one A100 takes 34.5 s as MInference publishes (arXiv
 /// 2407.02490), 184 TFLOP/s of 312. Attention: half of the peak, an assumption that nothing here has

@@ -128,6 +128,26 @@ fn h100_times_are_those_of_the_run() {
 }
 
 #[test]
+fn h200_times_are_those_of_the_run_on_one_and_on_two() {
+    // benches/runs/2026-11-26-h200-two-devices, Llama-3.1-8B, dense. What a chunk costs by itself is not
+    // planned, and is most at 8K.
+    for (length, one, two, off_two) in [
+        (8192, 0.2134, 0.1373, 0.15),
+        (32_768, 1.329, 0.7604, 0.08),
+        (131_072, 12.74, 6.748, 0.05),
+    ] {
+        let near = |predicted: f64, measured: f64, most: f64| {
+            let off = (predicted / measured - 1.0).abs();
+            assert!(off < most, "{length}: {predicted} s, measured {measured}");
+        };
+        let dense = |cards: &[&str]| plan(&request(length, cards)).expect("fits").times.dense;
+        near(dense(&["h200"]).sequential_s, one, 0.05);
+        let both = dense(&["h200", "h200"]).pipelined_s.expect("two cards");
+        near(both, two, off_two);
+    }
+}
+
+#[test]
 fn a_pipeline_of_two_nearly_halves_the_time() {
     let times = plan(&request(131_072, &TWO)).expect("fits").times;
     // 1,779 TFLOP at 65.5 and 4,504 at 55.6 TFLOP/s, one card at a time.
