@@ -71,6 +71,20 @@ impl AttentionSettings {
         }
     }
 
+    /// Whether heads choose their keys from the input, where attention is not dense.
+    pub fn selects(&self) -> bool {
+        self.pattern.selects() || self.heads.is_some()
+    }
+
+    /// Whether the mode lets a prompt of so many tokens be anything but dense.
+    pub fn is_sparse_at(&self, prompt: usize) -> bool {
+        match self.mode {
+            AttentionMode::Dense => false,
+            AttentionMode::Sparse => true,
+            AttentionMode::Auto => prompt >= self.min_sparse_len,
+        }
+    }
+
     /// The given pattern, whatever the length.
     pub fn sparse(pattern: Pattern) -> Self {
         Self {

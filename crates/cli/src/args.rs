@@ -28,10 +28,6 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<Dtype>,
 
-    /// Type of the KV cache: int8 takes half the memory of 16-bit types, and costs a little accuracy
-    #[arg(long, value_name = "TYPE", default_value = "model")]
-    pub(crate) kv_dtype: KvDtype,
-
     /// Prompt tokens computed at a time; more is faster and needs more memory
     /// [default: 2048 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
@@ -79,6 +75,10 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "N", requires = "devices")]
     chunks: Option<usize>,
 
+    /// Type of the KV cache: int8 takes half the memory of 16-bit types, and costs a little accuracy
+    #[arg(long, value_name = "TYPE", default_value = "model")]
+    kv_dtype: KvDtype,
+
     /// Seconds without a sign of life from any stage after which the run ends with an error
     #[arg(
         long,
@@ -118,6 +118,7 @@ impl DeviceArgs {
         })?;
         let mut devices = Devices::open(&choices?)?;
         devices.split = split;
+        devices.kv = self.kv_dtype.into();
         let limit = self.memory_limit.as_deref().map(str::parse::<Bytes>);
         let limit = limit
             .transpose()

@@ -172,7 +172,7 @@ impl AttentionArgs {
 
     /// Puts the flags that override over it.
     fn refine(&self, settings: &mut AttentionSettings) -> Result<()> {
-        let selects = settings.heads.is_some() || settings.pattern.selects();
+        let selects = settings.selects();
         let exact = settings.mode == AttentionMode::Dense && self.attention != Mode::Dense;
         for (flag, given) in [
             ("--recall", self.recall.is_some()),

@@ -51,8 +51,9 @@ pub(crate) fn apply(
     info: &DeviceInfo,
     layer: Layer,
 ) -> Result<()> {
-    let selects = settings.pattern.selects() || settings.heads.is_some();
-    if selects && let Some(found) = load(info, layer)? {
+    if settings.selects()
+        && let Some(found) = load(info, layer)?
+    {
         found.apply(settings);
     }
     Ok(())

@@ -114,9 +114,7 @@ impl Opened {
         }
         let dir = ModelDir::open(&args.model)?;
         let (dtype, stored) = (args.dtype.map(Into::into), dir.config().dtype);
-        let mut devices = args.devices.open()?;
-        devices.kv = args.kv_dtype.into();
-        let ground = Ground::new(devices, dtype, args.chunk, stored)?;
+        let ground = Ground::new(args.devices.open()?, dtype, args.chunk, stored)?;
         Ok(Self { dir, ground })
     }
 

@@ -10,7 +10,10 @@
 use serde::Serialize;
 use sparse_accelerate_checkpoint::ModelConfig;
 
-use crate::error::EngineError;
+use crate::{
+    error::EngineError,
+    memory::{matrices, sum},
+};
 
 /// Chunk lengths are multiples of this, but for the last: key blocks of a selection are not cut.
 const GRAIN: usize = 128;
@@ -142,10 +145,7 @@ pub(crate) const ATTENTION_COST: f64 = 1.3;
 /// twice a layer's parameters.
 fn growth(config: &ModelConfig, density: f64) -> f64 {
     let attention = ATTENTION_COST * 4.0 * (config.heads * config.head_dim) as f64 * density;
-    let heads = config.heads * 2 + config.kv_heads * 2;
-    let projections = config.hidden_size * config.head_dim * heads;
-    let mlp = 3 * config.hidden_size * config.intermediate_size;
-    attention / (2.0 * (projections + mlp) as f64)
+    attention / (2.0 * sum(&matrices(config)) as f64)
 }
 
 #[cfg(test)]

@@ -49,16 +49,6 @@ pub enum ModelSource<'a> {
     },
 }
 
-impl ModelSource<'_> {
-    /// The configuration.
-    pub fn config(&self) -> &ModelConfig {
-        match self {
-            ModelSource::Checkpoint(dir) => dir.config(),
-            ModelSource::Random { config, .. } => config,
-        }
-    }
-}
-
 impl Devices {
     /// Opens devices; the same may stand several times.
     ///
@@ -79,11 +69,6 @@ impl Devices {
             chunks: None,
             stall: PipelineOptions::STALL,
         })
-    }
-
-    /// All of them.
-    pub fn all(&self) -> &[Selected] {
-        &self.all
     }
 
     /// The device of the first stage.

@@ -1,6 +1,6 @@
 //! A model that is loaded: whole on one device, or in stages on several.
 
-use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern};
+use sparse_accelerate::{AttentionSettings, Pattern};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::CausalLm;
 
@@ -54,14 +54,6 @@ impl Loaded {
         }
     }
 
-    /// Bytes of the weights of every stage.
-    pub fn weight_bytes(&self) -> Vec<u64> {
-        match self {
-            Loaded::Whole(model) => vec![model.weight_bytes()],
-            Loaded::Staged(pipeline) => pipeline.weight_bytes().to_vec(),
-        }
-    }
-
     /// An empty sequence of up to `capacity` tokens.
     ///
     /// # Errors
@@ -77,7 +69,6 @@ impl Loaded {
     /// several.
     pub fn chunking(&self, prompt: usize, chunk: usize, settings: &AttentionSettings) -> Chunking {
         let density = expected_density(settings, prompt);
-        let selects = settings.pattern.selects() || settings.heads.is_some();
         let stages = self.stages();
         match (
             self,
@@ -87,7 +78,7 @@ impl Loaded {
                 prompt,
                 chunk,
                 density,
-                selects && density < 1.0,
+                settings.selects() && density < 1.0,
             ),
         ) {
             (Loaded::Staged(pipeline), Chunking::EqualTime(equal)) => {
@@ -114,18 +105,13 @@ impl Loaded {
 /// The share of attention's pairs that settings will compute of a prompt, as far as can be said before: what
 /// heads choose is taken to be what is published for its length.
 pub(crate) fn expected_density(settings: &AttentionSettings, prompt: usize) -> f64 {
-    let sparse = match settings.mode {
-        AttentionMode::Dense => false,
-        AttentionMode::Sparse => true,
-        AttentionMode::Auto => prompt >= settings.min_sparse_len,
-    };
-    if let Some(blocks) = settings.imposed
-        && sparse
-    {
+    if !settings.is_sparse_at(prompt) {
+        return 1.0;
+    }
+    if let Some(blocks) = settings.imposed {
         return blocks.density;
     }
     match settings.pattern {
-        _ if !sparse => 1.0,
         Pattern::Triangular(t) => {
             let kept = 2.0 * (t.sink + t.window) as f64;
             (kept / prompt.max(1) as f64).min(1.0)

@@ -117,6 +117,19 @@ pub trait Sequence {
         Ok(())
     }
 
+    /// Lengths of the chunks of tokens that are to follow those in the cache, checked.
+    ///
+    /// # Errors
+    /// [`EngineError::EmptyPrompt`], [`EngineError::TooLong`], [`EngineError::EmptyChunk`].
+    fn chunk_sizes(&self, new: usize, chunking: Chunking) -> Result<Vec<usize>, EngineError> {
+        let held = self.tokens().len();
+        if new == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        self.check(held + new, 0)?;
+        chunking.sizes(held, new)
+    }
+
     /// Runs a prompt through the model from an empty cache.
     ///
     /// # Errors

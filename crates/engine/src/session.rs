@@ -122,11 +122,7 @@ impl<'m> Session<'m> {
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Prefill, EngineError> {
         let reused = self.tokens.len();
-        if ids.is_empty() {
-            return Err(EngineError::EmptyPrompt);
-        }
-        self.check(reused + ids.len(), 0)?;
-        let sizes = chunking.sizes(reused, ids.len())?;
+        let sizes = self.chunk_sizes(ids.len(), chunking)?;
         let cancel = self.cancel.clone();
         let prefill = self.with_cache("prefill", |model, cache| {
             let start = Instant::now();

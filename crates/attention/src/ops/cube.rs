@@ -180,6 +180,17 @@ fn rows_contiguous(tensor: CubeTensor) -> CubeTensor {
     }
 }
 
+/// Room for rotated queries of `qkv`: written as `[B, N, Hq, d]`, seen as `[B, Hq, N, d]` after a swap, as
+/// the output of attention.
+pub(super) fn empty_queries(qkv: &CubeTensor, dims: [usize; 4]) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        qkv.client.clone(),
+        qkv.device.clone(),
+        dims.into(),
+        qkv.dtype,
+    )
+}
+
 impl SparseAttentionOps for CubeBackend {
     fn attend(
         query: CubeTensor,
@@ -232,13 +243,7 @@ impl SparseAttentionOps for CubeBackend {
         let key = rows_contiguous(owned(key));
         let value = rows_contiguous(owned(value));
         let [batch, heads, rows, head_dim] = query_dims(qkv.meta.shape(), key.meta.shape());
-        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as the output of attention.
-        let mut query = empty_device_contiguous_dtype(
-            qkv.client.clone(),
-            qkv.device.clone(),
-            vec![batch, rows, heads, head_dim].into(),
-            qkv.dtype,
-        );
+        let mut query = empty_queries(&qkv, [batch, rows, heads, head_dim]);
         let shape = rope_append::Shape {
             batch,
             rows,

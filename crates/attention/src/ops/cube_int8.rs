@@ -1,10 +1,7 @@
 //! Caches of bytes on every CubeCL runtime.
 
 use burn::{backend::cubecl::dtype_to_storage_type, tensor::Tensor};
-use burn_cubecl::{
-    CubeBackend, CubeDevice, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
-};
+use burn_cubecl::{CubeBackend, CubeDevice, kernel::into_contiguous, tensor::CubeTensor};
 use sparse_accelerate_kernels::{
     append,
     attend::{self as kernels, Stored},
@@ -13,7 +10,7 @@ use sparse_accelerate_kernels::{
 
 use super::{
     AttendOptions, CachePart, Int8CacheOps,
-    cube::{self, aligned, owned, readable},
+    cube::{self, aligned, empty_queries, owned, readable},
     query_dims,
 };
 use crate::plan::AttentionPlan;
@@ -60,13 +57,7 @@ impl Int8CacheOps for CubeBackend {
         let kv_heads = shape[1];
         let cache = [shape[0], kv_heads, shape[2], shape[3] * int8::PER_WORD];
         let [batch, heads, rows, head_dim] = query_dims(qkv.meta.shape(), &cache);
-        // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as the output of attention.
-        let mut query = empty_device_contiguous_dtype(
-            qkv.client.clone(),
-            qkv.device.clone(),
-            vec![batch, rows, heads, head_dim].into(),
-            qkv.dtype,
-        );
+        let mut query = empty_queries(&qkv, [batch, rows, heads, head_dim]);
         let shape = rope_append::Shape {
             batch,
             rows,

@@ -144,13 +144,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
                     continue;
                 }
             };
-            if model.as_ref().is_none_or(|(_, cut)| *cut != placement) {
-                drop(model.take());
-                model = Some((subject.load(&placement)?, placement));
-            }
-            let Some((model, _)) = &model else {
-                continue;
-            };
+            let model = subject.cut(&mut model, placement)?;
             let ids = random_ids(subject.config.vocab_size, depth, args.seed);
             let settings = DecodeSettings {
                 chunk: subject.ground.chunk,

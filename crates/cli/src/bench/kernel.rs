@@ -90,9 +90,7 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
     }
     let lengths = parse_lengths(&args.lengths).map_err(|error| usage(error.to_string()))?;
     let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
-    let chooses = |named: &&NamedAttention| {
-        named.settings.heads.is_some() || named.settings.pattern.selects()
-    };
+    let chooses = |named: &&NamedAttention| named.settings.selects();
     if let Some(named) = named.iter().find(chooses) {
         return Err(usage(format!(
             "attention `{}` chooses keys from the input, and this input is noise, of which there is \

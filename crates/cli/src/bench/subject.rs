@@ -13,7 +13,7 @@ use sparse_accelerate_models::Placement;
 use sparse_accelerate_report::record::{ModelFacts, WeightSource};
 
 use crate::{
-    args::{DeviceArgs, Dtype, KvDtype, ModelArgs},
+    args::{DeviceArgs, Dtype, ModelArgs},
     exit::usage,
     load::{Ground, Opened},
     progress::{Meter, Unit},
@@ -48,10 +48,6 @@ pub(crate) struct SubjectArgs {
     /// where it computes in it, else f16]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<Dtype>,
-
-    /// Type of the KV cache: int8 takes half the memory of 16-bit types, and costs a little accuracy
-    #[arg(long, value_name = "TYPE", default_value = "model")]
-    kv_dtype: KvDtype,
 
     /// Prompt tokens computed at a time [default: 2048 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
@@ -94,7 +90,6 @@ impl Subject {
             model,
             devices: args.devices.clone(),
             dtype: args.dtype,
-            kv_dtype: args.kv_dtype,
             chunk: args.chunk,
         })?;
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
@@ -117,8 +112,7 @@ impl Subject {
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let (dtype, mut devices) = (args.dtype.map(Into::into), args.devices.open()?);
-        devices.kv = args.kv_dtype.into();
+        let (dtype, devices) = (args.dtype.map(Into::into), args.devices.open()?);
         let ground = Ground::new(devices, dtype, args.chunk, config.dtype)?;
         let facts = ModelFacts {
             name: name_of(&path.with_extension("")),
@@ -169,8 +163,23 @@ impl Subject {
         Ok(checked.0)
     }
 
+    /// The model as it is cut now: the one that is held, or another in its place.
+    pub(super) fn cut<'m>(
+        &self,
+        held: &'m mut Option<(Loaded, Placement)>,
+        placement: Placement,
+    ) -> Result<&'m Loaded> {
+        // One that is cut otherwise gives its memory back first.
+        let fits = held.take().filter(|(_, cut)| *cut == placement);
+        let model = match fits {
+            Some(model) => model,
+            None => (self.load(&placement)?, placement),
+        };
+        Ok(&held.insert(model).0)
+    }
+
     /// Loads the checkpoint, or draws the weights.
-    pub(super) fn load(&self, placement: &Placement) -> Result<Loaded> {
+    fn load(&self, placement: &Placement) -> Result<Loaded> {
         let source = match &self.dir {
             Some(dir) => ModelSource::Checkpoint(dir),
             None => ModelSource::Random {

@@ -163,14 +163,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
                 continue;
             }
         };
-        // Cut for the first length; longer ones may want another cut, which is loaded anew.
-        if model.as_ref().is_none_or(|(_, cut)| *cut != placement) {
-            drop(model.take());
-            model = Some((subject.load(&placement)?, placement));
-        }
-        let Some((model, _)) = &model else {
-            continue;
-        };
+        let model = subject.cut(&mut model, placement)?;
         let ids = match &text {
             Some(text) => repeated(&text.ids, length),
             None => random_ids(subject.config.vocab_size, length, args.seed),

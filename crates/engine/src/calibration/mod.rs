@@ -122,7 +122,7 @@ impl Calibration {
     /// Takes the prices, and the least sparse length where it is known, into the settings of patterns
     /// that choose from the input; leaves others as they are. Gives whether it did.
     pub fn apply(&self, settings: &mut AttentionSettings) -> bool {
-        if !settings.pattern.selects() && settings.heads.is_none() {
+        if !settings.selects() {
             return false;
         }
         settings.selection.costs = self.costs;

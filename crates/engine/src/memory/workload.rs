@@ -1,6 +1,6 @@
 //! What a plan is made for.
 
-use sparse_accelerate::{AttentionMode, AttentionSettings, KvType};
+use sparse_accelerate::{AttentionSettings, KvType};
 use sparse_accelerate_models::MLP_ROWS;
 
 /// The sizes a plan is made for.
@@ -38,12 +38,7 @@ impl Workload {
 
     /// With the tables of a selection where these settings select for a prompt that fills the cache.
     pub fn with_attention(self, settings: &AttentionSettings) -> Self {
-        let chooses = settings.pattern.selects() || settings.heads.is_some();
-        let selects = match settings.mode {
-            AttentionMode::Dense => false,
-            AttentionMode::Sparse => chooses,
-            AttentionMode::Auto => chooses && self.capacity >= settings.min_sparse_len,
-        };
+        let selects = settings.selects() && settings.is_sparse_at(self.capacity);
         Self { selects, ..self }
     }
 }

@@ -60,11 +60,6 @@ impl<'p> PipelineSession<'p> {
         Ok(session)
     }
 
-    /// The stages it runs on.
-    pub fn pipeline(&self) -> &'p Pipeline {
-        self.pipeline
-    }
-
     fn submit(&self, work: Work) -> Result<(), EngineError> {
         self.pipeline.submit(Job {
             request: self.request.clone(),
@@ -248,13 +243,8 @@ impl Sequence for PipelineSession<'_> {
         settings: &AttentionSettings,
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Prefill, EngineError> {
-        let reused = self.tokens.len();
-        if ids.is_empty() {
-            return Err(EngineError::EmptyPrompt);
-        }
-        self.check(reused + ids.len(), 0)?;
+        let sizes = self.chunk_sizes(ids.len(), chunking)?;
         self.pipeline.check_ids(ids)?;
-        let sizes = chunking.sizes(reused, ids.len())?;
         let prefill = self.extend_checked(ids, &sizes, settings, progress);
         match &prefill {
             Ok(_) => self.tokens.extend_from_slice(ids),

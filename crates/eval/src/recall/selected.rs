@@ -19,7 +19,7 @@ pub(crate) fn chunk_plan(
     device: &Device,
 ) -> Result<Option<AttentionPlan>, AttentionError> {
     // The index of a Triangular chunk is not needed, and costs time.
-    if settings.heads.is_none() && !settings.pattern.selects() {
+    if !settings.selects() {
         return Ok(None);
     }
     let plan = AttentionPlan::new(settings, spans, device)?.with_rotary_base(rotary_base);

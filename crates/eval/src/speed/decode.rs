@@ -7,7 +7,10 @@
 
 use std::{thread, time::Instant};
 
-use sparse_accelerate_engine::{EngineError, Loaded, PrefillProgress, Sequence, contained};
+use sparse_accelerate::AttentionSettings;
+use sparse_accelerate_engine::{
+    Chunking, EngineError, Loaded, PrefillProgress, Sequence, Session, contained,
+};
 use sparse_accelerate_report::record::DecodeRow;
 
 use super::{Case, SpeedError, median};
@@ -46,39 +49,19 @@ pub fn decode(
         }
     }
     contained("decode", || {
-        let capacity = ids.len() + settings.tokens;
-        let chunking = model.chunking(ids.len(), settings.chunk, &case.settings);
-        let mut fill = |sequence: &mut dyn Sequence| {
-            let prefill = sequence.prefill(ids, chunking, &case.settings, progress)?;
-            Ok::<_, EngineError>(likeliest(&prefill.logits))
-        };
-        let (mut runs_s, mut first) = (Vec::with_capacity(settings.runs), 0);
-        match model {
-            Loaded::Whole(_) => {
-                let mut all = Vec::new();
-                for _ in 0..settings.requests {
-                    let mut sequence = model.sequence(capacity)?;
-                    first = fill(&mut *sequence)?;
-                    all.push(sequence);
-                }
-                for _ in 0..=settings.runs {
-                    runs_s.push(by_turns(&mut all, ids.len(), first, settings.tokens)?);
-                }
+        let (depth, capacity) = (ids.len(), ids.len() + settings.tokens);
+        let chunking = model.chunking(depth, settings.chunk, &case.settings);
+        let prompt = (ids, chunking, &case.settings);
+        let runs_s = match model {
+            Loaded::Whole(model) => {
+                let open = || filled(Session::new(model, capacity)?, prompt, progress);
+                timed(settings, depth, open, by_turns)?
             }
             Loaded::Staged(pipeline) => {
-                let mut all = Vec::new();
-                for _ in 0..settings.requests {
-                    let mut sequence = pipeline.session(capacity)?;
-                    first = fill(&mut sequence)?;
-                    all.push(sequence);
-                }
-                for _ in 0..=settings.runs {
-                    runs_s.push(at_once(&mut all, ids.len(), first, settings.tokens)?);
-                }
+                let open = || filled(pipeline.session(capacity)?, prompt, progress);
+                timed(settings, depth, open, at_once)?
             }
-        }
-        // The first run is not timed.
-        runs_s.remove(0);
+        };
         Ok(DecodeRow {
             attention: case.name.clone(),
             depth: ids.len(),
@@ -90,9 +73,39 @@ pub fn decode(
     })
 }
 
+/// A sequence that holds the prompt, and the token that follows.
+fn filled<S: Sequence>(
+    mut sequence: S,
+    (ids, chunking, settings): (&[u32], Chunking, &AttentionSettings),
+    progress: &mut dyn FnMut(PrefillProgress),
+) -> Result<(S, u32), EngineError> {
+    let prefill = sequence.prefill(ids, chunking, settings, progress)?;
+    Ok((sequence, likeliest(&prefill.logits)))
+}
+
+/// Seconds of every timed run of sequences that `open` fills.
+fn timed<S: Sequence>(
+    settings: DecodeSettings,
+    depth: usize,
+    mut open: impl FnMut() -> Result<(S, u32), EngineError>,
+    run: fn(&mut [S], usize, u32, usize) -> Result<f64, EngineError>,
+) -> Result<Vec<f64>, EngineError> {
+    let (mut all, mut first) = (Vec::new(), 0);
+    for _ in 0..settings.requests {
+        let (sequence, token) = open()?;
+        first = token;
+        all.push(sequence);
+    }
+    let runs = (0..=settings.runs).map(|_| run(&mut all, depth, first, settings.tokens));
+    let mut runs_s = runs.collect::<Result<Vec<_>, _>>()?;
+    // The first run is not timed.
+    runs_s.remove(0);
+    Ok(runs_s)
+}
+
 /// Seconds of one run in which sequences decode a token each, in turn.
-fn by_turns(
-    all: &mut [Box<dyn Sequence + '_>],
+fn by_turns<S: Sequence>(
+    all: &mut [S],
     depth: usize,
     first: u32,
     tokens: usize,
