@@ -5,8 +5,8 @@
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::{CheckpointError, WeightDtype};
-use sparse_accelerate_fused::FusedError;
-use sparse_accelerate_linear::LinearError;
+use sparse_accelerate_layers::FusedError;
+use sparse_accelerate_layers::LinearError;
 
 /// An error from loading or running a model.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use sparse_accelerate::{
     AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache, KvType, SelectionRecord,
 };
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
-use sparse_accelerate_linear::linear;
+use sparse_accelerate_layers::linear;
 
 use crate::{
     blueprint::Blueprint,

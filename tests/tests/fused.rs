@@ -8,7 +8,7 @@ use sparse_accelerate::{
     AttentionError, AttentionPlan, AttentionSettings, Span, diagnostics::append_copies,
     rope_append, rotation_table,
 };
-use sparse_accelerate_fused::{FusedError, rms_norm, swiglu};
+use sparse_accelerate_layers::{FusedError, rms_norm, swiglu};
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     problem::round,

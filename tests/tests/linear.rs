@@ -4,7 +4,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sparse_accelerate_linear::{LinearError, Route, diagnostics, linear, route};
+use sparse_accelerate_layers::{LinearError, Route, diagnostics, linear, route};
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     problem::round,

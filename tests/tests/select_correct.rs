@@ -6,7 +6,7 @@ use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType, server::Handle};
 use half::bf16;
 use sparse_accelerate::{Span, index, index::TileIndex};
-use sparse_accelerate_bench_inputs as bench;
+use sparse_accelerate_inputs as bench;
 use sparse_accelerate_kernels::{
     attend::{self, QUERY_TILE},
     select::{

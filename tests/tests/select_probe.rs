@@ -5,7 +5,7 @@
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use sparse_accelerate::Span;
-use sparse_accelerate_bench_inputs::{Family, Shape as InputShape, key, query};
+use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query};
 use sparse_accelerate_kernels::select::{BLOCK, GRANULE, PROBES, Shape, View, probe};
 use sparse_accelerate_tests::{
     backends,

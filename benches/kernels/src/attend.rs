@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use cubecl::server::Handle;
-use sparse_accelerate_bench_inputs::{
+use sparse_accelerate_inputs::{
     BlockMask, Family, Shape, key, oracle, query, random_block_mask, value,
 };
 use sparse_accelerate_kernels::attend::{IndexShape, Problem, Stored};

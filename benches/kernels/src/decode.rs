@@ -3,7 +3,7 @@
 use anyhow::Result;
 use cubecl::{ir::AddressType, server::Handle};
 use half::bf16;
-use sparse_accelerate_bench_inputs::{Family, Shape, key, oracle, query, value};
+use sparse_accelerate_inputs::{Family, Shape, key, oracle, query, value};
 use sparse_accelerate_kernels::{
     append,
     attend::{Problem, Stored},

@@ -1,6 +1,6 @@
 //! Kernels of sparse-accelerate on fixed inputs, every row checked before it is timed.
 //!
-//! Times are the device's own. The inputs are those of `sparse-accelerate-bench-inputs`, so a peer that
+//! Times are the device's own. The inputs are those of `sparse-accelerate-inputs`, so a peer that
 //! follows the same rules sees the same bits.
 #![allow(clippy::print_stdout)] // a program that prints a table
 

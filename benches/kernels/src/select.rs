@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, anyhow};
 use cubecl::{future::block_on, ir::AddressType, server::Handle};
-use sparse_accelerate_bench_inputs::{Family, Shape as InputShape, key, query, value};
+use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query, value};
 use sparse_accelerate_kernels::select::{
     self, ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, View, check, choose,
     correct, cut_columns,

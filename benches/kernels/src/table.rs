@@ -1,6 +1,6 @@
 //! Device tables: spans, index rows, ranges; as the attention kernels read them.
 
-use sparse_accelerate_bench_inputs::BlockMask;
+use sparse_accelerate_inputs::BlockMask;
 
 /// The table of one whole prompt with no index.
 pub(crate) fn dense(len: usize) -> Vec<u32> {

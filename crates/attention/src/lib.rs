@@ -2,9 +2,6 @@
 
 mod attend;
 mod cache;
-#[cfg(feature = "flex")]
-#[doc(hidden)]
-pub mod cpu;
 pub mod diagnostics;
 mod error;
 pub mod index;

@@ -7,7 +7,7 @@
 //! however long the chunk is; rows are independent, so the result does not depend on `rows`.
 
 use burn::{module::Module, tensor::Tensor};
-use sparse_accelerate_fused::swiglu;
+use sparse_accelerate_layers::swiglu;
 
 use super::{Projection, RmsNorm};
 use crate::error::ModelError;

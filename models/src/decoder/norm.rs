@@ -8,7 +8,7 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use sparse_accelerate_fused::rms_norm;
+use sparse_accelerate_layers::rms_norm;
 
 use crate::error::ModelError;
 

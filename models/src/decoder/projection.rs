@@ -10,7 +10,7 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use sparse_accelerate_linear::linear;
+use sparse_accelerate_layers::linear;
 
 use crate::error::ModelError;
 

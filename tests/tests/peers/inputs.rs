@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use sparse_accelerate::{Span, peers::Peer};
-use sparse_accelerate_bench_inputs::{self as bench, Family, Shape};
+use sparse_accelerate_inputs::{self as bench, Family, Shape};
 use sparse_accelerate_tests::problem::{Inputs, Layout, Problem};
 
 /// A problem with its inputs.

@@ -11,13 +11,13 @@ use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
 const ORDER: [&[&str]; 11] = [
-    &["sparse-accelerate-kernels"],
+    &["sparse-accelerate-kernels", "sparse-accelerate-cpu"],
     &["sparse-accelerate"],
-    &["sparse-accelerate-linear", "sparse-accelerate-fused"],
+    &["sparse-accelerate-layers"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],
-    &["sparse-accelerate-report", "sparse-accelerate-bench-inputs"],
+    &["sparse-accelerate-report", "sparse-accelerate-inputs"],
     &["sparse-accelerate-eval"],
     &["sparse-accelerate-cli"],
     &[
@@ -33,7 +33,7 @@ const WITHOUT_BURN: [&str; 5] = [
     "sparse-accelerate-report",
     "sparse-accelerate-kernels",
     "sparse-accelerate-checkpoint",
-    "sparse-accelerate-bench-inputs",
+    "sparse-accelerate-inputs",
     "sparse-accelerate-bench-kernels",
 ];
 /// Members nobody may depend on and that depend on nobody here.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use sparse_accelerate_checkpoint::WeightDtype;
-use sparse_accelerate_linear::linear;
+use sparse_accelerate_layers::linear;
 use sparse_accelerate_models::ModelError;
 
 use crate::{device::Selected, error::EngineError};

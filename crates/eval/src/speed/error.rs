@@ -1,8 +1,8 @@
 //! Why something was not measured.
 
 use sparse_accelerate::AttentionError;
-use sparse_accelerate_bench_inputs::InputError;
 use sparse_accelerate_engine::EngineError;
+use sparse_accelerate_inputs::InputError;
 use thiserror::Error;
 
 /// A measurement that was refused or failed.

@@ -2,7 +2,9 @@
 
 use burn_flex::FlexTensor;
 
-use crate::{cpu::FlexFloat, diagnostics};
+use sparse_accelerate_cpu::FlexFloat;
+
+use crate::diagnostics;
 
 pub(super) fn append<E: FlexFloat>(
     mut cache: FlexTensor,

@@ -8,10 +8,9 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{attend_typed, rope, rows_contiguous};
-use crate::{
-    cpu::{FlexFloat, int8},
-    ops::{AttendOptions, CachePart, Int8CacheOps, query_dims},
-};
+use sparse_accelerate_cpu::{FlexFloat, int8};
+
+use crate::ops::{AttendOptions, CachePart, Int8CacheOps, query_dims};
 
 /// Bytes of a word.
 const PER_WORD: usize = 4;

@@ -20,10 +20,9 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{AttendOptions, SparseAttentionOps};
-use crate::{
-    cpu::{FlexFloat, Rows},
-    index::QUERY_TILE,
-};
+use sparse_accelerate_cpu::{FlexFloat, Rows};
+
+use crate::index::QUERY_TILE;
 use tile::{Problem, Scratch};
 
 impl SparseAttentionOps for Flex {

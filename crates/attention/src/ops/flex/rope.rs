@@ -8,10 +8,9 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{super::query_dims, rows_contiguous};
-use crate::{
-    cpu::{FlexFloat, Wide, in_f32},
-    diagnostics,
-};
+use sparse_accelerate_cpu::{FlexFloat, Wide, in_f32};
+
+use crate::diagnostics;
 
 /// Rows of a work item: enough that starting it does not show.
 const ROWS: usize = 32;

@@ -8,8 +8,9 @@ use burn::{
 use burn_flex::FlexTensor;
 
 use super::{attend_gated, rows_contiguous};
+use sparse_accelerate_cpu::FlexFloat;
+
 use crate::{
-    cpu::FlexFloat,
     ops::{AttendOptions, SelectionOps},
     select::{
         SECOND_ORDER_CAP, SelectOptions,

@@ -9,10 +9,9 @@ use super::{
     AttendOptions, FlexFloat,
     blocks::{Block, KEY_BLOCK, Keys, blocks},
 };
-use crate::{
-    cpu::{Rows, exp, int8, product, softmax},
-    index::QUERY_TILE,
-};
+use sparse_accelerate_cpu::{Rows, exp, int8, product, softmax};
+
+use crate::index::QUERY_TILE;
 
 /// A strided `[B, H, rows, d]` tensor as slices.
 struct View<'a, E> {
@@ -171,7 +170,14 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
 
         for r in 0..(last - first) * self.pack {
             let (h, i) = (head(r), first + r / self.pack);
-            let target = out.row(((b * n_rows + i) * heads + h) * d, d);
+            #[allow(unsafe_code)]
+            // SAFETY: an item writes the rows of its own tile and heads, one at a time.
+            let (target, lse) = unsafe {
+                (
+                    out.row(((b * n_rows + i) * heads + h) * d, d),
+                    &mut lse.row((b * heads + h) * n_rows + i, 1)[0],
+                )
+            };
             let sum = if r < rows { scratch.sum[r] } else { 0.0 };
             // A NaN sum is not 0: it reaches the output.
             if sum == 0.0 {
@@ -182,7 +188,7 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
                     *t = E::narrow(o * inverse);
                 }
             }
-            lse.row((b * heads + h) * n_rows + i, 1)[0] = match sum == 0.0 {
+            *lse = match sum == 0.0 {
                 true => f32::NEG_INFINITY,
                 false => scratch.maximum[r] + sum.ln(),
             };

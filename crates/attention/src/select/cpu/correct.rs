@@ -8,10 +8,9 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{BLOCK, Pooled, Sequence, Shape, View, ViewMut};
-use crate::{
-    cpu::{FlexFloat, Rows, exp, product, softmax},
-    index::QUERY_TILE,
-};
+use sparse_accelerate_cpu::{FlexFloat, Rows, exp, product, softmax};
+
+use crate::index::QUERY_TILE;
 
 /// Key blocks of one matrix product.
 const CHUNK: usize = 256;
@@ -166,10 +165,19 @@ impl<E: FlexFloat> Problem<'_, E> {
             .collect();
         let out = |(h, row): (usize, usize)| {
             let [sb, sh, sr] = self.out_strides;
-            self.out.row(b * sb + h * sh + row * sr, d)
+            #[allow(unsafe_code)]
+            // SAFETY: an item writes the rows of its own block and heads, one at a time.
+            unsafe {
+                self.out.row(b * sb + h * sh + row * sr, d)
+            }
         };
-        let lse =
-            |(h, row): (usize, usize)| &mut self.lse.row((b * heads + h) * n_rows + row, 1)[0];
+        let lse = |(h, row): (usize, usize)| {
+            #[allow(unsafe_code)]
+            // SAFETY: as above; no result outlives the statement that asks for it.
+            unsafe {
+                &mut self.lse.row((b * heads + h) * n_rows + row, 1)[0]
+            }
+        };
 
         scratch.query.clear();
         scratch.out.clear();

@@ -4,7 +4,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{BLOCK, Sequence, Shape, View};
-use crate::cpu::FlexFloat;
+use sparse_accelerate_cpu::FlexFloat;
 
 /// Pools every key block that overlaps the new rows, over its real tokens; other blocks are left as
 /// they are. A block is always pooled whole and in the order of its tokens, so a prompt in chunks gives

@@ -10,7 +10,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{BLOCK, GRANULE, PROBES, Rules, Sequence, Shape, View, probe_row};
-use crate::cpu::{FlexFloat, Rows, exp, product, softmax};
+use sparse_accelerate_cpu::{FlexFloat, Rows, exp, product, softmax};
 
 /// Key tiles of a work item: fixed, so that results do not depend on the number of threads.
 const TILES: usize = 16;
@@ -281,7 +281,10 @@ impl<E: FlexFloat> Walk<'_, E> {
             let width = self.shape.keys.min(start + BLOCK) - start;
             for (line, sums) in scratch.columns.chunks_exact(BLOCK).enumerate() {
                 let head = pack.at.0 * self.shape.heads + pack.at.1 * group + line / 2;
-                let to = columns.row((head * 2 + line % 2) * self.shape.keys + start, width);
+                #[allow(unsafe_code)]
+                // SAFETY: an item writes the columns of its own block and heads, line by line.
+                let to =
+                    unsafe { columns.row((head * 2 + line % 2) * self.shape.keys + start, width) };
                 let count = counts[line % 2].max(1) as f32;
                 for (to, &sum) in to.iter_mut().zip(sums) {
                     *to = sum / count;

@@ -4,7 +4,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{BLOCK, Pooled, Rules, Sequence, Shape, View};
-use crate::cpu::{FlexFloat, product, softmax};
+use sparse_accelerate_cpu::{FlexFloat, product, softmax};
 
 /// Rows of a query block that are sampled: one in so many, from half of it on.
 const STRIDE: usize = 8;

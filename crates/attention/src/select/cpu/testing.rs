@@ -1,8 +1,9 @@
 //! Problems for the tests of the stages, and attention by the formula in f64.
 
 use super::{BLOCK, Pooled, RULE_WORDS, Shape, View, pool};
+use sparse_accelerate_cpu::FlexFloat;
+
 use crate::{
-    cpu::FlexFloat,
     index::{Builder, TileIndex},
     span::Span,
 };

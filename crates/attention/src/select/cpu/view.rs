@@ -1,6 +1,6 @@
 //! Tensors of the stages as slices with strides.
 
-use crate::cpu::FlexFloat;
+use sparse_accelerate_cpu::FlexFloat;
 
 /// A `[B, H, rows, d]` tensor whose last dimension is contiguous.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use sparse_accelerate::{Preset, select::CostModel};
-use sparse_accelerate_bench_inputs::HEAD_DIM;
 use sparse_accelerate_engine::calibration::BreakEven;
+use sparse_accelerate_inputs::HEAD_DIM;
 
 use super::CalibrateSettings;
 use crate::speed::{Family, Frontier, FrontierSettings, FrontierShape, Selector, SpeedError};

@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
 use sparse_accelerate::{AttentionPlan, AttentionSettings, Span, attend_with_lse};
-use sparse_accelerate_bench_inputs::{Family, HEAD_DIM, InputError, Shape, key, query, value};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{EngineError, contained};
+use sparse_accelerate_inputs::{Family, HEAD_DIM, InputError, Shape, key, query, value};
 
 use super::choose::spread;
 use crate::speed::{SpeedError, element};

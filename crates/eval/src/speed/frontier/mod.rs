@@ -17,4 +17,4 @@ mod sets;
 pub use inputs::{Frontier, FrontierSettings, FrontierShape};
 pub use selector::{Selector, parse_selectors};
 pub use sets::SHARES;
-pub use sparse_accelerate_bench_inputs::Family;
+pub use sparse_accelerate_inputs::Family;

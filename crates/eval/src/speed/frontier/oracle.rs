@@ -11,7 +11,7 @@
 //! on the device: 256 MiB at 128K keys and four query heads a KV head.
 
 use burn::tensor::{DType, Tensor};
-use sparse_accelerate_bench_inputs::HEAD_DIM;
+use sparse_accelerate_inputs::HEAD_DIM;
 use sparse_accelerate_report::record::OracleRow;
 
 use super::{

@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 use half::bf16;
-use sparse_accelerate_bench_inputs::{HEAD_DIM, Shape, key, query, value};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::device::{DeviceChoice, select};
+use sparse_accelerate_inputs::{HEAD_DIM, Shape, key, query, value};
 use sparse_accelerate_report::record::OracleRow;
 
 use super::{Family, Frontier, FrontierSettings, FrontierShape, SHARES, parse_selectors};

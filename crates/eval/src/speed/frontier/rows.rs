@@ -1,7 +1,7 @@
 //! Query rows of one block and their probabilities, in f32 on the device.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sparse_accelerate_bench_inputs::HEAD_DIM;
+use sparse_accelerate_inputs::HEAD_DIM;
 
 use super::{
     inputs::{BLOCK, Frontier},
