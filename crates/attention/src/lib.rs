@@ -8,7 +8,6 @@ pub mod index;
 mod module;
 mod ops;
 mod pattern;
-pub mod peers;
 mod plan;
 mod rope;
 pub mod select;

@@ -26,6 +26,15 @@ impl Span {
         }
     }
 
+    /// Checks the spans of a batch.
+    ///
+    /// # Errors
+    /// [`AttentionError::Shape`]: no spans, a span without rows, or counts that contradict each other or
+    /// exceed [`MAX_KV_LEN`].
+    pub fn validate_batch(spans: &[Self]) -> Result<(), AttentionError> {
+        validate(spans)
+    }
+
     /// Absolute position of the first query row.
     pub fn offset(&self) -> usize {
         self.kv_len - self.query_len

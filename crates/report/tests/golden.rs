@@ -83,9 +83,9 @@ fn selections_are_held_against_the_oracle_at_equal_error() {
     };
     let rows = &of("Selection and attention").rows;
     // 0.115 + (0.281 - 0.115) ln(0.244 / 0.134) / ln(0.244 / 0.107) of the shared blocks of 128 at 128K.
-    let peer = rows.iter().find(|row| row[1] == "minference");
-    let peer = peer.expect("the peer's row");
-    assert_eq!(peer[5..7], ["23.6", "1.761"]);
+    let baseline = rows.iter().find(|row| row[1] == "minference");
+    let baseline = baseline.expect("the baseline's row");
+    assert_eq!(baseline[5..7], ["23.6", "1.761"]);
     // An error below the oracle's least has no density to be held against, and the mean says so.
     assert_eq!(rows[3][4..7], ["1.20e-2", "-", "-"]);
     let headline = &of("Density over the oracle's").rows;

@@ -13,7 +13,7 @@ use crate::layout::Layout;
 const ORDER: [&[&str]; 11] = [
     &["sparse-accelerate-kernels", "sparse-accelerate-cpu"],
     &["sparse-accelerate"],
-    &["sparse-accelerate-layers"],
+    &["sparse-accelerate-layers", "sparse-accelerate-baselines"],
     &["sparse-accelerate-checkpoint"],
     &["sparse-accelerate-models"],
     &["sparse-accelerate-engine"],

@@ -44,7 +44,7 @@ Examples:
 
 A selector is dynamic, paper, hybrid, interval-slash or block-cluster, each run at every recall floor;
 after it, by colons, who chooses (kv-heads, query-heads) and what stands in for the keys left out (none,
-mean, gaussian). triangular, auto and peers (minference, flexprefill, xattention, flashprefill-v1,
+mean, gaussian). triangular, auto and baselines (minference, flexprefill, xattention, flashprefill-v1,
 flashprefill-v2, a-shape, tri-shape, trianglemix; parameters as xattention:threshold=0.9) have no floor. Prices and the least sparse length are those of
 `calibrate`, where it has run on this device.";
 

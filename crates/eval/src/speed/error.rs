@@ -48,7 +48,7 @@ pub enum SpeedError {
     #[error(
         "--selectors {got}: `{part}`; a selector is dynamic, paper, hybrid, interval-slash or \
          block-cluster, each with :kv-heads, :query-heads, :none, :mean or :gaussian after it, or \
-         triangular, auto, or a peer such as minference or xattention:threshold=0.9"
+         triangular, auto, or a baseline such as minference or xattention:threshold=0.9"
     )]
     Selector {
         /// As written.

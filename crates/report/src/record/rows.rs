@@ -248,7 +248,7 @@ pub struct OracleRow {
 pub struct FrontierRow {
     /// Prompt tokens.
     pub length: usize,
-    /// Which, as on the command line: `dynamic`, `hybrid:query-heads`, the name of a peer.
+    /// Which, as on the command line: `dynamic`, `hybrid:query-heads`, the name of a baseline.
     pub selector: String,
     /// Recall floor that was asked for, 0 to 1; `None` where the selector has none.
     pub floor: Option<f64>,

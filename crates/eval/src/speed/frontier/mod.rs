@@ -1,4 +1,4 @@
-//! Error against density and time: selections beside an oracle, on inputs that peers can make bit for bit.
+//! Error against density and time: selections beside an oracle, on inputs that other programs can make bit for bit.
 //!
 //! Both are judged on the same query blocks of 128 rows, spread evenly over the prompt, all heads, against
 //! dense attention. The oracle says how few keys an error needs at least where whole blocks are kept; a

@@ -277,15 +277,17 @@ fn a_pattern_without_a_choice_is_judged_on_the_same_rows() {
         "{triangular:?}"
     );
     assert!(triangular.total_ms > 0.0 && triangular.dense_ms > 0.0);
-    // A peer that keeps sinks and a window of its own, on the same kernels.
-    let peer = one("a-shape:sink=64:window=256");
+    // A baseline that keeps sinks and a window of its own, on the same kernels.
+    let baseline = one("a-shape:sink=64:window=256");
     assert!(
-        peer.error > triangular.error && peer.density < triangular.density,
-        "{peer:?}"
+        baseline.error > triangular.error && baseline.density < triangular.density,
+        "{baseline:?}"
     );
     assert!(
-        peer.selection_ms.is_some_and(|ms| ms < peer.total_ms),
-        "{peer:?}"
+        baseline
+            .selection_ms
+            .is_some_and(|ms| ms < baseline.total_ms),
+        "{baseline:?}"
     );
     // Below its least length `auto` is dense: the same numbers.
     let auto = one("auto");

@@ -7,16 +7,16 @@ use sparse_accelerate::{
     AttentionPlan, AttentionSettings, Choice, HeadRecord, Path, SelectionRecord, Span, attend,
     attend_selected,
     index::TileIndex,
-    peers::{self, Peer, PeerOutput},
     select::{CostModel, Why},
 };
+use sparse_accelerate_baselines::{self as baselines, Baseline, BaselineOutput};
 use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_report::{mean, record::FrontierRow};
 
 use super::{Frontier, Selector};
 use crate::speed::{SpeedError, median, timing::Batches};
 
-/// The layer that peers are asked about: past all that some of them keep dense.
+/// The layer that baselines are asked about: past all that some of them keep dense.
 const LAYER: usize = usize::MAX;
 
 /// What heads chose, and the index that was built of it.
@@ -37,8 +37,8 @@ impl Frontier {
         costs: CostModel,
         min_sparse_len: Option<usize>,
     ) -> Result<FrontierRow, SpeedError> {
-        if let Some(peer) = selector.peer() {
-            return contained("selection", || self.peer(selector.name(), peer));
+        if let Some(baseline) = selector.baseline() {
+            return contained("selection", || self.baseline(selector.name(), baseline));
         }
         contained("selection", || {
             let settings = selector.settings(floor, costs, min_sparse_len);
@@ -114,15 +114,17 @@ impl Frontier {
         ))
     }
 
-    /// A peer's selection, on the kernels of this library.
-    fn peer(&self, name: &str, peer: &Peer) -> Result<FrontierRow, SpeedError> {
+    /// A baseline's selection, on the kernels of this library.
+    fn baseline(&self, name: &str, baseline: &Baseline) -> Result<FrontierRow, SpeedError> {
         let spans = [Span::whole(self.shape.length)];
-        let call = || -> Result<PeerOutput, SpeedError> {
+        let call = || -> Result<BaselineOutput, SpeedError> {
             let query = self.query.clone();
             let (key, value) = (&self.key, &self.value);
-            Ok(peers::attend(peer, LAYER, query, key, value, &spans)?)
+            Ok(baselines::attend(
+                baseline, LAYER, query, key, value, &spans,
+            )?)
         };
-        let PeerOutput { output, index, .. } = call()?;
+        let BaselineOutput { output, index, .. } = call()?;
         let error = self.error(&output)?;
         drop(output);
         let mut selection_ms = Vec::new();

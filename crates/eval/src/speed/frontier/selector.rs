@@ -3,9 +3,9 @@
 use sparse_accelerate::{
     AttentionSettings, BlockCluster, Dynamic, IntervalSlash, Pattern, Preset, Selection,
     Triangular,
-    peers::Peer,
     select::{Choosers, Correction, CostModel},
 };
+use sparse_accelerate_baselines::Baseline;
 
 use crate::speed::SpeedError;
 
@@ -24,7 +24,7 @@ enum Kind {
     /// A pattern of this library.
     Own(Pattern, Choosers, Correction),
     /// A published selector.
-    Peer(Peer),
+    Baseline(Baseline),
     /// Preset `balanced`, dense below the least sparse length.
     Auto,
 }
@@ -52,20 +52,20 @@ impl Selector {
     pub fn has_floor(&self) -> bool {
         match &self.kind {
             Kind::Own(pattern, ..) => pattern.selects(),
-            Kind::Peer(_) | Kind::Auto => false,
+            Kind::Baseline(_) | Kind::Auto => false,
         }
     }
 
     /// The published selector it is, if it is one.
-    pub(super) fn peer(&self) -> Option<&Peer> {
+    pub(super) fn baseline(&self) -> Option<&Baseline> {
         match &self.kind {
-            Kind::Peer(peer) => Some(peer),
+            Kind::Baseline(baseline) => Some(baseline),
             Kind::Own(..) | Kind::Auto => None,
         }
     }
 
     /// What it means at a recall floor, on a device with these prices and least sparse length; of no
-    /// meaning for a peer.
+    /// meaning for a baseline.
     pub(super) fn settings(
         &self,
         floor: Option<f64>,
@@ -81,7 +81,7 @@ impl Selector {
                 },
                 ..AttentionSettings::sparse(*pattern)
             },
-            Kind::Peer(_) | Kind::Auto => Preset::Balanced.settings(),
+            Kind::Baseline(_) | Kind::Auto => Preset::Balanced.settings(),
         };
         if let Some(floor) = floor {
             settings.selection.recall = floor as f32;
@@ -95,7 +95,7 @@ impl Selector {
 }
 
 /// Reads selectors separated by commas: `dynamic`, `paper`, `hybrid`, `interval-slash`, `block-cluster`,
-/// `triangular`, `auto`, or a [`Peer`] as it reads itself; after the first five, separated by colons, who chooses (`kv-heads`,
+/// `triangular`, `auto`, or a [`Baseline`] as it reads itself; after the first five, separated by colons, who chooses (`kv-heads`,
 /// `query-heads`) and what stands in for the rest (`none`, `mean`, `gaussian`).
 ///
 /// # Errors
@@ -136,11 +136,14 @@ fn parse(item: &str) -> Result<Selector, String> {
             None => return Ok(Selector::auto()),
             Some(part) => return Err(part.into()),
         },
-        _ if Peer::all().iter().any(|peer| peer.name() == name) => {
-            let peer = Peer::parse(item).map_err(|error| error.to_string())?;
+        _ if Baseline::all()
+            .iter()
+            .any(|baseline| baseline.name() == name) =>
+        {
+            let baseline = Baseline::parse(item).map_err(|error| error.to_string())?;
             return Ok(Selector {
                 name: item.into(),
-                kind: Kind::Peer(peer),
+                kind: Kind::Baseline(baseline),
             });
         }
         _ => return Err(name.into()),
@@ -197,11 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn peers_go_by_their_own_names() {
+    fn baselines_go_by_their_own_names() {
         let selectors = parse_selectors("minference,xattention:stride=8").unwrap();
-        let peers: Vec<&Peer> = selectors.iter().filter_map(Selector::peer).collect();
-        assert!(matches!(peers[0], Peer::MInference { .. }));
-        assert!(matches!(peers[1], Peer::XAttention { stride: 8, .. }));
+        let baselines: Vec<&Baseline> = selectors.iter().filter_map(Selector::baseline).collect();
+        assert!(matches!(baselines[0], Baseline::MInference { .. }));
+        assert!(matches!(
+            baselines[1],
+            Baseline::XAttention { stride: 8, .. }
+        ));
         assert!(!selectors[0].has_floor() && selectors[1].name() == "xattention:stride=8");
     }
 

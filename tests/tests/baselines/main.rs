@@ -1,4 +1,4 @@
-//! Peers: each against its rule in f64 over plain sets, on every backend; planted patterns; refusals.
+//! Baselines: each against its rule in f64 over plain sets, on every backend; planted patterns; refusals.
 
 mod inputs;
 mod oracle;
@@ -9,19 +9,19 @@ use oracle::{Kept, kept};
 use sparse_accelerate::{
     AttentionError, Span,
     index::{QUERY_TILE, RANGE_ALIGN, TileIndex},
-    peers::{self, BLOCK, Peer},
 };
+use sparse_accelerate_baselines::{self as baselines, BLOCK, Baseline};
 use sparse_accelerate_tests::{backends, oracle as attention, tolerance};
 
-fn index(peer: &Peer, case: &Case, device: &Device) -> TileIndex {
-    peers::index(
-        peer,
+fn index(baseline: &Baseline, case: &Case, device: &Device) -> TileIndex {
+    baselines::index(
+        baseline,
         0,
         &case.query(device),
         &case.key(device),
         &case.problem.spans,
     )
-    .unwrap_or_else(|error| panic!("{peer} on {}: {error}", case.name))
+    .unwrap_or_else(|error| panic!("{baseline} on {}: {error}", case.name))
     .expect("a sparse layer")
 }
 
@@ -45,7 +45,7 @@ fn check(index: &TileIndex, b: usize, head: usize, kept: &Kept, what: &str) -> [
                 for block in 0..=last / BLOCK {
                     let mut keys = block * BLOCK..((block + 1) * BLOCK).min(last + 1);
                     let whole = keys.clone().all(held);
-                    // The tile's own keys are always there, whatever a peer says.
+                    // The tile's own keys are always there, whatever a baseline says.
                     let any = keys.any(|j| j < first && held(j));
                     assert!(
                         whole || !cut.must.contains(&block),
@@ -94,13 +94,13 @@ fn every_selector_keeps_what_its_rule_says() {
     let backends = backends::all();
     let (mut lowest, mut highest) = (1f64, 0f64);
     for case in cases() {
-        for peer in selectors() {
+        for baseline in selectors() {
             let oracle: Vec<_> = (0..case.problem.spans.len())
-                .map(|b| kept(&case, &peer, b))
+                .map(|b| kept(&case, &baseline, b))
                 .collect();
             for backend in &backends {
-                let what = format!("{peer} on {}, {}", backend.name, case.name);
-                let index = index(&peer, &case, &backend.device);
+                let what = format!("{baseline} on {}, {}", backend.name, case.name);
+                let index = index(&baseline, &case, &backend.device);
                 index.validate().expect("invariants");
                 let mut counts = [0; 2];
                 for (b, heads) in oracle.iter().enumerate() {
@@ -131,8 +131,8 @@ fn every_selector_keeps_what_its_rule_says() {
 fn both_query_aware_and_other_heads_are_met() {
     let case = Case::structured(4, 2, &[Span::whole(1408)]);
     let density = |text: &str| {
-        let peer = Peer::parse(text).expect("a peer");
-        index(&peer, &case, &Device::flex()).density()
+        let baseline = Baseline::parse(text).expect("a baseline");
+        index(&baseline, &case, &Device::flex()).density()
     };
     let none = density("flexprefill:min_budget=128:gamma=0.7:tau=0");
     let all = density("flexprefill:min_budget=128:gamma=0.7:tau=2");
@@ -142,15 +142,15 @@ fn both_query_aware_and_other_heads_are_met() {
 #[test]
 fn backends_agree_and_repeat_themselves() {
     let case = Case::structured(4, 2, &[Span::whole(700), chunk(256, 896, 896)]);
-    for peer in selectors() {
-        let reference = index(&peer, &case, &Device::flex());
+    for baseline in selectors() {
+        let reference = index(&baseline, &case, &Device::flex());
         for backend in backends::all() {
-            let once = index(&peer, &case, &backend.device);
-            let again = index(&peer, &case, &backend.device);
-            assert!(once == again, "{peer} on {}", backend.name);
+            let once = index(&baseline, &case, &backend.device);
+            let again = index(&baseline, &case, &backend.device);
+            assert!(once == again, "{baseline} on {}", backend.name);
             // Entries within rounding of a threshold may differ: see the oracle.
             let apart = (once.density() - reference.density()).abs();
-            assert!(apart < 0.005, "{peer} on {}: {apart}", backend.name);
+            assert!(apart < 0.005, "{baseline} on {}: {apart}", backend.name);
         }
     }
 }
@@ -160,17 +160,17 @@ fn half_precision_keeps_nearly_the_same() {
     let exact = Case::structured(4, 2, &[Span::whole(900)]);
     for backend in backends::all() {
         for dtype in backend.dtypes.iter().copied().filter(|t| *t != DType::F32) {
-            for peer in selectors() {
+            for baseline in selectors() {
                 let query = exact.query(&backend.device).cast(dtype);
                 let key = exact.key(&backend.device).cast(dtype);
-                let half = peers::index(&peer, 0, &query, &key, &exact.problem.spans)
+                let half = baselines::index(&baseline, 0, &query, &key, &exact.problem.spans)
                     .expect("an index")
                     .expect("sparse");
-                let full = index(&peer, &exact, &backend.device);
+                let full = index(&baseline, &exact, &backend.device);
                 let apart = (half.density() - full.density()).abs();
                 assert!(
                     apart < 0.05,
-                    "{peer} on {} in {dtype:?}: {apart}",
+                    "{baseline} on {} in {dtype:?}: {apart}",
                     backend.name
                 );
             }
@@ -188,16 +188,16 @@ fn chunks_keep_what_the_whole_keeps_where_rows_stand_alone() {
         "flashprefill-v1:alpha=0.5",
         "flashprefill-v2:alpha=0.5",
     ] {
-        let peer = Peer::parse(text).expect("a peer");
+        let baseline = Baseline::parse(text).expect("a baseline");
         let (whole, rest) = (
-            index(&peer, &whole, &Device::flex()),
-            index(&peer, &rest, &Device::flex()),
+            index(&baseline, &whole, &Device::flex()),
+            index(&baseline, &rest, &Device::flex()),
         );
         for head in 0..whole.heads() {
             // The chunk begins in the middle of a block of 128, so its first tile is left out.
             for tile in 1..7 {
                 let (a, b) = (whole.row(0, head, tile + 9), rest.row(0, head, tile));
-                assert_eq!(a, b, "{peer}, head {head}, tile {tile}");
+                assert_eq!(a, b, "{baseline}, head {head}, tile {tile}");
             }
         }
     }
@@ -218,11 +218,11 @@ fn planted_slash_and_columns() {
     // the end.
     let rows = offset + 2 * BLOCK..len - 2 * BLOCK;
     for backend in backends::all() {
-        let peer = |text: &str| {
-            let peer = Peer::parse(text).expect("a peer");
-            index(&peer, &case, &backend.device)
+        let baseline = |text: &str| {
+            let baseline = Baseline::parse(text).expect("a baseline");
+            index(&baseline, &case, &backend.device)
         };
-        let lines = peer("minference:vertical=40:slash=120");
+        let lines = baseline("minference:vertical=40:slash=120");
         assert_eq!(slash_share(&lines, offset, rows.clone()), 1.0);
         for column in columns {
             assert!(
@@ -232,15 +232,15 @@ fn planted_slash_and_columns() {
         }
         assert!(lines.density() < 0.4, "{}", lines.density());
 
-        let antidiagonal = peer("xattention");
+        let antidiagonal = baseline("xattention");
         assert_eq!(slash_share(&antidiagonal, offset, rows.clone()), 1.0);
         assert!(antidiagonal.density() < 0.8, "{}", antidiagonal.density());
 
         // The mean of a block of rotating keys is nothing; the slash has all of the attention.
-        let pooled = peer("flashprefill-v1");
+        let pooled = baseline("flashprefill-v1");
         let share = slash_share(&pooled, offset, rows.clone());
         assert!(share < 0.05, "pooled keys kept {share} of the slash");
-        let band = peer("a-shape:sink=128:window=512");
+        let band = baseline("a-shape:sink=128:window=512");
         assert_eq!(slash_share(&band, offset, rows.clone()), 0.0);
     }
 }
@@ -260,12 +260,12 @@ fn attention_over_what_is_kept() {
     ];
     for backend in backends::all() {
         for text in small {
-            let peer = Peer::parse(text).expect("a peer");
+            let baseline = Baseline::parse(text).expect("a baseline");
             let (query, key) = (case.query(&backend.device), case.key(&backend.device));
             let value = case.value(&backend.device);
             let run = |layer| {
-                peers::attend(
-                    &peer,
+                baselines::attend(
+                    &baseline,
                     layer,
                     query.clone(),
                     &key,
@@ -280,15 +280,15 @@ fn attention_over_what_is_kept() {
             let group = case.problem.heads / index.heads();
             let sees = |b, h: usize, i, j| index.sees(b, h / group, i, j);
             compare(
-                &format!("{peer} on {}", backend.name),
+                &format!("{baseline} on {}", backend.name),
                 &case,
                 result.output,
                 &sees,
             );
 
-            let dense = matches!(peer, Peer::TriangleMix { .. });
+            let dense = matches!(baseline, Baseline::TriangleMix { .. });
             let first = run(0);
-            assert_eq!(first.index.is_none(), dense, "{peer}");
+            assert_eq!(first.index.is_none(), dense, "{baseline}");
             if dense {
                 let causal = attention::causal(&case.problem);
                 compare("the dense layer", &case, first.output, &causal);
@@ -317,14 +317,18 @@ fn fixed_shapes_are_their_definitions() {
             5,
         ),
     ] {
-        let peer = Peer::parse(text).expect("a peer");
-        let index = index(&peer, &case, &Device::flex());
+        let baseline = Baseline::parse(text).expect("a baseline");
+        let index = index(&baseline, &case, &Device::flex());
         for (b, span) in case.problem.spans.iter().enumerate() {
             for i in 0..span.query_len {
                 let p = span.offset() + i;
                 for j in 0..span.kv_len {
                     let sees = j < sink || p < j + window || p + last >= span.prompt_len;
-                    assert_eq!(index.sees(b, 0, i, j), j <= p && sees, "{peer}: {p}, {j}");
+                    assert_eq!(
+                        index.sees(b, 0, i, j),
+                        j <= p && sees,
+                        "{baseline}: {p}, {j}"
+                    );
                 }
             }
         }
@@ -333,32 +337,38 @@ fn fixed_shapes_are_their_definitions() {
 
 #[test]
 fn short_forms_and_files_are_read_back() {
-    for peer in Peer::all() {
-        assert_eq!(Peer::parse(peer.name()), Ok(peer));
-        assert_eq!(Peer::parse(&peer.to_string()), Ok(peer));
-        let json = serde_json::to_string(&peer).expect("JSON");
+    for baseline in Baseline::all() {
+        assert_eq!(Baseline::parse(baseline.name()), Ok(baseline));
+        assert_eq!(Baseline::parse(&baseline.to_string()), Ok(baseline));
+        let json = serde_json::to_string(&baseline).expect("JSON");
         assert!(
-            json.contains(&format!("\"kind\":\"{}\"", peer.name())),
+            json.contains(&format!("\"kind\":\"{}\"", baseline.name())),
             "{json}"
         );
-        assert_eq!(serde_json::from_str::<Peer>(&json).expect("a peer"), peer);
-        let short = format!("kind = \"{}\"", peer.name());
-        assert_eq!(toml::from_str::<Peer>(&short).expect("defaults"), peer);
+        assert_eq!(
+            serde_json::from_str::<Baseline>(&json).expect("a baseline"),
+            baseline
+        );
+        let short = format!("kind = \"{}\"", baseline.name());
+        assert_eq!(
+            toml::from_str::<Baseline>(&short).expect("defaults"),
+            baseline
+        );
     }
-    let expected = Peer::XAttention {
+    let expected = Baseline::XAttention {
         stride: 8,
         threshold: 0.75,
     };
     assert_eq!("xattention:stride=8:threshold=0.75".parse(), Ok(expected));
-    assert!(serde_json::from_str::<Peer>(r#"{"kind": "xattention", "tau": 1}"#).is_err());
+    assert!(serde_json::from_str::<Baseline>(r#"{"kind": "xattention", "tau": 1}"#).is_err());
 }
 
 #[test]
 fn refusals_name_what_there_is() {
-    let message = |text: &str| Peer::parse(text).expect_err(text).to_string();
+    let message = |text: &str| Baseline::parse(text).expect_err(text).to_string();
     let text = message("sparge");
-    for peer in Peer::all() {
-        assert!(text.contains(peer.name()), "{text}");
+    for baseline in Baseline::all() {
+        assert!(text.contains(baseline.name()), "{text}");
     }
     let text = message("xattention:tau=0.1");
     assert!(
@@ -393,18 +403,18 @@ fn refusals_name_what_there_is() {
 #[test]
 fn problems_that_do_not_fit_are_refused() {
     let zeros = |dims: [usize; 4]| Tensor::<4>::zeros(dims, (&Device::flex(), DType::F32));
-    let refused = |peer: &str, q: [usize; 4], k: [usize; 4], span: Span| -> AttentionError {
-        let peer = Peer::parse(peer).expect("a peer");
-        peers::index(&peer, 0, &zeros(q), &zeros(k), &[span]).expect_err("refused")
+    let refused = |baseline: &str, q: [usize; 4], k: [usize; 4], span: Span| -> AttentionError {
+        let baseline = Baseline::parse(baseline).expect("a baseline");
+        baselines::index(&baseline, 0, &zeros(q), &zeros(k), &[span]).expect_err("refused")
     };
     let off_grid = chunk(32, 132, 132);
-    for peer in [
+    for baseline in [
         "xattention",
         "flexprefill",
         "flashprefill-v1",
         "flashprefill-v2",
     ] {
-        let error = refused(peer, [1, 2, 32, 32], [1, 1, 132, 32], off_grid);
+        let error = refused(baseline, [1, 2, 32, 32], [1, 1, 132, 32], off_grid);
         assert!(
             matches!(
                 error,
@@ -416,9 +426,9 @@ fn problems_that_do_not_fit_are_refused() {
             "{error}"
         );
     }
-    let peer = Peer::parse("minference").expect("a peer");
+    let baseline = Baseline::parse("minference").expect("a baseline");
     let (query, key) = (zeros([1, 2, 32, 32]), zeros([1, 1, 132, 32]));
-    assert!(peers::index(&peer, 0, &query, &key, &[off_grid]).is_ok());
+    assert!(baselines::index(&baseline, 0, &query, &key, &[off_grid]).is_ok());
 
     let span = Span::whole(64);
     let text = |q, k| refused("xattention", q, k, span).to_string();

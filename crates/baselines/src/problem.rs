@@ -4,40 +4,35 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::{
-    attend::same,
-    error::AttentionError,
-    index::QUERY_TILE,
-    peers::BLOCK,
-    span::{self, Span},
-};
+use sparse_accelerate::{AttentionError, Span, index::QUERY_TILE};
 
-pub(super) struct Problem<'a> {
+use crate::{BLOCK, OP};
+
+pub(crate) struct Problem<'a> {
     query: &'a Tensor<4>,
     key: &'a Tensor<4>,
-    pub(super) spans: &'a [Span],
-    pub(super) heads: usize,
-    pub(super) kv_heads: usize,
-    pub(super) head_dim: usize,
+    pub(crate) spans: &'a [Span],
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 impl<'a> Problem<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         query: &'a Tensor<4>,
         key: &'a Tensor<4>,
         spans: &'a [Span],
     ) -> Result<Self, AttentionError> {
-        let op = "peer";
-        span::validate(spans)?;
+        Span::validate_batch(spans)?;
         let ([batch, heads, rows, dim], [kb, kv_heads, keys, kd]) = (query.dims(), key.dims());
-        same(op, "the key's batch and head dim", [kb, kd], [batch, dim])?;
-        same(op, "the number of spans", [spans.len()], [batch])?;
+        same("the key's batch and head dim", [kb, kd], [batch, dim])?;
+        same("the number of spans", [spans.len()], [batch])?;
         let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
-        same(op, "the number of query rows", [rows], [longest])?;
+        same("the number of query rows", [rows], [longest])?;
         let held = spans.iter().map(|s| s.kv_len).max().unwrap_or(0);
         if held > keys {
             return Err(AttentionError::Shape {
-                op,
+                op: OP,
                 what: "a span's kv_len",
                 got: held.to_string(),
                 expected: format!("at most the {keys} keys given"),
@@ -46,7 +41,7 @@ impl<'a> Problem<'a> {
         }
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(AttentionError::Setting {
-                op,
+                op: OP,
                 field: "query heads",
                 got: heads.to_string(),
                 limit: format!("a multiple of the KV heads ({kv_heads})"),
@@ -64,7 +59,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Refuses sequences whose query tiles would straddle two blocks.
-    pub(super) fn on_grid(&self) -> Result<(), AttentionError> {
+    pub(crate) fn on_grid(&self) -> Result<(), AttentionError> {
         match self
             .spans
             .iter()
@@ -72,7 +67,7 @@ impl<'a> Problem<'a> {
         {
             None => Ok(()),
             Some(span) => Err(AttentionError::Setting {
-                op: "peer",
+                op: OP,
                 field: "offset",
                 got: span.offset().to_string(),
                 limit: format!("a multiple of {QUERY_TILE}"),
@@ -82,17 +77,17 @@ impl<'a> Problem<'a> {
     }
 
     /// Query heads per KV head.
-    pub(super) fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
     /// Softmax scale, `1 / sqrt(d)`.
-    pub(super) fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         (self.head_dim as f64).sqrt().recip()
     }
 
     /// Rows of consecutive query heads, `[heads, rows, d]` in the tensors' type.
-    pub(super) fn query(
+    pub(crate) fn query(
         &self,
         sequence: usize,
         heads: Range<usize>,
@@ -106,7 +101,7 @@ impl<'a> Problem<'a> {
     }
 
     /// The filled keys of a KV head, `[kv_len, d]` in the tensors' type.
-    pub(super) fn key(&self, sequence: usize, kv_head: usize) -> Tensor<2> {
+    pub(crate) fn key(&self, sequence: usize, kv_head: usize) -> Tensor<2> {
         let len = self.spans[sequence].kv_len;
         let part = self.key.clone().slice([
             sequence..sequence + 1,
@@ -118,18 +113,35 @@ impl<'a> Problem<'a> {
     }
 
     /// Means of K over each block's real tokens, `[ceil(kv_len / 128), d]` in f32.
-    pub(super) fn pooled_key(&self, sequence: usize, kv_head: usize) -> Tensor<2> {
+    pub(crate) fn pooled_key(&self, sequence: usize, kv_head: usize) -> Tensor<2> {
         let len = self.spans[sequence].kv_len;
         block_means(self.key(sequence, kv_head), 0, len)
     }
 
     /// Means of Q over each absolute block's new rows, `[blocks, d]` in f32.
-    pub(super) fn pooled_query(&self, sequence: usize, head: usize) -> Tensor<2> {
+    pub(crate) fn pooled_query(&self, sequence: usize, head: usize) -> Tensor<2> {
         let span = self.spans[sequence];
         let rows = self.query(sequence, head..head + 1, 0..span.query_len);
         let rows = rows.reshape([span.query_len, self.head_dim]);
         block_means(rows, span.offset() % BLOCK, span.query_len)
     }
+}
+
+fn same<const N: usize>(
+    what: &'static str,
+    got: [usize; N],
+    expected: [usize; N],
+) -> Result<(), AttentionError> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(AttentionError::Shape {
+        op: OP,
+        what,
+        got: format!("{got:?}"),
+        expected: format!("{expected:?}"),
+        hint: "query is [B, Hq, N, d], key is [B, Hk, S, d]",
+    })
 }
 
 /// Means over blocks of 128 rows of which the first starts `skip` rows before row 0; only real rows
@@ -150,13 +162,13 @@ fn block_means(rows: Tensor<2>, skip: usize, len: usize) -> Tensor<2> {
 }
 
 /// Values as an f32 tensor.
-pub(super) fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
+pub(crate) fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
     let len = values.len();
     Tensor::from_data(TensorData::new(values, [len]), (device, DType::F32))
 }
 
 /// `rows` with rows of zeros before and after.
-pub(super) fn padded(rows: Tensor<2>, before: usize, after: usize) -> Tensor<2> {
+pub(crate) fn padded(rows: Tensor<2>, before: usize, after: usize) -> Tensor<2> {
     let [_, dim] = rows.dims();
     let options = (&rows.device(), rows.dtype());
     let zeros = |n: usize| (n > 0).then(|| Tensor::<2>::zeros([n, dim], options));

@@ -11,18 +11,16 @@
 
 use burn::tensor::{DType, Tensor, activation::softmax};
 
+use sparse_accelerate::{AttentionError, index::TileIndex};
+
 use crate::{
-    error::AttentionError,
-    index::TileIndex,
-    peers::{
-        BLOCK,
-        cut::{self, KeptBlocks},
-        problem::{Problem, on_device, padded},
-        scores::{self, MASKED, MOST_SCORES},
-    },
+    BLOCK,
+    cut::{self, KeptBlocks},
+    problem::{Problem, on_device, padded},
+    scores::{self, MASKED, MOST_SCORES},
 };
 
-pub(super) fn index(
+pub(crate) fn index(
     problem: &Problem<'_>,
     stride: usize,
     threshold: f64,

@@ -1,16 +1,18 @@
-//! The peers and their parameters, with the values their authors publish as defaults.
+//! The baselines and their parameters, with the values their authors publish as defaults.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::AttentionError, index::QUERY_TILE};
+use sparse_accelerate::{AttentionError, index::QUERY_TILE};
+
+use crate::OP;
 
 /// A published selector. Serialised as `{"kind": "xattention", "stride": 16, "threshold": 0.9}`; fields
-/// left out have their defaults. [`Peer::parse`] reads `xattention:stride=16:threshold=0.9`.
+/// left out have their defaults. [`Baseline::parse`] reads `xattention:stride=16:threshold=0.9`.
 ///
 /// Notation: `p` is a row's absolute position, `j` a key position, `j <= p`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", deny_unknown_fields)]
-pub enum Peer {
+pub enum Baseline {
     /// `j < sink or p - j < window`. StreamingLLM (arXiv 2309.17453), as MInference's `a_shape`.
     #[serde(rename = "a-shape")]
     AShape {
@@ -105,7 +107,7 @@ pub enum Peer {
 }
 
 /// Published defaults, one function each because serde asks for functions.
-pub(super) mod default {
+pub(crate) mod default {
     macro_rules! values {
         ($($name:ident: $kind:ty = $value:expr;)*) => {
             $(pub(crate) const fn $name() -> $kind { $value })*
@@ -131,39 +133,39 @@ pub(super) mod default {
     }
 }
 
-impl Peer {
-    /// Every peer with its defaults.
+impl Baseline {
+    /// Every baseline with its defaults.
     pub fn all() -> [Self; 8] {
         [
-            Peer::AShape {
+            Baseline::AShape {
                 sink: default::sink(),
                 window: default::window(),
             },
-            Peer::TriShape {
+            Baseline::TriShape {
                 sink: default::sink(),
                 window: default::window(),
                 last: default::tri_last(),
             },
-            Peer::MInference {
+            Baseline::MInference {
                 vertical: default::vertical(),
                 slash: default::slash(),
             },
-            Peer::FlexPrefill {
+            Baseline::FlexPrefill {
                 gamma: default::gamma(),
                 tau: default::tau(),
                 min_budget: default::min_budget(),
             },
-            Peer::XAttention {
+            Baseline::XAttention {
                 stride: default::stride(),
                 threshold: default::threshold(),
             },
-            Peer::FlashPrefillV1 {
+            Baseline::FlashPrefillV1 {
                 alpha: default::alpha_v1(),
             },
-            Peer::FlashPrefillV2 {
+            Baseline::FlashPrefillV2 {
                 alpha: default::alpha_v2(),
             },
-            Peer::TriangleMix {
+            Baseline::TriangleMix {
                 first_layer: default::first_layer(),
                 sink: default::mix_sink(),
                 window: default::mix_window(),
@@ -172,17 +174,17 @@ impl Peer {
         ]
     }
 
-    /// The name as written in configuration files and read by [`Peer::parse`].
+    /// The name as written in configuration files and read by [`Baseline::parse`].
     pub fn name(&self) -> &'static str {
         match self {
-            Peer::AShape { .. } => "a-shape",
-            Peer::TriShape { .. } => "tri-shape",
-            Peer::MInference { .. } => "minference",
-            Peer::FlexPrefill { .. } => "flexprefill",
-            Peer::XAttention { .. } => "xattention",
-            Peer::FlashPrefillV1 { .. } => "flashprefill-v1",
-            Peer::FlashPrefillV2 { .. } => "flashprefill-v2",
-            Peer::TriangleMix { .. } => "trianglemix",
+            Baseline::AShape { .. } => "a-shape",
+            Baseline::TriShape { .. } => "tri-shape",
+            Baseline::MInference { .. } => "minference",
+            Baseline::FlexPrefill { .. } => "flexprefill",
+            Baseline::XAttention { .. } => "xattention",
+            Baseline::FlashPrefillV1 { .. } => "flashprefill-v1",
+            Baseline::FlashPrefillV2 { .. } => "flashprefill-v2",
+            Baseline::TriangleMix { .. } => "trianglemix",
         }
     }
 
@@ -192,14 +194,14 @@ impl Peer {
     /// [`AttentionError::Setting`] with the field, its value and its range.
     pub fn validate(&self) -> Result<(), AttentionError> {
         match *self {
-            Peer::AShape { window, .. }
-            | Peer::TriShape { window, .. }
-            | Peer::TriangleMix { window, .. } => at_least_one("window", window),
-            Peer::MInference { vertical, slash } => {
+            Baseline::AShape { window, .. }
+            | Baseline::TriShape { window, .. }
+            | Baseline::TriangleMix { window, .. } => at_least_one("window", window),
+            Baseline::MInference { vertical, slash } => {
                 at_least_one("vertical", vertical)?;
                 at_least_one("slash", slash)
             }
-            Peer::FlexPrefill {
+            Baseline::FlexPrefill {
                 gamma,
                 tau,
                 min_budget,
@@ -210,14 +212,14 @@ impl Peer {
                 }
                 at_least_one("min_budget", min_budget)
             }
-            Peer::XAttention { stride, threshold } => {
+            Baseline::XAttention { stride, threshold } => {
                 if !stride.is_power_of_two() || stride > QUERY_TILE {
                     let limit = "a power of two up to 64";
                     return Err(setting("stride", stride.to_string(), limit));
                 }
                 share("threshold", threshold)
             }
-            Peer::FlashPrefillV1 { alpha } | Peer::FlashPrefillV2 { alpha } => {
+            Baseline::FlashPrefillV1 { alpha } | Baseline::FlashPrefillV2 { alpha } => {
                 if alpha.is_finite() && (0.0..=1.0).contains(&alpha) {
                     return Ok(());
                 }
@@ -243,7 +245,7 @@ fn share(field: &'static str, got: f64) -> Result<(), AttentionError> {
 
 fn setting(field: &'static str, got: String, limit: &str) -> AttentionError {
     AttentionError::Setting {
-        op: "peer",
+        op: OP,
         field,
         got,
         limit: limit.to_string(),

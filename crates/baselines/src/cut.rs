@@ -1,20 +1,21 @@
 //! Cuts on the host: scores in, sorted indices out. Ties go to the lower index; NaN counts as largest.
 
-use crate::{
-    error::AttentionError,
+use sparse_accelerate::{
+    AttentionError,
     index::{Builder, TileIndex},
-    peers::{BLOCK, problem::Problem},
 };
 
+use crate::{BLOCK, problem::Problem};
+
 /// Indices by score, largest first.
-pub(super) fn descending(scores: &[f32]) -> Vec<usize> {
+pub(crate) fn descending(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_unstable_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     order
 }
 
 /// The `count` indices of largest score, ascending.
-pub(super) fn top(scores: &[f32], count: usize) -> Vec<usize> {
+pub(crate) fn top(scores: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let count = count.min(order.len());
     if count < order.len() {
@@ -28,7 +29,7 @@ pub(super) fn top(scores: &[f32], count: usize) -> Vec<usize> {
 }
 
 /// How many of the largest scores sum up to at most `mass`, and one more.
-pub(super) fn to_cover(scores: &[f32], mass: f64) -> usize {
+pub(crate) fn to_cover(scores: &[f32], mass: f64) -> usize {
     let mut sum = 0.0;
     let order = descending(scores).into_iter();
     let within = order.take_while(|&i| {
@@ -38,17 +39,17 @@ pub(super) fn to_cover(scores: &[f32], mass: f64) -> usize {
     within.count() + 1
 }
 
-/// The key blocks before and at the end of a row of blocks, from what a peer keeps.
-pub(super) struct KeptBlocks {
+/// The key blocks before and at the end of a row of blocks, from what a baseline keeps.
+pub(crate) struct KeptBlocks {
     /// Tokens of a query block: 128 at absolute positions, or 64 from the first row on.
-    pub(super) query_block: usize,
+    pub(crate) query_block: usize,
     /// `[sequence][index head][query block]`, key blocks in any order.
-    pub(super) kept: Vec<Vec<Vec<Vec<usize>>>>,
+    pub(crate) kept: Vec<Vec<Vec<Vec<usize>>>>,
 }
 
 impl KeptBlocks {
     /// The index of the choice.
-    pub(super) fn index(&self, problem: &Problem<'_>) -> Result<TileIndex, AttentionError> {
+    pub(crate) fn index(&self, problem: &Problem<'_>) -> Result<TileIndex, AttentionError> {
         let heads = self.kept.first().map_or(0, Vec::len);
         let mut builder = Builder::new(problem.spans, heads, None)?;
         for (sequence, heads) in self.kept.iter().enumerate() {

@@ -16,16 +16,16 @@ use std::ops::Range;
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 
-use crate::{
-    error::AttentionError,
+use sparse_accelerate::{
+    AttentionError, Span,
     index::{QUERY_TILE, TileIndex},
-    peers::{
-        BLOCK,
-        cut::KeptBlocks,
-        problem::{Problem, padded},
-        scores::{self, MASKED, MOST_SCORES},
-    },
-    span::Span,
+};
+
+use crate::{
+    BLOCK,
+    cut::KeptBlocks,
+    problem::{Problem, padded},
+    scores::{self, MASKED, MOST_SCORES},
 };
 
 const SINK_BLOCKS: usize = 2;
@@ -33,7 +33,7 @@ const SINK_BLOCKS: usize = 2;
 const LAST_BLOCKS: usize = 2;
 
 /// V1: one choice per query head.
-pub(super) fn per_query_head(
+pub(crate) fn per_query_head(
     problem: &Problem<'_>,
     alpha: f64,
 ) -> Result<TileIndex, AttentionError> {
@@ -46,7 +46,7 @@ pub(super) fn per_query_head(
 }
 
 /// V2: one choice per KV head.
-pub(super) fn per_kv_head(problem: &Problem<'_>, alpha: f64) -> Result<TileIndex, AttentionError> {
+pub(crate) fn per_kv_head(problem: &Problem<'_>, alpha: f64) -> Result<TileIndex, AttentionError> {
     let rule = Rule {
         alpha,
         window: 4,

@@ -4,31 +4,33 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Int, Tensor, activation::softmax};
 
-use crate::{error::AttentionError, peers::problem::Problem};
+use sparse_accelerate::AttentionError;
+
+use crate::{OP, problem::Problem};
 
 /// Largest scores held at once, in elements (64 MiB in f32): heads and rows are taken in pieces.
-pub(super) const MOST_SCORES: usize = 1 << 24;
+pub(crate) const MOST_SCORES: usize = 1 << 24;
 
 /// Stands for `-inf` before a softmax: finite, because WGSL has no infinities.
-pub(super) const MASKED: f32 = -1e30;
+pub(crate) const MASKED: f32 = -1e30;
 
 /// `scale * a b^T` in f32, with the product in the type of the operands.
-pub(super) fn products(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
+pub(crate) fn products(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
     a.mul_scalar(scale).matmul(b.transpose()).cast(DType::F32)
 }
 
 /// Column and diagonal sums of the attention of a head's last rows.
-pub(super) struct Sums {
+pub(crate) struct Sums {
     /// Rows summed over.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// `sum_r A[r, j]` for every key `j`.
-    pub(super) columns: Vec<f32>,
+    pub(crate) columns: Vec<f32>,
     /// `sum_r A[r, p_r - o]` for every offset `o`.
-    pub(super) diagonals: Vec<f32>,
+    pub(crate) diagonals: Vec<f32>,
 }
 
 /// [`Sums`] of the last `most` new rows of every query head of a KV head, in head order.
-pub(super) fn probe(
+pub(crate) fn probe(
     problem: &Problem<'_>,
     sequence: usize,
     kv_head: usize,
@@ -101,21 +103,21 @@ fn diagonal_sums(attention: Tensor<3>) -> Tensor<2> {
 }
 
 /// Positions as integers on the device.
-pub(super) fn positions(range: Range<usize>, device: &Device) -> Tensor<1, Int> {
+pub(crate) fn positions(range: Range<usize>, device: &Device) -> Tensor<1, Int> {
     Tensor::arange(range.start as i64..range.end as i64, device)
 }
 
 /// Values on the host, as f32.
-pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, AttentionError> {
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, AttentionError> {
     let data = tensor.cast(DType::F32).try_into_data();
     let data = data.map_err(|error| failed(error.to_string()))?;
     data.try_to_vec()
         .map_err(|error| failed(format!("{error:?}")))
 }
 
-pub(super) fn failed(reason: String) -> AttentionError {
+pub(crate) fn failed(reason: String) -> AttentionError {
     AttentionError::Device {
-        op: "peer",
+        op: OP,
         reason: format!("the device failed: {reason}"),
     }
 }

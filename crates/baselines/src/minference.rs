@@ -6,11 +6,12 @@
 //! `[a - o, b - o]`. The published tiles of 64 reach a little further where they meet position 0 or
 //! merge; here they are exact but for range starts, which are rounded down to the index's grid.
 
-use crate::{
-    error::AttentionError,
+use sparse_accelerate::{
+    AttentionError,
     index::{Builder, QUERY_TILE, TileIndex},
-    peers::{cut, problem::Problem, scores},
 };
+
+use crate::{cut, problem::Problem, scores};
 
 const PROBE_ROWS: usize = 64;
 /// Columns and offsets that are kept whatever their scores.
@@ -18,7 +19,7 @@ const FORCED: [usize; 2] = [30, 100];
 /// Fewest columns and offsets.
 const FEWEST: [usize; 2] = [30, 50];
 
-pub(super) fn index(
+pub(crate) fn index(
     problem: &Problem<'_>,
     vertical: usize,
     slash: usize,

@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{error::AttentionError, peers::Peer};
+use sparse_accelerate::AttentionError;
+
+use crate::{Baseline, OP};
 
 /// A parameter, borrowed for writing.
 enum Field<'a> {
@@ -10,8 +12,8 @@ enum Field<'a> {
     Number(&'a mut f64),
 }
 
-impl Peer {
-    /// Reads a peer; parameters left out have their defaults.
+impl Baseline {
+    /// Reads a baseline; parameters left out have their defaults.
     ///
     /// # Errors
     /// [`AttentionError::Setting`]: an unknown name or field (listing those there are), a value that is
@@ -19,12 +21,12 @@ impl Peer {
     pub fn parse(text: &str) -> Result<Self, AttentionError> {
         let mut parts = text.split(':');
         let name = parts.next().unwrap_or_default();
-        let Some(mut peer) = Peer::all().into_iter().find(|p| p.name() == name) else {
+        let Some(mut baseline) = Baseline::all().into_iter().find(|p| p.name() == name) else {
             let hint = "write name:field=value:field=value";
             return Err(refused(
                 "name",
                 name,
-                one_of(Peer::all().map(|p| p.name())),
+                one_of(Baseline::all().map(|p| p.name())),
                 hint,
             ));
         };
@@ -36,7 +38,7 @@ impl Peer {
                 return Err(refused("field", field, "given once".into(), hint));
             }
             seen.push(field);
-            let mut fields = peer.fields();
+            let mut fields = baseline.fields();
             let names = one_of(fields.iter().map(|(name, _)| *name));
             let Some((name, place)) = fields.iter_mut().find(|(name, _)| *name == field) else {
                 let hint = "write name:field=value:field=value";
@@ -55,25 +57,25 @@ impl Peer {
                 return Err(refused(name, value, limit.into(), hint));
             }
         }
-        peer.validate()?;
-        Ok(peer)
+        baseline.validate()?;
+        Ok(baseline)
     }
 
     fn fields(&mut self) -> Vec<(&'static str, Field<'_>)> {
         use Field::{Count, Number};
         match self {
-            Peer::AShape { sink, window } => {
+            Baseline::AShape { sink, window } => {
                 vec![("sink", Count(sink)), ("window", Count(window))]
             }
-            Peer::TriShape { sink, window, last } => vec![
+            Baseline::TriShape { sink, window, last } => vec![
                 ("sink", Count(sink)),
                 ("window", Count(window)),
                 ("last", Count(last)),
             ],
-            Peer::MInference { vertical, slash } => {
+            Baseline::MInference { vertical, slash } => {
                 vec![("vertical", Count(vertical)), ("slash", Count(slash))]
             }
-            Peer::FlexPrefill {
+            Baseline::FlexPrefill {
                 gamma,
                 tau,
                 min_budget,
@@ -82,13 +84,13 @@ impl Peer {
                 ("tau", Number(tau)),
                 ("min_budget", Count(min_budget)),
             ],
-            Peer::XAttention { stride, threshold } => {
+            Baseline::XAttention { stride, threshold } => {
                 vec![("stride", Count(stride)), ("threshold", Number(threshold))]
             }
-            Peer::FlashPrefillV1 { alpha } | Peer::FlashPrefillV2 { alpha } => {
+            Baseline::FlashPrefillV1 { alpha } | Baseline::FlashPrefillV2 { alpha } => {
                 vec![("alpha", Number(alpha))]
             }
-            Peer::TriangleMix {
+            Baseline::TriangleMix {
                 first_layer,
                 sink,
                 window,
@@ -103,7 +105,7 @@ impl Peer {
     }
 }
 
-impl FromStr for Peer {
+impl FromStr for Baseline {
     type Err = AttentionError;
 
     fn from_str(text: &str) -> Result<Self, AttentionError> {
@@ -111,8 +113,8 @@ impl FromStr for Peer {
     }
 }
 
-/// The short form with every parameter; [`Peer::parse`] reads it back.
-impl fmt::Display for Peer {
+/// The short form with every parameter; [`Baseline::parse`] reads it back.
+impl fmt::Display for Baseline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut copy = *self;
         write!(f, "{}", self.name())?;
@@ -133,7 +135,7 @@ fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 fn refused(field: &'static str, got: &str, limit: String, hint: &'static str) -> AttentionError {
     AttentionError::Setting {
-        op: "peer",
+        op: OP,
         field,
         got: format!("`{got}`"),
         limit,

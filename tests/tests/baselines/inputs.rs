@@ -1,7 +1,8 @@
 //! Problems: independent normals, the structured family of the benchmarks, and planted patterns.
 
 use burn::tensor::{DType, Device, Tensor};
-use sparse_accelerate::{Span, peers::Peer};
+use sparse_accelerate::Span;
+use sparse_accelerate_baselines::Baseline;
 use sparse_accelerate_inputs::{self as bench, Family, Shape};
 use sparse_accelerate_tests::problem::{Inputs, Layout, Problem};
 
@@ -155,8 +156,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Every peer that looks at its input, at several settings that cut at these lengths.
-pub(crate) fn selectors() -> Vec<Peer> {
+/// Every baseline that looks at its input, at several settings that cut at these lengths.
+pub(crate) fn selectors() -> Vec<Baseline> {
     [
         "minference:vertical=60:slash=200",
         "minference:vertical=200:slash=101",
@@ -171,6 +172,6 @@ pub(crate) fn selectors() -> Vec<Peer> {
         "flashprefill-v2",
         "flashprefill-v2:alpha=0.7",
     ]
-    .map(|text| Peer::parse(text).expect("a peer"))
+    .map(|text| Baseline::parse(text).expect("a baseline"))
     .to_vec()
 }

@@ -11,20 +11,18 @@
 
 use burn::tensor::DType;
 
+use sparse_accelerate::{AttentionError, index::TileIndex};
+
 use crate::{
-    error::AttentionError,
-    index::TileIndex,
-    peers::{
-        BLOCK,
-        cut::{self, KeptBlocks},
-        problem::Problem,
-        scores::{self, Sums},
-    },
+    BLOCK,
+    cut::{self, KeptBlocks},
+    problem::Problem,
+    scores::{self, Sums},
 };
 
 const PROBE_ROWS: usize = 128;
 
-pub(super) fn index(
+pub(crate) fn index(
     problem: &Problem<'_>,
     gamma: f64,
     tau: f64,

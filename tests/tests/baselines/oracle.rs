@@ -1,4 +1,4 @@
-//! The peers' rules in f64, written from their pseudo-code over plain sets.
+//! The baselines' rules in f64, written from their pseudo-code over plain sets.
 //!
 //! Every cut gives two sets: what is kept whatever the rounding, and what may be kept. A score counts as
 //! known to within a factor of `1 ± EPSILON`, a sum and a threshold too: f32 products of 128 terms with
@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use sparse_accelerate::{Span, peers::Peer};
+use sparse_accelerate::Span;
+use sparse_accelerate_baselines::Baseline;
 
 use super::inputs::Case;
 
@@ -196,29 +197,29 @@ fn before(scores: &[f64], i: usize) -> [f64; 2] {
 }
 
 /// What every index head of sequence `b` keeps.
-pub(crate) fn kept(case: &Case, peer: &Peer, b: usize) -> Vec<Kept> {
+pub(crate) fn kept(case: &Case, baseline: &Baseline, b: usize) -> Vec<Kept> {
     let view = View::new(case, b);
     let (heads, group) = (
         case.problem.heads,
         case.problem.heads / case.problem.kv_heads,
     );
     let per_head = |f: &dyn Fn(usize) -> Kept| (0..heads).map(f).collect();
-    match *peer {
-        Peer::MInference { vertical, slash } => {
+    match *baseline {
+        Baseline::MInference { vertical, slash } => {
             per_head(&|h| minference(&view, h, vertical.max(30), slash.max(50)))
         }
-        Peer::FlexPrefill {
+        Baseline::FlexPrefill {
             gamma,
             tau,
             min_budget,
         } => per_head(&|h| flex_prefill(&view, h, gamma, tau, min_budget)),
-        Peer::XAttention { stride, threshold } => {
+        Baseline::XAttention { stride, threshold } => {
             per_head(&|h| xattention(&view, h, stride, threshold))
         }
-        Peer::FlashPrefillV1 { alpha } => {
+        Baseline::FlashPrefillV1 { alpha } => {
             per_head(&|h| flash_prefill(&view, h..h + 1, alpha, BLOCK, 3))
         }
-        Peer::FlashPrefillV2 { alpha } => (0..heads / group)
+        Baseline::FlashPrefillV2 { alpha } => (0..heads / group)
             .map(|kv| flash_prefill(&view, kv * group..(kv + 1) * group, alpha, 64, 4))
             .collect(),
         _ => unreachable!("not a selector"),

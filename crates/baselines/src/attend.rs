@@ -1,0 +1,79 @@
+//! Selection and attention in one call.
+
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+
+use sparse_accelerate::{
+    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, IntervalSlash, Pattern, Span,
+    Triangular, index::TileIndex,
+};
+
+use crate::{Baseline, index, scores};
+
+/// The result of [`attend`].
+#[derive(Debug, Clone)]
+pub struct BaselineOutput {
+    /// As of [`sparse_accelerate::attend`].
+    pub output: Tensor<4>,
+    /// The keys that were kept; `None` where the baseline computes this layer densely.
+    pub index: Option<TileIndex>,
+    /// Wall time of scores, cuts and index, seconds; not of the index's upload.
+    pub selection_seconds: f64,
+}
+
+/// Attends to the keys that a baseline chooses for this layer and chunk.
+///
+/// # Shapes
+/// As [`sparse_accelerate::attend`].
+///
+/// # Errors
+/// As [`index()`] and [`sparse_accelerate::attend`].
+pub fn attend(
+    baseline: &Baseline,
+    layer: usize,
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    spans: &[Span],
+) -> Result<BaselineOutput, AttentionError> {
+    let device = query.device();
+    // What was queued before is not the selection's time.
+    device
+        .sync()
+        .map_err(|error| scores::failed(error.to_string()))?;
+    let start = Instant::now();
+    let index = index(baseline, layer, &query, key, spans)?;
+    let selection_seconds = start.elapsed().as_secs_f64();
+    let plan = match &index {
+        Some(index) => AttentionPlan::with_index(index.clone(), nearest(baseline), &device)?,
+        None => AttentionPlan::new(&AttentionSettings::dense(), spans, &device)?,
+    };
+    Ok(BaselineOutput {
+        output: sparse_accelerate::attend(query, key, value, &plan)?,
+        index,
+        selection_seconds,
+    })
+}
+
+/// The pattern that a plan made for a baseline records: the one of its shape.
+pub(crate) fn nearest(baseline: &Baseline) -> Pattern {
+    match *baseline {
+        Baseline::AShape { sink, window } => {
+            let last = 0;
+            Pattern::Triangular(Triangular { sink, window, last })
+        }
+        Baseline::TriShape { sink, window, last }
+        | Baseline::TriangleMix {
+            sink, window, last, ..
+        } => Pattern::Triangular(Triangular { sink, window, last }),
+        Baseline::MInference { vertical, slash } => Pattern::IntervalSlash(IntervalSlash {
+            columns: vertical,
+            slashes: slash,
+        }),
+        Baseline::FlexPrefill { .. }
+        | Baseline::XAttention { .. }
+        | Baseline::FlashPrefillV1 { .. }
+        | Baseline::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster::default()),
+    }
+}
