@@ -11,8 +11,9 @@ use cubecl::{
 };
 
 use crate::{
-    int8::{self, Part, WORD},
+    int8::{self, CachePart, WORD},
     layout,
+    table::Span,
 };
 
 /// Elements of a unit.
@@ -24,13 +25,13 @@ struct Blueprint {
     /// Vectors of a row.
     vectors: usize,
     /// Which scales, where rows are stored as bytes.
-    int8: Option<Part>,
+    int8: Option<CachePart>,
 }
 
 impl Blueprint {
     /// Place of the scales in their third dimension.
     fn part(&self) -> usize {
-        self.int8.map_or(0, Part::index)
+        self.int8.map_or(0, CachePart::index)
     }
 
     /// Elements of a vector of the cache.
@@ -71,8 +72,8 @@ fn append_rows<E: Float, N: Size, T: Numeric, M: Size>(
     let mut position = 0usize;
     let mut loaded = Vector::<E, N>::new(E::from_int(0));
     if live {
-        let q_len = table[b * 4] as usize;
-        let kv_len = table[b * 4 + 1] as usize;
+        let span = Span::of(table, b as u32);
+        let (q_len, kv_len) = (span.query_len as usize, span.kv_len as usize);
         live = row < q_len;
         if live {
             position = kv_len - q_len + row;
@@ -123,7 +124,7 @@ pub struct Tensors {
     /// Begins with the spans `[B, 4]`.
     pub table: BufferArg,
     /// Where the cache is bytes: its scales `[B, H, 2, S]`, and which of them.
-    pub scales: Option<(TensorArg, Part)>,
+    pub scales: Option<(TensorArg, CachePart)>,
     /// Index width.
     pub address: AddressType,
 }

@@ -19,6 +19,7 @@ pub mod rms_norm;
 pub mod rope_append;
 pub mod select;
 pub mod swiglu;
+mod table;
 
 pub use layout::supports;
 pub use refusal::Refusal;

@@ -18,8 +18,9 @@ use cubecl::{
 };
 
 use crate::{
-    int8::{self, Part, WORD},
+    int8::{self, CachePart, WORD},
     layout,
+    table::Span,
 };
 
 /// What a kernel is compiled for.
@@ -91,8 +92,8 @@ fn rope_append_rows<E: Float, N: Size, T: Numeric, M: Size>(
     let mut wide_first = Vector::<f32, N>::new(f32::new(0.0));
     let mut wide_second = Vector::<f32, N>::new(f32::new(0.0));
     if live {
-        let q_len = table[b * 4] as usize;
-        let kv_len = table[b * 4 + 1] as usize;
+        let span = Span::of(table, b as u32);
+        let (q_len, kv_len) = (span.query_len as usize, span.kv_len as usize);
         if i < q_len {
             position = kv_len - q_len + i;
             let from = row * (qkv.stride(0) / width) + head * comptime!(2 * bp.half) + vector;
@@ -150,9 +151,9 @@ fn rope_append_rows<E: Float, N: Size, T: Numeric, M: Size>(
                     Vector::<T, M>::cast_from(int8::pack::<N, M>(wide_second, largest, width));
                 let is_key = head < turned;
                 let kv_head = select(is_key, head - heads, head - turned);
-                let mut part = comptime!(Part::Value.index()).runtime();
+                let mut part = comptime!(CachePart::Value.index()).runtime();
                 if is_key {
-                    part = comptime!(Part::Key.index()).runtime();
+                    part = comptime!(CachePart::Key.index()).runtime();
                     let to = b * key.stride(0) + kv_head * key.stride(1) + position * key.stride(2);
                     let to = to / stored + vector;
                     key[to] = first;

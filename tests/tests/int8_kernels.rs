@@ -14,7 +14,7 @@ use sparse_accelerate::{Span, Triangular, index, index::TileIndex};
 use sparse_accelerate_kernels::{
     Refusal, append,
     attend::{self, Stored, Tier},
-    int8::{self, Part},
+    int8::{self, CachePart},
     rope_append,
 };
 use sparse_accelerate_tests::{
@@ -140,7 +140,7 @@ const SHAPES: [usize; 9] = [8, 32, 40, 64, 72, 80, 128, 136, 256];
 fn append_writes_the_words_and_scales_of_the_formula() {
     each_type(|name, client, dtype| {
         for d in SHAPES {
-            for part in [Part::Key, Part::Value] {
+            for part in [CachePart::Key, CachePart::Value] {
                 let shape = [SPANS.len(), HEADS, 5, d];
                 let new = rows(SPANS.len() * HEADS * 5, d, dtype);
                 let (words, scales) = empty(client, d);
@@ -263,10 +263,10 @@ fn dequantizing_writes_every_token_and_nothing_else() {
             let (words, scales) = bytes::quantize(&rows, d);
             let expected = bytes::dequantize(&words, &scales);
             let none = vec![-1.0; scales.len()];
-            for part in [Part::Key, Part::Value] {
+            for part in [CachePart::Key, CachePart::Value] {
                 let both = match part {
-                    Part::Key => bytes::interleave(&scales, &none, CAPACITY),
-                    Part::Value => bytes::interleave(&none, &scales, CAPACITY),
+                    CachePart::Key => bytes::interleave(&scales, &none, CAPACITY),
+                    CachePart::Value => bytes::interleave(&none, &scales, CAPACITY),
                 };
                 let out = upload_as(client, &vec![-7.0; len + BEYOND], dtype);
                 let table = spans();

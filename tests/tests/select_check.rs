@@ -76,7 +76,7 @@ impl Case {
     fn recall(&self, b: usize, index_head: usize) -> f64 {
         let (s, n) = (self.shape, self.spans[b].0);
         let mut lowest = 1f64;
-        for h in index_head * s.sharing()..(index_head + 1) * s.sharing() {
+        for h in index_head * s.heads_per_index()..(index_head + 1) * s.heads_per_index() {
             for group in [0..PROBES / 2, PROBES / 2..PROBES] {
                 let shares: Vec<f64> = group
                     .filter_map(|r| {

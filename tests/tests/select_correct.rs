@@ -240,8 +240,8 @@ impl<'a> Case<'a> {
                                 .sum()
                         };
                         let mut logit = dot(mean, 1) + ((BLOCK - kept) as f64).ln();
-                        if correction.order == Order::Second {
-                            logit += (0.5 * dot(variance, 2)).min(f64::from(correction.cap));
+                        if correction.order() == Some(Order::Second) {
+                            logit += (0.5 * dot(variance, 2)).min(f64::from(correction.cap()));
                         }
                         keys.push((logit, value.clone()));
                     }
@@ -275,7 +275,7 @@ impl<'a> Case<'a> {
                     "{name}/{:?}/{variant:?}/{:?}/{:?}: row {} of head {h} of {b}",
                     self.problem.dtype,
                     self.problem.spans,
-                    correction.order,
+                    correction.order(),
                     at % rows
                 );
                 let out = &found.out[at * d..(at + 1) * d];
@@ -349,14 +349,8 @@ fn windowed(problem: &Problem, heads: usize, window: usize, step: usize) -> Tile
     index::interval_slash(&problem.spans, &columns, &offsets).expect("index")
 }
 
-const FIRST: Correction = Correction {
-    order: Order::First,
-    cap: 0.0,
-};
-const SECOND: Correction = Correction {
-    order: Order::Second,
-    cap: 4.0,
-};
+const FIRST: Correction = Correction::Mean;
+const SECOND: Correction = Correction::Gaussian { cap: 4.0 };
 
 fn on(name: &str, client: &Client, problem: &Problem, index: &TileIndex, gates: Vec<u32>) {
     let inputs = problem.inputs(7);

@@ -76,7 +76,7 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
         let (b, h) = (bh / heads, bh % heads);
         let span = problem.spans[b];
         let kv_head = b * problem.kv_heads + h / (heads / problem.kv_heads);
-        let rule = &rules[h / shape.sharing() * 8..];
+        let rule = &rules[h / shape.heads_per_index() * 8..];
         let (sink, window) = (rule[1] as usize, rule[2] as usize);
         for r in 0..PROBES {
             let Some((group, row)) = probe_row(r, span.query_len) else {

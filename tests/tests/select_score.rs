@@ -99,7 +99,7 @@ impl Case {
             let (b, h) = (bh / shape.heads, bh % shape.heads);
             let (n, kv_len) = self.spans[b];
             let pooled_head = (b * shape.kv_heads + h / group) * inputs.capacity;
-            let rule = &inputs.rules[h / shape.sharing() * 8..];
+            let rule = &inputs.rules[h / shape.heads_per_index() * 8..];
             let (sink, window) = (rule[1] as usize, rule[2] as usize);
             for t in 0..shape.query_blocks() {
                 let mut rows: Vec<usize> = (0..16)

@@ -7,7 +7,7 @@ use sparse_accelerate_inputs::{Family, Shape, key, oracle, query, value};
 use sparse_accelerate_kernels::{
     append,
     attend::{Problem, Stored},
-    int8::{self, PER_WORD, Part},
+    int8::{self, CachePart, PER_WORD},
 };
 
 use crate::{
@@ -37,8 +37,8 @@ pub(crate) fn run(bench: &Bench, args: &Decode, report: &mut Report) -> Result<(
             true => {
                 let scales = bench.upload(&vec![f32::NAN; sizes.kv_heads * 2 * len]);
                 for (part, tensor, host) in [
-                    (Part::Key, &mut keys, &mut k),
-                    (Part::Value, &mut values, &mut v),
+                    (CachePart::Key, &mut keys, &mut k),
+                    (CachePart::Value, &mut values, &mut v),
                 ] {
                     *tensor = to_bytes(bench, sizes, len, part, (tensor, &scales));
                     *host = to_elements(bench, sizes, len, part, (tensor, &scales))?;
@@ -99,7 +99,7 @@ fn to_bytes(
     bench: &Bench,
     sizes: &Sizes,
     len: usize,
-    part: Part,
+    part: CachePart,
     (elements, scales): (&Handle, &Handle),
 ) -> Handle {
     let shape = [1, sizes.kv_heads, len, sizes.head_dim];
@@ -123,7 +123,7 @@ fn to_elements(
     bench: &Bench,
     sizes: &Sizes,
     len: usize,
-    part: Part,
+    part: CachePart,
     (words, scales): (&Handle, &Handle),
 ) -> Result<Vec<bf16>> {
     let shape = [1, sizes.kv_heads, len, sizes.head_dim];

@@ -174,12 +174,9 @@ impl Case<'_> {
                 return Err(error);
             }
             let table_len = TableLayout::new(shape, &lists).words;
-            let correction = correct::Correction {
-                order: match self.args.second {
-                    true => correct::Order::Second,
-                    false => correct::Order::First,
-                },
-                cap: 1.0,
+            let correction = match self.args.second {
+                true => correct::Correction::GAUSSIAN,
+                false => correct::Correction::Mean,
             };
             let tensors = correct::Tensors {
                 query: tensor(&self.query, q),

@@ -22,8 +22,6 @@ pub use cmma::{CmmaBlueprint, Fragment};
 pub use decode::DecodeBlueprint;
 pub use launch::{Tensors, launch};
 pub use mma::{Instruction, MmaBlueprint};
-pub use plan::{IndexShape, Plan, Problem, Stored, Tier, candidates, prepare};
+pub use plan::{IndexShape, Plan, Problem, Tier, candidates, prepare};
+pub use sparse_accelerate_contract::{QUERY_TILE, Stored};
 pub use unit::UnitBlueprint;
-
-/// Query positions per row of the index.
-pub const QUERY_TILE: usize = 64;

@@ -4,7 +4,9 @@
 
 use cubecl::ir::{DeviceProperties, ElemType};
 
-use super::{CmmaBlueprint, DecodeBlueprint, MmaBlueprint, UnitBlueprint, cmma, decode, mma};
+use super::{
+    CmmaBlueprint, DecodeBlueprint, MmaBlueprint, Stored, UnitBlueprint, cmma, decode, mma,
+};
 use crate::{
     Refusal,
     layout::supports,
@@ -36,19 +38,9 @@ pub struct Problem {
     /// still counted, in tiles of [`super::QUERY_TILE`]. A launch with an index serves the heads whose
     /// gate is 0, one without those whose gate is 1; of other heads nothing is written.
     pub gated_heads: Option<usize>,
-    /// How keys and values are stored.
+    /// How keys and values are stored. [`Tier::SplitK`] alone reads int8: it waits for memory, where the
+    /// other tiers would convert a key once for every query tile that sees it.
     pub stored: Stored,
-}
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Stored {
-    /// As elements of the query's type.
-    #[default]
-    Elements,
-    /// As bytes with a scale per row, see [`crate::int8`]. [`Tier::SplitK`] alone reads them: it waits for
-    /// memory, where the other tiers would convert a key once for every query tile that sees it.
-    Int8,
 }
 
 /// The index's shape and element rule.

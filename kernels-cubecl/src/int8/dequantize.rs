@@ -8,8 +8,8 @@ use cubecl::{
     prelude::*,
 };
 
-use super::{PER_WORD, Part, unpack};
-use crate::layout;
+use super::{CachePart, PER_WORD, unpack};
+use crate::{layout, table::Span};
 
 /// Elements of a unit.
 const WIDTH: usize = 8;
@@ -34,7 +34,7 @@ fn dequantize_rows<E: Float, N: Size, M: Size>(
         let row = ABSOLUTE_POS / vectors % rows;
         let head = ABSOLUTE_POS / (vectors * rows) % heads;
         let b = ABSOLUTE_POS / (vectors * rows * heads);
-        if row < table[b * 4 + 1] as usize {
+        if row < Span::of(table, b as u32).kv_len as usize {
             let from = b * words.stride(0) + head * words.stride(1) + row * words.stride(2);
             let to = b * out.stride(0) + head * out.stride(1) + row * out.stride(2);
             let scale = scales
@@ -64,7 +64,13 @@ pub struct Tensors {
 
 /// Launches it. `shape` is batch, KV heads, rows of the longest sequence, head dimension (a multiple of 8).
 #[allow(unsafe_code)]
-pub fn launch(client: &Client, shape: [usize; 4], part: Part, elem: ElemType, tensors: Tensors) {
+pub fn launch(
+    client: &Client,
+    shape: [usize; 4],
+    part: CachePart,
+    elem: ElemType,
+    tensors: Tensors,
+) {
     let [batch, heads, rows, head_dim] = shape;
     let width = layout::width(client.properties(), elem, &[head_dim, WIDTH]).max(PER_WORD);
     let vectors = head_dim / width;

@@ -15,6 +15,7 @@
 mod dequantize;
 
 pub use dequantize::{Tensors, launch};
+pub use sparse_accelerate_contract::CachePart;
 
 use cubecl::{
     client::Client,
@@ -43,24 +44,6 @@ const COUNTER_ZERO: f32 = 8_388_736.0;
 
 /// The type of words.
 pub(crate) const WORD: ElemType = ElemType::UInt(UIntKind::U32);
-
-/// Whose scales: the place in the third dimension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Keys.
-    Key,
-    /// Values.
-    Value,
-}
-
-impl Part {
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Key => 0,
-            Self::Value => 1,
-        }
-    }
-}
 
 /// Bits of the largest magnitude of a vector of `width`: they are ordered as the magnitudes are.
 #[cube]

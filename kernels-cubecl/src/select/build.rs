@@ -17,6 +17,7 @@ use super::{BLOCK, GRANULE, ListLayout, REPORT_WORDS, RULE_WORDS, Shape, TableLa
 use crate::{
     attend::QUERY_TILE,
     layout::{buffer, cubes},
+    table::Span,
 };
 
 /// Units of a cube.
@@ -83,9 +84,10 @@ fn build_rows(
     let index = row / tiles;
     let tile = row % tiles;
     let b = index / index_heads;
-    let query_len = spans[b * 4];
-    let kv_len = spans[b * 4 + 1];
-    let dense_from = spans[b * 4 + 2];
+    let span = Span::of(spans, b as u32);
+    let query_len = span.query_len;
+    let kv_len = span.kv_len;
+    let dense_from = span.dense_from;
     let head = index % index_heads;
     let rule = head * RULE_WORDS;
     let choice = u32::cast_from(report[index * REPORT_WORDS]);

@@ -339,7 +339,7 @@ pub fn launch(
             costs.tile,
             costs.column,
             costs.row,
-            shape.sharing(),
+            shape.heads_per_index(),
             *lists,
         );
     }

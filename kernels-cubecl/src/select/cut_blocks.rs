@@ -239,7 +239,7 @@ pub fn launch(client: &Client, shape: &Shape, buffers: &Buffers) {
             shape.index_heads,
             query_blocks,
             key_blocks,
-            shape.sharing(),
+            shape.heads_per_index(),
         );
     }
 }

@@ -64,7 +64,7 @@ impl Scratch {
             keys: shape.keys,
             buckets: shape.slash_buckets(),
             segments: shape.keys.div_ceil(SEGMENT),
-            sharing: shape.sharing(),
+            sharing: shape.heads_per_index(),
         }
     }
 

@@ -17,7 +17,7 @@ use cubecl::{
 };
 
 use super::{BLOCK, Shape};
-use crate::layout;
+use crate::{layout, table::Span};
 
 /// Units of a cube; WebGPU guarantees as many.
 const UNITS: usize = 256;
@@ -77,12 +77,12 @@ fn pool_blocks<E: Float, N: Size>(
     }
     let head = cube / new_blocks % heads;
     let b = cube / (new_blocks * heads);
-    let q_len = spans[(b * 4) as usize];
-    let kv_len = spans[(b * 4 + 1) as usize];
-    let first_block = (kv_len - q_len) / comptime!(BLOCK as u32);
+    let span = Span::of(spans, b);
+    let kv_len = span.kv_len;
+    let first_block = span.offset() / comptime!(BLOCK as u32);
     let block = first_block + cube % new_blocks;
     let first = block * comptime!(BLOCK as u32);
-    if q_len == 0 || first >= kv_len {
+    if span.query_len == 0 || first >= kv_len {
         terminate!();
     }
     let tokens = min(kv_len - first, comptime!(BLOCK as u32));

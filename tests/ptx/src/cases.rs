@@ -13,7 +13,7 @@ use cubecl::{
 use sparse_accelerate_kernels::{
     Refusal, append,
     attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Stored, Tensors, Tier},
-    int8::{self, Part},
+    int8::{self, CachePart},
     rms_norm, rope_append, swiglu,
 };
 
@@ -270,7 +270,7 @@ fn appends() -> impl Iterator<Item = Case> {
                     cache,
                     new: tensor(client, shape, elem),
                     table: buffer(client, 4),
-                    scales: scales.map(|scales| (scales, Part::Value)),
+                    scales: scales.map(|scales| (scales, CachePart::Value)),
                     address,
                 };
                 append::launch(client, shape, elem, tensors);
@@ -315,7 +315,7 @@ fn dequantizations() -> impl Iterator<Item = Case> {
                 out: tensor(client, shape, elem),
                 address,
             };
-            int8::launch(client, shape, Part::Key, elem, tensors);
+            int8::launch(client, shape, CachePart::Key, elem, tensors);
             Ok(())
         })
     })

@@ -111,7 +111,10 @@ fn corrected(
             with_lse: true,
             address: AddressType::U32,
         };
-        let correction = Correction { order, cap: 4.0 };
+        let correction = match order {
+            Order::First => Correction::Mean,
+            Order::Second => Correction::Gaussian { cap: 4.0 },
+        };
         correct::launch(client, &shape, correction, elem, Some(*variant), tensors)?;
     }
     Ok(())

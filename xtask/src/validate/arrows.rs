@@ -10,7 +10,8 @@ use crate::cargo;
 use crate::layout::Layout;
 
 /// Members from the bottom up, by package name. Those of one line may not see each other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
+    &["sparse-accelerate-contract"],
     &["sparse-accelerate-kernels", "sparse-accelerate-cpu"],
     &["sparse-accelerate"],
     &["sparse-accelerate-layers", "sparse-accelerate-baselines"],
@@ -29,7 +30,8 @@ const ORDER: [&[&str]; 11] = [
     &["xtask"],
 ];
 /// Members that know nothing of Burn.
-const WITHOUT_BURN: [&str; 5] = [
+const WITHOUT_BURN: [&str; 6] = [
+    "sparse-accelerate-contract",
     "sparse-accelerate-report",
     "sparse-accelerate-kernels",
     "sparse-accelerate-checkpoint",

@@ -30,13 +30,6 @@ pub(super) fn reads_bytes(
     kernels::prepare(&problem, elem, device.client().properties()).is_ok()
 }
 
-fn part(part: CachePart) -> int8::Part {
-    match part {
-        CachePart::Key => int8::Part::Key,
-        CachePart::Value => int8::Part::Value,
-    }
-}
-
 /// Words are read two at a time.
 pub(super) fn words(tensor: CubeTensor) -> CubeTensor {
     aligned(tensor, 2)
@@ -102,7 +95,7 @@ impl Int8CacheOps for CubeBackend {
             cache: cache.clone().into_tensor_arg(),
             new: new.into_tensor_arg(),
             table: table.into_buffer_arg(),
-            scales: Some((scales.clone().into_tensor_arg(), part(of))),
+            scales: Some((scales.clone().into_tensor_arg(), of)),
             address: address.into_iter().max().unwrap_or_default(),
         };
         append::launch(&client, shape, elem, tensors);
@@ -130,7 +123,7 @@ impl Int8CacheOps for CubeBackend {
             out: out.clone().into_tensor_arg(),
             address: address.into_iter().max().unwrap_or_default(),
         };
-        int8::launch(&client, shape, part(of), elem, tensors);
+        int8::launch(&client, shape, of, elem, tensors);
         out
     }
 

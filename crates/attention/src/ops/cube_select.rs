@@ -231,12 +231,11 @@ impl Call<'_> {
         };
         self.attend(client, &sparse(shape, options), &read, out, kept_lse)?;
         if options.order > 0 {
-            let correction = correct::Correction {
-                order: match options.order {
-                    1 => correct::Order::First,
-                    _ => correct::Order::Second,
+            let correction = match options.order {
+                1 => correct::Correction::Mean,
+                _ => correct::Correction::Gaussian {
+                    cap: SECOND_ORDER_CAP,
                 },
-                cap: SECOND_ORDER_CAP,
             };
             let tensors = correct::Tensors {
                 query: self.query.clone().into_tensor_arg(),

@@ -15,14 +15,7 @@ use super::AttendOptions;
 use super::query_dims;
 use crate::plan::AttentionPlan;
 
-/// Whose bytes, and whose scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CachePart {
-    /// Keys.
-    Key,
-    /// Values.
-    Value,
-}
+pub use sparse_accelerate_contract::CachePart;
 
 /// A cache of signed bytes, per backend: words `[B, Hk, S, d / 4]` of four bytes, and for every token the
 /// scale of its keys and that of its values, `[B, Hk, 2, S]` in f32.

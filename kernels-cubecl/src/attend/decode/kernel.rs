@@ -22,7 +22,7 @@ use super::{
     exchange::exchange,
     load::{load, load_scales, widen},
 };
-use crate::int8::Part;
+use crate::int8::CachePart;
 
 /// See the module documentation. Keys and values are `T`, see `load`. `table` as in the extension trait;
 /// `scratch` holds [`DecodeBlueprint::pitch`] floats for each sequence, group, split and packed row, in
@@ -166,8 +166,8 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     match &scales {
         ComptimeOption::Some(scales) => {
             let first = b as usize * scales.stride(0) + kv_head as usize * scales.stride(1);
-            key_scales_at = first + comptime!(Part::Key.index()) * scales.stride(2);
-            value_scales_at = first + comptime!(Part::Value.index()) * scales.stride(2);
+            key_scales_at = first + comptime!(CachePart::Key.index()) * scales.stride(2);
+            value_scales_at = first + comptime!(CachePart::Value.index()) * scales.stride(2);
         }
         ComptimeOption::None => {}
     }

@@ -24,6 +24,7 @@ use cubecl::{
     server::Handle,
 };
 use mma::MmaCorrection;
+pub use sparse_accelerate_contract::{Correction, Order};
 
 use super::Shape;
 use crate::{
@@ -38,24 +39,6 @@ use crate::{
 
 /// Logarithm that stands for no keys at all; finite, since not every device has infinities.
 const NOTHING_LEFT: f32 = -1.0e30;
-
-/// Terms of the logit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Order {
-    /// The mean.
-    First,
-    /// The mean and half the variance.
-    Second,
-}
-
-/// What to add to a logit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Correction {
-    /// Terms of the logit.
-    pub order: Order,
-    /// Most that the variance adds.
-    pub cap: f32,
-}
 
 /// Key blocks that are counted at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,7 +171,8 @@ pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec
     all
 }
 
-/// Launches the stage, by the first of the [`variants`] or by a given one of them.
+/// Launches the stage, by the first of the [`variants`] or by a given one of them; nothing for
+/// [`Correction::None`].
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] for more cubes than the device's grid has.
@@ -201,6 +185,9 @@ pub fn launch(
     variant: Option<Variant>,
     tensors: Tensors,
 ) -> Result<(), Refusal> {
+    let Some(order) = correction.order() else {
+        return Ok(());
+    };
     let device = client.properties();
     let variant = variant.unwrap_or_else(|| variants(shape, elem, device)[0]);
     let pack = pack(shape);
@@ -210,7 +197,7 @@ pub fn launch(
     let cubes = shape.batch * groups * shape.tiles() * splits;
     let grid = fold(cubes, device)?;
     let count = CubeCount::Static(grid.0, grid.1, 1);
-    let common = variant.blueprint(shape.head_dim, correction.order, tensors.with_lse);
+    let common = variant.blueprint(shape.head_dim, order, tensors.with_lse);
     macro_rules! run {
         ($kernel:path, $dim:expr, [$($width:expr)?], $pooled:expr, $blueprint:expr) => {
             // SAFETY: every index follows from the shape, and from an index whose invariants hold.
@@ -237,7 +224,7 @@ pub fn launch(
                     shape.index_heads as u32,
                     tensors.capacity as u32,
                     shape.scale,
-                    correction.cap,
+                    correction.cap(),
                     $blueprint,
                     elem,
                 )

@@ -124,7 +124,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.kv_heads as u32,
             plan.packs as u32,
             group as u32,
-            shape.sharing() as u32,
+            shape.heads_per_index() as u32,
             shape.keys as u32,
             shape.slash_buckets() as u32,
             shape.scale,

@@ -73,7 +73,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.kv_heads as u32,
             plan.packs as u32,
             (shape.heads / shape.kv_heads) as u32,
-            shape.sharing() as u32,
+            shape.heads_per_index() as u32,
             shape.query_blocks() as u32,
             shape.key_blocks() as u32,
             tensors.capacity as u32,

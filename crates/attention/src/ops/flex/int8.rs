@@ -83,14 +83,6 @@ impl Int8CacheOps for Flex {
     }
 }
 
-/// Which half of a head's scales.
-fn half(part: CachePart) -> usize {
-    match part {
-        CachePart::Key => 0,
-        CachePart::Value => 1,
-    }
-}
-
 /// Query rows and keys of sequence `b`.
 fn span(spans: &[u32], b: usize) -> (usize, usize) {
     (spans[b * 4] as usize, spans[b * 4 + 1] as usize)
@@ -162,7 +154,7 @@ fn append<E: FlexFloat>(
                 + head * strides[1] as usize
                 + i * strides[2] as usize;
             E::widen_all(&source[from..from + wide.len()], &mut wide);
-            scales[half(part) * capacity + position] =
+            scales[part.index() * capacity + position] =
                 int8::quantize(&wide, &mut to[position * width..(position + 1) * width]);
         }
     }
@@ -192,7 +184,11 @@ fn dequantize<E: FlexFloat>(
             for (row, out) in out.chunks_mut(d).take(kv_len).enumerate() {
                 wide.clear();
                 let words = &words[(at * capacity + row) * width..][..width];
-                int8::dequantize(words, scales[(2 * at + half(part)) * capacity + row], wide);
+                int8::dequantize(
+                    words,
+                    scales[(2 * at + part.index()) * capacity + row],
+                    wide,
+                );
                 E::narrow_all(wide, out);
             }
         });
