@@ -28,7 +28,7 @@ const COMPARED: usize = 4;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// What the three passes see of a model.
+/// Sizes of a model that the three passes use.
 #[derive(Clone, Copy)]
 struct Model {
     hidden: usize,

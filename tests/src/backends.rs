@@ -8,15 +8,15 @@ use burn::tensor::{DType, Device};
 /// A backend under test.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// Its name in messages.
+    /// Name of the backend in messages.
     pub name: &'static str,
-    /// Its device.
+    /// Device of the backend.
     pub device: Device,
     /// Element types it computes attention in.
     pub dtypes: Vec<DType>,
 }
 
-/// What `SPARSE_ACCELERATE_TEST_BACKENDS` says; empty for no restriction.
+/// Value of `SPARSE_ACCELERATE_TEST_BACKENDS`; empty for no restriction.
 fn wanted() -> String {
     std::env::var("SPARSE_ACCELERATE_TEST_BACKENDS").unwrap_or_default()
 }

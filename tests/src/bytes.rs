@@ -23,7 +23,7 @@ pub fn quantize(values: &[f32], d: usize) -> (Vec<u32>, Vec<f32>) {
     (words, scales)
 }
 
-/// What the words stand for.
+/// Converts int8 words and their scales back to f32 values.
 pub fn dequantize(words: &[u32], scales: &[f32]) -> Vec<f32> {
     let width = words.len() / scales.len();
     let rows = words.chunks_exact(width).zip(scales);

@@ -127,7 +127,7 @@ pub fn gated_table(
     out
 }
 
-/// What the kernels are asked.
+/// Returns the kernels' form of a problem.
 pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem {
     let (q, k) = (problem.query_dims(), problem.key_dims());
     attend::Problem {
@@ -150,7 +150,7 @@ pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem 
     }
 }
 
-/// What a launch wrote, and under which plan.
+/// Output of a launch, with its plan.
 #[derive(Debug)]
 pub struct Written {
     /// The plan.

@@ -1,4 +1,4 @@
-//! What the contracts in `tests/` share: problems, the f64 oracle, tolerances, backends.
+//! Parts that the contracts in `tests/` share: problems, the f64 oracle, tolerances, backends.
 //!
 //! The oracle is written from the formula, slow and plain, and knows neither tiles nor indexes: it
 //! asks only whether a row sees a key. Everything is deterministic.

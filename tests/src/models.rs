@@ -1,7 +1,7 @@
 //! Models with recorded answers: SmolLM2 from the data directory and two tiny random ones.
 //!
-//! What is recorded was made by `fixtures/reference.py`, which also holds the prompts. Loading a model
-//! without its data is a failure with a way out, not a skip.
+//! The recorded values were made by `fixtures/reference.py`, which also holds the prompts. Loading a
+//! model without its data is a failure with a way out, not a skip.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ pub const ROWS: &str = "rows";
 /// A recorded prompt.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Case {
-    /// Its name in messages, and the name of its logits.
+    /// Name of the prompt in messages, and of its logits.
     pub name: String,
-    /// What the tokenizer gets.
+    /// Text that the tokenizer gets.
     pub text: String,
-    /// What the chat template makes `text` of.
+    /// Messages that the chat template turns into `text`.
     pub messages: Option<Vec<ChatMessage>>,
     /// Token ids of `text`.
     pub ids: Vec<u32>,
@@ -47,7 +47,7 @@ struct About {
 /// A model's folder and what is recorded of it.
 #[derive(Debug)]
 pub struct Recorded {
-    /// Its name in messages.
+    /// Name of the model in messages.
     pub name: &'static str,
     /// The model.
     pub dir: ModelDir,
@@ -150,9 +150,9 @@ fn fixtures() -> PathBuf {
 pub struct Running<'m> {
     /// The model.
     pub model: &'m CausalLm,
-    /// Its cache.
+    /// Cache of the run.
     pub cache: KvCache,
-    /// What was decided for each chunk so far.
+    /// Decisions of the chunks so far.
     pub decisions: Vec<Decision>,
 }
 

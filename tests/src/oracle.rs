@@ -6,7 +6,7 @@
 
 use crate::problem::{Inputs, Problem, round};
 
-/// Whether (sequence, query head, query row, key) is visible.
+/// Visibility of (sequence, query head, query row, key): true if the row sees the key.
 pub type Sees<'a> = dyn Fn(usize, usize, usize, usize) -> bool + 'a;
 
 /// Results in `[B, Hq, N, d]` and `[B, Hq, N]` order.

@@ -14,7 +14,7 @@ use crate::{backends, models::Recorded};
 /// Two devices.
 #[derive(Debug)]
 pub struct Pair {
-    /// Its name in messages.
+    /// Name of the pair in messages.
     pub name: String,
     /// The devices.
     pub devices: [Device; 2],
@@ -49,7 +49,7 @@ pub fn apart() -> Vec<Pair> {
     pairs
 }
 
-/// The card of a number, where a backend has cards and that many of them; its first device otherwise.
+/// Device of a number, if a backend has that many devices; its first device otherwise.
 fn card(backend: &backends::Backend, _number: usize) -> Device {
     match backend.name {
         #[cfg(feature = "cuda-runtime")]

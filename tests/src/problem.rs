@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparse_accelerate::Span;
 
-/// How a tensor reaches the operation.
+/// Memory order in which a tensor reaches the operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// `[B, H, N, d]` in this order.

@@ -1,5 +1,5 @@
 //! Selections to cut and build: shapes, random scores, and the stages from `cut_columns` to `build` on a
-//! device and by their twins, over outputs filled with a sentinel.
+//! device and by their CPU implementations, over outputs filled with a sentinel.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,15 +11,15 @@ use sparse_accelerate::{
     },
 };
 
-/// What outputs are filled with: a NaN.
+/// Sentinel that outputs are filled with: a NaN.
 pub const UNTOUCHED: u32 = 0xffc0_1234;
 
 /// One selection.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// Its shape.
+    /// Shape of the selection.
     pub shape: Shape,
-    /// Its sequences.
+    /// Sequences of the batch.
     pub spans: Vec<Span>,
     /// First position of each that sees everything.
     pub dense_from: Vec<u32>,
@@ -178,7 +178,7 @@ impl Random {
     }
 }
 
-/// What the probes and block scores found.
+/// Results of the probes and block scores.
 #[derive(Debug, Clone)]
 pub struct Scores {
     /// `[B, Hq, 2, keys]`.
@@ -191,7 +191,7 @@ pub struct Scores {
     pub shares: Vec<f32>,
 }
 
-/// What the stages wrote, floats as their bits.
+/// Output of the stages, floats as their bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // as the stages name them
 pub struct Cut {
@@ -229,8 +229,8 @@ fn floats(bits: &[u32]) -> Vec<f32> {
     bits.iter().map(|x| f32::from_bits(*x)).collect()
 }
 
-/// All stages by their twins.
-pub fn by_twins(case: &Case, scores: &Scores) -> Cut {
+/// Runs all stages by their CPU implementations.
+pub fn by_cpu(case: &Case, scores: &Scores) -> Cut {
     let (shape, layout) = (&case.shape, &case.layout);
     let [lists, covered, masks, counts, report, gates, _, _] =
         lengths(case).map(|n| vec![UNTOUCHED; n]);
@@ -279,7 +279,7 @@ pub fn by_twins(case: &Case, scores: &Scores) -> Cut {
     rebuilt(case, cut)
 }
 
-/// The same cut with the table and kept keys of the last stage, by its twin.
+/// The same cut with the table and kept keys of the last stage, by its CPU implementation.
 pub fn rebuilt(case: &Case, mut cut: Cut) -> Cut {
     let [.., table, kept] = lengths(case);
     cut.table = vec![UNTOUCHED; table];

@@ -1,4 +1,4 @@
-//! How close is close: at most twice the error of a plain computation in the same precision, plus a
+//! Tolerance: at most twice the error of a plain computation in the same precision, plus a
 //! few units in the last place of the largest value.
 
 use burn::tensor::DType;

@@ -41,7 +41,7 @@ fn spread(values: &[f32], problem: &Problem) -> Vec<f32> {
     values.chunks_exact(head).flat_map(repeat).collect()
 }
 
-/// What a launch without gates writes: output and log-sum-exp.
+/// Output and log-sum-exp of a launch without gates.
 fn alone(
     name: &str,
     client: &Client,

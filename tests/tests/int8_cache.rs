@@ -110,7 +110,7 @@ fn fill(cache: &mut KvCache, problem: &Problem, inputs: &Inputs, on: &Backend) -
     AttentionPlan::new(&AttentionSettings::dense(), &problem.spans, &on.device).expect("plan")
 }
 
-/// What the bytes of the inputs stand for.
+/// Inputs after quantisation to int8 and back.
 fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
     let back = |x: &[f32]| {
         let (words, scales) = bytes::quantize(x, problem.head_dim);
@@ -236,7 +236,7 @@ fn elements_come_back_within_half_a_scale() {
     });
 }
 
-/// What equal elements become is the same everywhere, to the bit.
+/// Equal elements become equal int8 values on every backend, to the bit.
 #[test]
 fn backends_hold_the_same_bytes() {
     let problem = problem(DType::F32, [4, 2, 72], CHUNKS[1]);

@@ -318,7 +318,7 @@ fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem {
     }
 }
 
-/// What the bytes of keys and values stand for.
+/// Inputs with keys and values after quantisation to int8 and back.
 fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
     let back = |x: &[f32]| {
         let (words, scales) = bytes::quantize(x, problem.head_dim);

@@ -22,7 +22,7 @@ const SHAPES: [[usize; 3]; 7] = [
     [128, 256, 192],
 ];
 
-/// How an operand lies in memory.
+/// Memory layout of an operand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Lies {
     Plain,
@@ -115,8 +115,8 @@ fn check(backend: &Backend, dtype: DType, shape: [usize; 3], x_lies: Lies, w_lie
     tolerance::check(&name, dtype, &read(got), &exact, &plain);
 }
 
-/// Whether the product is ours to test in full. Burn's own tunes itself for every shape and layout,
-/// which takes seconds each on a software driver; there a few must do.
+/// Returns true if the product is ours and tested in full. Burn's own tunes itself for every shape and
+/// layout, which takes seconds each on a software driver; there a few must do.
 fn thorough(backend: &Backend) -> bool {
     backend.name != "wgpu"
 }

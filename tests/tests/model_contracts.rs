@@ -1,5 +1,5 @@
-//! What holds for any model on any backend: how a prompt is cut must not show, the cache is updated
-//! in place, runs repeat bit for bit, decisions are told, damaged weights are refused by name.
+//! Contracts of any model on any backend: how a prompt is cut must not show, the cache is updated
+//! in place, runs repeat bit for bit, decisions are reported, damaged weights are refused by name.
 //!
 //! On the tiny recorded models; that their logits are right is `parity`'s to say.
 

@@ -1,7 +1,7 @@
 //! Two devices that work as one: pairs of what this machine has, a software driver opened twice where there
-//! is no second card.
+//! is no second GPU.
 //!
-//! Where both run the same kernels, results equal one device's bit for bit. Burn tunes its products for
+//! Results equal one device's bit for bit if both run the same kernels. Burn tunes its products for
 //! every device it opens, so that two devices on one adapter may round differently; two stages on one device
 //! do not, nor do two CUDA cards of a kind. SmolLM2 answers as recorded on two devices.
 

@@ -1,4 +1,5 @@
-//! What a pipeline takes it gives back. Alone in its program: other tests would share its devices.
+//! A pipeline gives back the memory that it takes. The test is alone in its program, because other tests
+//! would share its devices.
 
 use sparse_accelerate_engine::Transport;
 use sparse_accelerate_tests::{

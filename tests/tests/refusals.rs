@@ -1,4 +1,4 @@
-//! What attention, the cache and the kernels refuse: each with the value got, the limit, the way out,
+//! Refusals of attention, the cache and the kernels: each with the value got, the limit, the way out,
 //! and before anything is launched or written.
 
 use burn::tensor::{DType, Device, Tensor};

@@ -1,5 +1,5 @@
-//! Building an index from a choice: the twin against plain sets of keys, the kernel against the twin, and
-//! the table as a `TileIndex`.
+//! Building an index from a choice: the CPU implementation against plain sets of keys, the kernel
+//! against the CPU implementation, and the table as a `TileIndex`.
 
 use std::collections::BTreeSet;
 
@@ -166,7 +166,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn twin_builds_the_union_rounded_to_granules(case in case(), seed in any::<u64>()) {
+    fn cpu_builds_the_union_rounded_to_granules(case in case(), seed in any::<u64>()) {
         let cut = selection::rebuilt(&case, random_cut(&case, seed, None));
         check(&case, &cut);
     }
@@ -220,7 +220,7 @@ mod kernels {
     }
 
     #[test]
-    fn kernel_builds_what_the_twin_builds() {
+    fn kernel_builds_what_the_cpu_builds() {
         let ragged = [(1, 1), (63, 64), (129, 1000), (65, 65), (200, 700)];
         for heads in [[1, 1, 1], [4, 2, 2], [4, 2, 4]] {
             for choice in [None, Some(0), Some(1), Some(2), Some(3), Some(4)] {

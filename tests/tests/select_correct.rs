@@ -32,7 +32,7 @@ fn each_device(run: impl Fn(&str, &Client, DType)) {
     }
 }
 
-/// What a case has on the device: inputs, index and pooled blocks.
+/// Device data of a case: inputs, index and pooled blocks.
 struct Case<'a> {
     client: &'a Client,
     problem: &'a Problem,
@@ -436,7 +436,7 @@ fn a_dense_index_is_left_alone() {
     });
 }
 
-/// Where all keys of a block are equal, and all values, a pseudo key is what it stands for.
+/// A pseudo key equals the keys of its block where all keys are equal, and all values.
 #[test]
 fn equal_keys_give_dense_attention() {
     each_device(|name, client, dtype| {

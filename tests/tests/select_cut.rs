@@ -1,5 +1,5 @@
-//! Cutting scores to columns, slashes, blocks and a choice: twins against plain rules written here,
-//! kernels against twins bit for bit.
+//! Cutting scores to columns, slashes, blocks and a choice: CPU implementations against plain rules
+//! written here, kernels against CPU implementations bit for bit.
 
 use proptest::prelude::*;
 use sparse_accelerate::select::cpu::{Costs, Kappa, Rules};
@@ -16,7 +16,7 @@ fn lists(case: &Case, cut: &Cut, index: usize) -> (Vec<usize>, Vec<usize>) {
     (wide(columns), wide(slashes))
 }
 
-/// What is at least `wanted` and, with bounds rising by eighths of octaves, no more than `most`.
+/// Entries of at least `wanted` and, with bounds rising by eighths of octaves, no more than `most`.
 fn kept(scores: &[f64], wanted: f64, most: usize) -> Vec<usize> {
     let above = |bound: f64| -> Vec<usize> {
         let keep = |i: &usize| scores[*i] > 0.0 && scores[*i] >= wanted.max(bound);
@@ -322,7 +322,7 @@ proptest! {
             let at = seed as usize % scores.lse.len();
             scores.lse[at] = f32::NEG_INFINITY;
         }
-        let cut = selection::by_twins(&case, &scores);
+        let cut = selection::by_cpu(&case, &scores);
         check_columns(&case, &scores, &cut);
         check_blocks(&case, &scores, &cut);
         check_choice(&case, &scores, &cut);
@@ -331,7 +331,7 @@ proptest! {
     #[test]
     fn strange_scores_are_never_kept(case in case(), seed in any::<u64>()) {
         let scores = case.scores(seed, true);
-        let cut = selection::by_twins(&case, &scores);
+        let cut = selection::by_cpu(&case, &scores);
         let sharing = case.shape.sharing();
         for index in 0..case.indexes() {
             for j in lists(&case, &cut, index).0 {
@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// What stands out of a uniform background is kept, and at a density that little else explains.
+/// Entries above a uniform background are kept, and at a density that little else explains.
 #[test]
 fn planted_columns_slashes_and_blocks_are_kept() {
     let case = Case::new([4, 2, 2], &[(2048, 4096)], rules());
@@ -377,7 +377,7 @@ fn planted_columns_slashes_and_blocks_are_kept() {
             }
         }
     }
-    let cut = selection::by_twins(&case, &scores);
+    let cut = selection::by_cpu(&case, &scores);
     for index in 0..2 {
         assert_eq!(lists(&case, &cut, index).0, columns);
         assert_eq!(lists(&case, &cut, index).1, slashes);
@@ -401,7 +401,7 @@ fn planted_columns_slashes_and_blocks_are_kept() {
         2
     ];
     scores.columns.fill(0.999 / keys as f32);
-    let cut = selection::by_twins(&hungry, &scores);
+    let cut = selection::by_cpu(&hungry, &scores);
     assert!(cut.masks[..rows].iter().all(|m| *m == 1 | 1 << 9 | 1 << 14));
 }
 
@@ -412,7 +412,7 @@ fn nothing_scored_keeps_nothing_and_covers_all() {
     scores.columns.fill(0.0);
     scores.slashes.fill(0);
     scores.shares.fill(0.0);
-    let cut = selection::by_twins(&case, &scores);
+    let cut = selection::by_cpu(&case, &scores);
     assert_eq!(lists(&case, &cut, 0), (vec![], vec![]));
     assert!(cut.covered.iter().all(|x| f(*x) == 1.0));
     assert!(cut.masks.iter().chain(&cut.counts).all(|x| *x == 0));
@@ -465,7 +465,7 @@ mod kernels {
 
     fn compare(case: &Case, hostile: bool) {
         let scores = case.scores(17, hostile);
-        let expected = selection::by_twins(case, &scores);
+        let expected = selection::by_cpu(case, &scores);
         for (name, client) in launches::clients() {
             let name = format!("{name}/{:?}", case.shape);
             let got = selection::on_device(&name, &client, case, &scores, None);

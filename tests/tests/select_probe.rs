@@ -37,7 +37,7 @@ fn rules(heads: usize) -> Vec<u32> {
         .collect()
 }
 
-/// What a probe gives.
+/// Results of a probe.
 struct Probed {
     lse: Vec<f32>,
     columns: Vec<f32>,

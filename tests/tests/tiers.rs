@@ -186,7 +186,7 @@ fn large_logits() {
     });
 }
 
-/// What 4 GiB and more need: every offset in 64 bits, here on something small.
+/// Offsets in 64 bits, which 4 GiB and more need, tested on a small problem.
 #[test]
 fn wide_addresses() {
     each_device(|name, client, dtype| {

@@ -109,7 +109,7 @@ impl Call {
         Key::new(&self.request(), elem, &self.work(), plans)
     }
 
-    /// What is in the output buffers, compared with the oracle.
+    /// Compares the output buffers with the oracle.
     fn check(&self, name: &str, client: &Client, plan: Plan) -> Written {
         let written = Written {
             plan,
@@ -192,7 +192,7 @@ fn threads_that_meet_at_one_key_measure_once() {
     }
 }
 
-/// Where there are no matrix units, a plan for them does not compile.
+/// A plan for matrix units does not compile on a device without them.
 #[test]
 fn a_plan_that_fails_is_left_out() {
     for (name, client) in launches::clients() {

@@ -115,12 +115,12 @@ pub(crate) struct Blocks {
     /// Shares of the causal blocks that are kept
     #[arg(long, value_delimiter = ',', default_value = "0.05,0.1,0.2")]
     pub(crate) densities: Vec<f64>,
-    /// Which heads choose their blocks
+    /// Heads that choose their own blocks
     #[arg(long, value_enum, default_value_t = Choosers::Query)]
     pub(crate) per: Choosers,
 }
 
-/// Which heads have a mask of their own.
+/// Heads that have a mask of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choosers {
     /// Every query head

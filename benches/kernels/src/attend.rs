@@ -100,7 +100,7 @@ fn pairs(mask: &BlockMask) -> u64 {
     (0..mask.heads()).map(|h| mask.pairs(h)).sum()
 }
 
-/// What the rows of a case see.
+/// Keys that the rows of a case see.
 struct Visible<'a> {
     name: String,
     density: f64,

@@ -118,7 +118,7 @@ fn to_bytes(
     cache
 }
 
-/// What the words stand for; prints how long writing it out takes.
+/// Converts int8 words back to elements and prints the time of the conversion.
 fn to_elements(
     bench: &Bench,
     sizes: &Sizes,

@@ -58,7 +58,7 @@ impl Bench {
         }
     }
 
-    /// What this device is.
+    /// Returns the description of this device.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
     }

@@ -22,7 +22,7 @@ use crate::{
     save::Row,
 };
 
-/// What is measured: a problem, its buffers, and what its rows are called.
+/// One measured case: a problem, its buffers, and the name of its rows.
 pub(crate) struct Case<'a> {
     pub(crate) name: &'a str,
     pub(crate) len: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Case<'a> {
     pub(crate) problem: Problem,
     /// Query, key and value.
     pub(crate) tensors: &'a [Handle; 3],
-    /// Of keys and values that are bytes.
+    /// Scales of int8 keys and values.
     pub(crate) scales: Option<&'a Handle>,
     pub(crate) table: &'a [u32],
     /// Kept causal pairs of all query heads.
@@ -124,7 +124,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// What the tuner chooses for a case, and what it measured on the way.
+/// The tuner's choice for a case, and its measurements.
 fn tuned(
     bench: &Bench,
     case: &Case<'_>,

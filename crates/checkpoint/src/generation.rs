@@ -19,7 +19,7 @@ pub struct GenerationConfig {
     pub bos: Option<u32>,
     /// Softmax temperature, not negative.
     pub temperature: Option<f32>,
-    /// How many of the likeliest tokens stay; 0 means all.
+    /// Number of the likeliest tokens that stay; 0 means all.
     pub top_k: Option<usize>,
     /// Probability mass of the likeliest tokens that stay, in (0, 1].
     pub top_p: Option<f32>,
@@ -27,7 +27,7 @@ pub struct GenerationConfig {
     pub min_p: Option<f32>,
     /// Divisor of the logits of tokens already seen, above zero; 1 does nothing.
     pub repetition_penalty: Option<f32>,
-    /// Whether to sample at all; false takes the likeliest token.
+    /// Samples the next token if true; takes the likeliest token if false.
     pub do_sample: bool,
 }
 

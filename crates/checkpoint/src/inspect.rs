@@ -1,4 +1,4 @@
-//! What is in a model directory, a .safetensors file or a .gguf file.
+//! Inspection of a model directory, a .safetensors file or a .gguf file.
 //!
 //! Describes also what cannot be loaded (other architectures, other dtypes), as long as the file itself is sound. Shapes are
 //! slowest dimension first for all three. Serialises to JSON as it stands.
@@ -14,7 +14,7 @@ use crate::gguf::GgufFile;
 use crate::weights::{Shard, ShardTensor};
 use crate::{CheckpointError, Weights};
 
-/// What kind of thing was inspected.
+/// Kind of file or folder that was inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -30,20 +30,20 @@ pub enum InspectionKind {
 /// One tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TensorEntry {
-    /// Its name in the file.
+    /// Name of the tensor in the file.
     pub name: String,
-    /// Its element format as the file names it: `BF16`, `Q4_K`.
+    /// Element format of the tensor as the file names it: `BF16`, `Q4_K`.
     pub dtype: String,
     /// Slowest dimension first.
     pub shape: Vec<usize>,
-    /// Its size in bytes.
+    /// Size of the tensor in bytes.
     pub bytes: u64,
 }
 
 /// A description of a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
-    /// What was inspected.
+    /// Kind of the inspected file or folder.
     pub kind: InspectionKind,
     /// The path given.
     pub path: PathBuf,

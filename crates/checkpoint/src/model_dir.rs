@@ -79,7 +79,7 @@ impl ModelDir {
         &self.path
     }
 
-    /// What the model is.
+    /// Returns the model's configuration.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_eval::{commit, model_hash, utc_now, version};
-use sparse_accelerate_report::record::{Header, ModelFacts, SCHEMA, WeightSource};
+use sparse_accelerate_report::record::{Header, ModelMetadata, SCHEMA, WeightSource};
 
 /// What a header says besides time, version and arguments.
 pub(crate) struct About {
     pub(crate) command: String,
     pub(crate) seed: u64,
-    pub(crate) model: Option<ModelFacts>,
+    pub(crate) model: Option<ModelMetadata>,
     pub(crate) device: String,
     pub(crate) dtype: String,
     pub(crate) chunk: usize,
@@ -43,13 +43,13 @@ impl About {
 pub(crate) fn checkpoint_facts(
     dir: &ModelDir,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<ModelFacts> {
+) -> Result<ModelMetadata> {
     let path = dir.path().join("config.json");
     let text = std::fs::read_to_string(&path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     let config = serde_json::from_str(&text);
     let folder = dir.path().canonicalize();
-    Ok(ModelFacts {
+    Ok(ModelMetadata {
         name: name_of(&folder.unwrap_or_else(|_| dir.path().to_owned())),
         hash: Some(model_hash(dir.path(), progress)?),
         weights: WeightSource::Checkpoint,

@@ -20,7 +20,7 @@ use half::slice::HalfFloatSliceExt;
 pub trait FlexFloat: Element + Pod + Send + Sync {
     /// Exact.
     fn widen(self) -> f32;
-    /// To nearest even.
+    /// Rounds to nearest even.
     fn narrow(value: f32) -> Self;
     /// The same slice, if it needs no widening.
     fn as_f32(slice: &[Self]) -> Option<&[f32]>;

@@ -1,4 +1,4 @@
-//! Why inputs were refused: what failed, the value got, the limit, the way out.
+//! Refusals of inputs: what failed, the value got, the limit, the way out.
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ pub enum InputError {
     /// A count is outside its range.
     #[error("inputs: {what} is {got}, but must be 1 to {limit}")]
     Range {
-        /// Which count.
+        /// Name of the count.
         what: &'static str,
         /// The value got.
         got: usize,
@@ -33,7 +33,7 @@ pub enum InputError {
     /// A block size does not divide the sequence.
     #[error("block mask: {what} {block} does not divide {len} tokens; choose one that does")]
     Block {
-        /// Which block size.
+        /// Name of the block size.
         what: &'static str,
         /// The value got.
         block: usize,
@@ -55,7 +55,7 @@ pub enum InputError {
     /// A tensor or row has not the elements its shape says.
     #[error("oracle: {what} has {got} elements, expected {expected}; give it the problem's shape")]
     Elements {
-        /// Which tensor or row.
+        /// Name of the tensor or row.
         what: &'static str,
         /// Elements got.
         got: usize,

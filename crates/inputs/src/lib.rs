@@ -1,4 +1,4 @@
-//! What the benchmarks compute on, and what they compare with: deterministic queries, keys and
+//! Inputs and references of the benchmarks: deterministic queries, keys and
 //! values, random block masks, and attention in f64.
 //!
 //! Every input is a pure function of a 32-bit seed: integer arithmetic modulo 2^32, two lookup

@@ -1,6 +1,6 @@
 //! Attention from its formula, in f64, and the error of a result against it on sampled rows.
 //!
-//! Made for comparing: it computes single rows over all their keys and is as slow as that.
+//! The oracle is made for comparing: it computes single rows over all their keys, slowly.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -153,8 +153,9 @@ impl<'a> Problem<'a> {
 
 /// `count` rows spread evenly from the first to the last, rounded down.
 ///
-/// In f32, from the nearer end: `step * k` in the lower half and `last - step * (count - 1 - k)` in
-/// the upper one. Other programs choose rows so, and an exact quotient would at times differ by one.
+/// The rows are computed in f32 from the nearer end: `step * k` in the lower half and
+/// `last - step * (count - 1 - k)` in the upper one. Other programs choose rows so, and an exact
+/// quotient would at times differ by one.
 #[must_use]
 pub fn sampled_rows(len: usize, count: usize) -> Vec<usize> {
     if count < 2 {

@@ -11,7 +11,7 @@ pub const HEAD_DIM: usize = 128;
 /// Longest row of [`Family::Random`].
 pub const MAX_HEAD_DIM: usize = 2 * HEAD_DIM;
 
-/// How queries and keys are made. Values are `normal(2, i)` in both families.
+/// Construction of queries and keys. Values are `normal(2, i)` in both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Independent normals, `q = normal(0, i)` and `k = normal(1, i)`. Good for speed under a
@@ -105,7 +105,7 @@ impl Shape {
         Ok(())
     }
 
-    /// As [`Shape::check`], for a family.
+    /// Checks the shape as [`Shape::check`] does, for a family.
     pub(crate) fn check_for(&self, family: Family) -> Result<(), InputError> {
         self.check()?;
         if family == Family::Structured && self.head_dim != HEAD_DIM {

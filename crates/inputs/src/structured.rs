@@ -28,7 +28,7 @@ const fn peaks(rotary: [f64; 3], sink: f64, column: f64, topic: f64) -> Peaks {
     }
 }
 
-/// By `head & 3`.
+/// Values by `head & 3`.
 const PEAKS: [Peaks; 4] = [
     peaks([12.0, 0.0, 0.0], 13.0, 6.0, 0.0),
     peaks([10.0, 14.0, 11.0], 12.0, 6.0, 0.0),
@@ -60,7 +60,7 @@ fn topic_dim(bits: u32) -> usize {
     TOPIC_DIM + (bits & 7) as usize
 }
 
-/// What all rows of a query head share.
+/// Terms that all rows of a query head share.
 struct HeadTerms {
     /// Weight and distance.
     rotary: Vec<(f32, u32)>,

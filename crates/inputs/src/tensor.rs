@@ -14,7 +14,7 @@ use crate::tables::Noise;
 pub(crate) const QUERY: u32 = 0;
 pub(crate) const KEY: u32 = 1;
 const VALUE: u32 = 2;
-/// How much higher the stream of a row's elements from 128 on is.
+/// Offset of the random stream for a row's elements from 128 on.
 const BEYOND: u32 = 8;
 
 /// Queries, `[heads, len, head_dim]`.

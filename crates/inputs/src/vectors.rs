@@ -184,7 +184,7 @@ struct Mask {
     /// Digests of kept columns per row, and of the columns.
     counts: u64,
     columns: u64,
-    /// Of each head.
+    /// Values of each head.
     pairs: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Why a run file cannot be shown.
+//! Errors of showing a run file.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::record::RecordError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// It cannot be read, is no run file, or a line of it means nothing.
+    /// The file cannot be read, is no run file, or holds a line without meaning.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A header further down: two runs in one file.

@@ -1,4 +1,4 @@
-//! How far selections are from an oracle: the density it needs for the same error.
+//! Distance of selections from an oracle, as the density that the oracle needs for the same error.
 //!
 //! Along an oracle's curve density is taken as linear in the logarithm of the error between neighbouring
 //! points: errors fall by factors where densities grow by steps. Beyond the ends nothing is guessed.

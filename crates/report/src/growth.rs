@@ -1,4 +1,4 @@
-//! How time grows with the length of the prompt.
+//! Growth of time with the length of the prompt.
 //!
 //! The claim of SparseAccelerate (arXiv 2412.06198) is about the growth gradient of the time to first
 //! token: 1 is linear growth, 2 is quadratic.

@@ -12,7 +12,7 @@ use crate::{
 pub struct Run {
     /// The file it is from.
     pub path: PathBuf,
-    /// What ran, on what.
+    /// Header: the command, the model and the device.
     pub header: Header,
     /// The rows, in the order they were measured.
     pub rows: Vec<Line>,
@@ -51,7 +51,7 @@ impl Run {
     }
 }
 
-/// What a row of some kind gives out of `rows`, for `filter_map`.
+/// Rows of one kind out of `rows`, as an iterator.
 macro_rules! of_kind {
     ($rows:expr, $kind:ident) => {
         $rows.iter().filter_map(|line| match line {

@@ -52,7 +52,7 @@ pub struct Attend {
     pub problem: Problem,
     /// Element type of queries, keys, values and output.
     pub elem: ElemType,
-    /// Whether log-sum-exps are written.
+    /// True if log-sum-exps are written.
     pub with_lse: bool,
     /// Index width.
     pub address: AddressType,
@@ -96,7 +96,7 @@ fn cooperative() -> impl Iterator<Item = Case> {
 }
 
 impl Attend {
-    /// What would run on a device.
+    /// Returns the plan that would run on a device.
     ///
     /// # Errors
     /// The device's refusal.

@@ -21,7 +21,7 @@ use crate::{
     table::Row,
 };
 
-/// What to check and with what.
+/// A check of all kernels: the tools, the devices and the cases.
 #[derive(Debug)]
 pub struct Check {
     toolkit: PathBuf,
@@ -63,7 +63,7 @@ impl Check {
     }
 
     /// Runs the cases whose `device/name` contains `only`. A device of the LLVM compiler has rows
-    /// only where its kernels are not those of its twin.
+    /// only where its kernels differ from those of the same GPU under the C++ compiler.
     pub fn run(&self, only: &str) -> Vec<Outcome> {
         let cases = cases::all();
         let jobs: Vec<(usize, &Case)> = (0..CUDA.len())
@@ -97,7 +97,7 @@ impl Check {
         let mut done = std::mem::take(&mut *lock(&done));
         let place = |case: &str| cases.iter().position(|c| c.name == case);
         done.sort_by_key(|(gpu, outcome)| (*gpu, place(&outcome.case)));
-        without_twins(done.into_iter().map(|(_, outcome)| outcome).collect())
+        without_repeats(done.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
     fn case(&self, gpu: &'static Gpu, recorder: &Recorder, case: &Case) -> Outcome {
@@ -161,9 +161,9 @@ impl Check {
     }
 }
 
-/// Drops the rows of devices of the LLVM compiler that repeat those of their twin.
-fn without_twins(outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let facts = |row: &Row| {
+/// Drops the rows of devices of the LLVM compiler that repeat those of the C++ compiler.
+fn without_repeats(outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    let usage = |row: &Row| {
         (
             row.key.1.clone(),
             row.key.2.clone(),
@@ -179,11 +179,11 @@ fn without_twins(outcomes: Vec<Outcome>) -> Vec<Outcome> {
             o.rows
                 .iter()
                 .flatten()
-                .map(|row| (o.gpu.capability, facts(row)))
+                .map(|row| (o.gpu.capability, usage(row)))
         })
         .collect();
     let repeats = |gpu: &Gpu, row: &Row| {
-        gpu.compiler == Compiler::Llvm && seen.contains(&(gpu.capability, facts(row)))
+        gpu.compiler == Compiler::Llvm && seen.contains(&(gpu.capability, usage(row)))
     };
     outcomes
         .into_iter()

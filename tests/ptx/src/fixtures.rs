@@ -1,7 +1,7 @@
 //! Devices as data, so that plans and kernels for them are checked on any machine.
 //!
-//! What CubeCL's CUDA runtime would report for a compute capability: limits from NVIDIA's tables,
-//! features by its rules (`cubecl-cuda`, `runtime.rs`), for both of its compilers. The WebGPU device
+//! Properties that CubeCL's CUDA runtime would report for a compute capability: limits from NVIDIA's
+//! tables, features by its rules (`cubecl-cuda`, `runtime.rs`), for both of its compilers. The WebGPU device
 //! has the least that the standard allows; of it and the Metal device there are plans alone.
 
 use cubecl::{
@@ -31,7 +31,7 @@ const GIB: u64 = 1 << 30;
 const F16: ElemType = ElemType::Float(FloatKind::F16);
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
-/// Which of CubeCL's compilers for CUDA a build uses; it decides what the device advertises.
+/// CubeCL's compiler for CUDA that a build uses; it decides which features the device advertises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compiler {
     /// CUDA C++ and NVRTC (feature `cuda-cpp`).
@@ -47,7 +47,7 @@ pub struct Gpu {
     pub name: &'static str,
     /// Compute capability, such as 86.
     pub capability: u32,
-    /// What compiles for it.
+    /// Compiler of kernels for the device.
     pub compiler: Compiler,
     /// Shared memory a cube may ask for, in bytes.
     pub shared: usize,
@@ -118,7 +118,7 @@ impl Gpu {
         }
     }
 
-    /// What the device reports.
+    /// Returns the properties that the device reports.
     pub fn properties(&self) -> DeviceProperties {
         let arch = CudaArchitecture {
             version: self.capability,
@@ -235,7 +235,7 @@ pub fn metal() -> DeviceProperties {
     device
 }
 
-/// What every CUDA device guarantees about its matrix instructions.
+/// Guarantees of every CUDA device about its matrix instructions.
 pub fn target() -> TargetProperties {
     TargetProperties {
         mma: MmaProperties {

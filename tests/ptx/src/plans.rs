@@ -1,4 +1,4 @@
-//! What `prepare` chooses for every attention case on every device, as text.
+//! Plans that `prepare` chooses for every attention case on every device, as text.
 
 use cubecl::ir::DeviceProperties;
 
@@ -23,16 +23,16 @@ pub fn text() -> String {
         new
     });
     let mut text = HEADER.to_owned();
-    let mut twin = ("", Vec::new());
+    let mut cpp = ("", Vec::new());
     for gpu in &CUDA {
         let lines = lines(&gpu.properties(), &cases);
         text += &format!("\n{}\n", gpu.name);
         if gpu.compiler == Compiler::Cpp {
-            twin = (gpu.name, lines.clone());
+            cpp = (gpu.name, lines.clone());
             text.extend(lines);
         } else {
-            text += &format!("  as {}, but for what follows\n", twin.0);
-            text.extend(lines.into_iter().filter(|line| !twin.1.contains(line)));
+            text += &format!("  as {}, but for what follows\n", cpp.0);
+            text.extend(lines.into_iter().filter(|line| !cpp.1.contains(line)));
         }
     }
     let portable = [

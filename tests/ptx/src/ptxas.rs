@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// What one kernel takes, per unit but for shared memory, which is per cube.
+/// Resources of one kernel, per unit except shared memory, which is per cube.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Registers.

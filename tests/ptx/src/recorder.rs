@@ -1,7 +1,7 @@
 //! A CubeCL device that runs nothing: a launch turns into the kernel's CUDA C++ source.
 //!
-//! What a launch would compile on a GPU is compiled here by the same code generator with the same
-//! options; only the driver is missing. Buffers have a size and no memory.
+//! Kernels that a launch would compile on a GPU are compiled here by the same code generator with the
+//! same options; only the driver is missing. Buffers have a size and no memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +78,7 @@ impl Recorder {
         }
     }
 
-    /// What kernels are launched on.
+    /// Returns the client that kernels are launched on.
     pub fn client(&self) -> &Client {
         &self.client
     }

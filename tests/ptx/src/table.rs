@@ -12,7 +12,7 @@ pub struct Row {
     pub key: Key,
     /// Units of a cube.
     pub cube: (u32, u32, u32),
-    /// What `ptxas` says.
+    /// Resources that `ptxas` reports.
     pub usage: Usage,
     /// Shared memory that the launch asks for, in bytes.
     pub dynamic_shared: usize,
@@ -24,8 +24,8 @@ pub type Key = (String, String, String);
 /// Spills that stay for now, all of tiers that are not meant for these devices: kernel, end of the case,
 /// bytes at most.
 ///
-/// Those of the selection are small beside what the kernels move, but for the correction of heads of 256 on
-/// units, and are to be taken out with a card at hand.
+/// Spills of the selection are small beside the kernels' traffic, except in the correction of heads of
+/// 256 on units, and are to be removed with a GPU at hand.
 const KNOWN_SPILLS: [(&str, &str, u32); 13] = [
     ("probe_parts_e_bf16_f_bf16_n_8", "/d256", 12),
     ("probe_shares_e_bf16_f_bf16_n_8", "/d256", 32),
@@ -63,7 +63,7 @@ impl Row {
         ]
     }
 
-    /// What no table can make right: spills, and more shared memory than the device has.
+    /// Describes faults that no table can excuse: spills, and more shared memory than the device has.
     pub fn excess(&self, gpu: &Gpu) -> Option<String> {
         let known = KNOWN_SPILLS
             .iter()
@@ -124,7 +124,7 @@ pub fn parse(text: &str) -> BTreeMap<Key, Vec<String>> {
         .collect()
 }
 
-/// What differs between a row and the line of the table with its key.
+/// Describes the differences between a row and the line of the table with its key.
 pub fn difference(row: &Row, listed: Option<&Vec<String>>) -> Option<String> {
     let Some(listed) = listed else {
         return Some("not in the table".into());

@@ -48,7 +48,7 @@ impl Cut {
     }
 }
 
-/// What a head keeps.
+/// Keys that a head keeps.
 pub(crate) enum Kept {
     /// Columns and offsets.
     Lines { columns: Cut, offsets: Cut },
@@ -196,7 +196,7 @@ fn before(scores: &[f64], i: usize) -> [f64; 2] {
     ]
 }
 
-/// What every index head of sequence `b` keeps.
+/// Keys that every index head of sequence `b` keeps.
 pub(crate) fn kept(case: &Case, baseline: &Baseline, b: usize) -> Vec<Kept> {
     let view = View::new(case, b);
     let (heads, group) = (

@@ -65,7 +65,7 @@ fn index(case: &Case, heads: usize, table: Tensor<1, Int>) -> TileIndex {
     TileIndex::from_table(&case.problem.spans, heads, &table).expect("index")
 }
 
-/// What the stages up to the choice leave in a record.
+/// Record fields that the stages up to the choice write.
 fn chosen(head: &HeadRecord) -> (f32, [u32; 3], [f32; 5]) {
     let kept = [head.columns, head.slashes, head.blocks];
     (head.predicted_recall, kept, head.costs)

@@ -11,7 +11,7 @@ use sparse_accelerate_tests::{backends::Backend, problem::Layout};
 
 use crate::planted::Case;
 
-/// What a selection gave, on the host.
+/// Result of a selection, on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ran {
     pub(crate) out: Vec<f32>,

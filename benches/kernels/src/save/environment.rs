@@ -1,7 +1,7 @@
-//! What a run was made on and with.
+//! Environment of a run: GPU, driver, compiler and commit.
 //!
-//! Of the GPU what the driver tells without a management library; of the sources the commit, where the
-//! program runs in a git tree. Two runs of equal environments belong to one session.
+//! The GPU is described as far as the driver reports without a management library, the sources by
+//! their commit if the program runs in a git tree. Two runs of equal environments belong to one session.
 
 use std::process::Command;
 
@@ -12,17 +12,17 @@ use serde::{Deserialize, Serialize};
 /// The device and what is under it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gpu {
-    /// As the driver calls it.
+    /// Name that the driver reports.
     pub(crate) name: String,
-    /// Of CUDA devices, `9.0`.
+    /// Compute capability of CUDA devices, `9.0`.
     pub(crate) compute_capability: Option<String>,
     /// Version of the driver.
     pub(crate) driver: Option<String>,
     /// CUDA version that the driver offers, `13.0`.
     pub(crate) cuda: Option<String>,
-    /// Which compiler makes the kernels.
+    /// Name of the compiler of the kernels.
     pub(crate) compiler: String,
-    /// Multiprocessors, if the device tells.
+    /// Number of multiprocessors, if the device reports it.
     pub(crate) multiprocessors: Option<u32>,
     /// Shared memory of a cube in KiB.
     pub(crate) shared_kib: usize,
@@ -41,12 +41,12 @@ pub(crate) struct Environment {
     pub(crate) version: String,
     /// Commit of the sources.
     pub(crate) commit: Option<String>,
-    /// Whether sources differ from that commit.
+    /// True if sources differ from that commit.
     pub(crate) changed: Option<bool>,
 }
 
 impl Environment {
-    /// Today's, here.
+    /// Environment of this machine today.
     pub(crate) fn new(gpu: Gpu) -> Self {
         let commit = git(&["rev-parse", "--short=12", "HEAD"]);
         // Run folders change as a session goes on; nothing else may.
@@ -68,7 +68,7 @@ impl Environment {
     }
 }
 
-/// What git says here; nothing without git or outside a tree.
+/// Output of a git command here; nothing without git or outside a tree.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

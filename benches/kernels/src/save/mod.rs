@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use environment::Driver;
 pub(crate) use environment::{Environment, Gpu};
 
-/// Where run folders are, from the repository's root.
+/// Folder of the run folders, from the repository's root.
 pub(crate) const RUNS: &str = "benches/runs";
 const ENVIRONMENT: &str = "env.json";
 const ROWS: &str = "rows.ndjson";
@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub(crate) command: String,
     /// The program.
     pub(crate) by: String,
-    /// What ran.
+    /// Name of the measured case.
     pub(crate) case: String,
     /// Prompt length.
     pub(crate) len: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Row {
     /// The whole plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<String>,
-    /// Who chose the plan.
+    /// Origin of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) choice: Option<String>,
     /// Device milliseconds, median of the runs.

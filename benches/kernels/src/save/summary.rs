@@ -13,7 +13,7 @@ pub(super) fn render(environment: &Environment, rows: &[Row]) -> String {
         let changed = environment.changed == Some(true);
         commit + if changed { ", with changes" } else { "" }
     });
-    let facts = [
+    let metadata = [
         ("compute capability", gpu.compute_capability.clone()),
         ("driver", gpu.driver.clone()),
         ("CUDA of the driver", gpu.cuda.clone()),
@@ -31,7 +31,7 @@ pub(super) fn render(environment: &Environment, rows: &[Row]) -> String {
         ("commit", commit),
     ];
     out += "| what | value |\n| --- | --- |\n";
-    for (what, value) in facts {
+    for (what, value) in metadata {
         line(&mut out, &[what.into(), value.unwrap_or_else(unknown)]);
     }
     out += "\nTimes are the device's. TFLOP/s are useful operations, `4 d` for each kept causal pair, over the \

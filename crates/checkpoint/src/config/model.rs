@@ -45,7 +45,7 @@ pub struct Llama3Scaling {
     pub original_max_positions: usize,
 }
 
-/// What a decoder-only model is made of.
+/// Configuration of a decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Model family.
@@ -72,13 +72,13 @@ pub struct ModelConfig {
     pub rope_scaling: Option<Llama3Scaling>,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
-    /// Whether the output projection is the embedding table.
+    /// True if the output projection is the embedding table.
     pub tied_embeddings: bool,
-    /// Whether Q, K and V have biases.
+    /// True if Q, K and V have biases.
     pub qkv_bias: bool,
-    /// Whether the attention's output projection has a bias.
+    /// True if the attention's output projection has a bias.
     pub output_bias: bool,
-    /// Whether the three MLP projections have biases.
+    /// True if the three MLP projections have biases.
     pub mlp_bias: bool,
     /// Element type the weights were released in.
     pub dtype: WeightDtype,

@@ -1,4 +1,4 @@
-//! What follows from a config: the tensors of the checkpoint, the parameter count, the size of the KV cache.
+//! Tensors of the checkpoint, parameter count and size of the KV cache, derived from a config.
 //!
 //! Tensor names are those of the Hugging Face classes. Matrices are `[out, in]`, row-major.
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::{ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
 
-/// Why a checkpoint could not be opened, read or imported.
+/// Errors of opening, reading or importing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The operating system refused a file operation (a missing right, a full disk, a vanished file).
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried, as a verb.
+        /// Operation that failed, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum CheckpointError {
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size in bytes.
+        /// Size of the file in bytes.
         bytes: u64,
         /// The largest size read, in bytes.
         limit: u64,
@@ -142,7 +142,7 @@ pub enum CheckpointError {
     TensorsUnused {
         /// The first names, at most eight.
         names: Vec<String>,
-        /// How many in all.
+        /// Number of such tensors in all.
         count: usize,
     },
     /// The import's destination is not free.
@@ -150,7 +150,7 @@ pub enum CheckpointError {
     OutputExists {
         /// The destination.
         path: PathBuf,
-        /// What is there.
+        /// Description of the entry in the way.
         what: &'static str,
     },
     /// `inspect` was given something it does not know.

@@ -2,7 +2,7 @@
 //!
 //! Each variant names the file and the field, so that a reader can open the file and see the value.
 
-/// Why a configuration is refused.
+/// Refusals of a configuration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -21,7 +21,7 @@ pub enum ConfigError {
         file: &'static str,
         /// The field.
         field: &'static str,
-        /// What should stand there.
+        /// Description of an accepted value.
         expected: &'static str,
     },
     /// A field holds a value of the wrong JSON type.
@@ -33,7 +33,7 @@ pub enum ConfigError {
         field: String,
         /// The value, shortened.
         got: String,
-        /// What should stand there.
+        /// Description of an accepted value.
         expected: &'static str,
     },
     /// A field holds a value outside its limits.
@@ -55,11 +55,11 @@ pub enum ConfigError {
         file: &'static str,
         /// One field.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         got: String,
         /// The other field.
         other: &'static str,
-        /// Its value.
+        /// Value of the field.
         other_got: String,
         /// The rule that ties them.
         rule: &'static str,
@@ -69,9 +69,9 @@ pub enum ConfigError {
         "config.json: `{field}` is {got}, supported are LlamaForCausalLM (model_type llama) and Qwen2ForCausalLM (model_type qwen2)"
     )]
     UnsupportedArchitecture {
-        /// The field that told.
+        /// Field that decided.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         got: String,
     },
     /// The head size is outside what the attention kernels take.
@@ -97,9 +97,9 @@ pub enum ConfigError {
     UnsupportedFeature {
         /// The field.
         field: &'static str,
-        /// Its value, shortened.
+        /// Value of the field, shortened.
         got: String,
-        /// What is supported.
+        /// Supported alternative.
         way_out: &'static str,
     },
 }

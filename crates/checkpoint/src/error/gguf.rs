@@ -2,7 +2,7 @@
 //!
 //! Offsets are in bytes from the beginning of the file unless a field says otherwise.
 
-/// Why a GGUF file is refused.
+/// Refusals of a GGUF file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufError {
@@ -23,9 +23,9 @@ pub enum GgufError {
     /// The file ends inside the header.
     #[error("the file ends at byte {size} while reading {what} at byte {at}: fetch it again")]
     Truncated {
-        /// What was being read.
+        /// Part of the file that was being read.
         what: &'static str,
-        /// Where it begins.
+        /// Offset at which that part begins, in bytes.
         at: u64,
         /// File size.
         size: u64,
@@ -33,7 +33,7 @@ pub enum GgufError {
     /// A count or a length is over its limit.
     #[error("{what} is {got}, the limit is {limit}")]
     Limit {
-        /// What was counted.
+        /// Name of the counted items.
         what: &'static str,
         /// The value found.
         got: u64,
@@ -43,9 +43,9 @@ pub enum GgufError {
     /// A string is not UTF-8.
     #[error("{what} at byte {at} is not UTF-8")]
     Utf8 {
-        /// What was being read.
+        /// Part of the file that was being read.
         what: &'static str,
-        /// Where it begins.
+        /// Offset at which that part begins, in bytes.
         at: u64,
     },
     /// A metadata value has a type that is unknown or not allowed there.
@@ -77,7 +77,7 @@ pub enum GgufError {
     TensorDims {
         /// The tensor.
         name: String,
-        /// Its dims, fastest first as in the file.
+        /// Dims of the tensor, fastest first as in the file.
         got: Vec<u64>,
         /// The rule broken.
         rule: &'static str,
@@ -117,13 +117,13 @@ pub enum GgufError {
         key: String,
         /// The value, shortened.
         got: String,
-        /// What is supported.
+        /// Supported alternatives.
         supported: &'static str,
     },
     /// The vocabulary contradicts itself.
     #[error("the vocabulary is inconsistent: {reason}")]
     Vocabulary {
-        /// What contradicts.
+        /// Description of the contradiction.
         reason: String,
     },
     /// A tensor that the architecture needs is absent.

@@ -2,7 +2,7 @@
 //!
 //! Offsets are in bytes from the end of the header, as the format counts them.
 
-/// Why a safetensors file is refused.
+/// Refusals of a safetensors file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SafeTensorsError {
@@ -76,7 +76,7 @@ pub enum SafeTensorsError {
     Overlap {
         /// The later tensor.
         name: String,
-        /// Its first byte.
+        /// First byte of the tensor.
         begin: u64,
         /// The earlier tensor.
         other: String,
@@ -90,9 +90,9 @@ pub enum SafeTensorsError {
     Gap {
         /// The tensor after the gap.
         name: String,
-        /// Its first byte.
+        /// First byte of the tensor.
         begin: u64,
-        /// Where it should begin.
+        /// Offset at which the tensor should begin, in bytes.
         expected: u64,
     },
     /// The size does not follow from shape and dtype.
@@ -103,9 +103,9 @@ pub enum SafeTensorsError {
     Size {
         /// The tensor.
         name: String,
-        /// Its shape.
+        /// Shape of the tensor.
         shape: Vec<u64>,
-        /// Its dtype.
+        /// Dtype of the tensor.
         dtype: String,
         /// Bytes by its offsets.
         got: u64,
@@ -119,7 +119,7 @@ pub enum SafeTensorsError {
     TrailingBytes {
         /// Bytes of data in the file.
         got: u64,
-        /// Where the last tensor ends.
+        /// Offset at which the last tensor ends, in bytes.
         expected: u64,
     },
     /// The `safetensors` crate refuses what the checks above let pass.
@@ -127,14 +127,14 @@ pub enum SafeTensorsError {
     Refused(#[source] safetensors::SafeTensorError),
 }
 
-/// Why a set of shards does not match its index.
+/// Mismatches between a set of shards and its index.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
     /// `weight_map` is absent, empty or not an object of strings.
     #[error("`weight_map` is unusable ({reason}), expected an object of tensor name to file name")]
     WeightMap {
-        /// What is wrong.
+        /// Description of the fault.
         reason: String,
     },
     /// One tensor stands twice in the map.

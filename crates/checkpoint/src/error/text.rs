@@ -1,8 +1,8 @@
 //! Faults of the tokenizer and of the chat template.
 //!
-//! Both wrap libraries whose errors are text; the text is kept and what to do is added.
+//! Both parts wrap libraries whose errors are text; the text is kept and the way out is added.
 
-/// Why text could not be turned into tokens, tokens into text, or messages into a prompt.
+/// Errors of turning text into tokens, tokens into text, or messages into a prompt.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
@@ -25,7 +25,7 @@ pub enum TextError {
     /// Token ids could not be decoded.
     #[error("decoding {tokens} token ids failed: {reason}")]
     Decode {
-        /// How many ids.
+        /// Number of ids.
         tokens: usize,
         /// The library's answer.
         reason: String,
@@ -37,7 +37,7 @@ pub enum TextError {
         field: &'static str,
         /// The value, shortened.
         got: String,
-        /// What should stand there.
+        /// Description of an accepted value.
         expected: &'static str,
     },
     /// The chat template does not compile.

@@ -19,7 +19,7 @@ pub(crate) struct TensorInfo {
     pub(crate) kind: Kind,
     /// Fastest dimension first.
     pub(crate) dims: Vec<u64>,
-    /// In bytes from the beginning of the data section.
+    /// Offset in bytes from the beginning of the data section.
     pub(super) offset: u64,
     pub(crate) bytes: u64,
 }

@@ -78,7 +78,7 @@ impl Value {
         })
     }
 
-    /// What the value is, for error messages.
+    /// Name of the value's type, for error messages.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Integer(_) => "integer",

@@ -14,9 +14,9 @@ const NAME: &str = "chat";
 /// One turn of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks: `system`, `user` or `assistant` in most templates.
+    /// Speaker of the message: `system`, `user` or `assistant` in most templates.
     pub role: String,
-    /// What is said.
+    /// Text of the message.
     pub content: String,
 }
 

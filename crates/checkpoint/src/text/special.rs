@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::TextError;
 use crate::config::describe;
 
-/// What is read from tokenizer_config.json.
+/// Fields read from tokenizer_config.json.
 #[derive(Debug, Default)]
 pub(crate) struct TokenizerConfig {
     pub(crate) bos_token: Option<String>,

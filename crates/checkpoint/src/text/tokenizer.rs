@@ -102,7 +102,7 @@ impl Tokenizer {
         self.inner.library.id_to_token(id)
     }
 
-    /// Whether the id is a special token, which text output leaves out.
+    /// Returns true if the id is a special token, which text output leaves out.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.is_special(id)

@@ -16,7 +16,7 @@ use crate::SafeTensorsError;
 const LENGTH_BYTES: usize = 8;
 const MAX_HEADER: u64 = 100_000_000;
 
-/// What the header says of one tensor. Offsets are in bytes from the end of the header.
+/// Header entry of one tensor. Offsets are in bytes from the end of the header.
 #[derive(Debug)]
 pub(super) struct Declared {
     pub(super) name: String,

@@ -19,7 +19,7 @@ pub(crate) struct ShardTensor {
     pub(crate) dtype: Dtype,
     /// Slowest dimension first.
     pub(crate) shape: Vec<usize>,
-    /// Where its bytes lie in the file.
+    /// Range of the tensor's bytes in the file.
     pub(crate) range: Range<usize>,
 }
 

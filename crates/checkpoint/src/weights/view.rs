@@ -35,7 +35,7 @@ impl WeightView<'_> {
         }
     }
 
-    /// Whether any element is a NaN or an infinity. One such weight spoils every output of the model.
+    /// Returns true if any element is a NaN or an infinity. One such weight spoils every output of the model.
     #[must_use]
     pub fn has_non_finite(&self) -> bool {
         match self.dtype {

@@ -10,7 +10,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
 use sparse_accelerate_engine::{Loaded, ModelSource};
 use sparse_accelerate_eval::{speed::Case, text_hash};
 use sparse_accelerate_models::Placement;
-use sparse_accelerate_report::record::{ModelFacts, WeightSource};
+use sparse_accelerate_report::record::{ModelMetadata, WeightSource};
 
 use crate::{
     args::{DeviceArgs, Dtype, ModelArgs},
@@ -63,7 +63,7 @@ enum Weights {
 /// A model that can be loaded, on a device that opened.
 pub(super) struct Subject {
     /// What run files say of it.
-    pub(super) facts: ModelFacts,
+    pub(super) facts: ModelMetadata,
     pub(super) config: ModelConfig,
     pub(super) ground: Ground,
     /// The directory; `None` with random weights.
@@ -114,7 +114,7 @@ impl Subject {
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
         let (dtype, devices) = (args.dtype.map(Into::into), args.devices.open()?);
         let ground = Ground::new(devices, dtype, args.chunk, config.dtype)?;
-        let facts = ModelFacts {
+        let facts = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,
             weights: WeightSource::Random,

@@ -4,7 +4,7 @@ use sparse_accelerate_engine::{
     Loaded, MeasuredMemory, MemoryReport,
     memory::{self, StageMemory},
 };
-use sparse_accelerate_report::record::MemoryFacts;
+use sparse_accelerate_report::record::MemoryUse;
 
 /// Begins a new peak: gives back what the devices' pools hold and nobody uses.
 pub(super) fn begin(model: &Loaded) {
@@ -17,21 +17,21 @@ pub(super) fn begin(model: &Loaded) {
 ///
 /// A device whose pools could not be emptied reports its peak since the program began, so lengths are
 /// best measured ascending.
-pub(super) fn facts(report: &MemoryReport) -> MemoryFacts {
+pub(super) fn memory_use(report: &MemoryReport) -> MemoryUse {
     let plan = &report.planned;
     of(plan.weights, plan.cache, plan.workspace, &report.measured)
 }
 
 /// The same of one stage.
-pub(super) fn stage(plan: &StageMemory, measured: &MeasuredMemory) -> MemoryFacts {
+pub(super) fn stage(plan: &StageMemory, measured: &MeasuredMemory) -> MemoryUse {
     let workspace = plan.workspace.total();
     of(plan.weights.total(), plan.cache, workspace, measured)
 }
 
-fn of(weights: u64, cache: u64, workspace: u64, measured: &MeasuredMemory) -> MemoryFacts {
+fn of(weights: u64, cache: u64, workspace: u64, measured: &MeasuredMemory) -> MemoryUse {
     let known = weights.saturating_add(cache);
     let peak = measured.bytes;
-    MemoryFacts {
+    MemoryUse {
         weights,
         cache,
         workspace: peak.map_or(workspace, |peak| peak.saturating_sub(known)),

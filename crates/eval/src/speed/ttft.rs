@@ -4,7 +4,7 @@
 //! allocated for every measurement and used by all its runs, as a server would.
 
 use sparse_accelerate_engine::{Loaded, MemoryReport, PrefillProgress, contained};
-use sparse_accelerate_report::record::{StageFacts, TtftRow};
+use sparse_accelerate_report::record::{StageSummary, TtftRow};
 
 use super::{Case, SpeedError, median, memory};
 
@@ -73,7 +73,7 @@ pub fn ttft(
             density: first.density,
             forced: case.forced,
             error: compared.map(|dense| distance(&first.last_hidden, dense)),
-            memory: memory::facts(&report),
+            memory: memory::memory_use(&report),
             chunks: first.decisions.len(),
             stages: stages(model, &report, busy_s),
         };
@@ -84,20 +84,20 @@ pub fn ttft(
     })
 }
 
-/// What the stages of a pipeline did; nothing of one device.
-fn stages(model: &Loaded, report: &MemoryReport, busy_s: &[f64]) -> Vec<StageFacts> {
+/// Summaries of a pipeline's stages; empty for one device.
+fn stages(model: &Loaded, report: &MemoryReport, busy_s: &[f64]) -> Vec<StageSummary> {
     let Loaded::Staged(pipeline) = model else {
         return Vec::new();
     };
     let planned = report.planned.stages.iter().zip(&report.stages);
     let named = pipeline.devices().iter().zip(busy_s).zip(planned);
-    let facts = named.map(|((device, busy_s), (planned, measured))| StageFacts {
+    let stages = named.map(|((device, busy_s), (planned, measured))| StageSummary {
         device: format!("{device:?}"),
         layers: planned.layers.len(),
         busy_s: *busy_s,
         memory: memory::stage(planned, measured),
     });
-    facts.collect()
+    stages.collect()
 }
 
 /// Relative L2 distance of `got` to `exact`.

@@ -10,7 +10,7 @@ use sparse_accelerate_checkpoint::{ModelDir, WeightDtype};
 use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_eval::{Corpus, Format, Sources};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
-use sparse_accelerate_report::record::{Header, ModelFacts, SCHEMA, WeightSource};
+use sparse_accelerate_report::record::{Header, ModelMetadata, SCHEMA, WeightSource};
 use tempfile::TempDir;
 
 /// Positions of the model.
@@ -126,7 +126,7 @@ pub(crate) fn header(dir: &Path) -> Header {
         commit: None,
         started: "2026-11-25T21:00:00Z".into(),
         seed: 7,
-        model: Some(ModelFacts {
+        model: Some(ModelMetadata {
             name: dir.display().to_string(),
             hash: None,
             weights: WeightSource::Random,

@@ -74,7 +74,7 @@ impl BlockMask {
         &self.kept[self.offsets[index] as usize..self.offsets[index + 1] as usize]
     }
 
-    /// Whether query `i` sees key `j`.
+    /// Returns true if query `i` sees key `j`.
     #[must_use]
     pub fn sees(&self, head: usize, i: usize, j: usize) -> bool {
         let column = (j / self.key_block) as u32;

@@ -104,7 +104,7 @@ fn offsets(rows: &[Row], heads: usize) -> Result<Vec<u32>, InputError> {
     Ok(offsets)
 }
 
-/// What all heads share of a row.
+/// Mask entries of a row that all heads share.
 struct Row {
     row: usize,
     /// Columns of the row's own positions.

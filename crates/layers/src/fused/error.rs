@@ -1,9 +1,9 @@
-//! What an operation can refuse, checked before anything is launched.
+//! Errors of the fused operations, all checked before anything is launched.
 
 use burn::tensor::DType;
 use thiserror::Error;
 
-/// Why an operation was refused.
+/// Refusals of an operation.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum FusedError {
@@ -12,7 +12,7 @@ pub enum FusedError {
     Shape {
         /// The operation that refused.
         op: &'static str,
-        /// Which dimension of which tensor.
+        /// Name of the tensor and its dimension.
         what: &'static str,
         /// The value got.
         got: usize,
@@ -30,9 +30,9 @@ pub enum FusedError {
     DType {
         /// The operation that refused.
         op: &'static str,
-        /// Which tensor.
+        /// Name of the tensor.
         what: &'static str,
-        /// Its element type.
+        /// Element type of the tensor.
         got: DType,
         /// The types that would do.
         limit: &'static str,

@@ -15,7 +15,7 @@ const MOST_ROWS: usize = u32::MAX as usize;
 
 /// Root-mean-square norm of rows (Zhang and Sennrich 2019): `x / sqrt(mean(x^2) + eps) * gamma`.
 ///
-/// In f32, rounded once to the type of `x`. A NaN stays in its row.
+/// The pass computes in f32 and rounds once to the type of `x`. A NaN stays in its row.
 ///
 /// # Shapes
 /// `x` `[rows, width]` of f32, f16 or bf16; `gamma` `[width]` of f32; result `[rows, width]` of the type
@@ -59,7 +59,7 @@ pub fn rms_norm(x: Tensor<2>, gamma: &Tensor<1>, eps: f64) -> Result<Tensor<2>, 
 
 /// The gate of a gated MLP (Shazeer 2020): `silu(gate) * up`, `silu(g) = g / (1 + exp(-g))`.
 ///
-/// In f32, rounded once to the type of `gate_up`.
+/// The pass computes in f32 and rounds once to the type of `gate_up`.
 ///
 /// # Shapes
 /// `gate_up` `[rows, 2 * width]` of f32, f16 or bf16, in each row gate, then up; result `[rows, width]`

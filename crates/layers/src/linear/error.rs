@@ -1,9 +1,9 @@
-//! What a product can refuse, checked before anything is launched.
+//! Errors of a product, all checked before anything is launched.
 
 use burn::tensor::DType;
 use thiserror::Error;
 
-/// Why a product was refused.
+/// Refusals of a product.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum LinearError {

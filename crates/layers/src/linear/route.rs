@@ -1,10 +1,10 @@
-//! Which product a device and an element type get, and why.
+//! Choice of the product for a device and an element type, with its reason.
 
 use std::fmt;
 
 use burn::tensor::{DType, Device};
 
-/// Who computes the product.
+/// Implementation that computes the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// NVIDIA's cuBLASLt, on the stream of Burn's kernels.
@@ -16,9 +16,9 @@ pub enum Route {
 /// A route and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// Who computes.
+    /// Implementation that computes the product.
     pub route: Route,
-    /// Why: the library found, or what stood in its way.
+    /// Reason of the choice: the library found, or the obstacle.
     pub reason: String,
 }
 
@@ -63,7 +63,7 @@ pub fn route(device: &Device, dtype: DType) -> Routing {
     })
 }
 
-/// As [`route`], without the words.
+/// Returns the implementation alone, without the reason that [`route`] gives.
 pub(crate) fn uses_cublaslt(device: &Device, dtype: DType) -> bool {
     #[cfg(feature = "cublaslt")]
     if let (true, Some(index)) = (supports(dtype), cuda_index(device)) {

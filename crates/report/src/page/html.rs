@@ -1,9 +1,9 @@
-//! One HTML page: facts, tables, plots of every run. No script, no font, no reference outwards; it is
+//! One HTML page: metadata, tables, plots of every run. No script, no font, no reference outwards; it is
 //! well-formed XML too.
 
 use std::fmt::Write;
 
-use super::{escape, facts::facts};
+use super::{escape, metadata::metadata};
 use crate::{plot::PlotError, plots, run::Run, tables};
 
 const STYLE: &str = "\
@@ -22,7 +22,7 @@ th { border-bottom: 2px solid #222; vertical-align: bottom; } .n { text-align: r
 figure { margin: 1.5rem 0; } svg { max-width: 100%; height: auto; }
 ";
 
-/// What inline SVG does without, and what would be the page's only reference outwards.
+/// Namespace attribute that inline SVG does not need; it would be the page's only reference outwards.
 const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
 
 /// Runs as one page.
@@ -39,7 +39,7 @@ pub fn html(title: &str, runs: &[Run]) -> Result<String, PlotError> {
     for run in runs {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "<section>\n<h2>{}</h2>\n<dl>", escape(&run.title()));
-        for (name, value) in facts(run) {
+        for (name, value) in metadata(run) {
             let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
         }
         out += "</dl>\n";

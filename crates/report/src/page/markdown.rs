@@ -1,8 +1,8 @@
-//! The facts and tables of runs as Markdown.
+//! The metadata and tables of runs as Markdown.
 
 use std::fmt::Write;
 
-use super::facts::facts;
+use super::metadata::metadata;
 use crate::{run::Run, tables};
 
 /// Runs as Markdown, a section each under headings of the second level.
@@ -19,7 +19,7 @@ pub(super) fn section(run: &Run, file: Option<&str>) -> String {
     if let Some(file) = file {
         let _ = writeln!(out, "- file: {file}");
     }
-    for (name, value) in facts(run) {
+    for (name, value) in metadata(run) {
         let _ = match name {
             "again with" => writeln!(out, "- {name}: `{value}`"),
             _ => writeln!(out, "- {name}: {value}"),

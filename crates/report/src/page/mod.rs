@@ -1,6 +1,6 @@
 //! Runs as one page: HTML that needs nothing else, or Markdown.
 
-mod facts;
+mod metadata;
 mod html;
 mod markdown;
 mod results;

@@ -43,7 +43,7 @@ pub fn results(folder: &Path) -> Result<String, ReportError> {
     Ok(page)
 }
 
-/// What is in a folder, by name.
+/// Entries of a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
     let failed = |source: io::Error| RecordError::Read {
         path: folder.into(),

@@ -1,4 +1,4 @@
-//! What heads chose: layer by head, density and recall side by side, coloured by pattern.
+//! Plot of the heads' choices: layer by head, density and recall side by side, coloured by pattern.
 
 use plotters::{
     coord::Shift,
@@ -41,7 +41,7 @@ const PATTERNS: [&str; 5] = [
 /// Below this recall's colours do not begin, unless something lies there.
 const RECALL_FROM: f64 = 0.8;
 
-/// What one head chose.
+/// Choice of one head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadChoice {
     /// Decoder layer.

@@ -1,4 +1,4 @@
-//! From a specification to SVG text or PNG bytes.
+//! Drawing of a plot's specification as SVG text or PNG bytes.
 //!
 //! Both backends are given the same letters, DejaVu Sans out of its crate, so that a machine without
 //! fonts draws what every other draws. An SVG names a family and leaves its letters to the viewer.

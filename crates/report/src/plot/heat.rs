@@ -47,7 +47,7 @@ pub(super) struct Heat {
 }
 
 impl Heat {
-    /// Where a value lies in the range, 0 to 1.
+    /// Position of a value in the range, 0 to 1.
     fn share(&self, value: f64) -> f64 {
         let (low, high) = self.range;
         ((value - low) / (high - low)).clamp(0.0, 1.0)

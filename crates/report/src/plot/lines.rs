@@ -40,9 +40,9 @@ pub(super) struct Lines {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) series: Vec<Series>,
-    /// Whether the points of a series follow each other.
+    /// True if a line joins the points of a series.
     pub(super) joined: bool,
-    /// Whether they fall from left to right rather than rise: the legend stands where they do not.
+    /// True if the series fall from left to right rather than rise; the legend takes the free corner.
     pub(super) falling: bool,
 }
 

@@ -29,9 +29,9 @@ pub const SIZE: (u32, u32) = (960, 600);
 pub struct Plot {
     /// A name for a file, without extension.
     pub name: String,
-    /// What is shown.
+    /// Title of the plot.
     pub title: String,
-    /// Of what: model, device, and that a density was imposed where one was.
+    /// Subtitle: model, device, and a note where a density was forced.
     pub subtitle: String,
     kind: Kind,
 }

@@ -1,4 +1,4 @@
-//! Which plots the rows of a run fill.
+//! Plots that the rows of a run fill.
 
 use super::{
     HeadChoice, Kind, Plot, by_length, choices, frontier,
@@ -205,7 +205,8 @@ fn recall(run: &Run) -> Vec<Plot> {
     plots
 }
 
-/// What heads chose, one plot an attention and length whose heads choose; of the first prompt.
+/// Plots of the heads' choices for the first prompt, one for each attention and length whose heads
+/// choose.
 fn chosen(run: &Run) -> Vec<Plot> {
     let rows: Vec<&HeadRow> = of_kind!(run.rows, Head)
         .filter(|row| row.choice.is_some())

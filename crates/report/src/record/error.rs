@@ -1,4 +1,4 @@
-//! What can be wrong with a run file, with the way out.
+//! Errors of run files, each with the way out.
 
 use std::{io, path::PathBuf};
 
@@ -45,7 +45,7 @@ pub enum RecordError {
         /// The system's words.
         source: io::Error,
     },
-    /// No room for the next row.
+    /// The disk has no room for the next row.
     #[error(
         "{}: the disk is full. The {rows} rows finished before are safe; free some space and run the \
          same command again",
@@ -71,7 +71,7 @@ pub enum RecordError {
         /// The system's words.
         source: io::Error,
     },
-    /// Its first line is no header.
+    /// The first line of the file is no header.
     #[error(
         "{}: not a run file (line 1: {reason}); nothing was changed, name another file with --out",
         path.display()
@@ -79,7 +79,7 @@ pub enum RecordError {
     NotARunFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Reason in words.
         reason: String,
     },
     /// A complete line in it means nothing.
@@ -93,10 +93,10 @@ pub enum RecordError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// Why.
+        /// Reason in words.
         reason: String,
     },
-    /// It belongs to another run.
+    /// The file belongs to another run.
     #[error(
         "{}: holds another run: {field} is {in_file} there, but {asked} here. Name another file with \
          --out, or ask for the same",
@@ -105,11 +105,11 @@ pub enum RecordError {
     OtherRun {
         /// The file.
         path: PathBuf,
-        /// What differs.
+        /// Name of the field that differs.
         field: String,
-        /// Its value in the file.
+        /// Value of the field in the file.
         in_file: String,
-        /// Its value in this run.
+        /// Value of the field in this run.
         asked: String,
     },
 }

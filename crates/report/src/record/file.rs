@@ -88,7 +88,7 @@ impl RunFile {
         self.write(lines, lines.len())
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -114,7 +114,7 @@ impl RunFile {
         Ok(())
     }
 
-    /// To the disk itself: a row has cost more than this wait.
+    /// Writes through to the disk itself: a row has cost more than this wait.
     fn settle(&mut self) -> std::io::Result<()> {
         self.file.flush()?;
         if self.regular {
@@ -164,7 +164,7 @@ pub fn read(path: &Path) -> Result<(Header, Vec<Line>), RecordError> {
     Ok((header, content.rows))
 }
 
-/// What is complete in a file.
+/// Complete lines of a file.
 struct Content {
     header: Option<Header>,
     rows: Vec<Line>,
@@ -213,7 +213,7 @@ impl Content {
     }
 }
 
-/// Whether a file without a complete line may be a run file whose header was torn.
+/// Returns true if a file without a complete line may be a run file whose header was torn.
 fn header_begins(text: &[u8]) -> bool {
     let start = br#"{"kind":"header""#;
     let common = start.len().min(text.len());

@@ -1,4 +1,4 @@
-//! What survives an interruption, and what is refused.
+//! Tests of the lines that survive an interruption and of the files that are refused.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What a run file says about the run as a whole.
+//! Header of a run file, which describes the run as a whole.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub struct Header {
     /// Seed of everything random.
     pub seed: u64,
     /// The model.
-    pub model: Option<ModelFacts>,
+    pub model: Option<ModelMetadata>,
     /// Device and why it was taken, in words.
     pub device: String,
     /// Type of weights, activations and cache: `f32`, `f16`, `bf16`.
@@ -34,14 +34,14 @@ pub struct Header {
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Which model a run used.
+/// Metadata of the model that a run used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelFacts {
+pub struct ModelMetadata {
     /// The folder's or the configuration file's name.
     pub name: String,
     /// SHA-256, hexadecimal, over configuration, tokenizer and weights; `None` for random weights.
     pub hash: Option<String>,
-    /// Where the weights are from.
+    /// Origin of the weights.
     pub weights: WeightSource,
     /// Parameters.
     pub parameters: u64,
@@ -49,7 +49,7 @@ pub struct ModelFacts {
     pub config: serde_json::Value,
 }
 
-/// Where weights are from.
+/// Origin of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightSource {
@@ -61,13 +61,13 @@ pub enum WeightSource {
 
 /// Bytes on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryFacts {
+pub struct MemoryUse {
     /// Weights.
     pub weights: u64,
     /// KV cache.
     pub cache: u64,
     /// Everything else at the peak.
     pub workspace: u64,
-    /// Whether the peak was measured; otherwise it is the plan's.
+    /// True if the peak was measured; otherwise it is the plan's.
     pub measured: bool,
 }

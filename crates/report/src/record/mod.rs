@@ -10,10 +10,10 @@ mod rows;
 
 pub use error::RecordError;
 pub use file::{RunFile, read};
-pub use header::{Header, MemoryFacts, ModelFacts, SCHEMA, WeightSource};
+pub use header::{Header, MemoryUse, ModelMetadata, SCHEMA, WeightSource};
 pub use rows::{
     AnswerRow, DecodeRow, FidelityRow, FrontierRow, HeadRow, KernelRow, OracleRow, PerplexityRow,
-    SkippedRow, StageFacts, TtftRow,
+    SkippedRow, StageSummary, TtftRow,
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Line {
-    /// What ran; the first line.
+    /// The run's header; the first line.
     Header(Box<Header>),
     /// One question of needle or ruler.
     Answer(AnswerRow),
@@ -43,6 +43,6 @@ pub enum Line {
     Frontier(FrontierRow),
     /// One cache depth, decoding timed.
     Decode(DecodeRow),
-    /// What was asked for and could not be run, with the reason.
+    /// A requested measurement that could not be run, with the reason.
     Skipped(SkippedRow),
 }

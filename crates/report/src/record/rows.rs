@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::MemoryFacts;
+use super::MemoryUse;
 
 /// One question with its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,15 +18,15 @@ pub struct AnswerRow {
     pub length: usize,
     /// Prompt tokens run.
     pub tokens: usize,
-    /// Where the (first) needle stands, 0 the start and 1 the end; `None` where it has no place.
+    /// Position of the (first) needle, 0 at the start and 1 at the end; `None` if it has none.
     pub depth: Option<f64>,
-    /// Which sample of (task, length, depth).
+    /// Number of the sample of (task, length, depth).
     pub sample: usize,
     /// Seed of the sample.
     pub seed: u64,
-    /// What should be in the answer.
+    /// Texts that the answer should contain.
     pub expected: Vec<String>,
-    /// What the model wrote.
+    /// Text that the model wrote.
     pub answer: String,
     /// Share of `expected` found, 0 to 1.
     pub score: f64,
@@ -45,7 +45,7 @@ pub struct PerplexityRow {
     pub attention: String,
     /// Tokens of the window.
     pub length: usize,
-    /// Which window.
+    /// Number of the window.
     pub sample: usize,
     /// First token of the window in the text.
     pub start: usize,
@@ -68,11 +68,11 @@ pub struct FidelityRow {
     pub attention: String,
     /// Prompt tokens.
     pub length: usize,
-    /// Which prompt.
+    /// Number of the prompt.
     pub sample: usize,
     /// KL(dense || this) of the next token's distribution, nats.
     pub kl: f64,
-    /// Whether both think the same token most likely.
+    /// True if both rank the same token first.
     pub top1: bool,
     /// Relative L2 error of the last hidden state.
     pub hidden_error: f64,
@@ -91,7 +91,7 @@ pub struct HeadRow {
     pub attention: String,
     /// Prompt tokens.
     pub length: usize,
-    /// Which prompt.
+    /// Number of the prompt.
     pub sample: usize,
     /// Decoder layer.
     pub layer: usize,
@@ -132,24 +132,24 @@ pub struct TtftRow {
     pub first_s: f64,
     /// Share of causal pairs computed, 0 to 1.
     pub density: f64,
-    /// Whether the density was imposed, which random weights need.
+    /// True if the density was forced, which random weights need.
     pub forced: bool,
     /// Relative L2 error of the last hidden state against dense; `None` for dense itself.
     pub error: Option<f64>,
     /// Memory at the peak, on all devices together.
-    pub memory: MemoryFacts,
+    pub memory: MemoryUse,
     /// Chunks of the prompt; 0 in files of before this was recorded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub chunks: usize,
     /// The stages of a pipeline, in order; none on one device.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stages: Vec<StageFacts>,
+    pub stages: Vec<StageSummary>,
 }
 
 /// One stage of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StageFacts {
-    /// Its device.
+pub struct StageSummary {
+    /// Device of the stage.
     pub device: String,
     /// Decoder layers.
     pub layers: usize,
@@ -157,7 +157,7 @@ pub struct StageFacts {
     /// with the chunk before, until its output could be read.
     pub busy_s: f64,
     /// Memory at its peak.
-    pub memory: MemoryFacts,
+    pub memory: MemoryUse,
 }
 
 impl TtftRow {
@@ -201,7 +201,7 @@ pub struct DecodeRow {
 /// One attention kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelRow {
-    /// What the rows see.
+    /// Attention under which the rows are computed.
     pub attention: String,
     /// Prompt tokens.
     pub length: usize,
@@ -231,7 +231,7 @@ pub struct OracleRow {
     pub length: usize,
     /// Tokens of a query tile and of a key block.
     pub block: usize,
-    /// Whether the query heads of a KV head share a choice; the mass is then summed over them.
+    /// True if the query heads of a KV head share a choice; the mass is then summed over those heads.
     pub shared: bool,
     /// Share of the mass that is kept at least, 0 to 1.
     pub share: f64,
@@ -248,7 +248,7 @@ pub struct OracleRow {
 pub struct FrontierRow {
     /// Prompt tokens.
     pub length: usize,
-    /// Which, as on the command line: `dynamic`, `hybrid:query-heads`, the name of a baseline.
+    /// Name of the selector: `dynamic`, `hybrid:query-heads`, the name of a baseline.
     pub selector: String,
     /// Recall floor that was asked for, 0 to 1; `None` where the selector has none.
     pub floor: Option<f64>,
@@ -270,7 +270,7 @@ pub struct FrontierRow {
     pub least_recall: Option<f64>,
     /// Heads that chose.
     pub heads: usize,
-    /// Those that were dense in the end.
+    /// Calls that were dense in the end.
     pub dense_heads: usize,
     /// Heads by the pattern they chose.
     pub mix: BTreeMap<String, usize>,
@@ -279,8 +279,8 @@ pub struct FrontierRow {
 /// Something asked for that could not be run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkippedRow {
-    /// What.
+    /// Name of the measurement that was not run.
     pub what: String,
-    /// Why, with the way out.
+    /// Reason, with the way out.
     pub reason: String,
 }

@@ -7,7 +7,7 @@ mod render;
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// What it shows.
+    /// Title of the table.
     pub title: String,
     /// Columns, left to right.
     pub columns: Vec<Column>,
@@ -20,13 +20,13 @@ pub struct Table {
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Its heading, with the unit.
+    /// Heading of the column, with the unit.
     pub name: String,
-    /// Where cells stand.
+    /// Alignment of the column's cells.
     pub align: Align,
 }
 
-/// Where the text of a cell stands.
+/// Alignment of a cell's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// Words.

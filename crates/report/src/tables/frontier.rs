@@ -12,7 +12,7 @@ use crate::{
 const SHARED: &str = "KV head";
 const OWN: &str = "query head";
 
-/// What the fewest blocks that hold a share of the attention mass give.
+/// Table of the oracle, which keeps the fewest blocks that hold a share of the attention mass.
 pub(super) fn oracle(run: &Run) -> Table {
     let mut rows: Vec<&OracleRow> = of_kind!(run.rows, Oracle).collect();
     rows.sort_by(|a, b| {
@@ -115,7 +115,7 @@ fn cells(run: &Run, row: &FrontierRow) -> Vec<String> {
     ]
 }
 
-/// How many times the oracle's density selectors keep at equal error, mean over recall floors.
+/// Ratio of a selector's density to the oracle's at equal error, mean over recall floors.
 pub(super) fn headline(run: &Run) -> Table {
     let rows: Vec<&FrontierRow> = of_kind!(run.rows, Frontier).collect();
     let lengths = ascending(rows.iter().map(|row| row.length));

@@ -13,7 +13,7 @@ use crate::{
     table::Table,
 };
 
-/// What stands beside every row whose density was imposed.
+/// Note beside every row whose density was forced.
 pub const FORCED: &str = "forced density: random weights; times and memory only";
 
 /// Every table that the rows of a run fill.
@@ -37,7 +37,7 @@ pub fn tables(run: &Run) -> Vec<Table> {
     filled.map(Table::without_empty).collect()
 }
 
-/// What was asked for and could not be run.
+/// Table of the requested measurements that could not be run.
 fn skipped(run: &Run) -> Table {
     let mut table = Table::new("Not run", &["<what", "<reason"]);
     for row in of_kind!(run.rows, Skipped) {
@@ -66,7 +66,7 @@ fn ascending(values: impl IntoIterator<Item = usize>) -> Vec<usize> {
     values
 }
 
-/// Whether the lines hold a row of this kind whose density was imposed.
+/// Returns true if the lines hold a time-to-first-token row whose density was forced.
 fn any_forced(rows: &[Line]) -> bool {
     of_kind!(rows, Ttft).any(|row| row.forced)
 }

@@ -18,7 +18,7 @@ pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-/// As Q4_K with 32 bytes of fifth bits before the levels: bit `s` of byte `i` belongs to element `i` of sub-block `s`.
+/// Q5_K block: Q4_K with 32 bytes of fifth bits before the levels: bit `s` of byte `i` belongs to element `i` of sub-block `s`.
 pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let steps = steps(block);
     let fifth = &block[16..48];

@@ -10,8 +10,8 @@ use crate::gguf::GgufFile;
 use crate::gguf::metadata::{Metadata, required};
 use crate::{Architecture, GgufError, WeightDtype};
 
-/// What the tokenizer knows and the config states.
-pub(super) struct TokenFacts {
+/// Tokenizer metadata that config.json repeats.
+pub(super) struct TokenMetadata {
     pub(super) vocab_size: usize,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
@@ -32,7 +32,7 @@ pub(super) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufErro
 pub(super) fn config_json(
     file: &GgufFile,
     architecture: Architecture,
-    tokens: &TokenFacts,
+    tokens: &TokenMetadata,
     dtype: WeightDtype,
     tied: bool,
 ) -> Result<Value, GgufError> {
@@ -109,7 +109,7 @@ pub(super) fn config_json(
 /// The text of generation_config.json. A separate end-of-turn token also ends a text.
 pub(super) fn generation_json(
     metadata: &Metadata,
-    tokens: &TokenFacts,
+    tokens: &TokenMetadata,
 ) -> Result<Value, GgufError> {
     let turn = metadata
         .size("tokenizer.ggml.eot_token_id")?

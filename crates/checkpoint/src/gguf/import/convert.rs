@@ -20,7 +20,7 @@ pub(super) struct Conversion<'a> {
     pub(super) dtype: WeightDtype,
 }
 
-/// Why a conversion stopped.
+/// Reason for which a conversion stopped.
 pub(super) enum Stop {
     Format(GgufError),
     Write(std::io::Error),

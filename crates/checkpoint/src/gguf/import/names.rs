@@ -37,7 +37,7 @@ pub(super) fn to_gguf(name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{short}.{suffix}"))
 }
 
-/// How many heads' rows of this tensor are interleaved. Converters reorder Q and K of the `llama` architecture so that the two
+/// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` architecture so that the two
 /// halves of each rotary pair are neighbours; those of `qwen2` stay as they are.
 pub(super) fn interleaved_heads(
     architecture: Architecture,

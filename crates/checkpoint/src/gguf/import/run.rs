@@ -19,17 +19,17 @@ use crate::{Architecture, CheckpointError, GgufError, ModelConfig, ModelDir, Wei
 const BUFFER: usize = 1 << 20;
 const WEIGHTS: &str = "model.safetensors";
 
-/// What an import should produce.
+/// Options of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportOptions {
     /// Element type of the written weights. f32 holds every GGUF value exactly.
     pub dtype: WeightDtype,
-    /// Whether to use a separate output table as embedding table too, for models that tie the two and whose file holds both.
-    /// The output table is the one kept: it usually is the more finely quantised.
+    /// Uses a separate output table as embedding table too, for models that tie the two and whose file holds both.
+    /// The output table is kept, because it is usually quantised more finely.
     pub tie: bool,
 }
 
-/// How far an import is; given before each tensor is written.
+/// Progress of an import, reported before each tensor is written.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportProgress<'a> {
     /// The tensor about to be written, by its Hugging Face name.
@@ -40,7 +40,7 @@ pub struct ImportProgress<'a> {
     pub total: usize,
 }
 
-/// What an import produced.
+/// Summary of a finished import.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImportSummary {
     /// The new model directory.
@@ -55,7 +55,7 @@ pub struct ImportSummary {
     pub parameters: u64,
     /// Bytes of weights written.
     pub weight_bytes: u64,
-    /// Whether the output projection is the embedding table.
+    /// True if the output projection is the embedding table.
     pub tied_embeddings: bool,
 }
 
@@ -106,11 +106,11 @@ pub(super) fn import_with(
         .iter()
         .any(|tensor| tensor.name == names::OUTPUT);
     let tied = options.tie || !has_output;
-    let config = config::config_json(&file, architecture, &rebuilt.facts, options.dtype, tied)
+    let config = config::config_json(&file, architecture, &rebuilt.token_metadata, options.dtype, tied)
         .map_err(&fault)?;
     let model = ModelConfig::from_json(&config.to_string())?;
     let plan = plan(&file, &model, has_output).map_err(&fault)?;
-    let generation = config::generation_json(&file.metadata, &rebuilt.facts).map_err(&fault)?;
+    let generation = config::generation_json(&file.metadata, &rebuilt.token_metadata).map_err(&fault)?;
 
     let staging = Staging::new(out_dir)?;
     let dir = staging.path();

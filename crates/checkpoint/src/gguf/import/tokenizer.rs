@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::config::{TokenFacts, unsupported};
+use super::config::{TokenMetadata, unsupported};
 use crate::GgufError;
 use crate::gguf::metadata::{Metadata, required};
 
@@ -20,9 +20,9 @@ const UNUSED: i128 = 5;
 /// Splits of the `qwen2` rule: contractions, words with one leading mark, single digits, punctuation runs, line ends, blanks.
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The two files and what the config needs to know.
+/// The two tokenizer files and the token metadata for config.json.
 pub(super) struct Rebuilt {
-    pub(super) facts: TokenFacts,
+    pub(super) token_metadata: TokenMetadata,
     pub(super) tokenizer: Value,
     pub(super) tokenizer_config: Value,
 }
@@ -43,7 +43,7 @@ pub(super) fn rebuild(
     let key = "tokenizer.ggml.token_type";
     let types = required(key, metadata.integers(key))?;
     check(&tokens, &types)?;
-    let facts = TokenFacts {
+    let token_metadata = TokenMetadata {
         vocab_size: tokens.len(),
         bos: id(metadata, "tokenizer.ggml.bos_token_id", tokens.len())?,
         eos: id(metadata, "tokenizer.ggml.eos_token_id", tokens.len())?,
@@ -68,7 +68,7 @@ pub(super) fn rebuild(
     let prepend = metadata
         .flag("tokenizer.ggml.add_bos_token")?
         .unwrap_or(false);
-    let post_processor = match (prepend, facts.bos, text(facts.bos)) {
+    let post_processor = match (prepend, token_metadata.bos, text(token_metadata.bos)) {
         (true, Some(id), Some(token)) => prepend_token(id, token),
         _ => Value::Null,
     };
@@ -90,15 +90,15 @@ pub(super) fn rebuild(
     let tokenizer_config = json!({
         "add_prefix_space": false,
         "clean_up_tokenization_spaces": false,
-        "bos_token": text(facts.bos),
-        "eos_token": text(facts.eos),
-        "pad_token": text(facts.padding),
+        "bos_token": text(token_metadata.bos),
+        "eos_token": text(token_metadata.eos),
+        "pad_token": text(token_metadata.padding),
         "model_max_length": context_length,
         "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": metadata.text("tokenizer.chat_template")?,
     });
     Ok(Rebuilt {
-        facts,
+        token_metadata,
         tokenizer,
         tokenizer_config,
     })

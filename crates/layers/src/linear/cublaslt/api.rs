@@ -37,7 +37,7 @@ pub(super) struct Algo {
     data: [u64; 8],
 }
 
-/// What the heuristic says of an algorithm.
+/// The heuristic's result for one algorithm.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Candidate {

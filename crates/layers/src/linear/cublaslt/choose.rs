@@ -15,7 +15,7 @@ const TRY_ENV: &str = "SPARSE_ACCELERATE_CUBLASLT_TRY";
 const MOST: usize = 32;
 const RUNS: usize = 3;
 
-/// How many algorithms to ask the library for.
+/// Number of algorithms to ask the library for.
 pub(super) fn tries() -> usize {
     let asked = env::var(TRY_ENV).ok().and_then(|value| value.parse().ok());
     asked.unwrap_or(1).clamp(1, MOST)

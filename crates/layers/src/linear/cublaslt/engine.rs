@@ -23,7 +23,7 @@ use super::{
 /// Plans kept of one device; a prompt of a new length makes a few.
 const MOST_PLANS: usize = 4096;
 
-/// What products on one CUDA device share.
+/// State that products on one CUDA device share.
 #[derive(Debug)]
 pub(crate) struct Engine {
     api: &'static Api,

@@ -8,7 +8,7 @@ use super::api::Api;
 
 /// Names the library's file, in place of the search.
 const FILE_ENV: &str = "SPARSE_ACCELERATE_CUBLASLT";
-/// Where toolkits say they are.
+/// Variables that name a toolkit's folder.
 const HOME_ENV: [&str; 2] = ["CUDA_PATH", "CUDA_HOME"];
 /// First driver that runs the libraries of CUDA 13, as `cuDriverGetVersion` counts.
 const DRIVER_13: i32 = 13_000;

@@ -1,4 +1,4 @@
-//! How a matrix lies in memory, as the library must be told.
+//! Memory layout of a matrix in the library's terms.
 
 use burn_cubecl::tensor::CubeTensor;
 

@@ -15,7 +15,7 @@ const WORKSPACE: usize = 32 << 20;
 /// Alignment of a fresh allocation that the library can make use of.
 pub(super) const ALIGNED: u32 = 256;
 
-/// What an algorithm is chosen for.
+/// Key of an algorithm's choice: the product's sizes, types and layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Problem {
     pub(super) rows: usize,
@@ -113,8 +113,8 @@ impl Plan {
         })
     }
 
-    /// Whether the addresses are as aligned as the algorithms count on; a kernel that finds less takes
-    /// the device down.
+    /// Returns true if the addresses are as aligned as the algorithms need; a kernel that finds less
+    /// takes the device down.
     pub(super) fn aligned(&self, at: &Addresses) -> bool {
         let [x, weight] = self.alignments;
         let pairs = [

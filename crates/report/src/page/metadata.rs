@@ -1,11 +1,11 @@
-//! What stands above the tables of a run: where it is from, and how to run it again.
+//! Metadata above the tables of a run: its origin, and the command that repeats it.
 
 use crate::{record::WeightSource, run::Run};
 
-/// Name and value of every fact.
-pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
+/// Name and value of every metadata entry.
+pub(super) fn metadata(run: &Run) -> Vec<(&'static str, String)> {
     let header = &run.header;
-    let mut facts = Vec::new();
+    let mut metadata = Vec::new();
     if let Some(model) = &header.model {
         let weights = match model.weights {
             WeightSource::Checkpoint => "weights of a checkpoint".to_string(),
@@ -18,26 +18,26 @@ pub(super) fn facts(run: &Run) -> Vec<(&'static str, String)> {
             "{}, {billions:.3} billion parameters, {weights}",
             model.name
         );
-        facts.push(("model", text));
+        metadata.push(("model", text));
         if let Some(hash) = &model.hash {
-            facts.push(("SHA-256 of the model", hash.clone()));
+            metadata.push(("SHA-256 of the model", hash.clone()));
         }
     }
-    facts.push(("device", header.device.clone()));
+    metadata.push(("device", header.device.clone()));
     let computed = match header.chunk {
         0 => format!("{}, a whole prompt at a time", header.dtype),
         chunk => format!("{}, {chunk} prompt tokens at a time", header.dtype),
     };
-    facts.push(("computed in", computed));
-    facts.push(("started", header.started.clone()));
+    metadata.push(("computed in", computed));
+    metadata.push(("started", header.started.clone()));
     let commit = header.commit.as_deref().unwrap_or("of an unknown commit");
-    facts.push((
+    metadata.push((
         "program",
         format!("sparse-accelerate {} ({commit})", header.version),
     ));
-    facts.push(("seed", header.seed.to_string()));
-    facts.push(("again with", command(&header.arguments)));
-    facts
+    metadata.push(("seed", header.seed.to_string()));
+    metadata.push(("again with", command(&header.arguments)));
+    metadata
 }
 
 /// The command line, quoted where a shell needs it.
