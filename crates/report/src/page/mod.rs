@@ -1,8 +1,8 @@
 //! Runs as one page: HTML that needs nothing else, or Markdown.
 
-mod metadata;
 mod html;
 mod markdown;
+mod metadata;
 mod results;
 
 pub use html::html;

@@ -106,11 +106,18 @@ pub(super) fn import_with(
         .iter()
         .any(|tensor| tensor.name == names::OUTPUT);
     let tied = options.tie || !has_output;
-    let config = config::config_json(&file, architecture, &rebuilt.token_metadata, options.dtype, tied)
-        .map_err(&fault)?;
+    let config = config::config_json(
+        &file,
+        architecture,
+        &rebuilt.token_metadata,
+        options.dtype,
+        tied,
+    )
+    .map_err(&fault)?;
     let model = ModelConfig::from_json(&config.to_string())?;
     let plan = plan(&file, &model, has_output).map_err(&fault)?;
-    let generation = config::generation_json(&file.metadata, &rebuilt.token_metadata).map_err(&fault)?;
+    let generation =
+        config::generation_json(&file.metadata, &rebuilt.token_metadata).map_err(&fault)?;
 
     let staging = Staging::new(out_dir)?;
     let dir = staging.path();
