@@ -35,6 +35,22 @@ pub fn clients() -> Vec<(&'static str, Client)> {
         .collect()
 }
 
+/// Element types of the backend with this name; empty if the build has none.
+pub fn dtypes(name: &str) -> Vec<DType> {
+    let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
+    let found = backends::with_kernels().into_iter().find_map(of);
+    found.unwrap_or_default()
+}
+
+/// Calls `run` with name and client of every backend that runs kernels, once for each of its element types.
+pub fn each_device(run: impl Fn(&str, &Client, DType)) {
+    for (name, client) in clients() {
+        for dtype in dtypes(name) {
+            run(name, &client, dtype);
+        }
+    }
+}
+
 /// Copies values to the device.
 pub fn upload<T: bytemuck::Pod>(client: &Client, values: &[T]) -> Handle {
     client.create_from_slice(bytemuck::cast_slice(values))

@@ -62,6 +62,38 @@ impl Problem {
         }
     }
 
+    /// A ragged batch of (query rows, keys), one pair a sequence, in a cache of 5 tokens more. Every prompt
+    /// ends with its keys.
+    pub fn ragged(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Self {
+        Self::batch(dtype, heads, spans, 5, |kv_len| kv_len)
+    }
+
+    /// A ragged batch of (query rows, keys), one pair a sequence, in a cache of 3 tokens more. Prompts end
+    /// 20 tokens before the keys do.
+    pub fn decoding(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Self {
+        let prompt_len = |kv_len: usize| kv_len.saturating_sub(20).max(1);
+        Self::batch(dtype, heads, spans, 3, prompt_len)
+    }
+
+    fn batch(
+        dtype: DType,
+        heads: [usize; 3],
+        spans: &[(usize, usize)],
+        slack: usize,
+        prompt_len: impl Fn(usize) -> usize,
+    ) -> Self {
+        let span = |&(query_len, kv_len): &(usize, usize)| Span {
+            query_len,
+            kv_len,
+            prompt_len: prompt_len(kv_len),
+        };
+        Self {
+            spans: spans.iter().map(span).collect(),
+            slack,
+            ..Self::whole(dtype, heads, 1)
+        }
+    }
+
     /// Query rows of the longest sequence.
     pub fn rows(&self) -> usize {
         self.spans.iter().map(|s| s.query_len).max().unwrap_or(0)
@@ -153,4 +185,13 @@ pub fn round(x: f32, dtype: DType) -> f32 {
         DType::BF16 => bf16::from_f32(x).to_f32(),
         _ => x,
     }
+}
+
+/// Reads a tensor back as f32 values, in row-major order.
+///
+/// # Panics
+/// If the data cannot be converted to f32.
+pub fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    data.try_to_vec().expect("f32 data")
 }

@@ -2,7 +2,7 @@
 //! prefix offsets, all patterns of the index. Key and value caches are longer than the sequences and
 //! NaN beyond them; query padding is NaN: reading what must not be read fails.
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::DType;
 use sparse_accelerate::{
     AttentionPlan, AttentionSettings, FixedBlocks, Pattern, Span, Triangular, attend,
     attend_with_lse, index,
@@ -10,13 +10,9 @@ use sparse_accelerate::{
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     oracle,
-    problem::{Layout, Problem},
+    problem::{Layout, Problem, floats},
     tolerance,
 };
-
-fn floats(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_to_vec().expect("f32 data")
-}
 
 fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan) {
     let name = format!(
@@ -45,7 +41,7 @@ fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan)
 
     let (out, lse) = attend_with_lse(query.clone(), &key, &value, plan).expect(&name);
     assert_eq!(out.dims(), problem.query_dims(), "{name}");
-    let (out, lse) = (floats(out.into_data()), floats(lse.into_data()));
+    let (out, lse) = (floats(out), floats(lse));
     tolerance::check(
         &format!("{name}/out"),
         problem.dtype,
@@ -61,7 +57,7 @@ fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan)
         &plain.lse,
     );
 
-    let alone = floats(attend(query, &key, &value, plan).expect(&name).into_data());
+    let alone = floats(attend(query, &key, &value, plan).expect(&name));
     assert_eq!(out, alone, "{name}: with and without log-sum-exp");
 }
 
@@ -272,11 +268,7 @@ fn two_runs_are_bitwise_equal() {
             let key = at(&inputs.key, problem.key_dims());
             let value = at(&inputs.value, problem.key_dims());
             let query = at(&inputs.query, problem.query_dims());
-            floats(
-                attend(query, &key, &value, &plan)
-                    .expect("attend")
-                    .into_data(),
-            )
+            floats(attend(query, &key, &value, &plan).expect("attend"))
         };
         assert_eq!(run(), run(), "{}", backend.name);
     }
@@ -305,6 +297,6 @@ fn module_attends_whole_prompts() {
         let plan = triangular(&problem, &backend, pattern);
         assert_eq!(decision, *plan.decision());
         let direct = attend(query, &key, &value, &plan).expect("attend");
-        assert_eq!(floats(out.into_data()), floats(direct.into_data()));
+        assert_eq!(floats(out), floats(direct));
     }
 }

@@ -9,7 +9,7 @@ use cubecl::{
     ir::{ElemType, FloatKind},
 };
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Span, Triangular, attend, index, index::TileIndex,
+    AttentionPlan, AttentionSettings, Triangular, attend, index, index::TileIndex,
 };
 use sparse_accelerate_kernels::attend::{Plan, Tier, prepare};
 use sparse_accelerate_tests::{
@@ -18,31 +18,9 @@ use sparse_accelerate_tests::{
     tolerance,
 };
 
-/// Query rows and keys of each sequence; prompts end 20 tokens before the cache does.
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len.saturating_sub(20).max(1),
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 3,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
-fn dtypes(name: &str) -> Vec<DType> {
-    let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-    backends::with_kernels()
-        .into_iter()
-        .find_map(of)
-        .unwrap_or_default()
-}
-
 fn run(problem: &Problem, index: Option<&TileIndex>, last: usize) {
     for (name, client) in launches::clients() {
-        if dtypes(name).contains(&problem.dtype) {
+        if launches::dtypes(name).contains(&problem.dtype) {
             on(name, &client, problem, index, last);
         }
     }
@@ -82,7 +60,7 @@ fn head_dims_and_types() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for (head_dim, longest) in [(32, 4097), (72, 1000), (128, 4097), (256, 700)] {
             let spans = [(1, 1), (1, 100), (1, longest)];
-            run(&problem(dtype, [4, 1, head_dim], &spans), None, 0);
+            run(&Problem::decoding(dtype, [4, 1, head_dim], &spans), None, 0);
         }
     }
 }
@@ -91,7 +69,7 @@ fn head_dims_and_types() {
 fn groups() {
     for group in [1, 2, 3, 4, 5, 7, 8, 16] {
         run(
-            &problem(
+            &Problem::decoding(
                 DType::F32,
                 [2 * group, 2, 64],
                 &[(1, 1), (1, 700), (1, 300)],
@@ -106,7 +84,11 @@ fn groups() {
 fn several_rows_per_sequence() {
     let spans = [(4, 700), (1, 1), (3, 300), (2, 2)];
     for [heads, kv_heads] in [[2, 2], [6, 2], [8, 1]] {
-        run(&problem(DType::F32, [heads, kv_heads, 40], &spans), None, 0);
+        run(
+            &Problem::decoding(DType::F32, [heads, kv_heads, 40], &spans),
+            None,
+            0,
+        );
     }
 }
 
@@ -114,7 +96,7 @@ fn several_rows_per_sequence() {
 fn large_logits() {
     let problem = Problem {
         magnitude: 8.0,
-        ..problem(DType::F32, [8, 2, 64], &[(1, 900), (2, 300)])
+        ..Problem::decoding(DType::F32, [8, 2, 64], &[(1, 900), (2, 300)])
     };
     run(&problem, None, 0);
 }
@@ -128,7 +110,7 @@ fn bands() {
             window: 401,
             last,
         };
-        let problem = problem(DType::F32, heads, &spans);
+        let problem = Problem::decoding(DType::F32, heads, &spans);
         let index = index::triangular(&problem.spans, &pattern).expect("index");
         run(&problem, Some(&index), last);
     }
@@ -137,7 +119,7 @@ fn bands() {
 #[test]
 fn columns_and_ranges_per_index_head() {
     for heads in [1, 2, 6] {
-        let problem = problem(DType::F32, [6, 2, 48], &[(1, 3), (2, 1400), (1, 500)]);
+        let problem = Problem::decoding(DType::F32, [6, 2, 48], &[(1, 3), (2, 1400), (1, 500)]);
         let columns: Vec<Vec<usize>> = (0..heads)
             .map(|h| (0..1300).step_by(5 + h).collect())
             .collect();
@@ -157,7 +139,8 @@ fn plan(problem: &Problem, processors: u32) -> Plan {
 
 #[test]
 fn splits_fill_the_device() {
-    let of = |heads, spans: &[(usize, usize)]| plan(&problem(DType::F32, heads, spans), 132);
+    let of =
+        |heads, spans: &[(usize, usize)]| plan(&Problem::decoding(DType::F32, heads, spans), 132);
     let one = of([32, 8, 128], &[(1, 1 << 17)]);
     assert_eq!((one.splits, one.cubes), (49, 392));
     assert_eq!(one.scratch, 392 * 4 * (128 + 4));
@@ -171,7 +154,7 @@ fn splits_fill_the_device() {
 fn many_rows_or_few_keys_are_left_to_other_tiers() {
     let split = |heads, spans: &[(usize, usize)]| {
         matches!(
-            plan(&problem(DType::F32, heads, spans), 8).tier,
+            plan(&Problem::decoding(DType::F32, heads, spans), 8).tier,
             Tier::SplitK(_)
         )
     };
@@ -188,7 +171,7 @@ fn the_public_call_decodes() {
         for &dtype in &backend.dtypes {
             let problem = Problem {
                 layout: Layout::Swapped,
-                ..problem(dtype, [6, 2, 40], &[(2, 600), (1, 30), (1, 300)])
+                ..Problem::decoding(dtype, [6, 2, 40], &[(2, 600), (1, 30), (1, 300)])
             };
             let inputs = problem.inputs(5);
             let settings = AttentionSettings::dense();

@@ -4,23 +4,13 @@
 
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
-use sparse_accelerate::{Span, index, index::TileIndex};
+use sparse_accelerate::{index, index::TileIndex};
 use sparse_accelerate_kernels::attend::{self, Plan, Tier};
 use sparse_accelerate_tests::{
-    backends, launches,
+    launches,
     launches::BEYOND,
     problem::{Inputs, Problem},
 };
-
-fn each_device(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        let dtypes = backends::with_kernels().into_iter().find_map(of);
-        for dtype in dtypes.unwrap_or_default() {
-            run(name, &client, dtype);
-        }
-    }
-}
 
 /// The tier as it is without gates.
 fn plain(mut tier: Tier) -> Tier {
@@ -134,19 +124,6 @@ fn pairs(name: &str, client: &Client, problem: &Problem, index: &TileIndex, ways
     }
 }
 
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
 fn on(name: &str, client: &Client, problem: &Problem, index_heads: usize) {
     let columns: Vec<Vec<usize>> = (0..index_heads)
         .map(|h| (0..problem.keys() / 2).step_by(5 + h).collect())
@@ -166,13 +143,23 @@ fn on(name: &str, client: &Client, problem: &Problem, index_heads: usize) {
 
 #[test]
 fn gates_of_kv_heads() {
-    each_device(|name, client, dtype| {
-        on(name, client, &problem(dtype, [4, 2, 64], &[(65, 100)]), 2);
-        on(name, client, &problem(dtype, [7, 1, 64], &[(63, 63)]), 1);
+    launches::each_device(|name, client, dtype| {
         on(
             name,
             client,
-            &problem(dtype, [6, 2, 80], &[(64, 90), (3, 80)]),
+            &Problem::ragged(dtype, [4, 2, 64], &[(65, 100)]),
+            2,
+        );
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [7, 1, 64], &[(63, 63)]),
+            1,
+        );
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [6, 2, 80], &[(64, 90), (3, 80)]),
             2,
         );
     });
@@ -180,19 +167,29 @@ fn gates_of_kv_heads() {
 
 #[test]
 fn gates_shared_by_kv_heads() {
-    each_device(|name, client, dtype| {
-        on(name, client, &problem(dtype, [8, 4, 64], &[(10, 70)]), 2);
+    launches::each_device(|name, client, dtype| {
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [8, 4, 64], &[(10, 70)]),
+            2,
+        );
     });
 }
 
 #[test]
 fn gates_of_query_heads() {
-    each_device(|name, client, dtype| {
-        on(name, client, &problem(dtype, [4, 2, 128], &[(65, 65)]), 4);
+    launches::each_device(|name, client, dtype| {
         on(
             name,
             client,
-            &problem(dtype, [3, 1, 32], &[(1, 130), (63, 127)]),
+            &Problem::ragged(dtype, [4, 2, 128], &[(65, 65)]),
+            4,
+        );
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [3, 1, 32], &[(1, 130), (63, 127)]),
             3,
         );
     });
@@ -201,7 +198,7 @@ fn gates_of_query_heads() {
 #[test]
 fn split_keys_know_no_gates() {
     for (name, client) in launches::clients() {
-        let problem = problem(DType::F32, [4, 2, 64], &[(1, 1000)]);
+        let problem = Problem::ragged(DType::F32, [4, 2, 64], &[(1, 1000)]);
         let request = launches::request(&problem, None);
         let splits = |request: &attend::Problem| {
             let elem = launches::elem(DType::F32);

@@ -4,39 +4,20 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use sparse_accelerate::{
     AttentionError, AttentionPlan, AttentionSettings, CacheShape, Dynamic, KvCache, KvType,
-    Pattern, Span, diagnostics::append_copies, rotation_table,
+    Pattern, diagnostics::append_copies, rotation_table,
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     bytes, oracle,
-    problem::{Inputs, Layout, Problem, round},
+    problem::{Inputs, Layout, Problem, floats, round},
     tolerance,
 };
-
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data: TensorData = tensor.into_data();
-    data.convert::<f32>().try_to_vec().expect("f32 data")
-}
 
 fn same_bits(name: &str, left: &[f32], right: &[f32]) {
     assert_eq!(left.len(), right.len(), "{name}");
     for (i, (x, y)) in left.iter().zip(right).enumerate() {
         let same = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan());
         assert!(same, "{name}: entry {i} is {x} and {y}");
-    }
-}
-
-/// Ragged sequences: query rows of the last chunk and all keys.
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
     }
 }
 
@@ -131,7 +112,7 @@ fn query(problem: &Problem, inputs: &Inputs, on: &Backend) -> Tensor<4> {
 fn each(heads: [usize; 3], spans: &[(usize, usize)], run: impl Fn(&str, &Backend, &Problem)) {
     for backend in backends::all() {
         for &dtype in &backend.dtypes {
-            let problem = problem(dtype, heads, spans);
+            let problem = Problem::ragged(dtype, heads, spans);
             let name = format!("{}/{dtype:?}/{heads:?}/{spans:?}", backend.name);
             run(&name, &backend, &problem);
         }
@@ -239,7 +220,7 @@ fn elements_come_back_within_half_a_scale() {
 /// Equal elements become equal int8 values on every backend, to the bit.
 #[test]
 fn backends_hold_the_same_bytes() {
-    let problem = problem(DType::F32, [4, 2, 72], CHUNKS[1]);
+    let problem = Problem::ragged(DType::F32, [4, 2, 72], CHUNKS[1]);
     let mut inputs = problem.inputs(17);
     // A zero row, a tiny one, one that is not finite, one of halves.
     inputs.key[..72].fill(0.0);
@@ -444,7 +425,7 @@ fn bytes_are_counted() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let backend = &backends::all()[0];
-    let problem = problem(DType::F32, [2, 2, 64], &[(3, 5)]);
+    let problem = Problem::ragged(DType::F32, [2, 2, 64], &[(3, 5)]);
     let odd = CacheShape {
         head_dim: 20,
         ..shape(&problem)

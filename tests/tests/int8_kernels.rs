@@ -10,7 +10,7 @@ use cubecl::{
     ir::{AddressType, DeviceProperties},
     server::Handle,
 };
-use sparse_accelerate::{Span, Triangular, index, index::TileIndex};
+use sparse_accelerate::{Triangular, index, index::TileIndex};
 use sparse_accelerate_kernels::{
     Refusal, append,
     attend::{self, Stored, Tier},
@@ -18,7 +18,7 @@ use sparse_accelerate_kernels::{
     rope_append,
 };
 use sparse_accelerate_tests::{
-    backends, bytes,
+    bytes,
     launches::{self, BEYOND, buffer, read, tensor, upload, upload_as},
     problem::{Inputs, Problem, round},
 };
@@ -27,16 +27,7 @@ use sparse_accelerate_tests::{
 const UNTOUCHED: u32 = 0x8080_8080;
 
 fn each_type(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        for dtype in backends::with_kernels()
-            .into_iter()
-            .find_map(of)
-            .unwrap_or_default()
-        {
-            run(&format!("{name}/{dtype:?}"), &client, dtype);
-        }
-    }
+    launches::each_device(|name, client, dtype| run(&format!("{name}/{dtype:?}"), client, dtype));
 }
 
 fn words_of(client: &Client, handle: Handle) -> Vec<u32> {
@@ -297,20 +288,6 @@ fn dequantizing_writes_every_token_and_nothing_else() {
     });
 }
 
-/// Query rows and keys of each sequence; prompts end 20 tokens before the cache does.
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len.saturating_sub(20).max(1),
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 3,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
 fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem {
     attend::Problem {
         stored: Stored::Int8,
@@ -370,12 +347,18 @@ fn decoding_reads_bytes_of_every_head_dim() {
             (128, 2049),
         ] {
             let spans = [(1, 1), (1, 63), (0, 65), (1, 127), (1, longest.max(300))];
-            decode(name, client, &problem(dtype, [4, 1, d], &spans), None, 0);
+            decode(
+                name,
+                client,
+                &Problem::decoding(dtype, [4, 1, d], &spans),
+                None,
+                0,
+            );
         }
         decode(
             name,
             client,
-            &problem(dtype, [2, 2, 256], &[(1, 700)]),
+            &Problem::decoding(dtype, [2, 2, 256], &[(1, 700)]),
             None,
             0,
         );
@@ -390,14 +373,20 @@ fn decoding_reads_bytes_of_every_group() {
             decode(
                 name,
                 client,
-                &problem(dtype, [2 * group, 2, 64], &spans),
+                &Problem::decoding(dtype, [2 * group, 2, 64], &spans),
                 None,
                 0,
             );
         }
         let spans = [(4, 700), (1, 1), (3, 300), (2, 2)];
         for heads in [[2, 2, 40], [6, 2, 40], [8, 1, 40]] {
-            decode(name, client, &problem(dtype, heads, &spans), None, 0);
+            decode(
+                name,
+                client,
+                &Problem::decoding(dtype, heads, &spans),
+                None,
+                0,
+            );
         }
     });
 }
@@ -408,7 +397,7 @@ fn decoding_reads_bytes_under_bands_and_columns() {
         let dtype = DType::F32;
         let spans = [(1, 1), (3, 1500), (1, 600)];
         for (heads, last) in [([8, 2, 32], 0), ([2, 2, 72], 22), ([4, 2, 32], 19)] {
-            let problem = problem(dtype, heads, &spans);
+            let problem = Problem::decoding(dtype, heads, &spans);
             let pattern = Triangular {
                 sink: 19,
                 window: 401,
@@ -418,7 +407,7 @@ fn decoding_reads_bytes_under_bands_and_columns() {
             decode(name, client, &problem, Some(&index), last);
         }
         for heads in [1, 2, 6] {
-            let problem = problem(dtype, [6, 2, 48], &[(1, 3), (2, 1400), (1, 500)]);
+            let problem = Problem::decoding(dtype, [6, 2, 48], &[(1, 3), (2, 1400), (1, 500)]);
             let columns: Vec<Vec<usize>> = (0..heads)
                 .map(|h| (0..1300).step_by(5 + h).collect())
                 .collect();
@@ -435,7 +424,7 @@ fn large_logits_over_bytes() {
     each_type(|name, client, dtype| {
         let problem = Problem {
             magnitude: 8.0,
-            ..problem(dtype, [8, 2, 64], &[(1, 900), (2, 300)])
+            ..Problem::decoding(dtype, [8, 2, 64], &[(1, 900), (2, 300)])
         };
         decode(name, client, &problem, None, 0);
     });
@@ -444,7 +433,7 @@ fn large_logits_over_bytes() {
 #[test]
 fn a_key_or_a_value_that_is_no_number_reaches_the_output() {
     each_type(|name, client, dtype| {
-        let problem = problem(dtype, [4, 2, 64], &[(1, 500), (1, 400)]);
+        let problem = Problem::decoding(dtype, [4, 2, 64], &[(1, 500), (1, 400)]);
         for (of_key, bad) in [(true, f32::NAN), (false, f32::NAN), (true, f32::INFINITY)] {
             let mut inputs = problem.inputs(3);
             // Sequence 0, KV head 1, token 77.
@@ -470,7 +459,7 @@ fn a_key_or_a_value_that_is_no_number_reaches_the_output() {
 fn many_rows_over_bytes_are_refused() {
     for (_, client) in launches::clients() {
         let request = |heads, spans: &[(usize, usize)]| {
-            let problem = problem(DType::F32, heads, spans);
+            let problem = Problem::decoding(DType::F32, heads, spans);
             let elem = launches::elem(DType::F32);
             attend::prepare(&request(&problem, None), elem, client.properties())
         };

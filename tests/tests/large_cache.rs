@@ -15,7 +15,7 @@ use sparse_accelerate::{
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     oracle,
-    problem::{Inputs, Layout, Problem},
+    problem::{Inputs, Layout, Problem, floats},
     tolerance,
 };
 
@@ -71,14 +71,6 @@ fn caches(backend: &Backend, inputs: &Inputs) -> Option<[Tensor<4>; 2]> {
         append_kv(zeros, new, &plan).expect("append")
     };
     Some([cache(&inputs.key), cache(&inputs.value)])
-}
-
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .expect("f32 data")
 }
 
 #[test]

@@ -16,21 +16,11 @@ use sparse_accelerate_kernels::{
     },
 };
 use sparse_accelerate_tests::{
-    backends, launches,
+    launches,
     launches::BEYOND,
     oracle::{self, Expected},
     problem::{Inputs, Problem},
 };
-
-fn each_device(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        let dtypes = backends::with_kernels().into_iter().find_map(of);
-        for dtype in dtypes.unwrap_or_default() {
-            run(name, &client, dtype);
-        }
-    }
-}
 
 /// Device data of a case: inputs, index and pooled blocks.
 struct Case<'a> {
@@ -323,19 +313,6 @@ fn pooled(problem: &Problem, inputs: &Inputs, kv: usize, block: usize) -> [Vec<f
     [means, variances, values]
 }
 
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
 /// The last `window` keys of every row, and columns of each index head.
 fn windowed(problem: &Problem, heads: usize, window: usize, step: usize) -> TileIndex {
     let columns: Vec<Vec<usize>> = (0..heads)
@@ -362,9 +339,9 @@ fn on(name: &str, client: &Client, problem: &Problem, index: &TileIndex, gates: 
 
 #[test]
 fn lengths_and_offsets() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for (rows, keys) in [(1, 129), (63, 700), (65, 65), (129, 1000), (300, 300)] {
-            let problem = problem(dtype, [2, 1, 64], &[(rows, keys)]);
+            let problem = Problem::ragged(dtype, [2, 1, 64], &[(rows, keys)]);
             let index = windowed(&problem, 1, 70, 9);
             on(name, client, &problem, &index, vec![0]);
         }
@@ -373,9 +350,9 @@ fn lengths_and_offsets() {
 
 #[test]
 fn groups_and_head_dims() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for (heads, head_dim) in [(1, 32), (3, 128), (4, 80), (7, 64)] {
-            let problem = problem(dtype, [heads, 1, head_dim], &[(70, 450)]);
+            let problem = Problem::ragged(dtype, [heads, 1, head_dim], &[(70, 450)]);
             let index = windowed(&problem, 1, 20, 50);
             on(name, client, &problem, &index, vec![0]);
         }
@@ -384,8 +361,8 @@ fn groups_and_head_dims() {
 
 #[test]
 fn gates_and_index_heads_in_a_ragged_batch() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [4, 2, 64], &[(140, 600), (3, 80), (64, 320)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [4, 2, 64], &[(140, 600), (3, 80), (64, 320)]);
         let index = windowed(&problem, 2, 40, 30);
         on(name, client, &problem, &index, vec![0, 1, 1, 0, 0, 0]);
         let index = windowed(&problem, 4, 40, 30);
@@ -404,8 +381,8 @@ fn gates_and_index_heads_in_a_ragged_batch() {
 /// Blocks are counted some at a time; ranges, columns and rows cross from one lot to the next.
 #[test]
 fn more_blocks_than_are_counted_at_once() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [1, 1, 32], &[(2, 128 * 1100)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [1, 1, 32], &[(2, 128 * 1100)]);
         let index = windowed(&problem, 1, 128 * 20, 1000);
         on(name, client, &problem, &index, vec![0]);
     });
@@ -414,8 +391,8 @@ fn more_blocks_than_are_counted_at_once() {
 /// Everything kept: nothing to correct, bit for bit.
 #[test]
 fn a_dense_index_is_left_alone() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [2, 1, 64], &[(100, 400)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [2, 1, 64], &[(100, 400)]);
         let index = index::full(&problem.spans).expect("index");
         let inputs = problem.inputs(7);
         let case = Case::new(client, &problem, &inputs, &index, vec![0]);
@@ -439,8 +416,8 @@ fn a_dense_index_is_left_alone() {
 /// A pseudo key equals the keys of its block where all keys are equal, and all values.
 #[test]
 fn equal_keys_give_dense_attention() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [4, 2, 64], &[(200, 900)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [4, 2, 64], &[(200, 900)]);
         let mut inputs = problem.inputs(8);
         let d = problem.head_dim;
         for values in [&mut inputs.key, &mut inputs.value] {
@@ -503,8 +480,8 @@ fn variants(client: &Client, problem: &Problem) -> usize {
 
 #[test]
 fn closer_to_dense_on_random_inputs() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [2, 1, 64], &[(64, 1500)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [2, 1, 64], &[(64, 1500)]);
         let inputs = problem.inputs(9);
         for variant in 0..variants(client, &problem) {
             let [sparse, first, second] = distances(client, &problem, &inputs, variant)[..] else {
@@ -531,10 +508,10 @@ fn closer_to_dense_on_structured_inputs() {
         key: values(bench::key(1, family, shape).expect("key")),
         value: values(bench::value(1, family, shape).expect("value")),
     };
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let problem = Problem {
             slack: 0,
-            ..problem(dtype, [4, 1, 128], &[(rows, len)])
+            ..Problem::ragged(dtype, [4, 1, 128], &[(rows, len)])
         };
         for variant in 0..variants(client, &problem) {
             let [sparse, first, second] = distances(client, &problem, &inputs, variant)[..] else {

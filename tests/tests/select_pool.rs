@@ -7,20 +7,10 @@ use cubecl::{client::Client, ir::AddressType, server::Handle};
 use sparse_accelerate::Span;
 use sparse_accelerate_kernels::select::{BLOCK, Shape, pool};
 use sparse_accelerate_tests::{
-    backends, launches,
+    launches,
     launches::BEYOND,
     problem::{Inputs, Problem},
 };
-
-fn each_device(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        let dtypes = backends::with_kernels().into_iter().find_map(of);
-        for dtype in dtypes.unwrap_or_default() {
-            run(name, &client, dtype);
-        }
-    }
-}
 
 /// Blocks that the buffer has beyond what the keys need.
 const SPARE: usize = 2;
@@ -134,24 +124,11 @@ fn check(name: &str, client: &Client, problem: &Problem, inputs: &Inputs) {
     }
 }
 
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
 #[test]
 fn lengths() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for rows in [1, 63, 64, 65, 127, 128, 129, 1000] {
-            let problem = problem(dtype, [2, 2, 64], &[(rows, rows)]);
+            let problem = Problem::ragged(dtype, [2, 2, 64], &[(rows, rows)]);
             check(name, client, &problem, &problem.inputs(1));
         }
     });
@@ -159,9 +136,9 @@ fn lengths() {
 
 #[test]
 fn head_dims() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for head_dim in [8, 32, 80, 128, 256] {
-            let problem = problem(dtype, [4, 1, head_dim], &[(200, 300)]);
+            let problem = Problem::ragged(dtype, [4, 1, head_dim], &[(200, 300)]);
             check(name, client, &problem, &problem.inputs(2));
         }
     });
@@ -169,21 +146,21 @@ fn head_dims() {
 
 #[test]
 fn a_ragged_batch_of_chunks() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let spans = [(130, 1000), (0, 77), (1, 128), (1, 129), (64, 64)];
-        let problem = problem(dtype, [3, 3, 64], &spans);
+        let problem = Problem::ragged(dtype, [3, 3, 64], &spans);
         check(name, client, &problem, &problem.inputs(3));
     });
 }
 
 #[test]
 fn small_variance_beside_a_large_mean() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         // What is coarser than f32 has no keys that close.
         if dtype != DType::F32 {
             return;
         }
-        let problem = problem(dtype, [2, 2, 128], &[(500, 500)]);
+        let problem = Problem::ragged(dtype, [2, 2, 128], &[(500, 500)]);
         let mut inputs = problem.inputs(4);
         for x in &mut inputs.key {
             *x = 100.0 + 0.1 * *x;
@@ -194,8 +171,8 @@ fn small_variance_beside_a_large_mean() {
 
 #[test]
 fn chunks_give_the_bits_of_the_whole() {
-    each_device(|name, client, dtype| {
-        let problem = problem(dtype, [4, 2, 80], &[(700, 700), (300, 300)]);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, [4, 2, 80], &[(700, 700), (300, 300)]);
         let inputs = problem.inputs(5);
         let whole = Pool::new(client, &problem, &inputs);
         whole.run(&problem.spans);

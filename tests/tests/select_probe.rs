@@ -4,31 +4,15 @@
 
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
-use sparse_accelerate::Span;
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query};
 use sparse_accelerate_kernels::select::{BLOCK, GRANULE, PROBES, Shape, View, probe};
 use sparse_accelerate_tests::{
-    backends,
     launches::{self, BEYOND},
     problem::{Inputs, Problem, round},
 };
 
 /// Relative error of a share: that of its exponent, which is a difference of two numbers of some tens.
 const TOLERANCE: f64 = 2e-4;
-
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
 /// Sinks and windows that differ from head to head and meet tiles and granules everywhere.
 fn rules(heads: usize) -> Vec<u32> {
     let (sinks, windows) = ([0, 1, 16, 130], [1, 5, 64, 200]);
@@ -238,19 +222,9 @@ fn check(name: &str, client: &Client, problem: &Problem, inputs: &Inputs, index_
     }
 }
 
-fn each(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        let dtypes = backends::with_kernels().into_iter().find_map(of);
-        for dtype in dtypes.unwrap_or_default() {
-            run(name, &client, dtype);
-        }
-    }
-}
-
 fn random(heads: [usize; 3], index_heads: usize, spans: &[(usize, usize)]) {
-    each(|name, client, dtype| {
-        let problem = problem(dtype, heads, spans);
+    launches::each_device(|name, client, dtype| {
+        let problem = Problem::ragged(dtype, heads, spans);
         check(name, client, &problem, &problem.inputs(5), index_heads);
     });
 }
@@ -288,10 +262,10 @@ fn more_heads_than_a_cube_takes() {
 
 #[test]
 fn structured_inputs() {
-    each(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let problem = Problem {
             slack: 0,
-            ..problem(dtype, [4, 1, 128], &[(700, 700)])
+            ..Problem::ragged(dtype, [4, 1, 128], &[(700, 700)])
         };
         let shape = InputShape::new(4, 1, 700);
         let widen = |values: Vec<half::bf16>| {

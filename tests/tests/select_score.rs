@@ -8,7 +8,6 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparse_accelerate_kernels::select::{BLOCK, Shape, score};
 use sparse_accelerate_tests::{
-    backends,
     launches::{self, BEYOND},
     problem::round,
 };
@@ -185,13 +184,7 @@ impl Case {
     }
 
     fn check(&self) {
-        for (name, client) in launches::clients() {
-            let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-            let dtypes = backends::with_kernels().into_iter().find_map(of);
-            for dtype in dtypes.unwrap_or_default() {
-                self.on(name, &client, dtype);
-            }
-        }
+        launches::each_device(|name, client, dtype| self.on(name, client, dtype));
     }
 
     fn on(&self, name: &str, client: &Client, dtype: DType) {

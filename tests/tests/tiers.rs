@@ -4,36 +4,12 @@
 
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
-use sparse_accelerate::{Span, Triangular, index, index::TileIndex};
+use sparse_accelerate::{Triangular, index, index::TileIndex};
 use sparse_accelerate_kernels::attend::{self, Tier};
-use sparse_accelerate_tests::{backends, launches, problem::Problem};
+use sparse_accelerate_tests::{launches, problem::Problem};
 
 /// Products of rows and keys that a portable kernel on a software driver gets done.
 const PORTABLE: usize = 1 << 20;
-
-fn problem(dtype: DType, heads: [usize; 3], spans: &[(usize, usize)]) -> Problem {
-    let span = |&(query_len, kv_len): &(usize, usize)| Span {
-        query_len,
-        kv_len,
-        prompt_len: kv_len,
-    };
-    Problem {
-        spans: spans.iter().map(span).collect(),
-        slack: 5,
-        ..Problem::whole(dtype, heads, 1)
-    }
-}
-
-fn each_device(run: impl Fn(&str, &Client, DType)) {
-    for (name, client) in launches::clients() {
-        let of = |b: backends::Backend| (b.name == name).then_some(b.dtypes);
-        let dtypes = backends::with_kernels().into_iter().find_map(of);
-        for dtype in dtypes.unwrap_or_default() {
-            run(name, &client, dtype);
-        }
-    }
-}
-
 /// Every plan twice: right, and bitwise equal.
 fn on(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>, last: usize) {
     let inputs = problem.inputs(5);
@@ -79,10 +55,10 @@ fn on(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>,
 
 #[test]
 fn lengths_and_offsets() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for rows in [1, 63, 64, 65, 127] {
             for offset in [0, 1, 100] {
-                let problem = problem(dtype, [4, 1, 64], &[(rows, rows + offset)]);
+                let problem = Problem::ragged(dtype, [4, 1, 64], &[(rows, rows + offset)]);
                 on(name, client, &problem, None, 0);
             }
         }
@@ -91,18 +67,18 @@ fn lengths_and_offsets() {
 
 #[test]
 fn long_rows_and_long_offsets() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         on(
             name,
             client,
-            &problem(dtype, [1, 1, 64], &[(4097, 4097)]),
+            &Problem::ragged(dtype, [1, 1, 64], &[(4097, 4097)]),
             None,
             0,
         );
         on(
             name,
             client,
-            &problem(dtype, [4, 2, 128], &[(65, 8192 + 65)]),
+            &Problem::ragged(dtype, [4, 2, 128], &[(65, 8192 + 65)]),
             None,
             0,
         );
@@ -111,12 +87,12 @@ fn long_rows_and_long_offsets() {
 
 #[test]
 fn groups_and_head_dims() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for (heads, head_dim) in [(1, 128), (3, 128), (4, 128), (7, 64), (8, 128), (2, 32)] {
             on(
                 name,
                 client,
-                &problem(dtype, [heads, 1, head_dim], &[(70, 150)]),
+                &Problem::ragged(dtype, [heads, 1, head_dim], &[(70, 150)]),
                 None,
                 0,
             );
@@ -125,7 +101,7 @@ fn groups_and_head_dims() {
             on(
                 name,
                 client,
-                &problem(dtype, [2, 1, head_dim], &[(70, 150)]),
+                &Problem::ragged(dtype, [2, 1, head_dim], &[(70, 150)]),
                 None,
                 0,
             );
@@ -135,23 +111,35 @@ fn groups_and_head_dims() {
 
 #[test]
 fn a_ragged_batch_with_short_sequences() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let spans = [(200, 300), (3, 80), (64, 64)];
-        on(name, client, &problem(dtype, [6, 2, 64], &spans), None, 0);
-        on(name, client, &problem(dtype, [4, 1, 128], &spans), None, 0);
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [6, 2, 64], &spans),
+            None,
+            0,
+        );
+        on(
+            name,
+            client,
+            &Problem::ragged(dtype, [4, 1, 128], &spans),
+            None,
+            0,
+        );
     });
 }
 
 #[test]
 fn bands() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let pattern = Triangular {
             sink: 5,
             window: 70,
             last: 9,
         };
         for heads in [[4, 1, 64], [2, 2, 128], [2, 1, 80]] {
-            let problem = problem(dtype, heads, &[(200, 330), (3, 80), (64, 64)]);
+            let problem = Problem::ragged(dtype, heads, &[(200, 330), (3, 80), (64, 64)]);
             let index = index::triangular(&problem.spans, &pattern).expect("index");
             on(name, client, &problem, Some(&index), pattern.last);
         }
@@ -160,9 +148,9 @@ fn bands() {
 
 #[test]
 fn ranges_and_columns_per_index_head() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         for index_heads in [1, 2, 4] {
-            let problem = problem(dtype, [4, 2, 128], &[(150, 400), (3, 80)]);
+            let problem = Problem::ragged(dtype, [4, 2, 128], &[(150, 400), (3, 80)]);
             let columns: Vec<Vec<usize>> = (0..index_heads)
                 .map(|h| (0..240).step_by(3 + h).collect())
                 .collect();
@@ -177,10 +165,10 @@ fn ranges_and_columns_per_index_head() {
 
 #[test]
 fn large_logits() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         let problem = Problem {
             magnitude: 6.0,
-            ..problem(dtype, [4, 1, 128], &[(100, 200)])
+            ..Problem::ragged(dtype, [4, 1, 128], &[(100, 200)])
         };
         on(name, client, &problem, None, 0);
     });
@@ -189,11 +177,11 @@ fn large_logits() {
 /// Offsets in 64 bits, which 4 GiB and more need, tested on a small problem.
 #[test]
 fn wide_addresses() {
-    each_device(|name, client, dtype| {
+    launches::each_device(|name, client, dtype| {
         if !client.properties().supports_address(AddressType::U64) {
             return println!("skipped {name} {dtype:?}: no 64-bit addresses");
         }
-        let problem = problem(dtype, [4, 1, 128], &[(70, 150), (1, 300)]);
+        let problem = Problem::ragged(dtype, [4, 1, 128], &[(70, 150), (1, 300)]);
         let inputs = problem.inputs(5);
         let request = launches::request(&problem, None);
         let elem = launches::elem(dtype);

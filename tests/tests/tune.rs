@@ -279,9 +279,9 @@ fn plans_with_matrix_units_are_measured_once() {
 #[test]
 #[cfg(feature = "cuda-runtime")]
 fn a_large_call_through_burn_is_measured_once() {
-    use burn::tensor::{Distribution, Tensor, TensorData};
+    use burn::tensor::{Distribution, Tensor};
     use sparse_accelerate::{AttentionPlan, AttentionSettings, attend, diagnostics};
-    use sparse_accelerate_tests::{backends, oracle};
+    use sparse_accelerate_tests::{backends, oracle, problem::floats};
 
     let all = backends::with_kernels();
     let Some(backend) = all.iter().find(|b| b.name == "cuda") else {
@@ -297,10 +297,9 @@ fn a_large_call_through_burn_is_measured_once() {
     let (query, key, value) = (random(heads), random(1), random(1));
     let spans = [Span::whole(len)];
     let plan = AttentionPlan::new(&AttentionSettings::dense(), &spans, device).expect("plan");
-    let floats = |data: TensorData| data.convert::<f32>().try_to_vec::<f32>().expect("f32");
     let run = || {
         let out = attend(query.clone(), &key, &value, &plan).expect("attend");
-        floats(out.into_data())
+        floats(out)
     };
     let of_this = || {
         let mut plans = diagnostics::tuned_plans();
@@ -331,7 +330,7 @@ fn a_large_call_through_burn_is_measured_once() {
     assert!(same, "two calls differ");
 
     // A few rows of a few heads against the oracle, each as a problem of its own.
-    let [query, key, value] = [&query, &key, &value].map(|t| floats(t.clone().into_data()));
+    let [query, key, value] = [&query, &key, &value].map(|t| floats(t.clone()));
     for (head, row) in [(0, 0), (5, 63), (17, 4100), (31, len - 1)] {
         let at = (head * len + row) * dim;
         let seen = (row + 1) * dim;

@@ -7,12 +7,15 @@ use sparse_accelerate::{
     index::{self, TileIndex},
     select::{Choosers, Correction, Why},
 };
-use sparse_accelerate_tests::backends::{self, Backend};
+use sparse_accelerate_tests::{
+    backends::{self, Backend},
+    problem::floats,
+};
 
 use crate::{
     planted::{Case, HEADS, random},
     prompt, rounding,
-    run::{floats, selection, settings, tensors},
+    run::{selection, settings, tensors},
 };
 
 /// So few that every head falls below its floor.
@@ -47,7 +50,7 @@ fn over_blocks(backend: &Backend, case: &Case, choosers: Choosers) -> [Vec<f32>;
     let plan = AttentionPlan::with_index(index, Pattern::Dense, &backend.device).expect("plan");
     let [query, key, value] = tensors(backend, case);
     let (out, lse) = attend_with_lse(query, &key, &value, &plan).expect("attention");
-    [floats(out.into_data()), floats(lse.into_data())]
+    [floats(out), floats(lse)]
 }
 
 fn assert_near(name: &str, got: &[f32], expected: &[f32], limit: f32) {
@@ -111,9 +114,9 @@ fn the_selection_runs_and_attention_reads_the_blocks() {
                 assert_eq!(of(got.table), of(own.table), "{name}");
                 let [out, lse] = over_blocks(&backend, &case, choosers);
                 let limit = rounding(DType::F32);
-                assert_near(&name, &floats(got.output.into_data()), &out, limit);
-                assert_near(&name, &floats(got.lse.into_data()), &lse, limit);
-                assert_ne!(floats(own.output.into_data()), out, "{name}");
+                assert_near(&name, &floats(got.output), &out, limit);
+                assert_near(&name, &floats(got.lse), &lse, limit);
+                assert_ne!(floats(own.output), out, "{name}");
             }
         }
     }
@@ -129,7 +132,7 @@ fn element_types_of_the_kernels_read_the_blocks() {
             let [out, _] = over_blocks(&backend, &case, Choosers::KvHeads);
             let largest = case.inputs.value.iter().fold(0.0f32, |m, x| m.max(x.abs()));
             let limit = rounding(dtype) * largest;
-            assert_near(&name, &floats(got.output.into_data()), &out, limit);
+            assert_near(&name, &floats(got.output), &out, limit);
         }
     }
 }
@@ -144,7 +147,7 @@ fn what_the_blocks_leave_out_is_corrected_for() {
             ..selection()
         };
         let got = run(&backend, &case, &imposed(selection), 0);
-        let raised = floats(got.lse.into_data());
+        let raised = floats(got.lse);
         assert!(
             raised.iter().zip(&lse).all(|(a, b)| *a >= b - 1e-4),
             "{}: mass was lost",
@@ -156,7 +159,7 @@ fn what_the_blocks_leave_out_is_corrected_for() {
             "{}: no mass added",
             backend.name
         );
-        let corrected = floats(got.output.into_data());
+        let corrected = floats(got.output);
         assert!(corrected.iter().all(|x| x.is_finite()), "{}", backend.name);
         assert_ne!(corrected, out, "{}", backend.name);
     }
@@ -177,7 +180,7 @@ fn layers_that_are_dense_by_setting_read_the_blocks_too() {
         assert!(heads.iter().all(by_setting), "{}: {heads:?}", backend.name);
         let [out, _] = over_blocks(&backend, &case, Choosers::KvHeads);
         let limit = rounding(DType::F32);
-        assert_near(backend.name, &floats(got.output.into_data()), &out, limit);
+        assert_near(backend.name, &floats(got.output), &out, limit);
     }
 }
 

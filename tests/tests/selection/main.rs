@@ -7,13 +7,16 @@ mod run;
 
 use burn::tensor::DType;
 use planted::{COLUMNS, Case, HEADS, NEEDLE, SLASH, planted, random};
-use run::{Ran, dense, floats, plan, read, run, run_pooled, selection, tensors};
+use run::{Ran, dense, plan, read, run, run_pooled, selection, tensors};
 use sparse_accelerate::{
     CacheShape, Choice, HeadRecord, KvCache, PooledKeys, Reason, Selection, Span, attend,
     attend_selected,
     select::{Choosers, Correction, Why},
 };
-use sparse_accelerate_tests::backends::{self, Backend};
+use sparse_accelerate_tests::{
+    backends::{self, Backend},
+    problem::floats,
+};
 
 /// Tokens of the planted prompt: neither whole blocks nor whole tiles.
 const LEN: usize = 2500;
@@ -195,7 +198,7 @@ fn chunks_give_what_the_whole_gives() {
             // Every head that is not dense meets the floor: checked by `read`.
             let ran = read(selected.expect("selected"), &chunk, &selection());
             assert!(
-                ran.out == floats(out.into_data()),
+                ran.out == floats(out),
                 "{name}: the cache attends differently"
             );
             let record = record.expect("a record").read().expect("heads");
@@ -203,7 +206,7 @@ fn chunks_give_what_the_whole_gives() {
             // As in the layers of a long cache, which keep no pooled keys.
             let anew = attend_selected(query, &key, &value, None, 0, &plan).expect("selected");
             assert!(
-                ran.out == floats(anew.output.into_data()),
+                ran.out == floats(anew.output),
                 "{name}: keys that are pooled anew are others"
             );
             let exact = dense_over(&backend, &chunk, &cache);
@@ -214,7 +217,7 @@ fn chunks_give_what_the_whole_gives() {
             }
             cache.advance(&plan);
         }
-        let chunked = floats(pooled.tensor().clone().into_data());
+        let chunked = floats(pooled.tensor().clone());
         let same = whole.iter().map(|x| x.to_bits());
         assert!(
             same.eq(chunked.iter().map(|x| x.to_bits())),
@@ -231,7 +234,7 @@ fn dense_over(backend: &Backend, chunk: &Case, cache: &KvCache) -> (Vec<f32>, Ve
     let plan = AttentionPlan::new(&AttentionSettings::dense(), &p.spans, device).expect("plan");
     let dense = attend_with_lse(query, &cache.key(0), &cache.value(0), &plan);
     let (out, lse) = dense.expect("dense");
-    (floats(out.into_data()), floats(lse.into_data()))
+    (floats(out), floats(lse))
 }
 
 /// Sequences of one batch: a whole prompt, a chunk, and one that is too short to be probed twice.
@@ -337,7 +340,7 @@ fn short_chunks_are_dense() {
                 assert_eq!(plan.decision().reason, reason, "{name}");
                 let [query, key, value] = tensors(&backend, &case);
                 let out = attend(query, &key, &value, &plan).expect("attend");
-                let same = floats(out.into_data()) == dense(&backend, &case).0;
+                let same = floats(out) == dense(&backend, &case).0;
                 assert!(same, "{name}: not dense");
             }
         }

@@ -1,13 +1,16 @@
 //! Runs a case with a selection, and checks what holds for every selection there is.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use sparse_accelerate::{
     AttentionPlan, AttentionSettings, Choice, Dynamic, HeadRecord, Pattern, PooledKeys, Selected,
     Selection, attend_selected, attend_with_lse,
     index::TileIndex,
     select::{Choosers, Correction, Why},
 };
-use sparse_accelerate_tests::{backends::Backend, problem::Layout};
+use sparse_accelerate_tests::{
+    backends::Backend,
+    problem::{Layout, floats},
+};
 
 use crate::planted::Case;
 
@@ -45,10 +48,6 @@ pub(crate) fn plan(backend: &Backend, case: &Case, selection: Selection) -> Atte
     AttentionPlan::new(&settings(selection), &case.problem.spans, &backend.device).expect("plan")
 }
 
-pub(crate) fn floats(data: TensorData) -> Vec<f32> {
-    data.convert::<f32>().try_to_vec().expect("f32 data")
-}
-
 /// Query, key and value on a backend.
 pub(crate) fn tensors(backend: &Backend, case: &Case) -> [Tensor<4>; 3] {
     let (p, device) = (&case.problem, &backend.device);
@@ -66,7 +65,7 @@ pub(crate) fn dense(backend: &Backend, case: &Case) -> (Vec<f32>, Vec<f32>) {
     let settings = AttentionSettings::dense();
     let plan = AttentionPlan::new(&settings, &case.problem.spans, &backend.device).expect("plan");
     let (out, lse) = attend_with_lse(query, &key, &value, &plan).expect("dense");
-    (floats(out.into_data()), floats(lse.into_data()))
+    (floats(out), floats(lse))
 }
 
 /// Runs a case whole.
@@ -85,7 +84,7 @@ pub(crate) fn run_pooled(backend: &Backend, case: &Case, selection: Selection) -
     let selected =
         attend_selected(query, &key, &value, Some(&mut pooled), 0, &plan).expect("selected");
     let ran = read(selected, case, &selection);
-    (ran, floats(pooled.tensor().clone().into_data()))
+    (ran, floats(pooled.tensor().clone()))
 }
 
 /// Reads a selection, and checks that its index keeps the invariants and that its records agree with
@@ -110,8 +109,8 @@ pub(crate) fn read(selected: Selected, case: &Case, selection: &Selection) -> Ra
         }
     }
     Ran {
-        out: floats(selected.output.into_data()),
-        lse: floats(selected.lse.into_data()),
+        out: floats(selected.output),
+        lse: floats(selected.lse),
         heads,
         index,
     }
