@@ -2,7 +2,6 @@
 //! the f64 oracle: keys past a sequence are NaN, outputs and scratch are prefilled with NaN.
 #![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
-use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use sparse_accelerate::{Triangular, index, index::TileIndex};
 use sparse_accelerate_kernels::attend::{self, Tier};
