@@ -13,3 +13,8 @@ pub mod pairs;
 pub mod problem;
 pub mod selection;
 pub mod tolerance;
+
+/// The example in the repository's README is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct RepositoryReadme;

@@ -26,18 +26,41 @@ pub(crate) fn cargo(layout: &Layout) -> Command {
     command
 }
 
+/// A build that holds the command-line program. Both put it in the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The program alone, with the CPU backend alone: two thirds of the crates and none of the
+    /// slowest. It shares all but Burn's and our own crates with [`Build::Workspace`].
+    Cpu,
+    /// All members and backends, as the tests have them.
+    Workspace,
+}
+
+impl Build {
+    /// Arguments of cargo, after `build` or `tree`.
+    pub(crate) const fn selection(self) -> &'static [&'static str] {
+        match self {
+            // The second package brings the features that common dependencies have elsewhere.
+            Self::Cpu => &[
+                "--package=sparse-accelerate-cli",
+                "--package=xtask-features",
+                "--no-default-features",
+                "--features=sparse-accelerate-cli/flex",
+            ],
+            Self::Workspace => &["--workspace"],
+        }
+    }
+}
+
 /// Builds the command-line program and says where it is.
-///
-/// The whole workspace is built, as for the tests: a single package would be built with another set
-/// of features, and nearly everything would be built twice.
-pub(crate) fn cli(layout: &Layout) -> Result<PathBuf> {
-    let mut build = cargo(layout);
-    build.args(["build", "--workspace", "--bins"]);
-    run::succeed(&mut build)?;
+pub(crate) fn cli(layout: &Layout, build: Build) -> Result<PathBuf> {
+    let mut command = cargo(layout);
+    command.args(["build", "--bins"]).args(build.selection());
+    run::succeed(&mut command)?;
     binary(layout, CLI_BINARY)
 }
 
-/// Where a build of the `dev` profile puts a program.
+/// Path of a program that a build of the `dev` profile makes.
 pub(crate) fn binary(layout: &Layout, name: &str) -> Result<PathBuf> {
     let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     Ok(target_dir(layout)?.join("debug").join(file))

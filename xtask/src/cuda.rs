@@ -16,13 +16,13 @@ use crate::setup::llvm;
 use crate::{cargo, run};
 
 /// CUDA 12.8: the oldest the bindings' event timers exist in; newer drivers run it too.
-const CUDA_VERSION: &str = "12080";
-const CUDA_VERSION_ENV: &str = "CUDARC_CUDA_VERSION";
+pub(crate) const CUDA_VERSION: &str = "12080";
+pub(crate) const CUDA_VERSION_ENV: &str = "CUDARC_CUDA_VERSION";
 
 /// Arguments of `cargo xtask cuda`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CudaArgs {
-    /// What cargo is to do, such as `build --release -p sparse-accelerate-cli --features cuda`
+    /// Arguments of cargo, such as `build --release -p sparse-accelerate-cli --features cuda`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     args: Vec<OsString>,
 }

@@ -1,4 +1,4 @@
-//! Where things lie: the repository and the data folder.
+//! Two folders: the repository and the data folder.
 //!
 //! The data folder is `.data/` in the repository root unless `SPARSE_ACCELERATE_DATA` names
 //! another one. Whatever is missing below it is made by the step that needs it.

@@ -2,12 +2,13 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `setup [--cuda] [--check]` | brings Vulkan's software driver, CUDA's compilers, the demo model, LLVM if asked |
+//! | `setup [--check]` | brings Vulkan's software driver, CUDA's compilers, the demo model |
+//! | `setup --cuda [--check]` | brings what a CUDA build needs: LLVM |
 //! | `demo [-- ARGS]` | the set-up a demo needs, then `sparse-accelerate demo` |
 //! | `test [--fast] [ARGS]` | the set-up tests need, then every test of the workspace, then a table |
 //! | `ptx [--write] [--dump DIR] [--only TEXT]` | what CUDA kernels take, without a GPU |
 //! | `results [--check]` | the results page from the run files that are checked in |
-//! | `validate` | format, lints, docs, file lengths, crate order, licences, stray paths, results page |
+//! | `validate [CHECK..]` | format, lints of every set of features, docs and their words, lengths, edges between crates, packages, licences, stray paths, results page |
 //! | `cuda CARGO-ARGS` | cargo with what a CUDA build needs in its environment |
 //!
 //! Commands only ever write to the data folder (`.data/`, or `SPARSE_ACCELERATE_DATA`) and to
@@ -47,7 +48,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring what is missing: Vulkan software driver, CUDA compilers for the check of kernels, demo
-    /// model, and LLVM with `--cuda`
+    /// model; with `--cuda` the LLVM of a CUDA build instead
     Setup(setup::SetupArgs),
     /// Fetch the demo model if needed and run the demo on it
     Demo(demo::DemoArgs),
@@ -57,8 +58,8 @@ enum Command {
     Ptx(ptx::PtxArgs),
     /// Write benches/RESULTS.md from the run files in benches/runs
     Results(results::ResultsArgs),
-    /// Format, lints, docs, file lengths, crate order, licences, stray machine paths, results page
-    Validate,
+    /// Format, lints, docs, lengths, edges between crates, packages, licences, and more
+    Validate(validate::ValidateArgs),
     /// Run cargo with the environment of a CUDA build: `cargo xtask cuda build --features cuda`
     Cuda(cuda::CudaArgs),
 }
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&layout, &args),
         Command::Ptx(args) => ptx::run(&layout, &args),
         Command::Results(args) => results::run(&layout, &args).map(|()| ExitCode::SUCCESS),
-        Command::Validate => validate::run(&layout),
+        Command::Validate(args) => validate::run(&layout, &args),
         Command::Cuda(args) => cuda::run(&layout, &args),
     });
     match done {

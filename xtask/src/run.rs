@@ -20,6 +20,14 @@ pub(crate) fn line(command: &Command) -> String {
         .join(" ")
 }
 
+/// Gives a program that may open Vulkan a runtime folder where the session has none: Mesa complains
+/// without one, and any folder will do.
+pub(crate) fn headless(command: &mut Command) {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    }
+}
+
 /// Runs with our own input and output; any status is an answer.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     command
@@ -50,7 +58,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether the program exists and ends well; says nothing.
+/// True if the program exists and ends well; prints nothing.
 pub(crate) fn works(program: &str, args: &[&str]) -> bool {
     capture(Command::new(program).args(args)).is_ok_and(|output| output.status.success())
 }

@@ -11,7 +11,7 @@ pub(crate) struct Row {
     pub(crate) failed: u64,
     /// Tests marked ignored.
     pub(crate) ignored: u64,
-    /// What libtest says it took.
+    /// Seconds it took, by libtest.
     pub(crate) seconds: f64,
     /// False while no result line was seen: the binary died.
     pub(crate) finished: bool,

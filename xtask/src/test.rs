@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cargo::Build;
 use crate::layout::{DATA_ENV, Layout};
 use crate::setup::{self, State, Step, cuda_tools, model, vulkan};
 use crate::tally::Tally;
@@ -107,7 +108,7 @@ fn set_up(layout: &Layout, args: &TestArgs) -> Result<()> {
     let mut build = cargo::cargo(layout);
     build.args(["build", "--workspace", "--bins", "--tests"]);
     run::succeed(&mut build)?;
-    setup::settle(layout, &model::DemoModel)?;
+    setup::settle(layout, &model::DemoModel(Build::Workspace))?;
     Ok(())
 }
 
@@ -169,17 +170,14 @@ fn test_command(layout: &Layout, args: &TestArgs) -> Command {
     if args.no_vulkan {
         command.env("SPARSE_ACCELERATE_TEST_BACKENDS", "flex");
     }
-    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // Mesa complains on a machine without a desktop session; any folder will do.
-        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
-    }
+    run::headless(&mut command);
     if std::io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     command
 }
 
-/// Whether the user chose packages; then `--workspace` would undo the choice.
+/// True if the user chose packages; then `--workspace` would undo the choice.
 fn names_packages(args: &[OsString]) -> bool {
     args.iter()
         .map(|arg| arg.to_string_lossy())

@@ -28,8 +28,3 @@ pub use select::{
 };
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
 pub use span::{MAX_KV_LEN, Span};
-
-/// The example in the repository's README is compiled and run with the tests.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct RepositoryReadme;

