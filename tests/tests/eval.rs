@@ -7,9 +7,10 @@ use std::{ops::ControlFlow, path::Path};
 
 use burn::tensor::Device;
 use sparse_accelerate_engine::Loaded;
+use sparse_accelerate_engine::attention::parse_attentions;
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, FidelityPlan, Format, NEEDLE, Prompts, RunProgress, Sources, Subject,
-    parse_attentions, run_answers, run_fidelity,
+    run_answers, run_fidelity,
 };
 use sparse_accelerate_report::record::{
     AnswerRow, FidelityRow, HeadRow, Header, Line, RunFile, SCHEMA, read,

@@ -7,12 +7,12 @@ use clap::{Args, ValueEnum};
 use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{
-    DeviceChoice, Devices, EngineError, Transport, memory::Bytes, placement::Split,
+    DeviceChoice, Devices, EngineError, Transport, memory::Bytes, parse_lengths, placement::Split,
 };
 
 use crate::exit::usage;
 
-/// Which model, where and in which type.
+/// A model directory and the run of it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model and device")]
 pub(crate) struct ModelArgs {
@@ -21,23 +21,46 @@ pub(crate) struct ModelArgs {
     pub(crate) model: PathBuf,
 
     #[command(flatten)]
-    pub(crate) devices: DeviceArgs,
+    pub(crate) run: RunOnArgs,
+}
 
+/// Devices, and the sizes of a run on them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunOnArgs {
+    #[command(flatten)]
+    devices: DeviceArgs,
+
+    #[command(flatten)]
+    pub(crate) sizes: SizeArgs,
+}
+
+/// Element types, chunk and memory: what `plan` asks as every run does.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model and device")]
+pub(crate) struct SizeArgs {
     /// Type of weights, activations and, unless --kv-dtype says otherwise, cache [default: f32 on the CPU; on a GPU the stored type
     /// where it computes in it, else f16]
     #[arg(long, value_name = "TYPE")]
-    pub(crate) dtype: Option<Dtype>,
+    dtype: Option<Dtype>,
+
+    /// Type of the KV cache: int8 takes half the memory of 16-bit types, and costs a little accuracy
+    #[arg(long, value_name = "TYPE", default_value = "model")]
+    kv_dtype: KvDtype,
 
     /// Prompt tokens computed at a time; more is faster and needs more memory
     /// [default: 2048 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
-    pub(crate) chunk: Option<usize>,
+    chunk: Option<usize>,
+
+    /// Plan as if every device had no more than this, such as 24g or 22528m
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
 }
 
 /// One device, or one for every stage of a pipeline.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model and device")]
-pub(crate) struct DeviceArgs {
+struct DeviceArgs {
     /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
@@ -60,10 +83,6 @@ pub(crate) struct DeviceArgs {
     )]
     split: String,
 
-    /// Plan as if every device had no more than this, such as 24g or 22528m
-    #[arg(long, value_name = "SIZE")]
-    memory_limit: Option<String>,
-
     /// How hidden states get to the next device: its backend's way (NCCL between CUDA devices where it is
     /// installed), or through the host's memory
     #[arg(long, value_name = "WAY", default_value = "peer", requires = "devices")]
@@ -74,10 +93,6 @@ pub(crate) struct DeviceArgs {
     /// length and attention]
     #[arg(long, value_name = "N", requires = "devices")]
     chunks: Option<usize>,
-
-    /// Type of the KV cache: int8 takes half the memory of 16-bit types, and costs a little accuracy
-    #[arg(long, value_name = "TYPE", default_value = "model")]
-    kv_dtype: KvDtype,
 
     /// Seconds without a sign of life from any stage after which the run ends with an error
     #[arg(
@@ -97,43 +112,99 @@ enum TransportArg {
     Host,
 }
 
-impl DeviceArgs {
-    /// Opens what they name.
+impl SizeArgs {
+    /// The type of weights asked for.
+    pub(crate) fn dtype(&self) -> Option<WeightDtype> {
+        self.dtype.map(Into::into)
+    }
+
+    /// The type of the KV cache.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_dtype.into()
+    }
+
+    /// Prompt tokens computed at a time, or `default`.
+    pub(crate) fn chunk(&self, default: usize) -> Result<usize> {
+        let chunk = self.chunk.unwrap_or(default);
+        at_least_one(&[("--chunk", chunk)])?;
+        Ok(chunk)
+    }
+
+    /// Bytes that every device may be taken to have.
+    pub(crate) fn memory_limit(&self) -> Result<Option<u64>> {
+        let limit = self.memory_limit.as_deref().map(str::parse::<Bytes>);
+        let limit = limit
+            .transpose()
+            .map_err(|error| usage(error.to_string()))?;
+        Ok(limit.map(|bytes| bytes.0))
+    }
+}
+
+impl RunOnArgs {
+    /// Opens the devices.
     pub(crate) fn open(&self) -> Result<Devices> {
-        let names = match self.devices.as_slice() {
-            [] => std::slice::from_ref(&self.device),
+        let args = &self.devices;
+        let names = match args.devices.as_slice() {
+            [] => std::slice::from_ref(&args.device),
             some => some,
         };
         let choices: Result<Vec<DeviceChoice>, _> =
             names.iter().map(|name| name.trim().parse()).collect();
-        let split = self.split.parse::<Split>().map_err(EngineError::from)?;
-        let stall = Duration::try_from_secs_f64(self.stall_limit)
+        let split = args.split.parse::<Split>().map_err(EngineError::from)?;
+        let stall = Duration::try_from_secs_f64(args.stall_limit)
             .ok()
             .filter(|stall| !stall.is_zero());
         let stall = stall.ok_or_else(|| {
             usage(format!(
                 "--stall-limit is {}, but must be above 0 seconds",
-                self.stall_limit
+                args.stall_limit
             ))
         })?;
         let mut devices = Devices::open(&choices?)?;
         devices.split = split;
-        devices.kv = self.kv_dtype.into();
-        let limit = self.memory_limit.as_deref().map(str::parse::<Bytes>);
-        let limit = limit
-            .transpose()
-            .map_err(|error| usage(error.to_string()))?;
-        devices.memory_limit = limit.map(|bytes| bytes.0);
+        devices.kv = self.sizes.kv_type();
+        devices.memory_limit = self.sizes.memory_limit()?;
         devices.stall = stall;
-        if self.chunks == Some(0) {
-            return Err(usage("--chunks is 0, but must be at least 1"));
-        }
-        devices.chunks = self.chunks;
-        devices.transport = match self.transport {
+        at_least_one(&[("--chunks", args.chunks.unwrap_or(1))])?;
+        devices.chunks = args.chunks;
+        devices.transport = match args.transport {
             TransportArg::Peer => Transport::Peer,
             TransportArg::Host => Transport::Host,
         };
         Ok(devices)
+    }
+}
+
+/// Refuses counts of 0, by their flags.
+pub(crate) fn at_least_one(counts: &[(&str, usize)]) -> Result<()> {
+    match counts.iter().find(|(_, count)| *count == 0) {
+        Some((flag, _)) => Err(usage(format!("{flag} is 0, but must be at least 1"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses KV heads that do not divide the query heads.
+pub(crate) fn check_heads(heads: usize, kv_heads: usize) -> Result<()> {
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(usage(format!(
+            "--kv-heads {kv_heads} does not divide --heads {heads}"
+        )));
+    }
+    Ok(())
+}
+
+/// Reads the lengths of a flag.
+pub(crate) fn lengths(flag: &str, text: &str) -> Result<Vec<usize>> {
+    parse_lengths(text).map_err(|error| usage(format!("{flag} {error}")))
+}
+
+/// Reads the one length of a flag.
+pub(crate) fn one_length(flag: &str, text: &str) -> Result<usize> {
+    match parse_lengths(text).as_deref() {
+        Ok([length]) => Ok(*length),
+        _ => Err(usage(format!(
+            "{flag} {text} is no number of tokens; write one such as 32k or 32768"
+        ))),
     }
 }
 
@@ -210,4 +281,18 @@ pub(crate) struct SamplingArgs {
     /// End the text before this string; may be given several times
     #[arg(long, value_name = "STRING")]
     pub(crate) stop: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_one_number() {
+        assert_eq!(one_length("--length", "8k").expect("a length"), 8192);
+        for text in ["8k,16k", "long", ""] {
+            let error = one_length("--length", text).expect_err("refused");
+            assert!(error.to_string().contains("--length"), "{error}");
+        }
+    }
 }

@@ -1,91 +1,96 @@
 //! How attention over the prompt is asked for: a mode, a preset or a pattern, and what overrides it.
 //!
-//! A pattern file holds one pattern in TOML or JSON, for example `kind = "triangular"`, `sink = 64`,
-//! `window = 1024`, `last = 128`; a heads file one for every head (see `search`). What stands in a file
-//! is not given beside it.
+//! Names, parameters and pattern files are read by the libraries; this file maps flags to them and says
+//! which flags contradict each other. A parameter that stands in a file is not given beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sparse_accelerate::{
-    AttentionMode, AttentionSettings, Pattern, Preset,
-    select::{Choosers, Correction},
+    AttentionMode, AttentionSettings, ParseError, Pattern, Preset, Selection, Triangular,
 };
-use sparse_accelerate_eval::{pattern_named, read_heads};
+use sparse_accelerate_engine::attention::{read_heads, read_pattern};
 
 use crate::exit::usage;
 
-/// What the attention flags mean, for the end of a command's help.
-pub(crate) const HELP: &str = "\
+/// The meaning of the attention flags, for the end of a command's help.
+pub(crate) fn help() -> String {
+    let floor = |preset: Preset| format!("{:.2}", preset.settings().selection.recall);
+    let [safe, balanced, fast] = [Preset::Safe, Preset::Balanced, Preset::Fast].map(floor);
+    format!(
+        "\
 Attention over the prompt:
   --preset is the short way: exact computes every key; safe, balanced and fast let every head choose the
-  cheapest pattern that keeps 0.98, 0.95 or 0.90 of its attention mass (measured; a head that would keep
+  cheapest pattern that keeps {safe}, {balanced} or {fast} of its attention mass (measured; a head that would keep
   less is dense); paper is SparseAccelerate's choice of three patterns.
   --pattern names one pattern instead. triangular sees the first --sink tokens and the latest --window
   ones, and the last --last tokens of the prompt see everything, so that a question at the end is
   answered from the whole text. interval-slash adds columns and diagonals, block-cluster blocks, hybrid
-  both; dynamic lets every head choose among them. Their budgets are set in a file:
+  both; dynamic lets every head choose among them. Their budgets are set after colons,
+  interval-slash:columns=2048:slashes=256, or in a file:
     kind = \"interval-slash\"
     columns = 2048
     slashes = 256
   --heads-file gives every head its own, as `search` finds them.
-  --recall, --correction and --choosers refine whatever chooses from the input.";
+  --recall, --correction and --granularity refine the patterns that choose from the input."
+    )
+}
 
 /// How attention over the prompt is computed.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Attention over the prompt")]
 pub(crate) struct AttentionArgs {
-    /// auto is sparse for long prompts (65536 tokens or more, or what `calibrate` found); dense and sparse
-    /// are what they say
-    #[arg(long, value_name = "MODE", default_value = "auto")]
+    #[arg(long, value_name = "MODE", default_value = "auto", help = mode_help())]
     attention: Mode,
 
     /// exact, safe, balanced, fast or paper: from all keys to the fewest
     #[arg(long, value_name = "NAME", conflicts_with_all = ["pattern", "heads_file"])]
     preset: Option<String>,
 
-    /// triangular, interval-slash, block-cluster, hybrid, dynamic, or a TOML or JSON file with a pattern
-    /// [default: the default settings']
-    #[arg(long, value_name = "PATTERN", conflicts_with = "heads_file")]
+    #[arg(long, value_name = "PATTERN", conflicts_with = "heads_file", help = pattern_help())]
     pattern: Option<String>,
 
     /// A pattern for every head: JSON that `search` wrote, or of MInference
     #[arg(long, value_name = "FILE")]
     heads_file: Option<PathBuf>,
 
-    /// Least share of a head's attention mass to keep, 0 to 1; 0 takes patterns as they are
-    /// [default: the preset's, else 0.95]
-    #[arg(long, value_name = "X")]
-    recall: Option<f32>,
+    #[arg(long, value_name = "X", help = recall_help())]
+    recall: Option<String>,
 
-    /// What stands in for keys that are left out: none, their mean, or their mean and variance
-    /// [default: the preset's, else gaussian]
-    #[arg(long, value_name = "HOW")]
-    correction: Option<CorrectionArg>,
+    #[arg(long, value_name = "HOW", help = correction_help())]
+    correction: Option<String>,
 
-    /// Whether the query heads of a KV head share one choice [default: kv-heads]
-    #[arg(long, value_name = "WHICH")]
-    choosers: Option<ChoosersArg>,
+    #[arg(long, value_name = "WHICH", help = granularity_help())]
+    granularity: Option<String>,
 
     #[command(flatten)]
     seen: SeenArgs,
 }
 
-/// What every row sees, and who sees everything; all optional.
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct SeenArgs {
-    /// Tokens at the start of the prompt that every token sees [default: 256 with triangular, else 128]
-    #[arg(long, value_name = "N")]
-    sink: Option<usize>,
+/// The keys that every row sees, and the rows that see every key; all optional.
+#[derive(Debug, Clone, Default, Args)]
+struct SeenArgs {
+    #[arg(
+        long,
+        value_name = "N",
+        help = seen_help("Tokens at the start of the prompt that every token sees", "sink")
+    )]
+    sink: Option<String>,
 
-    /// Latest tokens that every token sees, itself included [default: 1024 with triangular, else 512]
-    #[arg(long, value_name = "N")]
-    window: Option<usize>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = seen_help("Latest tokens that every token sees, itself included", "window")
+    )]
+    window: Option<String>,
 
-    /// Tokens at the end of the prompt that see everything [default: 128]
-    #[arg(long, value_name = "N")]
-    last: Option<usize>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = seen_help("Tokens at the end of the prompt that see everything", "last")
+    )]
+    last: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,46 +100,98 @@ enum Mode {
     Sparse,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum CorrectionArg {
-    /// Nothing: the softmax is renormalised over the kept keys
-    None,
-    /// The mean key of a block, weighted by its left-out keys
-    Mean,
-    /// The mean, and the variance to second order
-    Gaussian,
+fn mode_help() -> String {
+    let from = AttentionSettings::default().min_sparse_len;
+    format!(
+        "auto is sparse for long prompts ({from} tokens or more, or the length that `calibrate` found); dense \
+         and sparse hold for every length"
+    )
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ChoosersArg {
-    /// One choice for the query heads of a KV head, judged by the worst of them
-    KvHeads,
-    /// Every query head on its own
-    QueryHeads,
+fn pattern_help() -> String {
+    let default = AttentionSettings::default().pattern.name();
+    let names: Vec<&str> = Pattern::named().iter().map(Pattern::name).collect();
+    let names = names.join(", ");
+    format!(
+        "{names}, with parameters after colons, or a TOML or JSON file with a pattern [default: {default}]"
+    )
+}
+
+fn recall_help() -> String {
+    let default = Selection::default().recall;
+    format!(
+        "Least share of a head's attention mass to keep, 0 to 1; 0 takes patterns as they are [default: the \
+         preset's, else {default}]"
+    )
+}
+
+fn correction_help() -> String {
+    format!(
+        "Replacement of the keys that are left out: none, their mean, or their mean and variance \
+         (gaussian) [default: the preset's, else {}]",
+        word(&Selection::default().correction)
+    )
+}
+
+fn granularity_help() -> String {
+    format!(
+        "Heads that one choice of keys is for: {} [default: {}]",
+        form("granularity").replace('|', " or "),
+        word(&Selection::default().granularity)
+    )
+}
+
+/// `what [default: N with triangular, else M]`; once where both are the same.
+fn seen_help(what: &str, field: &str) -> String {
+    let value = |settings| match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(fields)) => fields.get(field).map(ToString::to_string),
+        _ => None,
+    };
+    let triangular = serde_json::to_value(Triangular::default()).map_or(None, value);
+    let selection = serde_json::to_value(Selection::default()).map_or(None, value);
+    match (triangular, selection) {
+        (Some(one), Some(other)) if one == other => format!("{what} [default: {one}]"),
+        (Some(one), Some(other)) => {
+            format!("{what} [default: {one} with triangular, else {other}]")
+        }
+        _ => what.to_owned(),
+    }
+}
+
+/// The values that a parameter of a selection may have.
+pub(crate) fn form(name: &str) -> &'static str {
+    let all = Selection::PARAMETERS;
+    let found = all.iter().find(|parameter| parameter.name == name);
+    found.map_or("", |parameter| parameter.form)
+}
+
+/// A setting as text has it.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
 }
 
 impl AttentionArgs {
     /// The settings, checked.
     pub(crate) fn settings(&self) -> Result<AttentionSettings> {
         let mut settings = self.base()?;
-        match (self.attention, self.preset.as_deref()) {
-            (Mode::Sparse, Some("exact")) => {
-                return Err(usage(
-                    "--preset exact is dense, so --attention sparse contradicts it; leave one out, or \
-                     take --preset safe",
-                ));
-            }
-            (Mode::Auto, _) => {}
-            (Mode::Dense, _) => settings.mode = AttentionMode::Dense,
-            (Mode::Sparse, _) => settings.mode = AttentionMode::Sparse,
+        if settings.mode == AttentionMode::Dense {
+            self.refuse_beside_exact()?;
         }
         self.refine(&mut settings)?;
+        match self.attention {
+            Mode::Auto => {}
+            Mode::Dense => settings.mode = AttentionMode::Dense,
+            Mode::Sparse => settings.mode = AttentionMode::Sparse,
+        }
         settings.pattern.validate()?;
         settings.selection.validate()?;
         Ok(settings)
     }
 
-    /// What is asked for by name or file.
+    /// The settings of a name or a file.
     fn base(&self) -> Result<AttentionSettings> {
         let default = AttentionSettings::default();
         if let Some(name) = &self.preset {
@@ -151,106 +208,107 @@ impl AttentionArgs {
                 ..default
             });
         }
-        let Some(name) = &self.pattern else {
+        let Some(text) = &self.pattern else {
             return Ok(default);
         };
-        let pattern = match pattern_named(name) {
-            Some(pattern) => pattern,
-            None => {
-                let pattern = read(name)?;
-                if !pattern.selects() && self.seen.any() {
-                    return Err(usage(
-                        "--sink, --window and --last belong to a pattern given by name; with a pattern \
-                         file, write them in the file",
-                    ));
-                }
-                pattern
-            }
-        };
+        let pattern = read_pattern(text).map_err(|error| usage(format!("--pattern {error}")))?;
+        let from_file = text.parse::<Pattern>().is_err();
+        if from_file && !pattern.selects() && self.seen.any() {
+            return Err(usage(
+                "--sink, --window and --last belong to a pattern given by name; with a pattern file, write \
+                 them in the file",
+            ));
+        }
         Ok(AttentionSettings { pattern, ..default })
     }
 
-    /// Puts the flags that override over it.
-    fn refine(&self, settings: &mut AttentionSettings) -> Result<()> {
-        let selects = settings.selects();
-        let exact = settings.mode == AttentionMode::Dense && self.attention != Mode::Dense;
-        for (flag, given) in [
-            ("--recall", self.recall.is_some()),
-            ("--correction", self.correction.is_some()),
-            ("--choosers", self.choosers.is_some()),
-        ] {
-            if given && (exact || !selects) {
-                let what = match exact {
-                    true => "--preset exact".into(),
-                    false => format!("the pattern `{}`", settings.pattern.name()),
-                };
-                return Err(usage(format!(
-                    "{flag} is for heads that choose their keys, and {what} leaves them no choice; add \
-                     --preset balanced or --pattern dynamic"
-                )));
-            }
+    /// Refuses flags that limit what tokens see beside the preset that limits nothing.
+    fn refuse_beside_exact(&self) -> Result<()> {
+        if self.attention == Mode::Sparse {
+            return Err(usage(
+                "--preset exact is dense, so --attention sparse contradicts it; leave one out, or take \
+                 --preset safe",
+            ));
         }
-        if exact && self.seen.any() {
+        if self.seen.any() {
             return Err(usage(
                 "--sink, --window and --last limit what tokens see, and --preset exact limits nothing; \
                  take --preset safe, or leave them out",
             ));
         }
-        let SeenArgs { sink, window, last } = self.seen;
-        let selection = &mut settings.selection;
-        let (to_sink, to_window, to_last) = match &mut settings.pattern {
-            Pattern::Triangular(t) if !selects => (&mut t.sink, &mut t.window, &mut t.last),
-            _ => (
-                &mut selection.sink,
-                &mut selection.window,
-                &mut selection.last,
-            ),
-        };
-        *to_sink = sink.unwrap_or(*to_sink);
-        *to_window = window.unwrap_or(*to_window);
-        *to_last = last.unwrap_or(*to_last);
-        selection.recall = self.recall.unwrap_or(selection.recall);
-        match self.correction {
-            Some(CorrectionArg::None) => selection.correction = Correction::None,
-            Some(CorrectionArg::Mean) => selection.correction = Correction::Mean,
-            Some(CorrectionArg::Gaussian) => selection.correction = Correction::Gaussian,
-            None => {}
+        match self
+            .choices()
+            .into_iter()
+            .find(|(_, given)| given.is_some())
+        {
+            Some((name, _)) => Err(no_choice(name, "--preset exact")),
+            None => Ok(()),
         }
-        match self.choosers {
-            Some(ChoosersArg::KvHeads) => selection.choosers = Choosers::KvHeads,
-            Some(ChoosersArg::QueryHeads) => selection.choosers = Choosers::QueryHeads,
-            None => {}
+    }
+
+    /// Parameters of the heads that choose.
+    fn choices(&self) -> [(&'static str, Option<&str>); 3] {
+        [
+            ("recall", self.recall.as_deref()),
+            ("correction", self.correction.as_deref()),
+            ("granularity", self.granularity.as_deref()),
+        ]
+    }
+
+    /// Puts the flags that override over it.
+    fn refine(&self, settings: &mut AttentionSettings) -> Result<()> {
+        for (name, value) in self.choices().into_iter().chain(self.seen.all()) {
+            let Some(value) = value else { continue };
+            let is_choice = self.choices().iter().any(|(choice, _)| *choice == name);
+            if is_choice && !settings.selects() {
+                let pattern = format!("the pattern `{}`", settings.pattern.name());
+                return Err(no_choice(name, &pattern));
+            }
+            set(settings, name, value)?;
         }
         Ok(())
     }
 }
 
-impl SeenArgs {
-    fn any(self) -> bool {
-        self.sink.or(self.window).or(self.last).is_some()
-    }
+/// Sets the parameter of a flag.
+pub(crate) fn set(settings: &mut AttentionSettings, name: &str, value: &str) -> Result<()> {
+    settings.set(name, value).map_err(|error| match error {
+        ParseError::Parameter { .. } => {
+            let parameters = settings.parameters();
+            let own = parameters.iter().find(|parameter| parameter.name == name);
+            match own.map(|parameter| parameter.form) {
+                Some("N") => usage(format!("--{name} {value}: is no number of tokens")),
+                Some("X") => usage(format!("--{name} {value}: is no number")),
+                Some(words) => usage(format!("--{name} {value}: is not one of {words}")),
+                None => usage(format!(
+                    "--{name}: the pattern `{}` has no such parameter",
+                    settings.pattern.name()
+                )),
+            }
+        }
+        error => usage(format!("--{name} {value}: {error}")),
+    })
 }
 
-fn read(name: &str) -> Result<Pattern> {
-    let path = Path::new(name);
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        usage(format!(
-            "--pattern {name}: neither `triangular`, `interval-slash`, `block-cluster`, `hybrid` or \
-             `dynamic` nor a file that can be read ({error})"
-        ))
-    })?;
-    let parsed = match path.extension().and_then(|e| e.to_str()) {
-        Some("json") => serde_json::from_str(&text).map_err(|e| e.to_string()),
-        Some("toml") => toml::from_str(&text).map_err(|e| e.to_string()),
-        _ => Err("the name must end in .toml or .json".to_string()),
-    };
-    parsed.map_err(|error: String| {
-        usage(format!(
-            "--pattern {name}: {}\nA pattern file looks like this:\n  kind = \"triangular\"\n  \
-             sink = 64\n  window = 1024\n  last = 128",
-            error.trim_end()
-        ))
-    })
+fn no_choice(name: &str, what: &str) -> anyhow::Error {
+    usage(format!(
+        "--{name} is for heads that choose their keys, and {what} leaves them no choice; add --preset \
+         balanced or --pattern dynamic"
+    ))
+}
+
+impl SeenArgs {
+    fn all(&self) -> [(&'static str, Option<&str>); 3] {
+        [
+            ("sink", self.sink.as_deref()),
+            ("window", self.window.as_deref()),
+            ("last", self.last.as_deref()),
+        ]
+    }
+
+    fn any(&self) -> bool {
+        self.all().iter().any(|(_, given)| given.is_some())
+    }
 }
 
 #[cfg(test)]

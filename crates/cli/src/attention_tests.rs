@@ -1,7 +1,10 @@
 //! Flags to settings.
 
 use clap::Parser;
-use sparse_accelerate::{AttentionMode, AttentionSettings, Pattern, Selection, Triangular};
+use sparse_accelerate::{
+    AttentionMode, AttentionSettings, Pattern, Selection, Triangular,
+    select::{Correction, Granularity},
+};
 
 use super::*;
 
@@ -43,8 +46,8 @@ fn a_preset_is_taken_whole_and_refined() {
         "0.5",
         "--correction",
         "mean",
-        "--choosers",
-        "query-heads",
+        "--granularity",
+        "per-query-head",
         "--window",
         "64",
         "--attention",
@@ -56,7 +59,7 @@ fn a_preset_is_taken_whole_and_refined() {
         selection: Selection {
             recall: 0.5,
             correction: Correction::Mean,
-            choosers: Choosers::QueryHeads,
+            granularity: Granularity::PerQueryHead,
             window: 64,
             ..safe.selection
         },
@@ -134,8 +137,8 @@ fn what_contradicts_itself_is_refused_with_the_way_out() {
             &["--recall", "triangular", "dynamic"],
         ),
         (
-            &["--pattern", "triangular", "--choosers", "kv-heads"],
-            &["--choosers"],
+            &["--pattern", "triangular", "--granularity", "per-kv-head"],
+            &["--granularity"],
         ),
         (
             &["--preset", "fast", "--recall", "1.5"],

@@ -10,12 +10,12 @@ use sparse_accelerate_engine::{
     calibration::{self, BreakEven, Calibration},
     device::{DeviceChoice, select},
 };
-use sparse_accelerate_eval::{
-    parse_lengths,
-    speed::{CalibrateSettings, calibrate},
-};
+use sparse_accelerate_eval::speed::{CalibrateSettings, calibrate};
 
-use crate::{args::Dtype, exit::usage, output::print_json};
+use crate::{
+    args::{Dtype, at_least_one, check_heads, lengths},
+    output::print_json,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +53,7 @@ pub(crate) struct CalibrateArgs {
 
     /// Prompt lengths that prices come from [default: 4k,8k,16k,32k on a GPU, 512,1k,2k on the CPU]
     #[arg(long, value_name = "N,N...")]
-    lens: Option<String>,
+    lengths: Option<String>,
 
     /// Prompt lengths at which a selection is timed against dense
     /// [default: 1k,2k,4k,8k,16k,32k on a GPU, 1k,2k,4k on the CPU]
@@ -75,23 +75,13 @@ pub(crate) struct CalibrateArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
-    if args.runs == 0 {
-        return Err(usage("--runs is 0, but must be at least 1"));
-    }
-    if args.kv_heads == 0 || args.heads == 0 || !args.heads.is_multiple_of(args.kv_heads) {
-        let (heads, kv_heads) = (args.heads, args.kv_heads);
-        return Err(usage(format!(
-            "--kv-heads {kv_heads} does not divide --heads {heads}"
-        )));
-    }
+    at_least_one(&[("--runs", args.runs)])?;
+    check_heads(args.heads, args.kv_heads)?;
     let choice: DeviceChoice = args.device.parse()?;
     let selected = select(choice)?;
-    let lengths = |given: &Option<String>, gpu: &str, cpu: &str| {
+    let lengths = |flag, given: &Option<String>, gpu: &str, cpu: &str| {
         let default = if selected.is_flex() { cpu } else { gpu };
-        let text = given.as_deref().unwrap_or(default);
-        let mut lengths = parse_lengths(text).map_err(|error| usage(error.to_string()))?;
-        lengths.sort_unstable();
-        Ok::<_, anyhow::Error>(lengths)
+        lengths(flag, given.as_deref().unwrap_or(default))
     };
     let settings = CalibrateSettings {
         heads: args.heads,
@@ -102,8 +92,13 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
             None => selected.default_dtype(WeightDtype::Bf16),
         },
         runs: args.runs,
-        lengths: lengths(&args.lens, "4k,8k,16k,32k", "512,1k,2k")?,
-        break_even: lengths(&args.break_even, "1k,2k,4k,8k,16k,32k", "1k,2k,4k")?,
+        lengths: lengths("--lengths", &args.lengths, "4k,8k,16k,32k", "512,1k,2k")?,
+        break_even: lengths(
+            "--break-even",
+            &args.break_even,
+            "1k,2k,4k,8k,16k,32k",
+            "1k,2k,4k",
+        )?,
     };
     eprintln!("device: {} [{}]", selected.reason, settings.dtype);
     let measured = calibrate(&selected, &settings, &mut |line| eprintln!("{line}"))?;

@@ -7,8 +7,8 @@ use std::{error::Error, fmt, process::ExitCode};
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::CheckpointError;
-use sparse_accelerate_engine::{DeviceError, EngineError};
-use sparse_accelerate_eval::{AttentionSpecError, EvalError};
+use sparse_accelerate_engine::{DeviceError, EngineError, attention::AttentionSpecError};
+use sparse_accelerate_eval::{EvalError, speed::SpeedError};
 
 use crate::interrupt;
 
@@ -31,7 +31,7 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 
 /// Prints the chain to standard error and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", message(error));
     let mut above = error.to_string();
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
@@ -54,6 +54,29 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     })
 }
 
+/// The words of an error, with the flag of the field that it names: libraries know fields, not flags.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let text = error.to_string();
+    let field = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(error), _) => EvalError::field(error),
+        (_, Some(error)) => SpeedError::field(error),
+        _ => None,
+    };
+    match field {
+        Some(field) => with_flag(field, &text),
+        None => text,
+    }
+}
+
+/// `runs is 0` becomes `--runs is 0`; words that do not begin with the field are put after the flag.
+fn with_flag(field: &str, text: &str) -> String {
+    let flag = format!("--{}", field.replace('_', "-"));
+    match text.strip_prefix(field) {
+        Some(rest) => format!("{flag}{rest}"),
+        None => format!("{flag}: {text}"),
+    }
+}
+
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<UsageError>()
@@ -61,6 +84,9 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause
                 .downcast_ref::<EvalError>()
                 .is_some_and(EvalError::is_usage)
+            || cause
+                .downcast_ref::<SpeedError>()
+                .is_some_and(SpeedError::is_usage)
             || cause
                 .downcast_ref::<EngineError>()
                 .is_some_and(EngineError::is_usage)
@@ -80,4 +106,21 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(AttentionError::Setting { .. })
             )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_shown_as_its_flag() {
+        let error = SpeedError::Nothing { field: "kv_heads" }.into();
+        assert_eq!(message(&error), "--kv-heads is 0, but must be at least 1");
+        let length = EvalError::OverLimit {
+            length: 9,
+            limit: 8,
+        };
+        assert!(message(&length.into()).starts_with("--lengths: length 9: this model has 8"));
+        assert_eq!(message(&usage("as it is")), "as it is");
+    }
 }

@@ -3,6 +3,8 @@
 //! Everything that can be refused without reading weights is refused first: the devices, the prompt
 //! length, the memory.
 
+use std::path::Path;
+
 use anyhow::Result;
 use sparse_accelerate::{AttentionSettings, KvType};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
@@ -12,7 +14,7 @@ use sparse_accelerate_engine::{
 use sparse_accelerate_models::Placement;
 
 use crate::{
-    args::ModelArgs,
+    args::{ModelArgs, RunOnArgs},
     exit::usage,
     progress::{Meter, Unit},
 };
@@ -26,21 +28,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Fills in what was not asked for; `stored` is the type of the checkpoint.
-    pub(crate) fn new(
-        devices: Devices,
-        dtype: Option<WeightDtype>,
-        chunk: Option<usize>,
-        stored: WeightDtype,
-    ) -> Result<Self> {
-        let chunk = chunk.unwrap_or_else(|| devices.default_chunk());
-        if chunk == 0 {
-            return Err(usage("--chunk is 0, but must be at least 1"));
-        }
+    /// Opens the devices and fills in what was not asked for; `stored` is the type of the checkpoint.
+    pub(crate) fn new(args: &RunOnArgs, stored: WeightDtype) -> Result<Self> {
+        let devices = args.open()?;
+        let dtype = args.sizes.dtype();
         Ok(Self {
             dtype: dtype.unwrap_or_else(|| devices.default_dtype(stored)),
+            chunk: args.sizes.chunk(devices.default_chunk())?,
             devices,
-            chunk,
         })
     }
 
@@ -105,16 +100,20 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens both; reads no weights.
     pub(crate) fn new(args: &ModelArgs) -> Result<Self> {
-        if !args.model.is_dir() {
+        Self::at(&args.model, &args.run)
+    }
+
+    /// [`Opened::new`] for a directory.
+    pub(crate) fn at(model: &Path, run: &RunOnArgs) -> Result<Self> {
+        if !model.is_dir() {
             return Err(usage(format!(
                 "--model {}: no such directory; give a folder with config.json, tokenizer.json \
                  and *.safetensors (a GGUF file is converted with `sparse-accelerate import`)",
-                args.model.display()
+                model.display()
             )));
         }
-        let dir = ModelDir::open(&args.model)?;
-        let (dtype, stored) = (args.dtype.map(Into::into), dir.config().dtype);
-        let ground = Ground::new(args.devices.open()?, dtype, args.chunk, stored)?;
+        let dir = ModelDir::open(model)?;
+        let ground = Ground::new(run, dir.config().dtype)?;
         Ok(Self { dir, ground })
     }
 

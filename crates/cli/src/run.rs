@@ -43,7 +43,7 @@ Examples:
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = format!("{EXAMPLES}\n{}", attention::HELP))]
+#[command(after_help = format!("{EXAMPLES}\n{}", attention::help()))]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,

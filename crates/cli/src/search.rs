@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use sparse_accelerate::{Pattern, Selection};
 use sparse_accelerate_eval::{
-    Subject, parse_lengths,
+    Subject,
     search::{Given, Search, SearchPlan, search},
 };
 use sparse_accelerate_report::{distinct, mean};
 
 use crate::{
-    args::ModelArgs,
+    args::{ModelArgs, one_length},
     eval::{
         common::TextArgs,
         table::{head, table},
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     let have = corpus.ids().len() + start.len();
     let limit = opened.dir.config().max_positions;
     let length = match &args.length {
-        Some(text) => one_length(text)?,
+        Some(text) => one_length("--length", text)?,
         None => DEFAULT_LENGTH.min(have).min(limit),
     };
     if length > have {
@@ -141,16 +141,6 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         );
     }
     print_text(&summary(&found))
-}
-
-/// One length of `--length`.
-fn one_length(text: &str) -> Result<usize> {
-    match parse_lengths(text).as_deref() {
-        Ok([length]) => Ok(*length),
-        _ => Err(usage(format!(
-            "--length {text}: is not one number of tokens; write 8192, or 8k"
-        ))),
-    }
 }
 
 /// Heads by what they were given, and all of them.
@@ -224,17 +214,5 @@ mod tests {
             ["triangular", "128", "+", "512", "2", "0.200", "0.5000"]
         );
         assert_eq!(lines[3], ["all", "4", "0.200", "0.5000"]);
-    }
-
-    #[test]
-    fn a_length_is_one_number() {
-        assert_eq!(one_length("8k").expect("a length"), 8192);
-        for text in ["8k,16k", "long", ""] {
-            let error = one_length(text).expect_err("refused").to_string();
-            assert!(
-                error.contains("--length") && error.contains("8k"),
-                "{error}"
-            );
-        }
     }
 }

@@ -185,7 +185,7 @@ fn a_length_without_room_is_a_row_and_the_others_go_on() {
 fn decode_and_kernel_give_rows() {
     let bench = Bench::new();
     let out = bench.path("decode.jsonl");
-    let flags = ["--depths", "32,64", "--tokens", "3", "--out", &out];
+    let flags = ["--lengths", "32,64", "--tokens", "3", "--out", &out];
     bench
         .command("decode", &flags)
         .assert()

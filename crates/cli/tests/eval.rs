@@ -262,7 +262,7 @@ fn output_that_cannot_be_written_is_refused() {
 #[test]
 fn help_lists_the_attentions() {
     let mut assert = program().args(["eval", "--help"]).assert().success();
-    for name in sparse_accelerate_eval::ATTENTIONS {
+    for name in sparse_accelerate_engine::attention::ATTENTIONS {
         assert = assert.stdout(contains(name));
     }
     assert.stdout(contains("recall=X").and(contains("heads:file=")));

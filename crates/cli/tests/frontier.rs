@@ -15,7 +15,7 @@ const SMALL: [&str; 14] = [
     "frontier",
     "--device",
     "flex",
-    "--lens",
+    "--lengths",
     "512",
     "--heads",
     "4",
@@ -103,7 +103,14 @@ fn a_calibration_is_kept_found_again_and_checked() {
     let mut calibrate = program();
     calibrate.args(["calibrate", "--device", "flex", "--dtype", "f32", "--json"]);
     calibrate.args(["--heads", "2", "--kv-heads", "1", "--head-dim", "32"]);
-    calibrate.args(["--lens", "256,512,1k", "--break-even", "1k", "--runs", "3"]);
+    calibrate.args([
+        "--lengths",
+        "256,512,1k",
+        "--break-even",
+        "1k",
+        "--runs",
+        "3",
+    ]);
     cache(&mut calibrate);
     let output = calibrate
         .assert()

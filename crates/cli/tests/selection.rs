@@ -68,8 +68,8 @@ fn a_preset_keeps_its_floor_and_says_what_was_chosen() {
             &[
                 "--preset",
                 preset,
-                "--choosers",
-                "kv-heads",
+                "--granularity",
+                "per-kv-head",
                 "--window",
                 "64",
                 "--sink",

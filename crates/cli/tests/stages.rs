@@ -110,14 +110,14 @@ fn a_run_file_says_what_every_stage_did() {
         .args([
             "--devices",
             "flex,flex",
-            "--depths",
+            "--lengths",
             "32",
             "--runs",
             "1",
             "--tokens",
             "4",
         ])
-        .args(["--requests", "3"])
+        .args(["--sequences", "3"])
         .assert()
         .success()
         .stdout(contains("sequences").and(contains("tokens/s, all")));

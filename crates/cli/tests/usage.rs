@@ -233,7 +233,10 @@ fn a_wrong_pattern_file_shows_a_right_one() {
             words,
         );
     };
-    run("star", &["neither `triangular`", "`dynamic` nor a file"]);
+    run(
+        "star",
+        &["`star` is not known", "dynamic", "nor is it a file"],
+    );
     fs::write(path("typo.toml"), "kind = \"triangular\"\nsnik = 4\n").expect("write");
     run(&path("typo.toml"), &["snik", "kind = \"triangular\""]);
     fs::write(path("broken.json"), "{").expect("write");

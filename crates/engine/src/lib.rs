@@ -5,6 +5,7 @@
 //! it. Nothing here prints, exits or panics on user input; every refusal is an [`EngineError`] with
 //! the value, the limit and the way out.
 
+pub mod attention;
 pub mod calibration;
 mod cancel;
 pub mod cards;
@@ -15,6 +16,7 @@ mod devices;
 mod error;
 pub mod estimate;
 mod generate;
+mod lengths;
 mod loaded;
 pub mod memory;
 mod pipeline;
@@ -35,6 +37,7 @@ pub use device::{DeviceChoice, DeviceError, Selected};
 pub use devices::{Devices, ModelSource};
 pub use error::EngineError;
 pub use generate::{FinishReason, GenerateSettings, Generation, MemoryReport, Timings, generate};
+pub use lengths::{LengthsError, parse_lengths};
 pub use loaded::Loaded;
 pub use memory::{MeasuredMemory, MemoryPlan};
 pub use pipeline::{Fault, Pipeline, PipelineOptions, PipelineSession, Transport};

@@ -43,14 +43,6 @@ pub enum EvalError {
         /// Why.
         reason: String,
     },
-    /// A length that is none.
-    #[error("--lengths {got}: `{part}` is no length; write tokens, or k for 1024: 512,2k,32k")]
-    Length {
-        /// As written.
-        got: String,
-        /// What is wrong in it.
-        part: String,
-    },
     /// No such task.
     #[error("task `{got}` is not known; one of {}", known.join(", "))]
     UnknownTask {
@@ -60,19 +52,27 @@ pub enum EvalError {
         known: Vec<&'static str>,
     },
     /// A number outside its range.
-    #[error("{what} is {got}; {limit}")]
+    #[error("{field} is {got}; {limit}")]
     Range {
-        /// What.
-        what: &'static str,
+        /// The field of the plan.
+        field: &'static str,
         /// Its value.
         got: String,
-        /// What it may be.
+        /// The range, in a sentence.
         limit: String,
+    },
+    /// A text with too few tokens for a search.
+    #[error("the text has {tokens} tokens; a search needs at least {least}, give a longer text")]
+    TooFewTokens {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Fewest tokens.
+        least: usize,
     },
     /// A length over the model's positions.
     #[error(
-        "--lengths {length}: this model has {limit} positions, prompt and answer together; leave that \
-         length out"
+        "length {length}: this model has {limit} positions, prompt and answer together; leave that length \
+         out"
     )]
     OverLimit {
         /// Tokens asked for.
@@ -147,7 +147,7 @@ pub enum EvalError {
     },
     /// A result that is no number.
     #[error(
-        "{what} is {got}, so it cannot be compared; a value overflowed, use --dtype f32 or bf16"
+        "{what} is {got}, so it cannot be compared; a value overflowed, compute in f32 or bf16"
     )]
     NotFinite {
         /// What.
@@ -166,7 +166,18 @@ pub enum EvalError {
 }
 
 impl EvalError {
-    /// Whether asking differently would help.
+    /// The field of a plan or of a source that has to change, where one has.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Range { field, .. } => Some(field),
+            Self::OverLimit { .. } => Some("lengths"),
+            Self::NoSource { .. } => Some("questions"),
+            Self::NotFinite { .. } => Some("dtype"),
+            _ => None,
+        }
+    }
+
+    /// Returns `true` where asking differently would help.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Engine(error) => error.is_usage(),

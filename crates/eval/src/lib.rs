@@ -9,15 +9,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod attention;
 mod corpus;
 mod draw;
 mod error;
 mod fit;
 mod format;
 mod hash;
-mod heads;
-mod lengths;
 mod recall;
 mod run;
 mod score;
@@ -27,15 +24,10 @@ mod tasks;
 mod time;
 mod version;
 
-pub use attention::{
-    ATTENTIONS, AttentionSpecError, NamedAttention, parse_attentions, pattern_named,
-};
 pub use corpus::Corpus;
 pub use error::EvalError;
 pub use format::Format;
 pub use hash::{model_hash, text_hash};
-pub use heads::{HeadsError, read_heads};
-pub use lengths::parse_lengths;
 pub use run::{
     AnswersPlan, FidelityPlan, OnProgress, PerplexityPlan, Prompts, RunProgress, Subject,
     run_answers, run_fidelity, run_perplexity,

@@ -8,10 +8,11 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use serde_json::Value;
 use sparse_accelerate_checkpoint::ModelDir;
+use sparse_accelerate_engine::attention::parse_attentions;
 use sparse_accelerate_engine::{Loaded, Sequence, Session};
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, EvalError, FidelityPlan, NEEDLE, PerplexityPlan, Prompts, RULER,
-    RunProgress, Subject, parse_attentions, parse_tasks, run_answers, run_fidelity, run_perplexity,
+    RunProgress, Subject, parse_tasks, run_answers, run_fidelity, run_perplexity,
 };
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};
 use support::{corpus, directory, header, model, sources};

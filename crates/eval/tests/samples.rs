@@ -7,9 +7,10 @@ mod support;
 use std::fs;
 
 use sparse_accelerate_checkpoint::Tokenizer;
+use sparse_accelerate_engine::attention::parse_attentions;
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, EvalError, Format, NEEDLE, Questions, RULER, Sample, Sources, Task, Which,
-    parse_attentions, parse_tasks,
+    parse_tasks,
 };
 use support::{POSITIONS, corpus, directory, prose, sources, tokenizer};
 
@@ -226,8 +227,8 @@ fn plans_refuse_what_cannot_be_asked() {
         change(&mut plan);
         plan.check(&sources, POSITIONS).unwrap_err().to_string()
     };
-    assert!(with(|plan| plan.samples = 0).contains("--samples is 0"));
-    assert!(with(|plan| plan.depths = vec![1.5]).contains("--depths is 1.5"));
+    assert!(with(|plan| plan.samples = 0).contains("samples is 0"));
+    assert!(with(|plan| plan.depths = vec![1.5]).contains("depths is 1.5"));
     let unknown = parse_tasks("vt,niah", &RULER).unwrap_err().to_string();
     assert!(
         unknown.contains("`niah`") && unknown.contains("niah_single_1"),

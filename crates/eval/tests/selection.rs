@@ -10,8 +10,9 @@ use std::{fs, ops::ControlFlow, path::Path};
 use sparse_accelerate::{HeadPatterns, Pattern, Selection};
 use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_engine::Loaded;
+use sparse_accelerate_engine::attention::{parse_attentions, read_heads};
 use sparse_accelerate_eval::{
-    FidelityPlan, Prompts, RunProgress, Subject, parse_attentions, read_heads, run_fidelity,
+    FidelityPlan, Prompts, RunProgress, Subject, run_fidelity,
     search::{Search, SearchPlan, search},
 };
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};

@@ -1,5 +1,4 @@
-//! Llama 2, 3, 3.1 and 3.2, and what shares their layout (SmolLM2, TinyLlama, Mistral without a
-//! window).
+//! Llama 2, 3, 3.1 and 3.2, and models of their layout (SmolLM2, TinyLlama).
 //!
 //! Over the shared decoder the family adds the Llama-3 scaling of rotary frequencies and optional
 //! biases: `attention_bias` puts one on all four attention projections, `mlp_bias` on all three of

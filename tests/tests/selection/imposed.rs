@@ -5,7 +5,7 @@ use sparse_accelerate::{
     AttentionError, AttentionPlan, AttentionSettings, Choice, FixedBlocks, HeadRecord, Path,
     Pattern, Selected, Selection, Span, Triangular, attend_selected, attend_with_lse,
     index::{self, TileIndex},
-    select::{Choosers, Correction, Why},
+    select::{Correction, Granularity, Why},
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// So few that every head falls below its floor.
-fn blocks(choosers: Choosers) -> FixedBlocks {
+fn blocks(granularity: Granularity) -> FixedBlocks {
     FixedBlocks {
-        heads: match choosers {
-            Choosers::QueryHeads => HEADS[0],
-            Choosers::KvHeads => HEADS[1],
+        heads: match granularity {
+            Granularity::PerQueryHead => HEADS[0],
+            Granularity::PerKvHead => HEADS[1],
         },
         block: 128,
         density: 0.2,
@@ -33,7 +33,7 @@ fn blocks(choosers: Choosers) -> FixedBlocks {
 
 fn imposed(selection: Selection) -> AttentionSettings {
     AttentionSettings {
-        imposed: Some(blocks(selection.choosers)),
+        imposed: Some(blocks(selection.granularity)),
         ..settings(selection)
     }
 }
@@ -45,8 +45,8 @@ fn run(backend: &Backend, case: &Case, settings: &AttentionSettings, layer: usiz
 }
 
 /// Output and log-sum-exp of attention over the blocks, without a selection.
-fn over_blocks(backend: &Backend, case: &Case, choosers: Choosers) -> [Vec<f32>; 2] {
-    let index = index::fixed_blocks(&case.problem.spans, &blocks(choosers)).expect("index");
+fn over_blocks(backend: &Backend, case: &Case, granularity: Granularity) -> [Vec<f32>; 2] {
+    let index = index::fixed_blocks(&case.problem.spans, &blocks(granularity)).expect("index");
     let plan = AttentionPlan::with_index(index, Pattern::Dense, &backend.device).expect("plan");
     let [query, key, value] = tensors(backend, case);
     let (out, lse) = attend_with_lse(query, &key, &value, &plan).expect("attention");
@@ -88,10 +88,10 @@ fn ragged() -> Case {
 fn the_selection_runs_and_attention_reads_the_blocks() {
     for backend in backends::all() {
         for (name, case) in [("planted", prompt(DType::F32)), ("ragged", ragged())] {
-            for choosers in [Choosers::KvHeads, Choosers::QueryHeads] {
-                let name = format!("{}/{name}/{choosers:?}", backend.name);
+            for granularity in [Granularity::PerKvHead, Granularity::PerQueryHead] {
+                let name = format!("{}/{name}/{granularity:?}", backend.name);
                 let selection = Selection {
-                    choosers,
+                    granularity,
                     ..selection()
                 };
                 let own = run(&backend, &case, &settings(selection), 0);
@@ -109,10 +109,11 @@ fn the_selection_runs_and_attention_reads_the_blocks() {
                     let low = head.recall < selection.recall && head.why == Why::MeasuredBelowFloor;
                     assert!(low || head.why == Why::DenseIsCheapest, "{name}: {head:?}");
                 }
-                let of =
-                    |table: Option<_>| index(&case, blocks(choosers).heads, table.expect("table"));
+                let of = |table: Option<_>| {
+                    index(&case, blocks(granularity).heads, table.expect("table"))
+                };
                 assert_eq!(of(got.table), of(own.table), "{name}");
-                let [out, lse] = over_blocks(&backend, &case, choosers);
+                let [out, lse] = over_blocks(&backend, &case, granularity);
                 let limit = rounding(DType::F32);
                 assert_near(&name, &floats(got.output), &out, limit);
                 assert_near(&name, &floats(got.lse), &lse, limit);
@@ -129,7 +130,7 @@ fn element_types_of_the_kernels_read_the_blocks() {
             let name = format!("{}/{dtype:?}", backend.name);
             let case = prompt(dtype);
             let got = run(&backend, &case, &imposed(selection()), 0);
-            let [out, _] = over_blocks(&backend, &case, Choosers::KvHeads);
+            let [out, _] = over_blocks(&backend, &case, Granularity::PerKvHead);
             let largest = case.inputs.value.iter().fold(0.0f32, |m, x| m.max(x.abs()));
             let limit = rounding(dtype) * largest;
             assert_near(&name, &floats(got.output), &out, limit);
@@ -141,7 +142,7 @@ fn element_types_of_the_kernels_read_the_blocks() {
 fn what_the_blocks_leave_out_is_corrected_for() {
     for backend in backends::all() {
         let case = prompt(DType::F32);
-        let [out, lse] = over_blocks(&backend, &case, Choosers::KvHeads);
+        let [out, lse] = over_blocks(&backend, &case, Granularity::PerKvHead);
         let selection = Selection {
             correction: Correction::Mean,
             ..selection()
@@ -178,7 +179,7 @@ fn layers_that_are_dense_by_setting_read_the_blocks_too() {
         let by_setting =
             |head: &HeadRecord| (head.choice, head.why) == (Choice::Dense, Why::DenseLayer);
         assert!(heads.iter().all(by_setting), "{}: {heads:?}", backend.name);
-        let [out, _] = over_blocks(&backend, &case, Choosers::KvHeads);
+        let [out, _] = over_blocks(&backend, &case, Granularity::PerKvHead);
         let limit = rounding(DType::F32);
         assert_near(backend.name, &floats(got.output), &out, limit);
     }
@@ -190,7 +191,7 @@ fn decisions_tell_the_imposed_density() {
         let spans = [Span::whole(2500)];
         let settings = imposed(selection());
         let plan = AttentionPlan::new(&settings, &spans, &backend.device).expect("plan");
-        let blocks = blocks(Choosers::KvHeads);
+        let blocks = blocks(Granularity::PerKvHead);
         let index = index::fixed_blocks(&spans, &blocks).expect("index");
         assert_eq!(plan.index(), Some(&index));
         let decision = plan.decision();
@@ -206,7 +207,7 @@ fn what_cannot_be_imposed_is_refused() {
     for backend in backends::all() {
         let case = random(DType::F32, &[Span::whole(300)]);
         let per_query_head = AttentionSettings {
-            imposed: Some(blocks(Choosers::QueryHeads)),
+            imposed: Some(blocks(Granularity::PerQueryHead)),
             ..settings(selection())
         };
         let [query, key, value] = tensors(&backend, &case);
@@ -215,7 +216,7 @@ fn what_cannot_be_imposed_is_refused() {
         let error = attend_selected(query, &key, &value, None, 0, &plan).expect_err("heads");
         assert!(matches!(error, AttentionError::Shape { .. }), "{error}");
         let triangular = AttentionSettings {
-            imposed: Some(blocks(Choosers::KvHeads)),
+            imposed: Some(blocks(Granularity::PerKvHead)),
             ..AttentionSettings::sparse(Pattern::Triangular(Triangular::default()))
         };
         let error = AttentionPlan::new(&triangular, spans, &backend.device).expect_err("pattern");

@@ -11,7 +11,7 @@ use run::{Ran, dense, plan, read, run, run_pooled, selection, tensors};
 use sparse_accelerate::{
     CacheShape, Choice, HeadRecord, KvCache, PooledKeys, Reason, Selection, Span, attend,
     attend_selected,
-    select::{Choosers, Correction, Why},
+    select::{Correction, Granularity, Why},
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -103,7 +103,7 @@ fn what_is_planted_is_kept_at_low_density() {
 }
 
 #[test]
-fn corrections_and_choosers_keep_the_contract() {
+fn corrections_and_granularity_keep_the_contract() {
     for backend in backends::all() {
         let case = prompt(DType::F32);
         let (exact, _) = dense(&backend, &case);
@@ -129,7 +129,7 @@ fn corrections_and_choosers_keep_the_contract() {
             assert!(with < without, "{}: {with} {without}", backend.name);
         }
         let alone = Selection {
-            choosers: Choosers::QueryHeads,
+            granularity: Granularity::PerQueryHead,
             ..selection()
         };
         let ran = run(&backend, &case, alone);

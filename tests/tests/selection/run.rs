@@ -5,7 +5,7 @@ use sparse_accelerate::{
     AttentionPlan, AttentionSettings, Choice, Dynamic, HeadRecord, Pattern, PooledKeys, Selected,
     Selection, attend_selected, attend_with_lse,
     index::TileIndex,
-    select::{Choosers, Correction, Why},
+    select::{Correction, Granularity, Why},
 };
 use sparse_accelerate_tests::{
     backends::Backend,
@@ -29,7 +29,7 @@ pub(crate) fn selection() -> Selection {
     Selection {
         recall: 0.9,
         correction: Correction::None,
-        choosers: Choosers::KvHeads,
+        granularity: Granularity::PerKvHead,
         sink: 16,
         window: 64,
         last: 64,

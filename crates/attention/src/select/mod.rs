@@ -36,7 +36,7 @@ pub use record::{Choice, HeadRecord, SelectionRecord, Why};
 use rules::LayerRules;
 pub use run::{Selected, attend_selected};
 pub(crate) use settings::SECOND_ORDER_CAP;
-pub use settings::{Choosers, Correction, CostModel, Selection};
+pub use settings::{Correction, CostModel, Granularity, Selection};
 use shape::Shape;
 
 /// Tokens of a key block and of a query block of the selection.

@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{
-    Choosers, Correction, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands,
+    Correction, Granularity, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands,
 };
 use crate::{
     error::AttentionError,
@@ -86,13 +86,13 @@ impl SelectionPlan {
 
     /// Heads that choose in a layer.
     pub(crate) fn index_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
-        match (self.selection.choosers, &self.heads) {
+        match (self.selection.granularity, &self.heads) {
             (_, Some(list)) => match list.layers().get(layer).map(Vec::len) {
                 Some(listed) if listed == heads => heads,
                 _ => kv_heads,
             },
-            (Choosers::KvHeads, None) => kv_heads,
-            (Choosers::QueryHeads, None) => heads,
+            (Granularity::PerKvHead, None) => kv_heads,
+            (Granularity::PerQueryHead, None) => heads,
         }
     }
 

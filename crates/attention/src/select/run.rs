@@ -66,8 +66,8 @@ pub fn attend_selected(
     let mut options = selection.options;
     options.scale = check(&query, key, value, plan)?;
     if let Some(index) = plan.index() {
-        let (got, choosers) = (index.heads(), options.index_heads);
-        same("attend", "the imposed index's heads", [got], [choosers])?;
+        let (got, expected) = (index.heads(), options.index_heads);
+        same("attend", "the imposed index's heads", [got], [expected])?;
         options.imposed = true;
     }
     ops::check_selection(&query, kv_heads, &options, selection.bands.dims()[0])?;

@@ -13,8 +13,8 @@ pub struct Selection {
     pub recall: f32,
     /// What stands in for the keys that are left out.
     pub correction: Correction,
-    /// Whether the heads of a group share a choice.
-    pub choosers: Choosers,
+    /// Whose keys one choice is for: a query head's, or those of all query heads of a KV head.
+    pub granularity: Granularity,
     /// Layers from the first that are always dense.
     pub dense_layers: usize,
     /// Tokens at the start of the prompt that every row sees.
@@ -38,7 +38,7 @@ impl Default for Selection {
         Self {
             recall: 0.95,
             correction: Correction::Mean,
-            choosers: Choosers::QueryHeads,
+            granularity: Granularity::PerQueryHead,
             dense_layers: 0,
             sink: 128,
             window: 512,
@@ -69,15 +69,15 @@ pub enum Correction {
 /// Most that the second-order term of [`Correction::Gaussian`] adds to a logit.
 pub(crate) const SECOND_ORDER_CAP: f32 = 1.0;
 
-/// Which heads choose.
+/// The heads that one choice of keys is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Choosers {
+pub enum Granularity {
     /// The query heads of a KV head share one choice, judged by the worst of them, and the keys they load.
-    KvHeads,
+    PerKvHead,
     /// Every query head on its own: about half the density on a trained model with seven to a group.
     #[default]
-    QueryHeads,
+    PerQueryHead,
 }
 
 /// Prices, in any one unit of time. `calibrate` measures them on a device; the default has the ratios of

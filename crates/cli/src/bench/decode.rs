@@ -5,10 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{
-    parse_attentions, parse_lengths,
-    speed::{Case, DecodeSettings, decode, random_ids},
-};
+use sparse_accelerate_engine::attention::parse_attentions;
+use sparse_accelerate_eval::speed::{Case, DecodeSettings, decode, random_ids};
 use sparse_accelerate_report::{record::Line, show};
 
 use super::{
@@ -16,7 +14,7 @@ use super::{
     subject::{Subject, SubjectArgs},
 };
 use crate::{
-    exit::usage,
+    args::{at_least_one, lengths},
     progress::{Meter, Unit},
     run_file::About,
 };
@@ -25,11 +23,11 @@ const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate bench decode --model DIR
   sparse-accelerate bench decode --weights random --config benches/shapes/llama-3.1-8b.json \\
-      --depths 2k,32k,128000 --attention triangular --out decode.jsonl
-  sparse-accelerate bench decode --model DIR --devices cuda:0,cuda:1 --requests 2
+      --lengths 2k,32k,128000 --attention triangular --out decode.jsonl
+  sparse-accelerate bench decode --model DIR --devices cuda:0,cuda:1 --sequences 2
 
 The cache is filled by a prefill with --attention, which is all it is for: decoding is dense. Every run
-begins at the same depth; one untimed run comes first.";
+begins with the same cache; one untimed run comes first.";
 
 /// Arguments of `bench decode`.
 #[derive(Debug, Args)]
@@ -45,7 +43,7 @@ pub(crate) struct DecodeArgs {
         default_value = "2k,8k",
         help_heading = "What to measure"
     )]
-    depths: String,
+    lengths: String,
 
     /// Attention of the prefill: dense, auto, sparse, triangular, balanced, ...; `eval --help` lists them
     #[arg(
@@ -81,7 +79,7 @@ pub(crate) struct DecodeArgs {
         default_value_t = 1,
         help_heading = "What to measure"
     )]
-    requests: usize,
+    sequences: usize,
 
     /// Seed of random weights and tokens
     #[arg(
@@ -98,24 +96,20 @@ pub(crate) struct DecodeArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
-    for (flag, count) in [
+    at_least_one(&[
         ("--runs", args.runs),
         ("--tokens", args.tokens),
-        ("--requests", args.requests),
-    ] {
-        if count == 0 {
-            return Err(usage(format!("{flag} is 0, but must be at least 1")));
-        }
-    }
-    let depths = parse_lengths(&args.depths).map_err(|error| usage(error.to_string()))?;
-    let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
+        ("--sequences", args.sequences),
+    ])?;
+    let lengths = lengths("--lengths", &args.lengths)?;
+    let named = parse_attentions(&args.attention)?;
     let cases: Vec<Case> = named.into_iter().map(Case::from).collect();
     let subject = Subject::new(&args.subject, args.seed)?;
     let mut settings = subject.settings();
     settings.insert("runs".into(), json!(args.runs));
     settings.insert("tokens".into(), json!(args.tokens));
-    if args.requests > 1 {
-        settings.insert("requests".into(), json!(args.requests));
+    if args.sequences > 1 {
+        settings.insert("sequences".into(), json!(args.sequences));
     }
     let about = About {
         command: "bench decode".into(),
@@ -130,7 +124,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     eprintln!("device: {}", subject.ground.devices.reason());
 
     let mut model = None;
-    for depth in depths {
+    for depth in lengths {
         for case in &cases {
             let done = |row: &Line| matches!(row, Line::Decode(row) if row.depth == depth && row.attention == case.name);
             if output.has(done) {
@@ -150,7 +144,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
                 chunk: subject.ground.chunk,
                 tokens: args.tokens,
                 runs: args.runs,
-                requests: args.requests,
+                sequences: args.sequences,
             };
             let mut meter = Meter::new(format!("{what}, prefill"), Unit::Tokens);
             let row = decode(model, case, &ids, settings, &mut |progress| {

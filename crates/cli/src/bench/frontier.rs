@@ -11,12 +11,9 @@ use sparse_accelerate_engine::{
     Selected,
     device::{DeviceChoice, select},
 };
-use sparse_accelerate_eval::{
-    parse_lengths,
-    speed::{
-        Family, Frontier, FrontierSettings, FrontierShape, SHARES, Selector, SpeedError,
-        parse_selectors,
-    },
+use sparse_accelerate_eval::speed::{
+    Family, Frontier, FrontierSettings, FrontierShape, SHARES, Selector, SpeedError,
+    parse_selectors,
 };
 use sparse_accelerate_report::{
     record::{FrontierRow, Line},
@@ -25,7 +22,7 @@ use sparse_accelerate_report::{
 
 use super::output::{Output, OutputArgs, check_plot};
 use crate::{
-    args::Dtype,
+    args::{Dtype, at_least_one, check_heads, lengths},
     calibrated::{self, Layer},
     exit::usage,
     progress::{Meter, Unit},
@@ -37,10 +34,10 @@ const HEAD_DIM: usize = 128;
 
 const EXAMPLES: &str = "\
 Examples:
-  sparse-accelerate bench frontier --lens 32k --oracle-only
-  sparse-accelerate bench frontier --lens 32k,128k --selectors dynamic,dynamic:query-heads,paper \\
+  sparse-accelerate bench frontier --lengths 32k --oracle-only
+  sparse-accelerate bench frontier --lengths 32k,128k --selectors dynamic,dynamic:query-heads,paper \\
       --out frontier.jsonl --plot frontier.svg
-  sparse-accelerate bench frontier --lens 1k,2k,4k,8k --selectors auto --max-slowdown 1.02
+  sparse-accelerate bench frontier --lengths 1k,2k,4k,8k --selectors auto --max-slowdown 1.02
 
 A selector is dynamic, paper, hybrid, interval-slash or block-cluster, each run at every recall floor;
 after it, by colons, who chooses (kv-heads, query-heads) and what stands in for the keys left out (none,
@@ -62,7 +59,7 @@ pub(crate) struct FrontierArgs {
 
     /// Prompt lengths in tokens; k is 1024
     #[arg(long, value_name = "N,N...", default_value = "32k")]
-    lens: String,
+    lengths: String,
 
     /// Query heads
     #[arg(long, value_name = "N", default_value_t = 32)]
@@ -145,7 +142,7 @@ impl FamilyName {
 
 /// Runs the command.
 pub(crate) fn run(args: &FrontierArgs) -> Result<ExitCode> {
-    let lengths = parse_lengths(&args.lens).map_err(|error| usage(error.to_string()))?;
+    let lengths = lengths("--lengths", &args.lengths)?;
     let selectors = selectors(args)?;
     check(args)?;
     let choice: DeviceChoice = args.device.parse()?;
@@ -195,8 +192,7 @@ fn selectors(args: &FrontierArgs) -> Result<Vec<Selector>> {
     if args.oracle_only {
         return Ok(Vec::new());
     }
-    let mut selectors =
-        parse_selectors(&args.selectors).map_err(|error| usage(error.to_string()))?;
+    let mut selectors = parse_selectors(&args.selectors)?;
     if args.max_slowdown.is_some() && !selectors.iter().any(Selector::is_auto) {
         selectors.push(Selector::auto());
     }
@@ -204,17 +200,8 @@ fn selectors(args: &FrontierArgs) -> Result<Vec<Selector>> {
 }
 
 fn check(args: &FrontierArgs) -> Result<()> {
-    for (flag, count) in [("--runs", args.runs), ("--tiles", args.tiles)] {
-        if count == 0 {
-            return Err(usage(format!("{flag} is 0, but must be at least 1")));
-        }
-    }
-    if args.kv_heads == 0 || args.heads == 0 || !args.heads.is_multiple_of(args.kv_heads) {
-        let (heads, kv_heads) = (args.heads, args.kv_heads);
-        return Err(usage(format!(
-            "--kv-heads {kv_heads} does not divide --heads {heads}"
-        )));
-    }
+    at_least_one(&[("--runs", args.runs), ("--tiles", args.tiles)])?;
+    check_heads(args.heads, args.kv_heads)?;
     if let Some(floor) = args
         .recall
         .iter()

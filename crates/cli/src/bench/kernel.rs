@@ -6,15 +6,21 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, json};
 use sparse_accelerate_checkpoint::WeightDtype;
-use sparse_accelerate_engine::device::{DeviceChoice, select};
-use sparse_accelerate_eval::{
-    NamedAttention, parse_attentions, parse_lengths,
-    speed::{Case, ForcedDensity, KernelSettings, KernelShape, SpeedError, kernel},
+use sparse_accelerate_engine::{
+    attention::{NamedAttention, parse_attentions},
+    device::{DeviceChoice, select},
+};
+use sparse_accelerate_eval::speed::{
+    Case, ForcedDensity, KernelSettings, KernelShape, SpeedError, kernel,
 };
 use sparse_accelerate_report::{record::Line, show};
 
 use super::output::{Output, OutputArgs};
-use crate::{args::Dtype, exit::usage, run_file::About};
+use crate::{
+    args::{Dtype, at_least_one, check_heads, lengths},
+    exit::usage,
+    run_file::About,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,17 +85,10 @@ pub(crate) struct KernelArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
-    if args.runs == 0 {
-        return Err(usage("--runs is 0, but must be at least 1"));
-    }
-    if args.kv_heads == 0 || args.heads == 0 || !args.heads.is_multiple_of(args.kv_heads) {
-        let (heads, kv_heads) = (args.heads, args.kv_heads);
-        return Err(usage(format!(
-            "--kv-heads {kv_heads} does not divide --heads {heads}"
-        )));
-    }
-    let lengths = parse_lengths(&args.lengths).map_err(|error| usage(error.to_string()))?;
-    let named = parse_attentions(&args.attention).map_err(|error| usage(error.to_string()))?;
+    at_least_one(&[("--runs", args.runs)])?;
+    check_heads(args.heads, args.kv_heads)?;
+    let lengths = lengths("--lengths", &args.lengths)?;
+    let named = parse_attentions(&args.attention)?;
     let chooses = |named: &&NamedAttention| named.settings.selects();
     if let Some(named) = named.iter().find(chooses) {
         return Err(usage(format!(
@@ -106,9 +105,7 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
         .collect();
     let density = args.density.as_ref();
     let forced = density.map(|text| ForcedDensity::parse(text, args.block, args.seed));
-    let forced = forced
-        .transpose()
-        .map_err(|error| usage(error.to_string()))?;
+    let forced = forced.transpose()?;
     let choice: DeviceChoice = args.device.parse()?;
     let selected = select(choice)?;
     let dtype = match args.dtype {

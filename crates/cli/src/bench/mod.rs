@@ -21,9 +21,9 @@ Examples:
   sparse-accelerate bench ttft --model DIR --lengths 2k,8k,32k --attention triangular
   sparse-accelerate bench ttft --weights random --config benches/shapes/llama-3.1-8b.json \\
       --lengths 2k,8k,32k,128k --density 8k=0.54,32k=0.187,128k=0.046 --out ttft.jsonl
-  sparse-accelerate bench decode --model DIR --depths 2k,32k
+  sparse-accelerate bench decode --model DIR --lengths 2k,32k
   sparse-accelerate bench kernel --lengths 8k,32k --attention triangular:window=2048
-  sparse-accelerate bench frontier --lens 32k,128k --out frontier.jsonl
+  sparse-accelerate bench frontier --lengths 32k,128k --out frontier.jsonl
   sparse-accelerate report ttft.jsonl --out page.html       tables and plots of run files";
 
 /// Arguments of `bench`.

@@ -1,6 +1,9 @@
 //! What is measured: a model directory, or a configuration with random weights.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -13,7 +16,7 @@ use sparse_accelerate_models::Placement;
 use sparse_accelerate_report::record::{ModelMetadata, WeightSource};
 
 use crate::{
-    args::{DeviceArgs, Dtype, ModelArgs},
+    args::RunOnArgs,
     exit::usage,
     load::{Ground, Opened},
     progress::{Meter, Unit},
@@ -42,16 +45,7 @@ pub(crate) struct SubjectArgs {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    devices: DeviceArgs,
-
-    /// Type of weights, activations and cache [default: f32 on the CPU; on a GPU the stored type
-    /// where it computes in it, else f16]
-    #[arg(long, value_name = "TYPE")]
-    dtype: Option<Dtype>,
-
-    /// Prompt tokens computed at a time [default: 2048 on the CPU, 8192 on a GPU]
-    #[arg(long, value_name = "N")]
-    chunk: Option<usize>,
+    run: RunOnArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,7 +69,7 @@ impl Subject {
     /// Opens model and device; reads no weights but for the model's hash.
     pub(super) fn new(args: &SubjectArgs, seed: u64) -> Result<Self> {
         match (&args.model, &args.config) {
-            (Some(model), None) => Self::checkpoint(args, model.clone(), seed),
+            (Some(model), None) => Self::checkpoint(args, model, seed),
             (None, Some(config)) if args.weights == Weights::Random => {
                 Self::random(args, config.clone(), seed)
             }
@@ -85,13 +79,8 @@ impl Subject {
         }
     }
 
-    fn checkpoint(args: &SubjectArgs, model: PathBuf, seed: u64) -> Result<Self> {
-        let opened = Opened::new(&ModelArgs {
-            model,
-            devices: args.devices.clone(),
-            dtype: args.dtype,
-            chunk: args.chunk,
-        })?;
+    fn checkpoint(args: &SubjectArgs, model: &Path, seed: u64) -> Result<Self> {
+        let opened = Opened::at(model, &args.run)?;
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
         let facts = checkpoint_facts(&opened.dir, &mut |done, total| meter.set(done, total))?;
         meter.clear();
@@ -112,8 +101,7 @@ impl Subject {
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let (dtype, devices) = (args.dtype.map(Into::into), args.devices.open()?);
-        let ground = Ground::new(devices, dtype, args.chunk, config.dtype)?;
+        let ground = Ground::new(&args.run, config.dtype)?;
         let facts = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,

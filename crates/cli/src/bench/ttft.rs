@@ -5,9 +5,8 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_engine::Loaded;
+use sparse_accelerate_engine::{Loaded, attention::parse_attentions};
 use sparse_accelerate_eval::{
-    parse_attentions, parse_lengths,
     speed::{Case, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated, ttft},
     text_hash,
 };
@@ -18,6 +17,7 @@ use super::{
     subject::{Subject, SubjectArgs},
 };
 use crate::{
+    args::{at_least_one, lengths},
     exit::usage,
     progress::{Meter, Unit},
     run_file::About,
@@ -115,17 +115,15 @@ pub(crate) struct TtftArgs {
 /// Runs the command.
 pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
     check_plot(args.plot.as_deref())?;
-    if args.runs == 0 {
-        return Err(usage("--runs is 0, but must be at least 1"));
-    }
-    let lengths = parse_lengths(&args.lengths).map_err(|error| usage(error.to_string()))?;
+    at_least_one(&[("--runs", args.runs)])?;
+    let lengths = lengths("--lengths", &args.lengths)?;
     let forced = forced(args)?;
     let attentions = match (&args.attention, &forced) {
         (Some(text), _) => text.as_str(),
         (None, Some(_)) => "dense",
         (None, None) => "triangular",
     };
-    let named = parse_attentions(attentions).map_err(|error| usage(error.to_string()))?;
+    let named = parse_attentions(attentions)?;
     let cases: Vec<Case> = named
         .into_iter()
         .map(Case::from)
@@ -235,8 +233,7 @@ fn forced(args: &TtftArgs) -> Result<Option<ForcedDensity>> {
     let Some(text) = &args.density else {
         return Ok(None);
     };
-    let forced = ForcedDensity::parse(text, args.block, args.seed)
-        .map_err(|error| usage(error.to_string()))?;
+    let forced = ForcedDensity::parse(text, args.block, args.seed)?;
     if args.block == 0
         || !args
             .block

@@ -6,14 +6,15 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use sparse_accelerate_checkpoint::Tokenizer;
-use sparse_accelerate_engine::Loaded;
-use sparse_accelerate_eval::{
-    Corpus, EvalError, NamedAttention, OnProgress, Subject, parse_attentions,
+use sparse_accelerate_engine::{
+    Loaded,
+    attention::{NamedAttention, parse_attentions},
 };
+use sparse_accelerate_eval::{Corpus, EvalError, OnProgress, Subject};
 use sparse_accelerate_report::record::{Line, RunFile};
 
 use crate::{
-    args::ModelArgs,
+    args::{ModelArgs, lengths},
     demo_spec::TEXT,
     load::Opened,
     progress::{Meter, Unit},
@@ -43,6 +44,38 @@ pub(crate) struct CommonArgs {
     no_plots: bool,
 }
 
+/// Attentions, and on how many prompts of which lengths they are compared. A command replaces the defaults
+/// that do not suit it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
+pub(crate) struct ComparedArgs {
+    /// Attentions to compare, separated by commas; `eval --help` lists them
+    #[arg(long, value_name = "A,B", default_value = "dense,sparse")]
+    attention: String,
+
+    /// Tokens of a prompt, its answer included; k is 1024
+    #[arg(long, value_name = "N,M", default_value = "2k,4k,8k")]
+    lengths: String,
+
+    /// Prompts of each kind and length
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) samples: usize,
+}
+
+impl ComparedArgs {
+    /// The attentions; dense comes first, for the others are compared with it.
+    pub(crate) fn attentions(&self) -> Result<Vec<NamedAttention>> {
+        let mut list = parse_attentions(&self.attention)?;
+        list.sort_by_key(|named| named.name != "dense");
+        Ok(list)
+    }
+
+    /// The lengths, ascending.
+    pub(crate) fn lengths(&self) -> Result<Vec<usize>> {
+        lengths("--lengths", &self.lengths)
+    }
+}
+
 /// Where text comes from.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
@@ -65,13 +98,6 @@ impl TextArgs {
 /// How a text appears in a run's settings: by content, since a name may be reused.
 pub(crate) fn text_facts(corpus: &Corpus) -> Value {
     json!({"name": corpus.name(), "sha256": corpus.sha256(), "tokens": corpus.ids().len()})
-}
-
-/// Reads `--attention`; dense comes first, as what the others are compared with.
-pub(crate) fn attentions(text: &str) -> Result<Vec<NamedAttention>> {
-    let mut list = parse_attentions(text)?;
-    list.sort_by_key(|named| named.name != "dense");
-    Ok(list)
 }
 
 /// Names of attentions, for settings.

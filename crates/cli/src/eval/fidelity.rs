@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{
-    EvalError, FidelityPlan, Format, Prompts, parse_lengths, run_fidelity, text_hash,
-};
+use sparse_accelerate_eval::{EvalError, FidelityPlan, Format, Prompts, run_fidelity, text_hash};
 
 use super::{
-    common::{self, CommonArgs, Run, TextArgs},
+    common::{self, CommonArgs, ComparedArgs, Run, TextArgs},
     summary,
 };
 use crate::{exit::usage, load::Opened, output::print_text};
@@ -42,12 +40,19 @@ Examples:
 
 /// Arguments of `eval fidelity`.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("attention", |arg| arg.default_value("sparse").help("Attentions to compare with dense, separated by commas")),
+    mut_arg("lengths", |arg| arg.help("Tokens of a slice; k is 1024")),
+    mut_arg("samples", |arg| arg.default_value("2").help("Slices of each length"))
+)]
 pub(crate) struct FidelityArgs {
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    compared: ComparedArgs,
 
     /// One prompt, from a file (UTF-8), instead of slices of a text
     #[arg(
@@ -62,28 +67,6 @@ pub(crate) struct FidelityArgs {
     #[arg(long, requires = "file", help_heading = "Prompts")]
     raw: bool,
 
-    /// Attentions to compare with dense, separated by commas
-    #[arg(
-        long,
-        value_name = "A,B",
-        default_value = "sparse",
-        help_heading = "Prompts"
-    )]
-    attention: String,
-
-    /// Tokens of a slice; k is 1024
-    #[arg(
-        long,
-        value_name = "N,M",
-        default_value = "2k,4k,8k",
-        help_heading = "Prompts"
-    )]
-    lengths: String,
-
-    /// Slices of each length
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Prompts")]
-    samples: usize,
-
     /// Rows of a prompt whose attention is looked at: evenly spread, and the last four
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Prompts")]
     rows: usize,
@@ -92,13 +75,13 @@ pub(crate) struct FidelityArgs {
 /// Runs the command.
 pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
     let plan = FidelityPlan {
-        attentions: common::attentions(&args.attention)?,
+        attentions: args.compared.attentions()?,
         rows: args.rows,
     };
     if plan.rows == 0 {
         return Err(usage("--rows is 0, but must be at least 1"));
     }
-    let lengths = parse_lengths(&args.lengths)?;
+    let lengths = args.compared.lengths()?;
     let opened = Opened::on_one_device(&args.common.model)?;
     let limit = opened.dir.config().max_positions;
     let attention = common::names(&plan.attentions);
@@ -136,10 +119,10 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
     let prompts = Prompts::Slices {
         corpus: &corpus,
         lengths: &lengths,
-        samples: args.samples,
+        samples: args.compared.samples,
     };
     let facts = json!({
-        "lengths": lengths, "samples": args.samples, "text": common::text_facts(&corpus),
+        "lengths": lengths, "samples": args.compared.samples, "text": common::text_facts(&corpus),
     });
     run(&prompts, facts, lengths.last().copied().unwrap_or(0))
 }

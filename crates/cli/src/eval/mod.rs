@@ -15,34 +15,68 @@ pub(crate) mod table;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use sparse_accelerate::{AttentionSettings, Parameter, Pattern, Selection};
 
 const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate eval needle --model DIR --lengths 2k,4k,8k
   sparse-accelerate eval ruler --model DIR --text book.txt --lengths 4k,16k,32k --tasks vt,niah_multikey_1
   sparse-accelerate eval perplexity --model DIR --text book.txt --attention dense,triangular:window=512
-  sparse-accelerate eval fidelity --model DIR --file prompt.txt --attention sparse,balanced
+  sparse-accelerate eval fidelity --model DIR --file prompt.txt --attention sparse,balanced";
 
-Attentions, separated by commas, are names with parameters after colons:
-  dense                       every key (exact is the same)
-  auto                        what a run does by default: sparse from 8192 tokens on
-  sparse                      the default pattern, whatever the length
-  triangular                  sink=N window=N last=N
-  safe balanced fast paper    the presets, whatever the length; parameters as of dynamic
-  interval-slash              columns=N slashes=N
-  block-cluster               alpha=X
-  hybrid dynamic              columns=N slashes=N alpha=X
-  heads:file=FILE.json        a pattern for every head, as `search` writes it
-The presets and the last five names also take recall=X sink=N window=N last=N dense_layers=N column_share=X
-slash_share=X correction=none|mean|gaussian choosers=kv-heads|query-heads; for example
-  dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none
-
+const RESUMED: &str = "\
 Every finished row is written to --out at once. Interrupt as you like: the same command goes on where
 it stopped, and refuses a file of another run.";
 
+/// The names of attentions with their parameters and defaults, from the library's own lists.
+fn attentions_help() -> String {
+    let forms = |parameters: &[Parameter]| {
+        let form = |parameter: &Parameter| format!("{}={}", parameter.name, parameter.form);
+        parameters.iter().map(form).collect::<Vec<_>>().join(" ")
+    };
+    let from = AttentionSettings::default().min_sparse_len;
+    let mut lines = vec![
+        ("dense", "every key (exact is the same)".to_owned()),
+        (
+            "auto",
+            format!("the default of a run: sparse from {from} tokens on"),
+        ),
+        (
+            "sparse",
+            "the default pattern, whatever the length".to_owned(),
+        ),
+        (
+            "safe balanced fast paper",
+            "the presets, whatever the length; parameters as of dynamic".to_owned(),
+        ),
+    ];
+    let patterns = Pattern::named();
+    for pattern in patterns
+        .iter()
+        .filter(|pattern| **pattern != Pattern::Dense)
+    {
+        lines.push((pattern.name(), forms(pattern.parameters())));
+    }
+    lines.push((
+        "heads:file=FILE.json",
+        "a pattern for every head, as `search` writes it".to_owned(),
+    ));
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|(name, text)| format!("  {name:<27} {text}"))
+        .collect();
+    format!(
+        "Attentions, separated by commas, are names with parameters after colons:\n{}\nThe presets, heads, and \
+         the patterns that choose from the input also take\n  {}\nfor example \
+         dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none",
+        lines.join("\n"),
+        forms(&Selection::PARAMETERS)
+    )
+}
+
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}\n\n{RESUMED}", attentions_help()))]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     command: EvalCommand,

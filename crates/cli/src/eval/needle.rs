@@ -3,12 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{
-    AnswersPlan, Format, NEEDLE, Sources, parse_lengths, parse_tasks, run_answers,
-};
+use sparse_accelerate_eval::{AnswersPlan, Format, NEEDLE, Sources, parse_tasks, run_answers};
 
 use super::{
-    common::{self, CommonArgs, Run, TextArgs},
+    common::{self, CommonArgs, ComparedArgs, Run, TextArgs},
     summary,
 };
 use crate::{exit::usage, load::Opened, output::print_text};
@@ -32,30 +30,17 @@ Examples:
 
 /// Arguments of `eval needle`.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("samples", |arg| arg.help("Samples of each length, kind and depth: other keys, numbers and places in the text"))
+)]
 pub(crate) struct NeedleArgs {
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-
-    /// Attentions to compare, separated by commas
-    #[arg(
-        long,
-        value_name = "A,B",
-        default_value = "dense,sparse",
-        help_heading = "Prompts"
-    )]
-    attention: String,
-
-    /// Tokens of prompt and answer; k is 1024
-    #[arg(
-        long,
-        value_name = "N,M",
-        default_value = "2k,4k,8k",
-        help_heading = "Prompts"
-    )]
-    lengths: String,
+    #[command(flatten)]
+    compared: ComparedArgs,
 
     /// Places of the needle, percent of the text
     #[arg(
@@ -75,10 +60,6 @@ pub(crate) struct NeedleArgs {
         help_heading = "Prompts"
     )]
     kinds: String,
-
-    /// Samples of each length, kind and depth: other keys, numbers and places in the text
-    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Prompts")]
-    samples: usize,
 
     /// Seed; the same seed gives the same prompts
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Prompts")]
@@ -102,12 +83,18 @@ pub(crate) fn run(args: &NeedleArgs) -> Result<()> {
     if args.depths.is_empty() {
         return Err(usage("--depths: no depth; give at least one"));
     }
+    let outside = |percent: &&f64| !(0.0..=100.0).contains(*percent);
+    if let Some(percent) = args.depths.iter().find(outside) {
+        return Err(usage(format!(
+            "--depths is {percent}, but must be between 0 and 100 percent"
+        )));
+    }
     let plan = AnswersPlan {
-        attentions: common::attentions(&args.attention)?,
+        attentions: args.compared.attentions()?,
         tasks: parse_tasks(&kinds.join(","), &NEEDLE)?,
-        lengths: parse_lengths(&args.lengths)?,
+        lengths: args.compared.lengths()?,
         depths: args.depths.iter().map(|percent| percent / 100.0).collect(),
-        samples: args.samples,
+        samples: args.compared.samples,
         seed: args.seed,
     };
     let opened = Opened::new(&args.common.model)?;

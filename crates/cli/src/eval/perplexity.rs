@@ -3,10 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{PerplexityPlan, parse_lengths, run_perplexity};
+use sparse_accelerate_eval::{PerplexityPlan, run_perplexity};
 
 use super::{
-    common::{self, CommonArgs, Run, TextArgs},
+    common::{self, CommonArgs, ComparedArgs, Run, TextArgs},
     summary,
 };
 use crate::{load::Opened, output::print_text};
@@ -30,30 +30,18 @@ Examples:
 
 /// Arguments of `eval perplexity`.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("lengths", |arg| arg.help("Tokens of a window; k is 1024")),
+    mut_arg("samples", |arg| arg.default_value("4").help("Windows of each length"))
+)]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-
-    /// Attentions to compare, separated by commas
-    #[arg(
-        long,
-        value_name = "A,B",
-        default_value = "dense,sparse",
-        help_heading = "Prompts"
-    )]
-    attention: String,
-
-    /// Tokens of a window; k is 1024
-    #[arg(
-        long,
-        value_name = "N,M",
-        default_value = "2k,4k,8k",
-        help_heading = "Prompts"
-    )]
-    lengths: String,
+    #[command(flatten)]
+    compared: ComparedArgs,
 
     /// Tokens scored at the end of a window [default: a quarter of it, 512 at most]
     #[arg(long, value_name = "N", help_heading = "Prompts")]
@@ -62,20 +50,16 @@ pub(crate) struct PerplexityArgs {
     /// Keep a pattern's dense last rows
     #[arg(long, help_heading = "Prompts")]
     keep_last: bool,
-
-    /// Windows of each length
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Prompts")]
-    samples: usize,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let plan = PerplexityPlan {
-        attentions: common::attentions(&args.attention)?,
-        lengths: parse_lengths(&args.lengths)?,
+        attentions: args.compared.attentions()?,
+        lengths: args.compared.lengths()?,
         scored: args.scored,
         keep_last: args.keep_last,
-        samples: args.samples,
+        samples: args.compared.samples,
     };
     let opened = Opened::on_one_device(&args.common.model)?;
     let corpus = args.text.corpus(opened.dir.tokenizer())?;

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sparse_accelerate_eval::{
-    AnswersPlan, Format, Questions, RULER, Sources, parse_lengths, parse_tasks,
-};
+use sparse_accelerate_eval::{AnswersPlan, Format, Questions, RULER, Sources, parse_tasks};
 
 use super::{
-    common::{self, CommonArgs, Run, TextArgs},
+    common::{self, CommonArgs, ComparedArgs, Run, TextArgs},
     needle, summary,
 };
 use crate::{load::Opened, output::print_text};
@@ -41,30 +39,18 @@ Examples:
 
 /// Arguments of `eval ruler`.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("lengths", |arg| arg.default_value("4k,8k")),
+    mut_arg("samples", |arg| arg.default_value("5").help("Samples of each length and task"))
+)]
 pub(crate) struct RulerArgs {
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
     text: TextArgs,
-
-    /// Attentions to compare, separated by commas
-    #[arg(
-        long,
-        value_name = "A,B",
-        default_value = "dense,sparse",
-        help_heading = "Prompts"
-    )]
-    attention: String,
-
-    /// Tokens of prompt and answer; k is 1024
-    #[arg(
-        long,
-        value_name = "N,M",
-        default_value = "4k,8k",
-        help_heading = "Prompts"
-    )]
-    lengths: String,
+    #[command(flatten)]
+    compared: ComparedArgs,
 
     /// Tasks, separated by commas, or all
     #[arg(
@@ -74,10 +60,6 @@ pub(crate) struct RulerArgs {
         help_heading = "Prompts"
     )]
     tasks: String,
-
-    /// Samples of each length and task
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Prompts")]
-    samples: usize,
 
     /// JSON lines of documents, questions and answers, for qa
     #[arg(long, value_name = "FILE", help_heading = "Prompts")]
@@ -95,11 +77,11 @@ pub(crate) struct RulerArgs {
 /// Runs the command.
 pub(crate) fn run(args: &RulerArgs) -> Result<()> {
     let plan = AnswersPlan {
-        attentions: common::attentions(&args.attention)?,
+        attentions: args.compared.attentions()?,
         tasks: parse_tasks(&args.tasks, &RULER)?,
-        lengths: parse_lengths(&args.lengths)?,
+        lengths: args.compared.lengths()?,
         depths: Vec::new(),
-        samples: args.samples,
+        samples: args.compared.samples,
         seed: args.seed,
     };
     let questions = args.questions.as_deref().map(Questions::read).transpose()?;

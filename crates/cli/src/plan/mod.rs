@@ -15,15 +15,13 @@ use clap::Args;
 use serde_json::json;
 use sparse_accelerate_engine::{
     estimate::Density,
-    memory::Bytes,
     placement::Split,
     planner::{self, PlanError, PlanRequest},
 };
-use sparse_accelerate_eval::parse_lengths;
 use sparse_accelerate_models::MLP_ROWS;
 
 use crate::{
-    args::{Dtype, KvDtype},
+    args::{SizeArgs, one_length},
     exit::usage,
     output::{print_json, print_text},
 };
@@ -83,26 +81,8 @@ pub(crate) struct PlanArgs {
     )]
     split: String,
 
-    /// Plan as if every device had this much, such as 24g or 22528m
-    #[arg(long, value_name = "SIZE", help_heading = "Devices")]
-    memory_limit: Option<String>,
-
-    /// Type of weights and activations [default: the stored one, or what the device computes in]
-    #[arg(long, value_name = "TYPE", help_heading = "Run")]
-    dtype: Option<Dtype>,
-
-    /// Type of the KV cache
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "model",
-        help_heading = "Run"
-    )]
-    kv_dtype: KvDtype,
-
-    /// Prompt tokens computed at a time [default: 8192 on a GPU, 2048 on the CPU]
-    #[arg(long, value_name = "N", help_heading = "Run")]
-    chunk: Option<usize>,
+    #[command(flatten)]
+    sizes: SizeArgs,
 
     /// Share of attention's pairs that a sparse prefill computes, or by-length: as published for
     /// Llama-3.1-8B, 76 % at 4K to 4.6 % at 128K
@@ -164,33 +144,21 @@ fn asked(args: &PlanArgs) -> Result<(String, PlanRequest)> {
     let wrong = |error: &dyn std::fmt::Display| usage(error.to_string());
     let split: Split = args.split.parse().map_err(|error| wrong(&error))?;
     let density: Density = args.density.parse().map_err(|error| wrong(&error))?;
-    let limit = args.memory_limit.as_deref().map(str::parse::<Bytes>);
-    let limit = limit.transpose().map_err(|error| wrong(&error))?;
     let context = match &args.context {
         None => config.max_positions,
-        Some(text) => match parse_lengths(text).as_deref() {
-            Ok([one]) => *one,
-            _ => {
-                return Err(usage(format!(
-                    "--context {text} is no number of tokens; write one such as 32k or 32768"
-                )));
-            }
-        },
+        Some(text) => one_length("--context", text)?,
     };
     let given = devices::Given {
-        memory: limit.map(|bytes| bytes.0),
+        memory: args.sizes.memory_limit()?,
         linear: rate("--linear-tflops", args.linear_tflops)?,
         attention: rate("--attention-tflops", args.attention_tflops)?,
-        dtype: args.dtype.map(Into::into),
+        dtype: args.sizes.dtype(),
     };
     let found = devices::find(&args.devices, &config, &given)?;
-    let chunk = args.chunk.unwrap_or(found.chunk);
-    if chunk == 0 {
-        return Err(usage("--chunk is 0, but must be at least 1"));
-    }
+    let chunk = args.sizes.chunk(found.chunk)?;
     let request = PlanRequest {
         element: found.dtype.size(),
-        kv: args.kv_dtype.into(),
+        kv: args.sizes.kv_type(),
         context,
         max_tokens: args.max_tokens,
         chunk,

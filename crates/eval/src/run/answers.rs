@@ -5,12 +5,13 @@
 
 use std::{collections::HashSet, ops::ControlFlow, time::Instant};
 
-use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, generate};
+use sparse_accelerate_engine::{
+    GenerateSettings, SamplingSettings, Sequence, attention::NamedAttention, generate,
+};
 use sparse_accelerate_report::record::{AnswerRow, Line, RunFile, SkippedRow};
 
 use super::{OnProgress, Subject, Work, at_least_one, check_lengths, finite, warm_up};
 use crate::{
-    attention::NamedAttention,
     error::EvalError,
     score::score,
     tasks::{Sample, Sources, Task, Which},
@@ -47,13 +48,13 @@ impl AnswersPlan {
     /// # Errors
     /// Numbers out of range, a length over the model's positions, a text that is too short.
     pub fn check(&self, sources: &Sources<'_>, limit: usize) -> Result<(), EvalError> {
-        at_least_one("--samples", self.samples)?;
+        at_least_one("samples", self.samples)?;
         for depth in &self.depths {
             if !(0.0..=1.0).contains(depth) {
                 return Err(EvalError::Range {
-                    what: "--depths",
+                    field: "depths",
                     got: depth.to_string(),
-                    limit: "a depth is between 0 and 100 percent".into(),
+                    limit: "a depth is a share of the text, between 0 and 1".into(),
                 });
             }
         }

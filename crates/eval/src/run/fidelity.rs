@@ -7,14 +7,14 @@
 use std::collections::HashSet;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_engine::{Prefill, Sequence, Session};
+use sparse_accelerate_engine::{Prefill, Sequence, Session, attention::NamedAttention};
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile};
 
 use super::{
     OnProgress, Subject, Work, at_least_one, check_lengths, finite, perplexity::window_start,
     warm_up,
 };
-use crate::{attention::NamedAttention, corpus::Corpus, error::EvalError, recall::RecallObserver};
+use crate::{corpus::Corpus, error::EvalError, recall::RecallObserver};
 
 /// Where prompts come from.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +61,7 @@ impl Prompts<'_> {
                 lengths,
                 samples,
             } => {
-                at_least_one("--samples", *samples)?;
+                at_least_one("samples", *samples)?;
                 for &length in *lengths {
                     within(length, limit)?;
                     corpus.require(length, length)?;
@@ -116,7 +116,7 @@ pub fn run_fidelity(
     finished: &[Line],
     report: OnProgress<'_>,
 ) -> Result<(), EvalError> {
-    at_least_one("--rows", plan.rows)?;
+    at_least_one("rows", plan.rows)?;
     let done = Done::of(finished);
     let all = prompts.all(subject)?;
     let of = all.len() * plan.attentions.len();

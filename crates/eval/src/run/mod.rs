@@ -15,9 +15,11 @@ use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
-use sparse_accelerate_engine::{Chunking, Loaded, PrefillProgress, Sequence};
+use sparse_accelerate_engine::{
+    Chunking, Loaded, PrefillProgress, Sequence, attention::NamedAttention,
+};
 
-use crate::{attention::NamedAttention, error::EvalError};
+use crate::error::EvalError;
 
 /// The model that is examined.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +72,12 @@ pub(crate) fn check_lengths(lengths: &[usize], config: &ModelConfig) -> Result<(
 }
 
 /// Refuses a number that must be at least 1.
-pub(crate) fn at_least_one(what: &'static str, got: usize) -> Result<(), EvalError> {
+pub(crate) fn at_least_one(field: &'static str, got: usize) -> Result<(), EvalError> {
     if got > 0 {
         return Ok(());
     }
     Err(EvalError::Range {
-        what,
+        field,
         got: got.to_string(),
         limit: "it must be at least 1".into(),
     })

@@ -13,7 +13,9 @@ use sparse_accelerate_report::record::{Line, PerplexityRow, RunFile};
 use super::{
     OnProgress, Subject, Work, at_least_one, check_lengths, finite, warm_up, without_last,
 };
-use crate::{attention::NamedAttention, corpus::Corpus, error::EvalError};
+use sparse_accelerate_engine::attention::NamedAttention;
+
+use crate::{corpus::Corpus, error::EvalError};
 
 /// Tokens scored unless told otherwise: a quarter of the window, at most this many.
 const SCORED: usize = 512;
@@ -39,7 +41,7 @@ impl PerplexityPlan {
     /// # Errors
     /// Numbers out of range, a length over the model's positions, a text that is too short.
     pub fn check(&self, corpus: &Corpus, limit: usize) -> Result<(), EvalError> {
-        at_least_one("--samples", self.samples)?;
+        at_least_one("samples", self.samples)?;
         for &length in &self.lengths {
             if length > limit {
                 return Err(EvalError::OverLimit { length, limit });
@@ -47,7 +49,7 @@ impl PerplexityPlan {
             let scored = self.scored_of(length);
             if scored == 0 || scored >= length {
                 return Err(EvalError::Range {
-                    what: "--scored",
+                    field: "scored",
                     got: scored.to_string(),
                     limit: format!("of a window of {length} tokens, 1 to {}", length.max(2) - 1),
                 });

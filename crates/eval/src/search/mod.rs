@@ -67,19 +67,22 @@ impl SearchPlan {
     /// # Errors
     /// A budget or a number of rows out of range, a text or a chunk that is too short.
     pub fn check(&self, length: usize, chunk: usize) -> Result<(), EvalError> {
-        at_least_one("--rows", self.rows)?;
-        let refuse = |what, got: String, limit: String| Err(EvalError::Range { what, got, limit });
+        at_least_one("rows", self.rows)?;
+        let refuse =
+            |field, got: String, limit: String| Err(EvalError::Range { field, got, limit });
         if !(self.budget > 0.0 && self.budget <= 1.0) {
             let limit = "it must be above 0 and at most 1, the share of dense attention";
-            return refuse("--budget", self.budget.to_string(), limit.into());
+            return refuse("budget", self.budget.to_string(), limit.into());
         }
         if length < LEAST_TOKENS {
-            let limit = format!("a search needs at least {LEAST_TOKENS}; give a longer text");
-            return refuse("the text's number of tokens", length.to_string(), limit);
+            return Err(EvalError::TooFewTokens {
+                tokens: length,
+                least: LEAST_TOKENS,
+            });
         }
         if chunk < LEAST_ROWS {
             let limit = format!("heads choose in chunks of at least {LEAST_ROWS}");
-            return refuse("--chunk", chunk.to_string(), limit);
+            return refuse("chunk", chunk.to_string(), limit);
         }
         Ok(())
     }
@@ -142,7 +145,7 @@ pub fn search(
         progress,
     )?;
     let offers = observer.offers().ok_or_else(|| EvalError::Range {
-        what: "--rows",
+        field: "rows",
         got: plan.rows.to_string(),
         limit: "none of them lies in a chunk that is long enough; ask for more".into(),
     })?;
@@ -204,7 +207,7 @@ mod tests {
     fn what_cannot_be_searched_is_refused() {
         plan().check(LEAST_TOKENS, LEAST_ROWS).unwrap();
         for (plan, length, chunk, words) in [
-            (SearchPlan { rows: 0, ..plan() }, 1024, 128, "--rows is 0"),
+            (SearchPlan { rows: 0, ..plan() }, 1024, 128, "rows is 0"),
             (
                 SearchPlan {
                     budget: 0.0,
@@ -212,7 +215,7 @@ mod tests {
                 },
                 1024,
                 128,
-                "--budget is 0",
+                "budget is 0",
             ),
             (
                 SearchPlan {
@@ -230,10 +233,10 @@ mod tests {
                 },
                 1024,
                 128,
-                "--budget is NaN",
+                "budget is NaN",
             ),
             (plan(), 511, 128, "at least 512"),
-            (plan(), 1024, 127, "--chunk is 127"),
+            (plan(), 1024, 127, "chunk is 127"),
         ] {
             let error = plan.check(length, chunk).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");

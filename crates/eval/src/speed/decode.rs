@@ -25,13 +25,13 @@ pub struct DecodeSettings {
     /// Timed runs, at least 1; one more comes before them, untimed.
     pub runs: usize,
     /// Sequences that decode at once, at least 1; each has a cache of its own.
-    pub requests: usize,
+    pub sequences: usize,
 }
 
 /// Fills a cache with `ids` and times decoding after it.
 ///
 /// # Errors
-/// No runs, tokens or requests, whatever a prefill and decoding refuse, a device that gave up.
+/// No runs, tokens or sequences, whatever a prefill and decoding refuse, a device that gave up.
 pub fn decode(
     model: &Loaded,
     case: &Case,
@@ -40,9 +40,9 @@ pub fn decode(
     progress: &mut dyn FnMut(PrefillProgress),
 ) -> Result<DecodeRow, SpeedError> {
     for (field, count) in [
-        ("--runs", settings.runs),
-        ("--tokens", settings.tokens),
-        ("--requests", settings.requests),
+        ("runs", settings.runs),
+        ("tokens", settings.tokens),
+        ("sequences", settings.sequences),
     ] {
         if count == 0 {
             return Err(SpeedError::Nothing { field });
@@ -68,7 +68,7 @@ pub fn decode(
             tokens: settings.tokens,
             per_token_s: median(&runs_s) / settings.tokens as f64,
             runs_s,
-            requests: settings.requests,
+            sequences: settings.sequences,
         })
     })
 }
@@ -91,7 +91,7 @@ fn timed<S: Sequence>(
     run: fn(&mut [S], usize, u32, usize) -> Result<f64, EngineError>,
 ) -> Result<Vec<f64>, EngineError> {
     let (mut all, mut first) = (Vec::new(), 0);
-    for _ in 0..settings.requests {
+    for _ in 0..settings.sequences {
         let (sequence, token) = open()?;
         first = token;
         all.push(sequence);

@@ -8,8 +8,9 @@
 
 use sparse_accelerate::{
     AttentionMode, AttentionSettings, FixedBlocks, Pattern,
-    select::{Choosers, Preset},
+    select::{Granularity, Preset},
 };
+use sparse_accelerate_engine::parse_lengths;
 
 use super::{Case, SpeedError};
 
@@ -43,7 +44,7 @@ impl ForcedDensity {
         for part in text.split(',').map(str::trim) {
             let (length, share) = match part.split_once('=') {
                 Some((length, share)) => {
-                    let lengths = crate::parse_lengths(length).map_err(|_| wrong(part))?;
+                    let lengths = parse_lengths(length).map_err(|_| wrong(part))?;
                     (lengths.first().copied(), share)
                 }
                 None => (None, part),
@@ -77,15 +78,15 @@ impl ForcedDensity {
     /// no density is given. `heads` are the query heads and the KV heads.
     pub fn selected(&self, length: usize, [heads, kv_heads]: [usize; 2]) -> Option<Case> {
         let settings = PRESET.settings();
-        let choosers = match settings.selection.choosers {
-            Choosers::QueryHeads => heads,
-            Choosers::KvHeads => kv_heads,
+        let choosing = match settings.selection.granularity {
+            Granularity::PerQueryHead => heads,
+            Granularity::PerKvHead => kv_heads,
         };
         Some(Case {
             name: Self::name(),
             settings: AttentionSettings {
                 mode: AttentionMode::Sparse,
-                imposed: Some(self.blocks(length, choosers)?),
+                imposed: Some(self.blocks(length, choosing)?),
                 ..settings
             },
             forced: true,

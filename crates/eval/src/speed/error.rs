@@ -18,7 +18,7 @@ pub enum SpeedError {
     /// A result that rounding does not explain.
     #[error(
         "{attention} at {length} tokens: error {error:.2e} against f64, where {limit:.0e} is allowed; \
-         not timed. This is a defect: please report it with the output of `doctor --json`"
+         not timed. This is a defect: please report it with what `doctor` says"
     )]
     Wrong {
         /// Name of the attention.
@@ -32,7 +32,7 @@ pub enum SpeedError {
     },
     /// A density that is none.
     #[error(
-        "--density {got}: `{part}` is no density; write a share between 0 and 1 for every length, \
+        "{got}: `{part}` is no density; write a share between 0 and 1 for every length, \
          `0.1`, or one for each, `8k=0.54,32k=0.187`"
     )]
     Density {
@@ -46,7 +46,7 @@ pub enum SpeedError {
     Inputs(#[from] InputError),
     /// A selector that is none.
     #[error(
-        "--selectors {got}: `{part}`; a selector is dynamic, paper, hybrid, interval-slash or \
+        "{got}: `{part}`; a selector is dynamic, paper, hybrid, interval-slash or \
          block-cluster, each with :kv-heads, :query-heads, :none, :mean or :gaussian after it, or \
          triangular, auto, or a baseline such as minference or xattention:threshold=0.9"
     )]
@@ -57,7 +57,7 @@ pub enum SpeedError {
         part: String,
     },
     /// Times that no prices explain.
-    #[error("calibrate: {what}; the times are too few or too alike, give more lengths with --lens")]
+    #[error("calibrate: {what}; the times are too few or too alike, measure more lengths")]
     Fit {
         /// What is missing.
         what: &'static str,
@@ -71,7 +71,18 @@ pub enum SpeedError {
 }
 
 impl SpeedError {
-    /// Whether asking differently would help.
+    /// The field of the settings that has to change, where one has.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Density { .. } => Some("density"),
+            Self::Selector { .. } => Some("selectors"),
+            Self::Fit { .. } => Some("lengths"),
+            Self::Nothing { field } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// Returns `true` where asking differently would help.
     pub fn is_usage(&self) -> bool {
         match self {
             SpeedError::Engine(error) => error.is_usage(),

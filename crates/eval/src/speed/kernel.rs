@@ -54,10 +54,10 @@ pub fn kernel(
     settings: KernelSettings,
 ) -> Result<KernelRow, SpeedError> {
     for (field, count) in [
-        ("--runs", settings.runs),
-        ("--heads", shape.heads),
-        ("--kv-heads", shape.kv_heads),
-        ("--head-dim", shape.head_dim),
+        ("runs", settings.runs),
+        ("heads", shape.heads),
+        ("kv_heads", shape.kv_heads),
+        ("head_dim", shape.head_dim),
     ] {
         if count == 0 {
             return Err(SpeedError::Nothing { field });

@@ -29,6 +29,7 @@ pub use ttft::{Measured, TtftSettings, ttft};
 
 use burn::tensor::DType;
 use sparse_accelerate_checkpoint::WeightDtype;
+use sparse_accelerate_engine::attention::NamedAttention;
 
 /// One attention of a comparison at one length.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,8 +58,8 @@ impl Case {
     }
 }
 
-impl From<crate::NamedAttention> for Case {
-    fn from(named: crate::NamedAttention) -> Self {
+impl From<NamedAttention> for Case {
+    fn from(named: NamedAttention) -> Self {
         Self {
             name: named.name,
             settings: named.settings,

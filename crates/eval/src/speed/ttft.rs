@@ -40,7 +40,7 @@ pub fn ttft(
     progress: &mut dyn FnMut(usize, PrefillProgress),
 ) -> Result<Measured, SpeedError> {
     if settings.runs == 0 {
-        return Err(SpeedError::Nothing { field: "--runs" });
+        return Err(SpeedError::Nothing { field: "runs" });
     }
     contained("prefill", || {
         memory::begin(model);

@@ -227,7 +227,7 @@ impl Task {
             Kind::Questions => {
                 let questions = sources.questions.ok_or(EvalError::NoSource {
                     task: self.name,
-                    reason: "no questions were given; name a file of them with --questions",
+                    reason: "no questions were given; give a file of them",
                 })?;
                 let (asked, depth) = Asked::draw(questions, &mut draw);
                 fitted(&asked, Some(depth))

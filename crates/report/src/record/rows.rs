@@ -194,8 +194,8 @@ pub struct DecodeRow {
     /// Median seconds per token, as each of the sequences sees it.
     pub per_token_s: f64,
     /// Sequences that decode at once.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub requests: usize,
+    #[serde(default = "one", alias = "requests", skip_serializing_if = "is_one")]
+    pub sequences: usize,
 }
 
 /// One attention kernel.

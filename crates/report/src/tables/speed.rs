@@ -170,8 +170,8 @@ pub(super) fn decode(run: &Run) -> Table {
             row.runs_s.len().to_string(),
             show::number(1e3 * row.per_token_s),
             show::number(1.0 / row.per_token_s),
-            several(row, row.requests.to_string()),
-            several(row, show::number(row.requests as f64 / row.per_token_s)),
+            several(row, row.sequences.to_string()),
+            several(row, show::number(row.sequences as f64 / row.per_token_s)),
         ]);
     }
     table
@@ -179,7 +179,7 @@ pub(super) fn decode(run: &Run) -> Table {
 
 /// Said only where several sequences decode at once.
 fn several(row: &DecodeRow, text: String) -> String {
-    if row.requests > 1 {
+    if row.sequences > 1 {
         text
     } else {
         String::new()

@@ -48,11 +48,11 @@ pub fn calibrate(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Calibration, SpeedError> {
     for (field, count) in [
-        ("--runs", settings.runs),
-        ("--heads", settings.heads),
-        ("--kv-heads", settings.kv_heads),
-        ("--head-dim", settings.head_dim),
-        ("--lens", settings.lengths.len()),
+        ("runs", settings.runs),
+        ("heads", settings.heads),
+        ("kv_heads", settings.kv_heads),
+        ("head_dim", settings.head_dim),
+        ("lengths", settings.lengths.len()),
     ] {
         if count == 0 {
             return Err(SpeedError::Nothing { field });

@@ -67,7 +67,7 @@ impl Frontier {
         shape: FrontierShape,
         settings: FrontierSettings,
     ) -> Result<Self, SpeedError> {
-        for (field, count) in [("--runs", settings.runs), ("--tiles", settings.tiles)] {
+        for (field, count) in [("runs", settings.runs), ("tiles", settings.tiles)] {
             if count == 0 {
                 return Err(SpeedError::Nothing { field });
             }

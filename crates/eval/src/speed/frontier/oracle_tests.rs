@@ -304,7 +304,7 @@ fn nothing_to_measure_is_refused() {
     };
     let error = Frontier::new(&device(), shape, settings(0)).expect_err("no tiles");
     assert!(
-        matches!(error, SpeedError::Nothing { field: "--tiles" }),
+        matches!(error, SpeedError::Nothing { field: "tiles" }),
         "{error}"
     );
     let uneven = FrontierShape { heads: 3, ..shape };

@@ -3,7 +3,7 @@
 use sparse_accelerate::{
     AttentionSettings, BlockCluster, Dynamic, IntervalSlash, Pattern, Preset, Selection,
     Triangular,
-    select::{Choosers, Correction, CostModel},
+    select::{Correction, CostModel, Granularity},
 };
 use sparse_accelerate_baselines::Baseline;
 
@@ -22,7 +22,7 @@ pub struct Selector {
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
     /// A pattern of this library.
-    Own(Pattern, Choosers, Correction),
+    Own(Pattern, Granularity, Correction),
     /// A published selector.
     Baseline(Baseline),
     /// Preset `balanced`, dense below the least sparse length.
@@ -73,9 +73,9 @@ impl Selector {
         min_sparse_len: Option<usize>,
     ) -> AttentionSettings {
         let mut settings = match &self.kind {
-            Kind::Own(pattern, choosers, correction) => AttentionSettings {
+            Kind::Own(pattern, granularity, correction) => AttentionSettings {
                 selection: Selection {
-                    choosers: *choosers,
+                    granularity: *granularity,
                     correction: *correction,
                     ..Selection::default()
                 },
@@ -118,7 +118,7 @@ pub fn parse_selectors(text: &str) -> Result<Vec<Selector>, SpeedError> {
 fn parse(item: &str) -> Result<Selector, String> {
     let mut parts = item.split(':');
     let name = parts.next().unwrap_or_default();
-    let (mut choosers, mut correction) = (Choosers::KvHeads, Correction::Mean);
+    let (mut granularity, mut correction) = (Granularity::PerKvHead, Correction::Mean);
     let pattern = match name {
         "dynamic" => Pattern::Dynamic(Dynamic::default()),
         "paper" => {
@@ -151,8 +151,8 @@ fn parse(item: &str) -> Result<Selector, String> {
     for part in parts {
         match part {
             _ if !pattern.selects() => return Err(part.into()),
-            "kv-heads" => choosers = Choosers::KvHeads,
-            "query-heads" => choosers = Choosers::QueryHeads,
+            "kv-heads" => granularity = Granularity::PerKvHead,
+            "query-heads" => granularity = Granularity::PerQueryHead,
             "none" => correction = Correction::None,
             "mean" => correction = Correction::Mean,
             "gaussian" => correction = Correction::Gaussian,
@@ -161,7 +161,7 @@ fn parse(item: &str) -> Result<Selector, String> {
     }
     Ok(Selector {
         name: item.into(),
-        kind: Kind::Own(pattern, choosers, correction),
+        kind: Kind::Own(pattern, granularity, correction),
     })
 }
 
@@ -178,7 +178,7 @@ mod tests {
     fn parts_say_who_chooses_and_what_stands_in() {
         let got = settings("hybrid:query-heads:mean", 0.9);
         assert_eq!(got.pattern, Pattern::Hybrid(Dynamic::default()));
-        assert_eq!(got.selection.choosers, Choosers::QueryHeads);
+        assert_eq!(got.selection.granularity, Granularity::PerQueryHead);
         assert_eq!(got.selection.correction, Correction::Mean);
         assert_eq!(got.selection.recall, 0.9);
         assert_eq!(

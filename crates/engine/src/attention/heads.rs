@@ -159,6 +159,7 @@ fn imported(entry: &Value) -> Result<Pattern, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,12 +1,22 @@
-//! `--lengths 2k,4096`: prompt lengths in tokens; `k` is 1024.
+//! Prompt lengths in tokens as text: `2k,4096`, where `k` is 1024.
 
-use crate::error::EvalError;
+use thiserror::Error;
+
+/// A list of lengths with a part that is no length.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{got}: `{part}` is no length; write tokens, or k for 1024: 512,2k,32k")]
+pub struct LengthsError {
+    /// The list as written.
+    pub got: String,
+    /// The part that is no length.
+    pub part: String,
+}
 
 /// Reads a list of lengths, ascending, each once.
 ///
 /// # Errors
 /// A part that is no number, 0, or too large for one.
-pub fn parse_lengths(text: &str) -> Result<Vec<usize>, EvalError> {
+pub fn parse_lengths(text: &str) -> Result<Vec<usize>, LengthsError> {
     let mut lengths = Vec::new();
     for part in text.split(',').map(str::trim) {
         let (number, unit) = match part.strip_suffix(['k', 'K']) {
@@ -18,7 +28,7 @@ pub fn parse_lengths(text: &str) -> Result<Vec<usize>, EvalError> {
             .ok()
             .and_then(|number| number.checked_mul(unit))
             .filter(|length| *length > 0);
-        lengths.push(length.ok_or_else(|| EvalError::Length {
+        lengths.push(length.ok_or_else(|| LengthsError {
             got: text.into(),
             part: part.into(),
         })?);
@@ -29,6 +39,7 @@ pub fn parse_lengths(text: &str) -> Result<Vec<usize>, EvalError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -44,7 +55,7 @@ mod tests {
     fn what_is_no_length_is_named() {
         for text in ["", "2k,", "2m", "0", "-1", "99999999999999999999k"] {
             assert!(
-                matches!(parse_lengths(text), Err(EvalError::Length { .. })),
+                matches!(parse_lengths(text), Err(LengthsError { .. })),
                 "{text}"
             );
         }

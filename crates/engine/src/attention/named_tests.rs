@@ -1,6 +1,11 @@
 //! Names, parameters, and what is refused.
 
-use sparse_accelerate::select::{Choosers, Correction, Selection};
+#![allow(clippy::unwrap_used)]
+
+use sparse_accelerate::{
+    IntervalSlash, Triangular,
+    select::{Correction, Granularity, Selection},
+};
 
 use super::*;
 
@@ -51,12 +56,12 @@ fn every_name_but_heads_stands_alone() {
 fn a_selection_takes_all_its_parameters() {
     let settings = one(
         "dynamic:recall=0.5:sink=1:window=2:last=3:columns=4:slashes=5:alpha=0.25:correction=mean:\
-         choosers=query-heads:dense_layers=6:column_share=7.5:slash_share=8",
+         granularity=per-query-head:dense_layers=6:column_share=7.5:slash_share=8",
     );
     let expected = Selection {
         recall: 0.5,
         correction: Correction::Mean,
-        choosers: Choosers::QueryHeads,
+        granularity: Granularity::PerQueryHead,
         dense_layers: 6,
         sink: 1,
         window: 2,

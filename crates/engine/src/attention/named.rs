@@ -1,22 +1,18 @@
-//! `--attention A[,B...]`: names of attention settings that a run compares.
+//! Attentions by name, as a comparison lists them: `dense,triangular:sink=64:window=512,balanced:recall=0.97`.
 //!
-//! A name, and parameters after colons: `triangular:sink=64:window=512`, `balanced:recall=0.97`. The
-//! text itself names the rows of a run, so it may stand only once. Everything but `auto` is sparse (or
-//! dense) whatever the length of the prompt: a comparison at 2K tokens that is dense in secret compares
-//! nothing.
-
-mod parameters;
+//! An item is a name with parameters after colons. The text itself names the rows of a run, so it may stand
+//! only once. Everything but `auto` is sparse (or dense) whatever the length of the prompt: a comparison at
+//! 2K tokens that is dense in secret compares nothing.
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
 use sparse_accelerate::{
-    AttentionMode, AttentionSettings, BlockCluster, Dynamic, HeadPatterns, IntervalSlash, Pattern,
-    Preset, Triangular,
+    AttentionMode, AttentionSettings, HeadPatterns, ParseError, Pattern, Preset,
 };
 use thiserror::Error;
 
-use crate::{hash::text_hash, heads::read_heads};
-use parameters::Parameter;
+use super::heads::read_heads;
 
 /// Every name that [`parse_attentions`] knows.
 pub const ATTENTIONS: [&str; 14] = [
@@ -45,12 +41,13 @@ pub struct NamedAttention {
     /// As written; of a pattern file also the start of its SHA-256, so that a run does not go on with
     /// another content.
     pub name: String,
-    /// What it means.
+    /// The settings that the name stands for.
     pub settings: AttentionSettings,
 }
 
 /// A list of attentions that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum AttentionSpecError {
     /// No such attention.
     #[error("attention `{got}` is not known; one of {}", ATTENTIONS.join(", "))]
@@ -58,17 +55,7 @@ pub enum AttentionSpecError {
         /// The item.
         got: String,
     },
-    /// A parameter that the attention does not have, or whose value cannot be read.
-    #[error("attention `{got}`: `{part}` is not {known}")]
-    Parameter {
-        /// The item.
-        got: String,
-        /// The part that is wrong.
-        part: String,
-        /// What may stand there.
-        known: String,
-    },
-    /// Values the attention refuses.
+    /// A parameter that the attention does not have, or a value that cannot be read or is out of range.
     #[error("attention `{got}`: {reason}")]
     Value {
         /// The item.
@@ -100,37 +87,26 @@ pub fn parse_attentions(text: &str) -> Result<Vec<NamedAttention>, AttentionSpec
     Ok(list)
 }
 
-/// The pattern of a name, with its default parameters: `triangular`, `interval-slash`, `block-cluster`,
-/// `hybrid` or `dynamic`.
-pub fn pattern_named(name: &str) -> Option<Pattern> {
-    Some(match name {
-        "triangular" => Pattern::Triangular(Triangular::default()),
-        "interval-slash" => Pattern::IntervalSlash(IntervalSlash::default()),
-        "block-cluster" => Pattern::BlockCluster(BlockCluster::default()),
-        "hybrid" => Pattern::Hybrid(Dynamic::default()),
-        "dynamic" => Pattern::Dynamic(Dynamic::default()),
-        _ => return None,
-    })
-}
-
-/// The settings of a name without parameters; `None` for what is no name, and for `heads`, which needs
+/// The settings of a name without parameters; `None` for an unknown name, and for `heads`, which needs
 /// its file.
 fn named(name: &str) -> Option<AttentionSettings> {
     let sparse = |settings| AttentionSettings {
         mode: AttentionMode::Sparse,
         ..settings
     };
-    if let Some(pattern) = pattern_named(name) {
-        return Some(AttentionSettings::sparse(pattern));
-    }
     match name {
-        "dense" => Some(AttentionSettings::dense()),
-        "auto" => Some(AttentionSettings::default()),
-        "sparse" => Some(sparse(AttentionSettings::default())),
-        _ => match name.parse::<Preset>().ok()? {
-            Preset::Exact => Some(AttentionSettings::dense()),
-            preset => Some(sparse(preset.settings())),
-        },
+        "dense" => return Some(AttentionSettings::dense()),
+        "auto" => return Some(AttentionSettings::default()),
+        "sparse" => return Some(sparse(AttentionSettings::default())),
+        _ => {}
+    }
+    let patterns = Pattern::named();
+    if let Some(pattern) = patterns.iter().find(|pattern| pattern.name() == name) {
+        return Some(AttentionSettings::sparse(*pattern));
+    }
+    match name.parse::<Preset>().ok()? {
+        Preset::Exact => Some(AttentionSettings::dense()),
+        preset => Some(sparse(preset.settings())),
     }
 }
 
@@ -159,19 +135,14 @@ fn parse(item: &str) -> Result<NamedAttention, AttentionSpecError> {
         }
         None => return Err(AttentionSpecError::Unknown { got: item.into() }),
     };
-    // What the length decides has no parameters of its own.
-    let allowed = match name {
-        "auto" => Vec::new(),
-        _ => Parameter::of(&settings),
-    };
     for part in parts {
-        parameters::set(&mut settings, &allowed, part).ok_or_else(|| {
-            AttentionSpecError::Parameter {
-                got: item.into(),
-                part: part.into(),
-                known: parameters::list(&allowed),
-            }
-        })?;
+        // `auto` is what a run does by default, which has no parameters of its own.
+        if name == "auto" {
+            return Err(value(format!("`{part}`: it takes no parameters")));
+        }
+        settings
+            .set_part(part)
+            .map_err(|error: ParseError| value(error.to_string()))?;
     }
     let checked = settings.pattern.validate();
     let checked = checked.and_then(|()| settings.selection.validate());
@@ -186,10 +157,12 @@ fn parse(item: &str) -> Result<NamedAttention, AttentionSpecError> {
 fn read_hashed(path: &Path) -> Result<(HeadPatterns, String), String> {
     let heads = read_heads(path).map_err(|error| error.to_string())?;
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let mut hash = text_hash(&text);
+    let digest = Sha256::digest(text.as_bytes());
+    let mut hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     hash.truncate(HASH_DIGITS);
     Ok((heads, hash))
 }
 
 #[cfg(test)]
+#[path = "named_tests.rs"]
 mod tests;

@@ -1,0 +1,9 @@
+//! How an attention is named in text: names with parameters, pattern files, files of a pattern per head.
+
+mod heads;
+mod named;
+mod pattern_file;
+
+pub use heads::{HeadsError, read_heads};
+pub use named::{ATTENTIONS, AttentionSpecError, NamedAttention, parse_attentions};
+pub use pattern_file::{PatternFileError, read_pattern};
