@@ -5,10 +5,13 @@
 //! the device first and says why it refuses; what it accepted, [`attend::launch`] runs.
 //!
 //! * [`attend`]: attention over an index, tier by tier.
+//! * [`select`]: which keys the heads of a chunk attend to, from probe rows to an index and its check.
 //! * [`append`]: writing new keys and values into a cache.
 //! * [`rope_append`]: the same from the product of queries, keys and values, rotated on the way.
 //! * [`int8`]: keys and values as bytes with a scale per row, and back.
 //! * [`rms_norm`], [`swiglu`]: what stands between attention and linear layers.
+//!
+//! Sizes, layouts and words that the host shares stand in [`sparse_accelerate_contract`].
 
 pub mod append;
 pub mod attend;

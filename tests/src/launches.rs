@@ -11,6 +11,7 @@ use cubecl::{
 };
 use half::{bf16, f16};
 use sparse_accelerate::{Span, index::TileIndex};
+use sparse_accelerate_contract::{Sequence, table};
 use sparse_accelerate_kernels::attend;
 
 use crate::{
@@ -123,24 +124,13 @@ pub fn gated_table(
     last: usize,
     gates: &[u32],
 ) -> Vec<u32> {
-    let mut out: Vec<u32> = spans
-        .iter()
-        .flat_map(|s| {
-            let dense_from = s.prompt_len.saturating_sub(last) as u32;
-            [s.query_len as u32, s.kv_len as u32, dense_from, 0]
-        })
-        .collect();
-    if let Some(index) = index {
-        let ranges_at = (out.len() + index.row_table().len() + gates.len()) as u32;
-        let columns_at = ranges_at + index.range_table().len() as u32;
-        for row in index.row_table().chunks_exact(4) {
-            out.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
-        }
-        out.extend_from_slice(gates);
-        out.extend_from_slice(index.range_table());
-        out.extend_from_slice(index.column_table());
+    let sequences = spans.iter().map(|s| {
+        Sequence::new(s.query_len, s.kv_len).dense_from(s.prompt_len.saturating_sub(last))
+    });
+    match index {
+        Some(index) => table::write(sequences, index.packed(), gates),
+        None => table::spans(sequences),
     }
-    out
 }
 
 /// Returns the kernels' form of a problem.

@@ -5,10 +5,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparse_accelerate::{
     Span,
-    select::cpu::{
-        self, BLOCK, BuildInputs, ChooseInputs, Costs, GRANULE, Kappa, ListLayout, PROBES,
-        REPORT_WORDS, Rules, Shape, TableLayout,
-    },
+    select::cpu::{self, BuildInputs, ChooseInputs},
+};
+use sparse_accelerate_contract::{
+    BLOCK, GRANULE, ListLayout, PROBE_GROUP, PROBES, Prices, Rules, Sequence, Shape, Thresholds,
+    scratch::SelectionWords, table,
 };
 
 /// Sentinel that outputs are filled with: a NaN.
@@ -28,9 +29,9 @@ pub struct Case {
     /// Of every index head.
     pub rules: Vec<Rules>,
     /// Thresholds.
-    pub kappa: Kappa,
+    pub thresholds: Thresholds,
     /// Prices.
-    pub costs: Costs,
+    pub prices: Prices,
 }
 
 /// Rules that allow everything.
@@ -74,11 +75,11 @@ impl Case {
                 slashes: 12,
             },
             rules: vec![rules; heads[2]],
-            kappa: Kappa {
+            thresholds: Thresholds {
                 column: 3.0,
                 slash: 2.0,
             },
-            costs: Costs {
+            prices: Prices {
                 dense_tile: 1.0,
                 tile: 1.25,
                 column: 2.0,
@@ -90,9 +91,10 @@ impl Case {
     /// `[B, 4]`.
     pub fn span_words(&self) -> Vec<u32> {
         let spans = self.spans.iter().zip(&self.dense_from);
-        spans
-            .flat_map(|(s, dense)| [s.query_len as u32, s.kv_len as u32, *dense, 0])
-            .collect()
+        table::spans(
+            spans
+                .map(|(s, dense)| Sequence::new(s.query_len, s.kv_len).dense_from(*dense as usize)),
+        )
     }
 
     /// `[Hi, 8]`.
@@ -102,12 +104,12 @@ impl Case {
 
     /// Sequences times index heads.
     pub fn indexes(&self) -> usize {
-        self.shape.batch * self.shape.index_heads
+        self.shape.indexes()
     }
 
     /// Valid probe rows of either group, if it has any, of a sequence.
     pub fn probes(&self, sequence: usize) -> usize {
-        self.spans[sequence].query_len.min(PROBES / 2)
+        self.spans[sequence].query_len.min(PROBE_GROUP)
     }
 
     /// Random attention: heavy-tailed columns, slashes and shares that add up to at most 1; some NaN,
@@ -207,17 +209,16 @@ pub struct Cut {
 
 /// Words of the outputs, in the order of [`Cut`].
 fn lengths(case: &Case) -> [usize; 8] {
-    let shape = &case.shape;
-    let blocks = case.indexes() * shape.query_blocks();
+    let words = SelectionWords::new(&case.shape, &case.layout);
     [
-        case.indexes() * case.layout.stride(),
-        shape.batch * shape.heads * 4,
-        2 * blocks * shape.mask_words(),
-        2 * blocks,
-        case.indexes() * REPORT_WORDS,
-        case.indexes(),
-        TableLayout::new(shape, &case.layout).words,
-        case.indexes() * shape.tiles(),
+        words.lists,
+        words.covered,
+        words.masks,
+        words.counts,
+        words.report,
+        words.gates,
+        words.table,
+        words.kept,
     ]
 }
 
@@ -240,7 +241,7 @@ pub fn by_cpu(case: &Case, scores: &Scores) -> Cut {
     cpu::cut_columns(
         shape,
         layout,
-        &case.kappa,
+        &case.thresholds,
         &scores.columns,
         &scores.slashes,
         &spans,
@@ -265,7 +266,14 @@ pub fn by_cpu(case: &Case, scores: &Scores) -> Cut {
         spans: &spans,
         rules: &rules,
     };
-    cpu::choose(shape, layout, &case.costs, &inputs, &mut report, &mut gates);
+    cpu::choose(
+        shape,
+        layout,
+        &case.prices,
+        &inputs,
+        &mut report,
+        &mut gates,
+    );
     let cut = Cut {
         lists,
         covered: bits(&covered),
@@ -298,33 +306,6 @@ pub fn rebuilt(case: &Case, mut cut: Cut) -> Cut {
     cut
 }
 
-/// The kernels' name of a case's shape and lists.
-#[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
-pub fn kernel_shapes(
-    case: &Case,
-) -> (
-    sparse_accelerate_kernels::select::Shape,
-    sparse_accelerate_kernels::select::ListLayout,
-) {
-    let shape = &case.shape;
-    (
-        sparse_accelerate_kernels::select::Shape {
-            batch: shape.batch,
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            index_heads: shape.index_heads,
-            rows: shape.rows,
-            keys: shape.keys,
-            head_dim: shape.head_dim,
-            scale: shape.scale,
-        },
-        sparse_accelerate_kernels::select::ListLayout {
-            columns: case.layout.columns,
-            slashes: case.layout.slashes,
-        },
-    )
-}
-
 /// All stages on a device, each reading what the one before wrote there.
 ///
 /// # Panics
@@ -341,7 +322,7 @@ pub fn on_device(
     use cubecl::ir::AddressType;
     use sparse_accelerate_kernels::select::{build, choose, cut_blocks, cut_columns};
 
-    let (shape, layout) = kernel_shapes(case);
+    let (shape, layout) = (&case.shape, &case.layout);
     let lengths = lengths(case);
     let empty = |n: usize| upload(client, &vec![UNTOUCHED; n + BEYOND]);
     let out = lengths.map(empty);
@@ -351,7 +332,7 @@ pub fn on_device(
         upload(client, &case.rule_words()),
     );
     let address = AddressType::U32;
-    let words = cut_columns::scratch_words(&shape);
+    let words = SelectionWords::new(shape, layout).cut;
     let scratch = empty(words);
     let cut = cut_columns::Buffers {
         columns: upload(client, &scores.columns),
@@ -363,11 +344,7 @@ pub fn on_device(
         covered: covered.clone(),
         address,
     };
-    let kappa = cut_columns::Kappa {
-        column: case.kappa.column,
-        slash: case.kappa.slash,
-    };
-    cut_columns::launch(client, &shape, &layout, &kappa, &cut);
+    cut_columns::launch(client, shape, layout, &case.thresholds, &cut);
     let cut = cut_blocks::Buffers {
         shares: upload(client, &scores.shares),
         covered: covered.clone(),
@@ -377,7 +354,7 @@ pub fn on_device(
         counts: counts.clone(),
         address,
     };
-    cut_blocks::launch(client, &shape, &cut);
+    cut_blocks::launch(client, shape, &cut);
     let choice = choose::Buffers {
         covered,
         counts,
@@ -389,13 +366,7 @@ pub fn on_device(
         gates: gates.clone(),
         address,
     };
-    let costs = choose::Costs {
-        dense_tile: case.costs.dense_tile,
-        tile: case.costs.tile,
-        column: case.costs.column,
-        row: case.costs.row,
-    };
-    choose::launch(client, &shape, &layout, &costs, &choice);
+    choose::launch(client, shape, layout, &case.prices, &choice);
     // A cut that is given is built instead of the one just made.
     let or = |made, given: Option<&[u32]>| given.map_or(made, |words| upload(client, words));
     let index = build::Buffers {
@@ -409,7 +380,7 @@ pub fn on_device(
         kept,
         address,
     };
-    build::launch(client, &shape, &layout, &index);
+    build::launch(client, shape, layout, &index);
     let read = |handle, len: usize| {
         let bytes = client.read_one(handle).expect("the launch failed");
         let mut words: Vec<u32> = bytemuck::cast_slice(&bytes).to_vec();

@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use sparse_accelerate::{
     AttentionError, Span,
     index::{QUERY_TILE, TileIndex},
-    select::cpu::{BLOCK, GRANULE, Rules},
 };
+use sparse_accelerate_contract::{BLOCK, GRANULE, REPORT_WORDS, Report, Rules};
 use sparse_accelerate_tests::selection::{self, Case, Cut, rules};
 
 /// Random lists, masks and choices; `choice` for all index heads, or one for each at random.
@@ -23,7 +23,7 @@ fn random_cut(case: &Case, seed: u64, choice: Option<u32>) -> Cut {
         covered: Vec::new(),
         masks: vec![0; 2 * blocks * shape.mask_words()],
         counts: Vec::new(),
-        report: vec![0; case.indexes() * 16],
+        report: vec![0; case.indexes() * REPORT_WORDS],
         gates: vec![0; case.indexes()],
         table: Vec::new(),
         kept: Vec::new(),
@@ -43,7 +43,7 @@ fn random_cut(case: &Case, seed: u64, choice: Option<u32>) -> Cut {
         head[0] = list(&mut head[2..], keys);
         head[1] = list(tail, keys.div_ceil(GRANULE as u32));
         let choice = choice.unwrap_or_else(|| random.random_range(0..5));
-        cut.report[index * 16] = (choice as f32).to_bits();
+        cut.report[index * REPORT_WORDS + Report::CHOICE] = (choice as f32).to_bits();
         cut.gates[index] = u32::from(choice == 0);
     }
     let density: f64 = random.random_range(0.0..0.6);
@@ -73,7 +73,7 @@ fn wanted(
         .map(|i| span.offset() + i)
         .collect();
     let (first, last) = (*rows.first()?, *rows.last()?);
-    let choice = f32::from_bits(cut.report[index * 16]) as u32;
+    let choice = f32::from_bits(cut.report[index * REPORT_WORDS + Report::CHOICE]) as u32;
     let dense = choice == 0 || last >= case.dense_from[b] as usize;
     let stride = case.layout.stride();
     let (columns, slashes) = case.layout.read(&cut.lists[index * stride..][..stride]);
@@ -196,7 +196,7 @@ fn tables_that_are_no_index_are_refused() {
 #[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 mod kernels {
     use super::*;
-    use sparse_accelerate::select::cpu::TableLayout;
+    use sparse_accelerate_contract::TableLayout;
     use sparse_accelerate_tests::{launches, selection::UNTOUCHED};
 
     fn compare(case: &Case, cut: Cut) {

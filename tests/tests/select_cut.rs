@@ -2,7 +2,7 @@
 //! written here, kernels against CPU implementations bit for bit.
 
 use proptest::prelude::*;
-use sparse_accelerate::select::cpu::{Costs, Kappa, Rules};
+use sparse_accelerate_contract::{Prices, Rules, Thresholds};
 use sparse_accelerate_tests::selection::{self, Case, Cut, Scores, rules};
 
 fn f(bits: u32) -> f64 {
@@ -32,7 +32,7 @@ fn kept(scores: &[f64], wanted: f64, most: usize) -> Vec<usize> {
 }
 
 fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
-    let (shape, sharing) = (&case.shape, case.shape.sharing());
+    let (shape, sharing) = (&case.shape, case.shape.heads_per_index());
     let buckets = shape.slash_buckets();
     for index in 0..case.indexes() {
         let (b, rules) = (
@@ -55,7 +55,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
             .map(|s| most(&mut (2 * head(0)..2 * head(sharing)).map(|a| slash(a, s))))
             .collect();
         let (columns, slashes) = lists(case, cut, index);
-        let wanted = f64::from(case.kappa.column) / keys as f64;
+        let wanted = f64::from(case.thresholds.column) / keys as f64;
         let room = |rule: u32, room: usize| (rule as usize).min(room);
         assert_eq!(
             columns,
@@ -66,7 +66,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
             ),
             "columns of index head {index}"
         );
-        let wanted = f64::from(case.kappa.slash) * 80.0 / keys as f64 * rows * 2f64.powi(20);
+        let wanted = f64::from(case.thresholds.slash) * 80.0 / keys as f64 * rows * 2f64.powi(20);
         assert_eq!(
             slashes,
             kept(
@@ -97,7 +97,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
 /// Every head has its share of the mass, and would not without the lowest bin that is kept; or: exactly
 /// what reaches `alpha` of the largest.
 fn check_blocks(case: &Case, scores: &Scores, cut: &Cut) {
-    let (shape, sharing) = (&case.shape, case.shape.sharing());
+    let (shape, sharing) = (&case.shape, case.shape.heads_per_index());
     let (rows, width) = (shape.query_blocks(), shape.key_blocks());
     for variant in 0..2 {
         for flat in 0..case.indexes() * rows {
@@ -154,7 +154,7 @@ fn check_blocks(case: &Case, scores: &Scores, cut: &Cut) {
 
 /// The cheapest that meets the floor, by the formulas.
 fn check_choice(case: &Case, scores: &Scores, cut: &Cut) {
-    let (shape, sharing) = (&case.shape, case.shape.sharing());
+    let (shape, sharing) = (&case.shape, case.shape.heads_per_index());
     for index in 0..case.indexes() {
         let rules = case.rules[index % shape.index_heads];
         let span = case.spans[index / shape.index_heads];
@@ -183,9 +183,9 @@ fn check_choice(case: &Case, scores: &Scores, cut: &Cut) {
         let band = f64::from(rules.sink.div_ceil(64) + rules.window.div_ceil(64) + 1) * rows;
         let slashed = band + (rows * slashes.len() as f64 * 1.5).floor();
         let cost = |tiles: f64, columns: usize| {
-            let gathered = f64::from(case.costs.column) * rows * columns as f64 / 64.0;
-            f64::from(case.costs.row) * rows
-                + f64::from(case.costs.tile) * tiles.min(causal)
+            let gathered = f64::from(case.prices.column) * rows * columns as f64 / 64.0;
+            f64::from(case.prices.row) * rows
+                + f64::from(case.prices.tile) * tiles.min(causal)
                 + gathered
         };
         let promised = |a: f64| {
@@ -196,7 +196,7 @@ fn check_choice(case: &Case, scores: &Scores, cut: &Cut) {
             }
         };
         let candidates = [
-            (f64::from(case.costs.dense_tile) * causal, 1.0),
+            (f64::from(case.prices.dense_tile) * causal, 1.0),
             (cost(band, 0), least(0)),
             (cost(slashed, columns.len()), least(1)),
             (cost(band + 4.0 * blocks(0), 0), promised(least(0))),
@@ -297,19 +297,22 @@ fn case() -> impl Strategy<Value = Case> {
             floor: r.5,
             alpha: r.6,
         });
-    let kappa = (0.0f32..20.0, 0.0f32..4.0).prop_map(|(column, slash)| Kappa { column, slash });
-    let costs = (0.2f32..2.0, 0.1f32..2.0, 0.0f32..2.0, 0.0f32..2.0).prop_map(|c| Costs {
+    let thresholds =
+        (0.0f32..20.0, 0.0f32..4.0).prop_map(|(column, slash)| Thresholds { column, slash });
+    let prices = (0.2f32..2.0, 0.1f32..2.0, 0.0f32..2.0, 0.0f32..2.0).prop_map(|c| Prices {
         dense_tile: c.0,
         tile: c.1,
         column: c.2,
         row: c.3,
     });
     let lengths = prop::collection::vec(length(), 1..4);
-    (heads, lengths, rules, kappa, costs).prop_map(|(heads, lengths, rules, kappa, costs)| Case {
-        kappa,
-        costs,
-        ..Case::new(heads, &lengths, rules)
-    })
+    (heads, lengths, rules, thresholds, prices).prop_map(
+        |(heads, lengths, rules, thresholds, prices)| Case {
+            thresholds,
+            prices,
+            ..Case::new(heads, &lengths, rules)
+        },
+    )
 }
 
 proptest! {
@@ -332,7 +335,7 @@ proptest! {
     fn strange_scores_are_never_kept(case in case(), seed in any::<u64>()) {
         let scores = case.scores(seed, true);
         let cut = selection::by_cpu(&case, &scores);
-        let sharing = case.shape.sharing();
+        let sharing = case.shape.heads_per_index();
         for index in 0..case.indexes() {
             for j in lists(&case, &cut, index).0 {
                 let of = |a: usize| scores.columns[a * case.shape.keys + j];
@@ -422,46 +425,7 @@ fn nothing_scored_keeps_nothing_and_covers_all() {
 #[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 mod kernels {
     use super::*;
-    use sparse_accelerate::select::cpu;
-    use sparse_accelerate_kernels::select;
     use sparse_accelerate_tests::launches;
-
-    #[test]
-    fn layouts_are_those_of_the_twins() {
-        assert_eq!(
-            (select::BLOCK, select::GRANULE, select::PROBES),
-            (cpu::BLOCK, cpu::GRANULE, cpu::PROBES)
-        );
-        assert_eq!(
-            (select::RULE_WORDS, select::REPORT_WORDS),
-            (cpu::RULE_WORDS, cpu::REPORT_WORDS)
-        );
-        let lengths: [&[(usize, usize)]; 4] = [
-            &[(1, 1)],
-            &[(65, 400), (3, 17)],
-            &[(5000, 5000)],
-            &[(8192, 131_072)],
-        ];
-        for lengths in lengths {
-            let case = Case::new([8, 4, 4], lengths, rules());
-            let (shape, lists) = selection::kernel_shapes(&case);
-            let device = select::TableLayout::new(&shape, &lists);
-            let host = cpu::TableLayout::new(&case.shape, &case.layout);
-            assert_eq!(format!("{device:?}"), format!("{host:?}"));
-            assert_eq!(
-                (lists.slashes_at(), lists.stride()),
-                (case.layout.slashes_at(), case.layout.stride())
-            );
-            assert_eq!(
-                (shape.tiles(), shape.query_blocks(), shape.key_blocks()),
-                (
-                    case.shape.tiles(),
-                    case.shape.query_blocks(),
-                    case.shape.key_blocks()
-                )
-            );
-        }
-    }
 
     fn compare(case: &Case, hostile: bool) {
         let scores = case.scores(17, hostile);
@@ -499,7 +463,7 @@ mod kernels {
         case.rules[3].allowed = 0b10000;
         compare(&case, false);
         compare(&case, true);
-        case.kappa = Kappa {
+        case.thresholds = Thresholds {
             column: 0.0,
             slash: 0.0,
         };
@@ -521,7 +485,7 @@ mod kernels {
         let mut case = Case::new([2, 1, 1], &[(200, 140_000)], rules);
         case.layout.columns = 700;
         case.layout.slashes = 200;
-        case.kappa.slash = 0.1;
+        case.thresholds.slash = 0.1;
         compare(&case, false);
     }
 

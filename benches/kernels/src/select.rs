@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, anyhow};
 use cubecl::{future::block_on, ir::AddressType, server::Handle};
+use sparse_accelerate_contract::SPAN_WORDS;
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query, value};
 use sparse_accelerate_kernels::select::{
-    self, ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, View, check, choose,
-    correct, cut_columns,
+    self, Choice, ListLayout, PROBES, Prices, REPORT_WORDS, RULE_WORDS, Rules, Shape, TableLayout,
+    Thresholds, View, check, correct,
     index::{self, Inputs, Options},
     pool,
 };
@@ -15,10 +16,8 @@ use sparse_accelerate_kernels::select::{
 use crate::{
     args::Select,
     device::{Bench, buffer, elem, tensor},
+    table,
 };
-
-/// Every pattern.
-const ALL: u32 = 31;
 
 /// Prints the median wall time of every stage, each waited for; and of all up to the index, waited for once.
 pub(crate) fn stages(bench: &Bench, args: &Select) -> Result<()> {
@@ -70,19 +69,19 @@ impl Case<'_> {
         let (client, elem) = (&bench.client, elem(sizes.dtype));
         let [n, d] = [shape.rows, shape.head_dim];
         let (q, k) = ([1, shape.heads, n, d], [1, shape.kv_heads, n, d]);
-        let spans = bench.upload(&[n as u32, n as u32, u32::MAX, 0]);
+        let spans = bench.upload(&table::dense(n));
         let floor = self.args.recall;
-        let rule = [
-            ALL,
-            128,
-            512,
-            1024,
-            256,
-            floor.to_bits(),
-            0,
-            floor.to_bits(),
-        ];
-        let rules = bench.upload(&rule.repeat(shape.index_heads));
+        let rule = Rules {
+            allowed: Choice::ALL.map(Choice::bit).iter().sum(),
+            sink: 128,
+            window: 512,
+            columns: 1024,
+            slashes: 256,
+            floor,
+            accepted: floor,
+            alpha: 0.0,
+        };
+        let rules = bench.upload(&rule.words().repeat(shape.index_heads));
         let bands = bench.upload(&vec![1f32; d]);
         let pooled_len = shape.kv_heads * shape.key_blocks() * 3 * d;
         let pooled = client.empty(pooled_len * 4);
@@ -92,16 +91,11 @@ impl Case<'_> {
         };
         let options = Options {
             lists,
-            kappa: cut_columns::Kappa {
+            thresholds: Thresholds {
                 column: (2.5e-4 * n as f32).max(8.0),
                 slash: 8.0,
             },
-            costs: choose::Costs {
-                dense_tile: 1.0,
-                tile: 1.25,
-                column: 2.0,
-                row: 2.0,
-            },
+            prices: Prices::default(),
             bands: 1,
             gauss: self.args.second,
         };
@@ -130,7 +124,7 @@ impl Case<'_> {
             let tensors = pool::Tensors {
                 key: tensor(&self.key, k),
                 value: tensor(&self.value, k),
-                spans: buffer(&spans, 4),
+                spans: buffer(&spans, SPAN_WORDS),
                 pooled: buffer(&pooled, pooled_len),
                 capacity: shape.key_blocks(),
                 address: AddressType::U32,
@@ -196,7 +190,7 @@ impl Case<'_> {
                 probe: buffer(&index.probe_lse, shape.heads * PROBES),
                 kept: buffer(&index.kept, shape.index_heads * shape.tiles()),
                 rules: buffer(&rules, shape.index_heads * RULE_WORDS),
-                spans: buffer(&spans, 4),
+                spans: buffer(&spans, SPAN_WORDS),
                 table: buffer(&index.table, table_len),
                 report: buffer(&index.report, shape.index_heads * REPORT_WORDS),
             };

@@ -1,18 +1,19 @@
 //! Device tables: spans, index rows, ranges; as the attention kernels read them.
 
+use sparse_accelerate_contract::{
+    IndexRow, RANGE_WORDS, Sequence,
+    table::{self, Packed},
+};
 use sparse_accelerate_inputs::BlockMask;
 
 /// The table of one whole prompt with no index.
 pub(crate) fn dense(len: usize) -> Vec<u32> {
-    vec![len as u32, len as u32, u32::MAX, 0]
+    table::spans([Sequence::new(len, len)])
 }
 
 /// The table of one whole prompt over a mask's blocks; neighbouring blocks become one range.
 pub(crate) fn blocks(len: usize, mask: &BlockMask) -> Vec<u32> {
-    let mut table = dense(len);
-    let rows = mask.heads() * mask.rows();
-    let mut ranges: Vec<u32> = Vec::new();
-    let ranges_at = (table.len() + 4 * rows) as u32;
+    let (mut rows, mut ranges) = (Vec::new(), Vec::<u32>::new());
     for head in 0..mask.heads() {
         for row in 0..mask.rows() {
             let first = ranges.len() as u32;
@@ -29,9 +30,18 @@ pub(crate) fn blocks(len: usize, mask: &BlockMask) -> Vec<u32> {
                     ranges.extend([start, end]);
                 }
             }
-            table.extend([ranges_at + first, (ranges.len() as u32 - first) / 2, 0, 0]);
+            let row = IndexRow {
+                ranges_at: first / RANGE_WORDS as u32,
+                ranges: (ranges.len() as u32 - first) / RANGE_WORDS as u32,
+                ..IndexRow::default()
+            };
+            rows.extend(row.words());
         }
     }
-    table.extend_from_slice(&ranges);
-    table
+    let index = Packed {
+        rows: &rows,
+        ranges: &ranges,
+        columns: &[],
+    };
+    table::write([Sequence::new(len, len)], index, &[])
 }

@@ -4,6 +4,7 @@
 //! Making it checks the spans and the pattern; running it cannot change path.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use sparse_accelerate_contract::{Sequence, table};
 
 use crate::{
     error::AttentionError,
@@ -295,11 +296,15 @@ fn clamp(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(UNLIMITED)
 }
 
+/// The spans of a chunk as kernels read them.
+fn sequences(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> impl Iterator<Item = Sequence> {
+    let sequence =
+        move |s: &Span| Sequence::new(s.query_len, s.kv_len).dense_from(dense_from(s) as usize);
+    spans.iter().map(sequence)
+}
+
 fn span_table(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
-    spans
-        .iter()
-        .flat_map(|s| [clamp(s.query_len), clamp(s.kv_len), dense_from(s), 0])
-        .collect()
+    table::spans(sequences(spans, dense_from))
 }
 
 /// The table of an index, see [`crate::SparseAttentionOps`].
@@ -308,19 +313,10 @@ fn banded_table(index: &TileIndex) -> Vec<u32> {
     index_table(index, dense_from, 0)
 }
 
-/// The same with `gates` words of 0 between rows and ranges, where a selection's table has its gates.
-/// Rows point by absolute offsets, so the ranges need no fixed stride.
+/// The same with `gates` words of [`table::SPARSE`], where a selection's table has its gates.
 fn index_table(index: &TileIndex, dense_from: impl Fn(&Span) -> u32, gates: usize) -> Vec<u32> {
-    let mut table = span_table(index.spans(), dense_from);
-    let ranges_at = (table.len() + index.row_table().len() + gates) as u32;
-    let columns_at = ranges_at + index.range_table().len() as u32;
-    for row in index.row_table().chunks_exact(4) {
-        table.extend([ranges_at + 2 * row[0], row[1], columns_at + row[2], row[3]]);
-    }
-    table.resize(ranges_at as usize, 0);
-    table.extend_from_slice(index.range_table());
-    table.extend_from_slice(index.column_table());
-    table
+    let gates = vec![table::SPARSE; gates];
+    table::write(sequences(index.spans(), dense_from), index.packed(), &gates)
 }
 
 fn on_device(table: Vec<u32>, device: &Device) -> Tensor<1, Int> {

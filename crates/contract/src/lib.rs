@@ -30,4 +30,4 @@ pub use report::{Choice, REPORT_WORDS, Report, Why};
 pub use rules::{RULE_WORDS, Rules};
 pub use shape::{Sequence, Shape, probe_row};
 pub use sizes::{BLOCK, GRANULE, LEAST_ROWS, PROBE_GROUP, PROBES, QUERY_TILE, RANGE_ALIGN};
-pub use table::{IndexRow, ROW_WORDS, SPAN_WORDS, TableLayout};
+pub use table::{IndexRow, RANGE_WORDS, ROW_WORDS, SPAN_WORDS, TableLayout};

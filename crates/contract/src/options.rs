@@ -57,6 +57,7 @@ impl Thresholds {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
+#[non_exhaustive]
 pub enum Correction {
     /// Nothing: the softmax is renormalised over the kept keys.
     None,

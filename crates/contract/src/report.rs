@@ -18,6 +18,7 @@ pub const CHOICES: usize = Choice::ALL.len();
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Choice {
     /// Every key.
     Dense = 0,
@@ -83,6 +84,7 @@ impl Choice {
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Why {
     /// The cheapest that keeps the recall floor.
     Cheapest = 0,

@@ -12,17 +12,63 @@
 //! gives every unit the place of its runs and columns.
 
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+use sparse_accelerate_contract::{
+    IndexRow, RANGE_WORDS, ROW_WORDS, SPAN_WORDS, scratch::SelectionWords, table::DENSE,
+};
 
-use super::{BLOCK, GRANULE, ListLayout, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, scan};
+use super::{BLOCK, Choice, GRANULE, ListLayout, RULE_WORDS, Shape, TableLayout, scan};
 use crate::{
     attend::QUERY_TILE,
     layout::{buffer, cubes},
-    table::Span,
+    table::{HeadReport, HeadRules, Span},
 };
 
 /// Units of a cube.
 const UNITS: usize = 128;
 const SPAN: u32 = GRANULE as u32;
+
+/// Numbers of the choices, as kernels compare them: those with blocks are the last two.
+const DENSE_CHOICE: u32 = Choice::Dense.number();
+const INTERVAL_SLASH: u32 = Choice::IntervalSlash.number();
+const BLOCK_CLUSTER: u32 = Choice::BlockCluster.number();
+const HYBRID: u32 = Choice::Hybrid.number();
+
+/// A tile of query rows.
+#[derive(CubeType)]
+struct Tile {
+    /// First position.
+    first: u32,
+    /// End of the positions; 0 for a tile past the sequence's rows.
+    end: u32,
+    /// Granules up to the end.
+    granules: u32,
+}
+
+#[cube]
+impl Tile {
+    /// Finds the tile that begins at row `at`. A tile past the sequence's rows has no granules, and so no
+    /// runs and no columns.
+    fn new(span: &Span, at: u32) -> Tile {
+        let mut first = 0u32;
+        let mut end = 0u32;
+        if at < span.query_len {
+            first = span.offset() + at;
+            end = span.offset() + min(at + QUERY_TILE as u32, span.query_len);
+        }
+        Tile {
+            first,
+            end,
+            granules: end.div_ceil(SPAN),
+        }
+    }
+}
+
+/// Columns of an index head that a unit looks at.
+#[derive(CubeType)]
+struct Part {
+    from: u32,
+    until: u32,
+}
 
 /// Bits of word `word` that lie in `[from, to)`, in granules.
 #[cube]
@@ -85,83 +131,161 @@ fn build_rows(
     let tile = row % tiles;
     let b = index / index_heads;
     let span = Span::of(spans, b as u32);
-    let query_len = span.query_len;
-    let kv_len = span.kv_len;
-    let dense_from = span.dense_from;
     let head = index % index_heads;
-    let rule = head * RULE_WORDS;
-    let choice = u32::cast_from(report[index * REPORT_WORDS]);
-    let at = (tile * QUERY_TILE) as u32;
-    // A tile past the sequence's rows has no granules, and so no runs and no columns.
-    let mut first = 0u32;
-    let mut end = 0u32;
-    if at < query_len {
-        first = kv_len - query_len + at;
-        end = kv_len - query_len + min(at + QUERY_TILE as u32, query_len);
-    }
-    let granules = end.div_ceil(SPAN);
-    let dense = gates[index] == 1 || choice == 0 || end > dense_from;
+    let rule = HeadRules::of(head);
+    let choice = HeadReport::of(index).choice(report);
+    let own = Tile::new(&span, (tile * QUERY_TILE) as u32);
+    let dense = gates[index] == DENSE || choice == DENSE_CHOICE || own.end > span.dense_from;
 
     let bits = Shared::<[Atomic<u32>]>::new_slice(words);
     let mut starts = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
     let mut places = Shared::<[u32]>::new_slice(comptime!(2 * UNITS));
     let count = Shared::<[Atomic<u32>]>::new_slice(1usize);
-    let sinks = min(rules[rule + 1], end).div_ceil(SPAN);
-    let window = max(rules[rule + 2], 1u32);
-    let mut local = 0u32;
-    if first + 1 > window {
-        local = (first + 1 - window) / SPAN;
-    }
+    let sinks = min(rule.sink(rules), own.end).div_ceil(SPAN);
+    let window = max(rule.window(rules), 1u32);
     let query_blocks = tiles.div_ceil(comptime!(BLOCK / QUERY_TILE));
     let mask_words = key_blocks.div_ceil(32usize);
     let mut variant = 0usize.runtime();
-    if choice == 4 {
+    if choice == HYBRID {
         variant = batch * index_heads;
     }
     let mask =
         ((variant + index) * query_blocks + tile / comptime!(BLOCK / QUERY_TILE)) * mask_words;
-    let mut word = unit;
-    while word < words {
-        let mut value = 0u32;
-        let of = word as u32;
-        if of * 32 < granules {
-            if dense {
-                value = between(of, 0u32, granules);
-            } else {
-                value = between(of, 0u32, sinks) | between(of, local, granules);
-                // 4 blocks a word, 8 words of granules to one of the mask.
-                if choice >= 3 && word / 8 < mask_words {
-                    let blocks = masks[mask + word / 8] >> (of % 8 * 4);
-                    value |= widened(blocks) & between(of, 0u32, granules);
-                }
-            }
-        }
-        bits[word].store(value);
-        word += UNITS;
-    }
+    paint(
+        &bits, masks, &own, choice, dense, sinks, window, mask, mask_words, words,
+    );
     if unit == 0 {
         count[0].store(0u32);
     }
     sync_cube();
 
     let list = index * comptime!(layout.stride());
-    let listed = (choice == 2 || choice == 4) && !dense;
+    let listed = (choice == INTERVAL_SLASH || choice == HYBRID) && !dense;
     let mut columns = 0u32;
     let mut slashes = 0u32;
-    if listed && end > 0 {
-        columns = min(lists[list], comptime!(layout.columns as u32));
-        slashes = min(lists[list + 1], comptime!(layout.slashes as u32));
+    if listed && own.end > 0 {
+        columns = min(
+            lists[list + ListLayout::COLUMNS],
+            comptime!(layout.columns as u32),
+        );
+        slashes = min(
+            lists[list + ListLayout::SLASHES],
+            comptime!(layout.slashes as u32),
+        );
     }
+    add_slashes(
+        &bits,
+        lists,
+        list + comptime!(layout.slashes_at()),
+        slashes,
+        &own,
+    );
+    sync_cube();
+
+    // Units take neighbouring words and columns: first they count, then they write.
+    let each = comptime!(words.div_ceil(UNITS));
+    let mut before = 0u32;
+    if unit * each > 0 && unit * each <= words {
+        before = bits[unit * each - 1].load() >> 31;
+    }
+    let runs = count_runs(&bits, &count, before, words);
+    let each_column = columns.div_ceil(comptime!(UNITS as u32));
+    let from = UNIT_POS * each_column;
+    let part = Part {
+        from,
+        until: min(from + each_column, columns),
+    };
+    let columns_from = list + ListLayout::COLUMNS_AT;
+    let outside = count_outside(&bits, lists, columns_from, &part, own.first);
+    let runs_before = scan::exclusive_sum(runs, &mut starts, UNITS);
+    let outside_before = scan::exclusive_sum(outside, &mut places, UNITS);
+
+    let ranges = ranges_at + row * range_stride;
+    write_runs(&bits, table, ranges, before, runs_before, own.end, words);
+    let to = columns_at + row * comptime!(layout.columns);
+    let place = to + outside_before as usize;
+    write_outside(&bits, lists, columns_from, &part, own.first, table, place);
+
+    if unit == 0 {
+        let entry = batch * SPAN_WORDS + row * ROW_WORDS;
+        let mut keys = 0u32;
+        if own.end > 0 {
+            let outside = scan::total(&mut places, UNITS);
+            table[entry + IndexRow::RANGES_AT] = ranges as u32;
+            table[entry + IndexRow::RANGES] = scan::total(&mut starts, UNITS);
+            table[entry + IndexRow::COLUMNS_AT] = to as u32;
+            table[entry + IndexRow::COLUMNS] = outside;
+            // The last granule may reach past the tile's last position.
+            keys = count[0].load() * SPAN - (own.granules * SPAN - own.end) + outside;
+        } else {
+            #[unroll]
+            for i in 0..ROW_WORDS {
+                table[entry + i] = 0u32.runtime();
+            }
+        }
+        kept[row] = keys;
+        if tile == 0 {
+            table[gates_at + index] = gates[index];
+        }
+    }
+    if tile == 0 && head == 0 && unit < SPAN_WORDS {
+        table[b * SPAN_WORDS + unit] = spans[b * SPAN_WORDS + unit];
+    }
+}
+
+/// Sets the granules of sinks, window and blocks, or all of a dense tile, word by word.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn paint(
+    bits: &Shared<[Atomic<u32>]>,
+    masks: &[u32],
+    own: &Tile,
+    choice: u32,
+    dense: bool,
+    sinks: u32,
+    window: u32,
+    mask: usize,
+    mask_words: usize,
+    #[comptime] words: usize,
+) {
+    let mut local = 0u32;
+    if own.first + 1 > window {
+        local = (own.first + 1 - window) / SPAN;
+    }
+    let mut word = UNIT_POS as usize;
+    while word < words {
+        let mut value = 0u32;
+        let of = word as u32;
+        if of * 32 < own.granules {
+            if dense {
+                value = between(of, 0u32, own.granules);
+            } else {
+                value = between(of, 0u32, sinks) | between(of, local, own.granules);
+                // 4 blocks a word, 8 words of granules to one of the mask.
+                if choice >= BLOCK_CLUSTER && word / 8 < mask_words {
+                    let blocks = masks[mask + word / 8] >> (of % 8 * 4);
+                    value |= widened(blocks) & between(of, 0u32, own.granules);
+                }
+            }
+        }
+        bits[word].store(value);
+        word += UNITS;
+    }
+}
+
+/// Sets the granules of the slash buckets, `slashes` of them from `list` on.
+#[cube]
+fn add_slashes(bits: &Shared<[Atomic<u32>]>, lists: &[u32], list: usize, slashes: u32, own: &Tile) {
     let mut at = UNIT_POS;
     while at < slashes {
-        let offset = lists[list + comptime!(layout.slashes_at()) + at as usize] * SPAN;
-        if offset < end {
+        let offset = lists[list + at as usize] * SPAN;
+        if offset < own.end {
             let mut from = 0u32;
-            if first > offset + comptime!(SPAN - 1) {
-                from = (first - offset - comptime!(SPAN - 1)) / SPAN;
+            if own.first > offset + comptime!(SPAN - 1) {
+                from = (own.first - offset - comptime!(SPAN - 1)) / SPAN;
             }
             // Granules of at most 79 keys: they meet two words at most.
-            let to = (end - 1 - offset) / SPAN + 1;
+            let to = (own.end - 1 - offset) / SPAN + 1;
             let low = from / 32;
             bits[low as usize].fetch_or(between(low, from, to));
             let high = (to - 1) / 32;
@@ -171,20 +295,24 @@ fn build_rows(
         }
         at += comptime!(UNITS as u32);
     }
-    sync_cube();
+}
 
-    // Units take neighbouring words and columns: first they count, then they write.
+/// Counts the runs that begin in this unit's words, and adds its granules to those of the tile. `before` is
+/// the bit before them.
+#[cube]
+fn count_runs(
+    bits: &Shared<[Atomic<u32>]>,
+    count: &Shared<[Atomic<u32>]>,
+    before: u32,
+    #[comptime] words: usize,
+) -> u32 {
     let each = comptime!(words.div_ceil(UNITS));
-    let mut before = 0u32;
-    if unit * each > 0 && unit * each <= words {
-        before = bits[unit * each - 1].load() >> 31;
-    }
     let mut carry = before;
     let mut runs = 0u32;
     let mut set = 0u32;
     #[unroll]
     for i in 0..each {
-        let word = unit * each + i;
+        let word = UNIT_POS as usize * each + i;
         if word < words {
             let value = bits[word].load();
             runs += (value & !((value << 1) | carry)).count_ones();
@@ -192,32 +320,59 @@ fn build_rows(
             carry = value >> 31;
         }
     }
-    let each_column = columns.div_ceil(comptime!(UNITS as u32));
-    let from = UNIT_POS * each_column;
-    let until = min(from + each_column, columns);
+    count[0].fetch_add(set);
+    runs
+}
+
+/// Counts the unit's columns that stay columns: before the tile, outside its granules.
+#[cube]
+fn count_outside(
+    bits: &Shared<[Atomic<u32>]>,
+    lists: &[u32],
+    list: usize,
+    part: &Part,
+    first: u32,
+) -> u32 {
     let mut outside = 0u32;
-    let mut at = from;
-    while at < until {
-        let column = lists[list + ListLayout::COLUMNS_AT + at as usize];
+    let mut at = part.from;
+    while at < part.until {
+        let column = lists[list + at as usize];
         if column < first {
-            let granule = column / SPAN;
-            let word = bits[(granule / 32) as usize].load();
-            outside += 1 - ((word >> (granule % 32)) & 1);
+            outside += 1 - granule(bits, column);
         }
         at += 1;
     }
-    count[0].fetch_add(set);
-    let runs_before = scan::exclusive_sum(runs, &mut starts, UNITS);
-    let outside_before = scan::exclusive_sum(outside, &mut places, UNITS);
+    outside
+}
 
-    let ranges = ranges_at + row * range_stride;
+/// Reads the bit of the granule that holds a position.
+#[cube]
+fn granule(bits: &Shared<[Atomic<u32>]>, position: u32) -> u32 {
+    let granule = position / SPAN;
+    let word = bits[(granule / 32) as usize].load();
+    (word >> (granule % 32)) & 1
+}
+
+/// Writes the ranges that begin or end in this unit's words.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn write_runs(
+    bits: &Shared<[Atomic<u32>]>,
+    table: &mut [u32],
+    ranges: usize,
+    before: u32,
+    runs_before: u32,
+    end: u32,
+    #[comptime] words: usize,
+) {
+    let each = comptime!(words.div_ceil(UNITS));
     let mut starting = runs_before;
     // A run that is open before this unit's words has its start counted, not its end.
     let mut ending = runs_before - before;
     let mut carry = before;
     #[unroll]
     for i in 0..each {
-        let word = unit * each + i;
+        let word = UNIT_POS as usize * each + i;
         if word < words {
             let value = bits[word].load();
             let shifted = (value << 1) | carry;
@@ -228,54 +383,39 @@ fn build_rows(
                 edges &= edges - 1;
                 let position = (word as u32 * 32 + bit) * SPAN;
                 if (value >> bit) & 1 == 1 {
-                    table[ranges + (starting * 2) as usize] = position;
+                    table[ranges + (starting * comptime!(RANGE_WORDS as u32)) as usize] = position;
                     starting += 1;
                 } else {
-                    table[ranges + (ending * 2 + 1) as usize] = min(position, end);
+                    table[ranges + (ending * comptime!(RANGE_WORDS as u32) + 1) as usize] =
+                        min(position, end);
                     ending += 1;
                 }
             }
         }
     }
-    let mut to = columns_at + row * comptime!(layout.columns) + outside_before as usize;
-    let mut at = from;
-    while at < until {
-        let column = lists[list + ListLayout::COLUMNS_AT + at as usize];
-        if column < first {
-            let granule = column / SPAN;
-            let word = bits[(granule / 32) as usize].load();
-            if (word >> (granule % 32)) & 1 == 0 {
-                table[to] = column;
-                to += 1;
-            }
+}
+
+/// Writes the unit's columns that stay columns, from `place` on.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn write_outside(
+    bits: &Shared<[Atomic<u32>]>,
+    lists: &[u32],
+    list: usize,
+    part: &Part,
+    first: u32,
+    table: &mut [u32],
+    place: usize,
+) {
+    let mut to = place;
+    let mut at = part.from;
+    while at < part.until {
+        let column = lists[list + at as usize];
+        if column < first && granule(bits, column) == 0 {
+            table[to] = column;
+            to += 1;
         }
         at += 1;
-    }
-
-    if unit == 0 {
-        let entry = batch * 4 + row * 4;
-        let mut keys = 0u32;
-        if end > 0 {
-            table[entry] = ranges as u32;
-            table[entry + 1] = scan::total(&mut starts, UNITS);
-            table[entry + 2] = (columns_at + row * comptime!(layout.columns)) as u32;
-            table[entry + 3] = scan::total(&mut places, UNITS);
-            // The last granule may reach past the tile's last position.
-            keys =
-                count[0].load() * SPAN - (granules * SPAN - end) + scan::total(&mut places, UNITS);
-        } else {
-            #[unroll]
-            for i in 0..4usize {
-                table[entry + i] = 0u32.runtime();
-            }
-        }
-        kept[row] = keys;
-        if tile == 0 {
-            table[gates_at + index] = gates[index];
-        }
-    }
-    if tile == 0 && head == 0 && unit < 4 {
-        table[b * 4 + unit] = spans[b * 4 + unit];
     }
 }
 
@@ -308,9 +448,8 @@ pub struct Buffers {
 #[allow(unsafe_code)]
 pub fn launch(client: &Client, shape: &Shape, lists: &ListLayout, buffers: &Buffers) {
     let table = TableLayout::new(shape, lists);
-    let indexes = shape.batch * shape.index_heads;
-    let rows = indexes * shape.tiles();
-    let mask_words = shape.key_blocks().div_ceil(32);
+    let lengths = SelectionWords::new(shape, lists);
+    let rows = shape.indexes() * shape.tiles();
     // One word more than the granules fill, where the last run may end; few sizes, so few kernels.
     let granules = shape.keys.div_ceil(GRANULE);
     let words = (granules / 32 + 1).next_multiple_of(UNITS);
@@ -323,17 +462,14 @@ pub fn launch(client: &Client, shape: &Shape, lists: &ListLayout, buffers: &Buff
             count,
             dim,
             buffers.address,
-            buffer(&buffers.spans, 4 * shape.batch),
-            buffer(&buffers.lists, indexes * lists.stride()),
-            buffer(
-                &buffers.masks,
-                2 * indexes * shape.query_blocks() * mask_words,
-            ),
-            buffer(&buffers.report, indexes * REPORT_WORDS),
-            buffer(&buffers.gates, indexes),
+            buffer(&buffers.spans, SPAN_WORDS * shape.batch),
+            buffer(&buffers.lists, lengths.lists),
+            buffer(&buffers.masks, lengths.masks),
+            buffer(&buffers.report, lengths.report),
+            buffer(&buffers.gates, lengths.gates),
             buffer(&buffers.rules, RULE_WORDS * shape.index_heads),
             buffer(&buffers.table, table.words),
-            buffer(&buffers.kept, rows),
+            buffer(&buffers.kept, lengths.kept),
             shape.batch,
             shape.index_heads,
             shape.tiles(),

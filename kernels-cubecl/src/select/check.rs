@@ -7,33 +7,25 @@
 //!
 //! with `lse` of the sparse pass, before what it left out is corrected for, and `probe` of all keys. A
 //! group without valid rows counts for nothing. The report gets recall (at most 1) and density; where
-//! recall is below the rules' floor, or not a number, and dense is allowed, the gate opens for the dense
-//! pass with reason 4. A head that is dense already has recall 1 and density 1.
+//! recall is below what the rules accept, or not a number, and dense is allowed, the gate opens for the dense
+//! pass, with the reason [`Why::MeasuredBelowFloor`]. A head that is dense already has recall 1 and density 1.
 //!
 //! Density is kept over causal pairs: a row that is `i` rows before its tile's last sees `i` keys fewer.
 //!
-//! The floor here is word 7 of the rules: what was aimed at (word 5) is a little more, so that noise of
-//! the estimates does not make a head dense. Probes are rows of the spans given for them, which leave out
+//! The floor here is the accepted recall: what was aimed at is a little more, so that noise of the
+//! estimates does not make a head dense. Probes are rows of the spans given for them, which leave out
 //! rows that see everything.
 //!
 //! One cube owns one index head of one sequence; a unit owns a probe row. Sums in f32, by halves.
 
 use cubecl::{client::Client, prelude::*};
+use sparse_accelerate_contract::{PROBE_GROUP, table::DENSE};
 
-use super::{PROBES, REPORT_WORDS, RULE_WORDS, Shape};
-use crate::attend::QUERY_TILE;
-
-/// Probe rows of a group.
-const GROUP: usize = PROBES / 2;
-/// Words of the rules that are read here.
-const ALLOWED: u32 = 0;
-const FLOOR: u32 = 7;
-/// Words of the report that are written here.
-const REASON: u32 = 1;
-const RECALL: u32 = 3;
-const DENSITY: u32 = 4;
-/// Reason of a head whose measured recall is too low.
-const BELOW_FLOOR: f32 = 4.0;
+use super::{Choice, PROBES, Report, Shape, Why};
+use crate::{
+    attend::QUERY_TILE,
+    table::{HeadReport, HeadRules, Span, gate_at},
+};
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -57,19 +49,21 @@ fn check_heads(
     }
     let b = cube / index_heads;
     let index_head = cube % index_heads;
-    let sharing = heads / index_heads;
-    let q_len = table[(b * 4) as usize];
-    let offset = table[(b * 4 + 1) as usize] - q_len;
-    let gate_at = (batch * 4 + batch * index_heads * tiles * 4 + cube) as usize;
-    let report_at = cube * comptime!(REPORT_WORDS as u32);
-    let dense = table[gate_at] == 1;
+    let heads_per_index = heads / index_heads;
+    let span = Span::of(&*table, b);
+    let query_len = span.query_len;
+    let offset = span.offset();
+    let gate_at = gate_at(batch, batch * index_heads * tiles, cube);
+    let own = HeadReport::of(cube as usize);
+    let rule = HeadRules::of(index_head as usize);
+    let dense = table[gate_at] == DENSE;
     let mut board = Shared::<[f32]>::new_slice(PROBES);
     let mut causal = Shared::<[f32]>::new_slice(PROBES);
 
     // The row of this unit's probe.
     let unit = UNIT_POS;
-    let probed = spans[(b * 4) as usize];
-    let group_rows = comptime!(GROUP as u32);
+    let probed = Span::of(spans, b).query_len;
+    let group_rows = comptime!(PROBE_GROUP as u32);
     let first = unit < group_rows;
     let whole = probed >= group_rows;
     let mut row = unit;
@@ -83,28 +77,26 @@ fn check_heads(
     }
     let last_rows = min(probed, group_rows);
 
-    let floor = f32::reinterpret(
-        rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(FLOOR)) as usize],
-    );
+    let floor = rule.accepted(rules);
     let mut lowest = f32::new(1.0);
     let mut met = true.runtime();
     if !dense {
-        for i in 0..sharing {
-            let head = b * heads + index_head * sharing + i;
+        for i in 0..heads_per_index {
+            let head = b * heads + index_head * heads_per_index + i;
             let mut share = f32::new(0.0);
             if valid {
                 let of_all = probe[(head * comptime!(PROBES as u32) + unit) as usize];
                 share = (lse[(head * rows + row) as usize] - of_all).exp();
             }
             board[unit as usize] = share;
-            halve(&mut board, GROUP);
+            halve(&mut board, PROBE_GROUP);
             if probed > 0 {
                 let last = board[0] / f32::cast_from(last_rows);
                 met = met && last >= floor;
                 lowest = lower(lowest, last);
             }
             if probed >= comptime!(PROBES as u32) {
-                let spread = board[comptime!(GROUP)] / comptime!(GROUP as f32);
+                let spread = board[comptime!(PROBE_GROUP)] / comptime!(PROBE_GROUP as f32);
                 met = met && spread >= floor;
                 lowest = lower(lowest, spread);
             }
@@ -115,9 +107,9 @@ fn check_heads(
     let mut kept_pairs = f32::new(0.0);
     let mut all_pairs = f32::new(0.0);
     let mut tile = unit;
-    while tile * comptime!(QUERY_TILE as u32) < q_len {
+    while tile * comptime!(QUERY_TILE as u32) < query_len {
         let start = tile * comptime!(QUERY_TILE as u32);
-        let end = min(start + comptime!(QUERY_TILE as u32), q_len);
+        let end = min(start + comptime!(QUERY_TILE as u32), query_len);
         let n = f32::cast_from(end - start);
         // A row that is `i` rows before the tile's last sees `i` keys fewer, of what is kept as of all.
         let missing = n * (n - 1.0) / 2.0;
@@ -131,19 +123,19 @@ fn check_heads(
     halve(&mut causal, PROBES);
 
     if unit == 0 {
-        let allowed =
-            rules[(index_head * comptime!(RULE_WORDS as u32) + comptime!(ALLOWED)) as usize];
-        let opens = !dense && !met && allowed % 2 == 1;
+        let may_be_dense = rule.allowed(rules) & comptime!(Choice::Dense.bit()) != 0;
+        let opens = !dense && !met && may_be_dense;
         let mut density = f32::new(1.0);
-        if !dense && !opens && q_len > 0 {
+        if !dense && !opens && query_len > 0 {
             density = board[0] / causal[0];
         }
         if opens {
-            table[gate_at] = 1;
-            report[(report_at + comptime!(REASON)) as usize] = f32::new(BELOW_FLOOR);
+            table[gate_at] = DENSE.runtime();
+            let why = f32::new(comptime!(Why::MeasuredBelowFloor.number() as f32));
+            own.put(report, why, Report::WHY);
         }
-        report[(report_at + comptime!(RECALL)) as usize] = lowest;
-        report[(report_at + comptime!(DENSITY)) as usize] = density;
+        own.put(report, lowest, Report::RECALL);
+        own.put(report, density, Report::DENSITY);
     }
 }
 

@@ -17,36 +17,71 @@
 //! that no compiler contracts the two: costs have the same bits everywhere.
 
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+use sparse_accelerate_contract::{
+    PROBES, SPAN_WORDS,
+    report::CHOICES,
+    scratch::{COVERED_WORDS, SelectionWords},
+    table::{DENSE, SPARSE},
+};
 
 use super::{
-    ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape,
-    fixed::{INFINITY, NAN, ONE, exact, fixed, score, share},
+    Choice, ListLayout, Prices, RULE_WORDS, Report, Shape, Why,
+    fixed::{INFINITY, ONE, exact, fixed, score, share},
     scan::UNITS,
 };
 use crate::{
     attend::QUERY_TILE,
     layout::{buffer, cubes},
+    table::{HeadReport, HeadRules, Span},
 };
 
-/// What work costs, in any one unit of time; finite and not negative.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Costs {
-    /// A tile of 64 x 64 of the dense kernel.
-    pub dense_tile: f32,
-    /// As much of the sparse kernel.
-    pub tile: f32,
-    /// 64 gathered columns of an index row.
-    pub column: f32,
-    /// An index row.
-    pub row: f32,
-}
-
-/// Choices, dense first.
-const CHOICES: usize = 5;
-/// Products that costs are made of.
+/// Numbers that the units of a cube find together: least `A_T`, least `A_IS`, causal tiles, blocks of either
+/// variant, log-sum-exps that are not finite.
+const LOCAL: usize = 0;
+const LISTED: usize = 1;
+const CAUSAL: usize = 2;
+const BLOCKS: usize = 3;
+const BLOCKS_BESIDE: usize = 4;
+const NOT_FINITE: usize = 5;
+const FOUND: usize = 6;
+/// Products that costs are made of: a price times a count each.
+const DENSE_TILES: usize = 0;
+const ROWS: usize = 1;
+const TRIANGULAR_TILES: usize = 2;
+const INTERVAL_TILES: usize = 3;
+const CLUSTER_TILES: usize = 4;
+const HYBRID_TILES: usize = 5;
+const COLUMNS: usize = 6;
 const TERMS: usize = 7;
 /// Key tokens of a tile.
 const TILE: u32 = QUERY_TILE as u32;
+
+/// Numbers of the choices, as kernels compare them.
+const INTERVAL_SLASH: u32 = Choice::IntervalSlash.number();
+const BLOCK_CLUSTER: u32 = Choice::BlockCluster.number();
+const HYBRID: u32 = Choice::Hybrid.number();
+
+/// Counts of what an index head may keep.
+#[derive(CubeType)]
+struct Counts {
+    /// Index rows.
+    rows: u32,
+    /// Causal tiles.
+    causal: u32,
+    /// Columns and slashes.
+    columns: u32,
+    slashes: u32,
+    /// Blocks beside sinks and window alone, and beside columns and slashes too.
+    blocks: u32,
+    blocks_beside: u32,
+}
+
+/// A choice and its reason, as numbers.
+#[derive(CubeType)]
+struct Decision {
+    choice: u32,
+    why: u32,
+}
 
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
@@ -66,7 +101,7 @@ fn choose_patterns(
     tile: f32,
     column: f32,
     row: f32,
-    #[comptime] sharing: usize,
+    #[comptime] heads_per_index: usize,
     #[comptime] layout: ListLayout,
 ) {
     let index = CUBE_POS;
@@ -74,211 +109,295 @@ fn choose_patterns(
         terminate!();
     }
     let unit = UNIT_POS as usize;
-    let rule = index % index_heads * RULE_WORDS;
-    let span = index / index_heads * 4;
-    let query_len = spans[span];
-    let kv_len = spans[span + 1];
-    let rows = query_len.div_ceil(TILE);
+    let rule = HeadRules::of(index % index_heads);
+    let span = Span::of(spans, (index / index_heads) as u32);
+    let rows = span.query_len.div_ceil(TILE);
 
-    // Least A_T, least A_IS, causal tiles, blocks of both variants, values that are not finite.
-    let found = Shared::<[Atomic<u32>]>::new_slice(6usize);
+    let found = Shared::<[Atomic<u32>]>::new_slice(FOUND);
     let mut terms = Shared::<[f32]>::new_slice(TERMS);
-    if unit < 6 {
+    if unit < FOUND {
         let mut value = 0u32;
-        if unit < 2 {
+        if unit <= LISTED {
             value = ONE.runtime();
         }
         found[unit].store(value);
     }
     sync_cube();
-    let mut at = unit;
-    while at < comptime!(4 * sharing) {
-        let has = fixed(score(covered[index * comptime!(4 * sharing) + at]), 0u32);
-        found[at % 2].fetch_min(has);
-        at += UNITS;
-    }
-    let mut tiles = 0u32;
-    let mut at = UNIT_POS;
-    while at < rows {
-        let end = kv_len - query_len + min((at + 1) * TILE, query_len);
-        tiles += end.div_ceil(TILE);
-        at += comptime!(UNITS as u32);
-    }
-    found[2].fetch_add(tiles);
-    let mut blocks = 0u32;
-    let mut blocks_beside = 0u32;
-    let mut at = unit;
-    while at < query_blocks {
-        blocks += counts[index * query_blocks + at];
-        blocks_beside += counts[(indexes + index) * query_blocks + at];
-        at += UNITS;
-    }
-    found[3].fetch_add(blocks);
-    found[4].fetch_add(blocks_beside);
-    let mut at = unit;
-    while at < comptime!(PROBES * sharing) {
-        let bits = lse[index * comptime!(PROBES * sharing) + at];
-        if bits & INFINITY == INFINITY {
-            found[5].fetch_add(1u32);
-        }
-        at += UNITS;
-    }
+    find_recalls(&found, covered, index, heads_per_index);
+    find_tiles(&found, &span, rows);
+    find_blocks(&found, counts, index, indexes, query_blocks);
+    find_faults(&found, lse, index, heads_per_index);
     sync_cube();
 
-    let columns = lists[index * comptime!(layout.stride())];
-    let slashes = lists[index * comptime!(layout.stride()) + 1];
-    let blocks = found[3].load();
-    let blocks_beside = found[4].load();
-    let causal = found[2].load();
-    let sinks = rules[rule + 1].div_ceil(TILE);
-    let windows = rules[rule + 2].div_ceil(TILE);
+    let list = index * comptime!(layout.stride());
+    let columns = lists[list + ListLayout::COLUMNS];
+    let slashes = lists[list + ListLayout::SLASHES];
+    let kept = Counts {
+        rows,
+        columns,
+        slashes,
+        blocks: found[BLOCKS].load(),
+        blocks_beside: found[BLOCKS_BESIDE].load(),
+        causal: found[CAUSAL].load(),
+    };
+    let sinks = rule.sink(rules).div_ceil(TILE);
+    let windows = rule.window(rules).div_ceil(TILE);
     let triangular = rows * (sinks + windows + 1);
-    let interval = triangular + rows * slashes * 3 / 2;
     if unit < TERMS {
-        let mut factor = tile;
-        let mut count = triangular;
-        if unit == 0 {
-            factor = dense_tile;
-            count = causal;
-        } else if unit == 1 {
-            factor = row;
-            count = rows;
-        } else if unit == 3 {
-            count = interval;
-        } else if unit == 4 {
-            count = triangular + 4 * blocks;
-        } else if unit == 5 {
-            count = interval + 4 * blocks_beside;
-        } else if unit == 6 {
-            factor = column * 0.015625f32;
-            count = rows * columns;
-        }
-        if unit != 1 && unit != 6 {
-            count = min(count, causal);
-        }
-        terms[unit] = factor * exact(count);
+        terms[unit] = term(&kept, triangular, dense_tile, tile, column, row);
     }
     sync_cube();
 
     if unit == 0 {
-        let allowed = rules[rule];
-        let floor = fixed(score(rules[rule + 5]), 0u32);
-        let finite = found[5].load() == 0;
-        let local = found[0].load();
-        let both = found[1].load();
+        let floor = fixed(score(rule.floor_bits(rules)), 0u32);
+        let finite = found[NOT_FINITE].load() == 0;
+        let local = found[LOCAL].load();
+        let listed = found[LISTED].load();
         // Blocks that were cut to a share of the largest one promise nothing.
         let mut reached = floor;
-        if score(rules[rule + 6]) > 0 {
+        if score(rule.alpha_bits(rules)) > 0 {
             reached = 0u32;
         }
         let mut recalls = Array::<u32>::new(CHOICES);
         recalls[0] = ONE.runtime();
         recalls[1] = local;
-        recalls[2] = both;
+        recalls[2] = listed;
         recalls[3] = max(local, reached);
-        recalls[4] = max(both, reached);
+        recalls[4] = max(listed, reached);
         // Costs are not negative: their bits order as they do.
         let mut costs = Array::<u32>::new(CHOICES);
-        costs[0] = u32::reinterpret(terms[0]);
-        costs[1] = u32::reinterpret(terms[1] + terms[2]);
-        costs[2] = u32::reinterpret(terms[1] + terms[3] + terms[6]);
-        costs[3] = u32::reinterpret(terms[1] + terms[4]);
-        costs[4] = u32::reinterpret(terms[1] + terms[5] + terms[6]);
+        costs[0] = u32::reinterpret(terms[DENSE_TILES]);
+        costs[1] = u32::reinterpret(terms[ROWS] + terms[TRIANGULAR_TILES]);
+        costs[2] = u32::reinterpret(terms[ROWS] + terms[INTERVAL_TILES] + terms[COLUMNS]);
+        costs[3] = u32::reinterpret(terms[ROWS] + terms[CLUSTER_TILES]);
+        costs[4] = u32::reinterpret(terms[ROWS] + terms[HYBRID_TILES] + terms[COLUMNS]);
 
-        let dense_allowed = allowed & 1 == 1 || allowed & 31 == 0;
-        // The cheapest that meets the floor, and the best of all that are allowed; 0 for none.
-        let mut cheapest = 0u32;
-        let mut cost = INFINITY.runtime();
-        let mut best = 0u32;
-        let mut recall = 0u32;
-        let mut best_cost = INFINITY.runtime();
-        #[unroll]
-        for i in 1..CHOICES {
-            let bit = comptime!(1u32 << i as u32);
-            let meets = comptime!(i > 2) || recalls[i] >= floor;
-            if allowed & bit != 0 {
-                if meets && (cheapest == 0 || costs[i] < cost) {
-                    cheapest = i as u32;
-                    cost = costs[i];
-                }
-                if best == 0
-                    || recalls[i] > recall
-                    || (recalls[i] == recall && costs[i] < best_cost)
-                {
-                    best = i as u32;
-                    recall = recalls[i];
-                    best_cost = costs[i];
-                }
-            }
-            if allowed & bit == 0 || !meets {
-                costs[i] = INFINITY.runtime();
-            }
-        }
-        let mut choice = cheapest;
-        let mut reason = 0u32;
-        if dense_allowed {
-            if !finite {
-                choice = 0u32;
-                reason = 3u32;
-            } else if cheapest == 0 {
-                reason = 2u32;
-            } else if cost >= costs[0] {
-                choice = 0u32;
-                reason = 1u32;
-            }
-        } else {
-            if cheapest == 0 {
-                choice = best;
-                reason = 2u32;
-            }
-            if !finite {
-                reason = 3u32;
-            }
-            costs[0] = INFINITY.runtime();
-        }
-
-        let to = index * REPORT_WORDS;
-        let listed = choice == 2 || choice == 4;
-        let mut kept_columns = 0u32;
-        let mut kept_slashes = 0u32;
-        if listed {
-            kept_columns = columns;
-            kept_slashes = slashes;
-        }
-        let mut kept_blocks = 0u32;
-        if choice == 3 {
-            kept_blocks = blocks;
-        } else if choice == 4 {
-            kept_blocks = blocks_beside;
-        }
-        let mut predicted = recalls[0];
-        #[unroll]
-        for i in 1..CHOICES {
-            if choice == i as u32 {
-                predicted = recalls[i];
-            }
-        }
-        report[to] = u32::reinterpret(exact(choice));
-        report[to + 1] = u32::reinterpret(exact(reason));
-        report[to + 2] = u32::reinterpret(share(predicted));
-        report[to + 3] = NAN.runtime();
-        report[to + 4] = NAN.runtime();
-        report[to + 5] = u32::reinterpret(exact(kept_columns));
-        report[to + 6] = u32::reinterpret(exact(kept_slashes));
-        report[to + 7] = u32::reinterpret(exact(kept_blocks));
-        #[unroll]
-        for i in 0..CHOICES {
-            report[to + 8 + i] = costs[i];
-        }
-        report[to + 13] = u32::reinterpret(share(local));
-        report[to + 14] = u32::reinterpret(share(both));
-        report[to + 15] = 0u32.runtime();
-        let mut gate = 0u32;
-        if choice == 0 {
-            gate = 1u32;
+        let decision = decide(&recalls, &mut costs, rule.allowed(rules), floor, finite);
+        let own = HeadReport::of(index);
+        write_report(
+            &own, report, &decision, &recalls, &costs, &kept, local, listed,
+        );
+        let mut gate = SPARSE.runtime();
+        if decision.choice == 0 {
+            gate = DENSE.runtime();
         }
         gates[index] = gate;
     }
+}
+
+/// Finds the least of what sinks and window cover, and of what columns and slashes do with them.
+#[cube]
+fn find_recalls(
+    found: &Shared<[Atomic<u32>]>,
+    covered: &[u32],
+    index: usize,
+    #[comptime] heads_per_index: usize,
+) {
+    let words = comptime!(COVERED_WORDS * heads_per_index);
+    let mut at = UNIT_POS as usize;
+    while at < words {
+        let has = fixed(score(covered[index * words + at]), 0u32);
+        found[at % 2].fetch_min(has);
+        at += UNITS;
+    }
+}
+
+/// Counts the causal tiles.
+#[cube]
+fn find_tiles(found: &Shared<[Atomic<u32>]>, span: &Span, rows: u32) {
+    let mut tiles = 0u32;
+    let mut at = UNIT_POS;
+    while at < rows {
+        let end = span.offset() + min((at + 1) * TILE, span.query_len);
+        tiles += end.div_ceil(TILE);
+        at += comptime!(UNITS as u32);
+    }
+    found[CAUSAL].fetch_add(tiles);
+}
+
+/// Counts the kept blocks of either variant.
+#[cube]
+fn find_blocks(
+    found: &Shared<[Atomic<u32>]>,
+    counts: &[u32],
+    index: usize,
+    indexes: usize,
+    query_blocks: usize,
+) {
+    let mut blocks = 0u32;
+    let mut blocks_beside = 0u32;
+    let mut at = UNIT_POS as usize;
+    while at < query_blocks {
+        blocks += counts[index * query_blocks + at];
+        blocks_beside += counts[(indexes + index) * query_blocks + at];
+        at += UNITS;
+    }
+    found[BLOCKS].fetch_add(blocks);
+    found[BLOCKS_BESIDE].fetch_add(blocks_beside);
+}
+
+/// Counts the probes whose log-sum-exp is not finite.
+#[cube]
+fn find_faults(
+    found: &Shared<[Atomic<u32>]>,
+    lse: &[u32],
+    index: usize,
+    #[comptime] heads_per_index: usize,
+) {
+    let probes = comptime!(PROBES * heads_per_index);
+    let mut at = UNIT_POS as usize;
+    while at < probes {
+        let bits = lse[index * probes + at];
+        if bits & INFINITY == INFINITY {
+            found[NOT_FINITE].fetch_add(1u32);
+        }
+        at += UNITS;
+    }
+}
+
+/// Computes the term of this unit; `triangular` are the tiles of sinks and window.
+#[cube]
+fn term(kept: &Counts, triangular: u32, dense_tile: f32, tile: f32, column: f32, row: f32) -> f32 {
+    let unit = UNIT_POS as usize;
+    let interval = triangular + kept.rows * kept.slashes * 3 / 2;
+    let mut factor = tile;
+    let mut count = triangular;
+    if unit == DENSE_TILES {
+        factor = dense_tile;
+        count = kept.causal;
+    } else if unit == ROWS {
+        factor = row;
+        count = kept.rows;
+    } else if unit == INTERVAL_TILES {
+        count = interval;
+    } else if unit == CLUSTER_TILES {
+        count = triangular + 4 * kept.blocks;
+    } else if unit == HYBRID_TILES {
+        count = interval + 4 * kept.blocks_beside;
+    } else if unit == COLUMNS {
+        factor = column * 0.015625f32;
+        count = kept.rows * kept.columns;
+    }
+    if unit != ROWS && unit != COLUMNS {
+        count = min(count, kept.causal);
+    }
+    factor * exact(count)
+}
+
+/// Decides by recalls and costs, both by choice. Costs of what is not allowed or does not meet the floor
+/// become infinite.
+#[cube]
+fn decide(
+    recalls: &Array<u32>,
+    costs: &mut Array<u32>,
+    allowed: u32,
+    floor: u32,
+    finite: bool,
+) -> Decision {
+    let all = comptime!((1u32 << CHOICES as u32) - 1);
+    let dense_allowed = allowed & comptime!(Choice::Dense.bit()) != 0 || allowed & all == 0;
+    // The cheapest that meets the floor, and the best of all that are allowed; 0 for none.
+    let mut cheapest = 0u32;
+    let mut cost = INFINITY.runtime();
+    let mut best = 0u32;
+    let mut recall = 0u32;
+    let mut best_cost = INFINITY.runtime();
+    #[unroll]
+    for i in 1..CHOICES {
+        let bit = comptime!(1u32 << i as u32);
+        // Blocks were cut to meet it.
+        let meets = comptime!(i as u32 >= BLOCK_CLUSTER) || recalls[i] >= floor;
+        if allowed & bit != 0 {
+            if meets && (cheapest == 0 || costs[i] < cost) {
+                cheapest = i as u32;
+                cost = costs[i];
+            }
+            if best == 0 || recalls[i] > recall || (recalls[i] == recall && costs[i] < best_cost) {
+                best = i as u32;
+                recall = recalls[i];
+                best_cost = costs[i];
+            }
+        }
+        if allowed & bit == 0 || !meets {
+            costs[i] = INFINITY.runtime();
+        }
+    }
+    let mut choice = cheapest;
+    let mut why = comptime!(Why::Cheapest.number()).runtime();
+    if dense_allowed {
+        if !finite {
+            choice = 0u32;
+            why = comptime!(Why::NotFinite.number()).runtime();
+        } else if cheapest == 0 {
+            why = comptime!(Why::NothingKeepsTheFloor.number()).runtime();
+        } else if cost >= costs[0] {
+            choice = 0u32;
+            why = comptime!(Why::DenseIsCheapest.number()).runtime();
+        }
+    } else {
+        if cheapest == 0 {
+            choice = best;
+            why = comptime!(Why::NothingKeepsTheFloor.number()).runtime();
+        }
+        if !finite {
+            why = comptime!(Why::NotFinite.number()).runtime();
+        }
+        costs[0] = INFINITY.runtime();
+    }
+    Decision { choice, why }
+}
+
+/// Writes the report: recall and density are still to be measured; columns, slashes and blocks are those
+/// that the choice keeps.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn write_report(
+    own: &HeadReport,
+    report: &mut [u32],
+    decision: &Decision,
+    recalls: &Array<u32>,
+    costs: &Array<u32>,
+    kept: &Counts,
+    local: u32,
+    listed: u32,
+) {
+    let choice = decision.choice;
+    let mut columns = 0u32;
+    let mut slashes = 0u32;
+    if choice == INTERVAL_SLASH || choice == HYBRID {
+        columns = kept.columns;
+        slashes = kept.slashes;
+    }
+    let mut blocks = 0u32;
+    if choice == BLOCK_CLUSTER {
+        blocks = kept.blocks;
+    } else if choice == HYBRID {
+        blocks = kept.blocks_beside;
+    }
+    let mut predicted = recalls[0];
+    #[unroll]
+    for i in 1..CHOICES {
+        if choice == i as u32 {
+            predicted = recalls[i];
+        }
+    }
+    let unmeasured = Report::UNMEASURED_BITS.runtime();
+    own.put_bits(report, u32::reinterpret(exact(choice)), Report::CHOICE);
+    own.put_bits(report, u32::reinterpret(exact(decision.why)), Report::WHY);
+    let predicted = u32::reinterpret(share(predicted));
+    own.put_bits(report, predicted, Report::PREDICTED_RECALL);
+    own.put_bits(report, unmeasured, Report::RECALL);
+    own.put_bits(report, unmeasured, Report::DENSITY);
+    own.put_bits(report, u32::reinterpret(exact(columns)), Report::COLUMNS);
+    own.put_bits(report, u32::reinterpret(exact(slashes)), Report::SLASHES);
+    own.put_bits(report, u32::reinterpret(exact(blocks)), Report::BLOCKS);
+    #[unroll]
+    for i in 0..CHOICES {
+        own.put_bits(report, costs[i], comptime!(Report::COSTS + i));
+    }
+    own.put_bits(report, u32::reinterpret(share(local)), Report::LOCAL);
+    own.put_bits(report, u32::reinterpret(share(listed)), Report::LISTED);
+    own.put_bits(report, 0u32.runtime(), Report::UNUSED);
 }
 
 /// The buffers of a call; f32 and u32, contiguous.
@@ -311,11 +430,11 @@ pub fn launch(
     client: &Client,
     shape: &Shape,
     lists: &ListLayout,
-    costs: &Costs,
+    prices: &Prices,
     buffers: &Buffers,
 ) {
-    let indexes = shape.batch * shape.index_heads;
-    let heads = shape.batch * shape.heads;
+    let lengths = SelectionWords::new(shape, lists);
+    let indexes = shape.indexes();
     let (count, dim) = cubes(client, indexes, UNITS);
     // SAFETY: cubes past the last index head stop at once; the others stay inside their parts.
     unsafe {
@@ -324,21 +443,21 @@ pub fn launch(
             count,
             dim,
             buffers.address,
-            buffer(&buffers.covered, heads * 4),
-            buffer(&buffers.counts, 2 * indexes * shape.query_blocks()),
-            buffer(&buffers.lists, indexes * lists.stride()),
-            buffer(&buffers.lse, heads * PROBES),
-            buffer(&buffers.spans, 4 * shape.batch),
+            buffer(&buffers.covered, lengths.covered),
+            buffer(&buffers.counts, lengths.counts),
+            buffer(&buffers.lists, lengths.lists),
+            buffer(&buffers.lse, lengths.probe_lse),
+            buffer(&buffers.spans, SPAN_WORDS * shape.batch),
             buffer(&buffers.rules, RULE_WORDS * shape.index_heads),
-            buffer(&buffers.report, indexes * REPORT_WORDS),
+            buffer(&buffers.report, lengths.report),
             buffer(&buffers.gates, indexes),
             indexes,
             shape.index_heads,
             shape.query_blocks(),
-            costs.dense_tile,
-            costs.tile,
-            costs.column,
-            costs.row,
+            prices.dense_tile,
+            prices.tile,
+            prices.column,
+            prices.row,
             shape.heads_per_index(),
             *lists,
         );

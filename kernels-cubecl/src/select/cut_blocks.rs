@@ -11,13 +11,17 @@
 //! the number of score variants.
 
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+use sparse_accelerate_contract::{SPAN_WORDS, scratch::COVERED_WORDS};
 
 use super::{
     BLOCK, RULE_WORDS, Shape,
     fixed::{fixed, missing, scaled, score},
     scan::UNITS,
 };
-use crate::layout::{buffer, cubes};
+use crate::{
+    layout::{buffer, cubes},
+    table::{HeadRules, Span},
+};
 
 /// Bins of shares from 2^-31 to 1; smaller ones share the first, which is never kept by mass.
 const BINS: usize = 128;
@@ -28,10 +32,10 @@ const STRETCH: usize = 1024;
 
 /// The most that any head gives block `j`; `at` is the first head's row.
 #[cube]
-fn rank(shares: &[u32], at: usize, stride: usize, #[comptime] sharing: usize) -> u32 {
+fn rank(shares: &[u32], at: usize, stride: usize, #[comptime] heads_per_index: usize) -> u32 {
     let mut highest = 0u32;
     #[unroll]
-    for h in 0..sharing {
+    for h in 0..heads_per_index {
         highest = max(highest, score(shares[at + h * stride]));
     }
     highest
@@ -59,7 +63,7 @@ fn cut_rows(
     index_heads: usize,
     query_blocks: usize,
     key_blocks: usize,
-    #[comptime] sharing: usize,
+    #[comptime] heads_per_index: usize,
 ) {
     let rows = batch * index_heads * query_blocks;
     let row = CUBE_POS;
@@ -70,11 +74,12 @@ fn cut_rows(
     let index = row / query_blocks;
     let block = row % query_blocks;
     let b = index / index_heads;
-    let rule = index % index_heads * RULE_WORDS;
-    let floor = fixed(score(rules[rule + 5]), 0u32);
-    let alpha = score(rules[rule + 6]);
-    let query_len = spans[b * 4] as usize;
-    let kv_len = spans[b * 4 + 1] as usize;
+    let rule = HeadRules::of(index % index_heads);
+    let floor = fixed(score(rule.floor_bits(rules)), 0u32);
+    let alpha = score(rule.alpha_bits(rules));
+    let span = Span::of(spans, b as u32);
+    let query_len = span.query_len as usize;
+    let kv_len = span.kv_len as usize;
     // Blocks up to the one that holds the query block's last position.
     let mut causal = 0usize.runtime();
     if block * BLOCK < query_len {
@@ -82,13 +87,13 @@ fn cut_rows(
         causal = min(last / BLOCK + 1, key_blocks);
     }
     let stride = query_blocks * key_blocks;
-    let from = (index * sharing * query_blocks + block) * key_blocks;
+    let from = (index * heads_per_index * query_blocks + block) * key_blocks;
 
-    let sums = Shared::<[Atomic<u32>]>::new_slice(comptime!(BINS * sharing));
+    let sums = Shared::<[Atomic<u32>]>::new_slice(comptime!(BINS * heads_per_index));
     // The largest rank, then the lowest bin of each variant, then the blocks that each keeps.
     let found = Shared::<[Atomic<u32>]>::new_slice(5usize);
     let mut at = unit;
-    while at < comptime!(BINS * sharing) {
+    while at < comptime!(BINS * heads_per_index) {
         sums[at].store(0u32);
         at += UNITS;
     }
@@ -104,12 +109,12 @@ fn cut_rows(
     let mut largest = 0u32;
     let mut j = unit;
     while j < causal {
-        let rank = rank(shares, from + j, stride, sharing);
+        let rank = rank(shares, from + j, stride, heads_per_index);
         largest = max(largest, rank);
         if rank > 0 && alpha == 0 {
             let bin = bin(rank) as usize;
             #[unroll]
-            for h in 0..sharing {
+            for h in 0..heads_per_index {
                 let part = fixed(score(shares[from + j + h * stride]), 0u32);
                 if part > 0 {
                     sums[h * BINS + bin].fetch_add(part);
@@ -123,9 +128,9 @@ fn cut_rows(
 
     // A unit per query head and variant walks down from the highest bin.
     let mut at = unit;
-    while at < comptime!(2 * sharing) {
+    while at < comptime!(2 * heads_per_index) {
         let (h, variant) = (at / 2, at % 2);
-        let cover = (index * sharing + h) * 4 + variant;
+        let cover = (index * heads_per_index + h) * COVERED_WORDS + variant;
         let has = min(score(covered[cover]), score(covered[cover + 2]));
         let mut total = 0u32;
         for i in 0..BINS {
@@ -160,7 +165,7 @@ fn cut_rows(
             let local = i * UNITS + unit;
             let j = stretch * STRETCH + local;
             if j < causal {
-                let rank = rank(shares, from + j, stride, sharing);
+                let rank = rank(shares, from + j, stride, heads_per_index);
                 if rank > 0 {
                     let bit = 1u32 << (local % 32) as u32;
                     let near = alpha > 0 && f32::reinterpret(rank) >= bound;
@@ -230,10 +235,10 @@ pub fn launch(client: &Client, shape: &Shape, buffers: &Buffers) {
             dim,
             buffers.address,
             buffer(&buffers.shares, shares),
-            buffer(&buffers.covered, shape.batch * shape.heads * 4),
-            buffer(&buffers.spans, 4 * shape.batch),
+            buffer(&buffers.covered, shape.batch * shape.heads * COVERED_WORDS),
+            buffer(&buffers.spans, SPAN_WORDS * shape.batch),
             buffer(&buffers.rules, RULE_WORDS * shape.index_heads),
-            buffer(&buffers.masks, 2 * rows * key_blocks.div_ceil(32)),
+            buffer(&buffers.masks, 2 * rows * shape.mask_words()),
             buffer(&buffers.counts, 2 * rows),
             shape.batch,
             shape.index_heads,

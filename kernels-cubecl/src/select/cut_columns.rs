@@ -1,8 +1,8 @@
 //! From the probes' attention by column and by slash to the columns and slashes that every row keeps.
 //!
 //! The score of a column is the most that any query head of the index head gives it in either group of
-//! probes; kept is what reaches `kappa_column / kv_len`. The score of a slash bucket is the most that any
-//! of them gives it over either group of probes; kept is what reaches `16 * 5 * kappa_slash / kv_len`. Where that is
+//! probes; kept is what reaches the [`Thresholds::column`] over `kv_len`. The score of a slash bucket is the most that any
+//! of them gives it over either group of probes; kept is what reaches the [`Thresholds::bucket`] over `kv_len`. Where that is
 //! more than the rules allow, the threshold rises along bins of an eighth of an octave until it is not:
 //! a bin is kept whole or not at all.
 //!
@@ -18,66 +18,31 @@
 
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
 
+use sparse_accelerate_contract::{
+    PROBE_GROUP, SPAN_WORDS,
+    scratch::{COVERED_WORDS, CutScratch, SelectionWords},
+};
+
 use super::{
-    GRANULE, ListLayout, PROBES, RULE_WORDS, Shape,
+    ListLayout, RULE_WORDS, Shape, Thresholds,
     fixed::{ONE, SUM_EXTRA, exact, fixed, ratio, scaled, score, share},
     scan::{UNITS, exclusive_sum, total},
 };
-use crate::layout::{buffer, cubes};
+use crate::{
+    layout::{buffer, cubes},
+    table::{HeadRules, Span},
+};
 
-/// Positions a cube of the first launch takes, and with them the slash buckets as wide.
-const SEGMENT: usize = 2048;
 /// Units of the second launch where a cube may have so many.
 const MANY_UNITS: usize = 1024;
 /// Entries a unit of the second launch takes at a time.
 const HELD: usize = 16;
-/// Bins of columns: all that scores, at most 1, can have.
-const COLUMN_BINS: usize = 1024;
-/// Bins of slash buckets, whose sums are whole numbers below 2^32.
-const SLASH_BINS: usize = 264;
 /// The bin before that of a sum of 1.
 const SLASH_BASE: usize = (127 << 3) - 1;
-const BINS: usize = COLUMN_BINS + SLASH_BINS;
-
-/// Thresholds, as multiples of what uniform attention would give.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Kappa {
-    /// A column is kept from `column / kv_len` on.
-    pub column: f32,
-    /// A slash bucket is kept from `80 * slash / kv_len` on: a bucket of 16 offsets reaches 80 keys of a
-    /// tile.
-    pub slash: f32,
-}
-
-/// Where the first launch leaves what it found, in words, for each sequence and index head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Scratch {
-    keys: usize,
-    buckets: usize,
-    segments: usize,
-    sharing: usize,
-}
-
-impl Scratch {
-    fn new(shape: &Shape) -> Self {
-        Self {
-            keys: shape.keys,
-            buckets: shape.slash_buckets(),
-            segments: shape.keys.div_ceil(SEGMENT),
-            sharing: shape.heads_per_index(),
-        }
-    }
-
-    /// Scores of columns, of slash buckets, then of every segment its bins and its sums.
-    fn stride(&self) -> usize {
-        self.keys + self.buckets + self.segments * (BINS + 2 * self.sharing)
-    }
-}
-
-/// Words of scratch that a launch needs.
-pub fn scratch_words(shape: &Shape) -> usize {
-    shape.batch * shape.index_heads * Scratch::new(shape).stride()
-}
+const SEGMENT: usize = CutScratch::SEGMENT;
+const COLUMN_BINS: usize = CutScratch::COLUMN_BINS;
+const SLASH_BINS: usize = CutScratch::SLASH_BINS;
+const BINS: usize = CutScratch::BINS;
 
 /// The bin of a score's bits; a score of 0 has none.
 #[cube]
@@ -99,9 +64,9 @@ fn score_segments(
     keys: usize,
     buckets: usize,
     segments: usize,
-    kappa_column: f32,
-    kappa_bucket: f32,
-    #[comptime] sharing: usize,
+    least_column: f32,
+    least_bucket: f32,
+    #[comptime] heads_per_index: usize,
 ) {
     let index = CUBE_POS / segments;
     let segment = CUBE_POS % segments;
@@ -110,31 +75,31 @@ fn score_segments(
     }
     let unit = UNIT_POS as usize;
     let b = index / index_heads;
-    let head = index * sharing;
-    let query_len = spans[b * 4];
-    let kv_len = spans[b * 4 + 1];
+    let head = index * heads_per_index;
+    let span = Span::of(spans, b as u32);
+    let kv_len = span.kv_len;
     let length = exact(kv_len);
-    let sink = rules[index % index_heads * RULE_WORDS + 1] as usize;
-    let stride = keys + buckets + segments * comptime!(BINS + 2 * sharing);
+    let sink = HeadRules::of(index % index_heads).sink(rules) as usize;
+    let stride = keys + buckets + segments * comptime!(BINS + 2 * heads_per_index);
     let base = index * stride;
 
     let bins = Shared::<[Atomic<u32>]>::new_slice(BINS);
-    let sums = Shared::<[Atomic<u32>]>::new_slice(comptime!(2 * sharing));
+    let sums = Shared::<[Atomic<u32>]>::new_slice(comptime!(2 * heads_per_index));
     let mut at = unit;
     while at < BINS {
         bins[at].store(0u32);
         at += UNITS;
     }
     let mut at = unit;
-    while at < comptime!(2 * sharing) {
+    while at < comptime!(2 * heads_per_index) {
         sums[at].store(0u32);
         at += UNITS;
     }
     sync_cube();
 
-    let mut mine = Array::<u32>::new(comptime!(2 * sharing));
+    let mut mine = Array::<u32>::new(comptime!(2 * heads_per_index));
     #[unroll]
-    for a in 0..comptime!(2 * sharing) {
+    for a in 0..comptime!(2 * heads_per_index) {
         mine[a] = 0u32.runtime();
     }
     let end = min((segment + 1) * SEGMENT, keys);
@@ -143,14 +108,14 @@ fn score_segments(
         let mut highest = 0u32;
         if j < kv_len as usize {
             #[unroll]
-            for a in 0..comptime!(2 * sharing) {
+            for a in 0..comptime!(2 * heads_per_index) {
                 let value = score(columns[(head * 2 + a) * keys + j]);
                 mine[a] += fixed(value, SUM_EXTRA);
                 highest = max(highest, value);
             }
         }
         let mut kept = 0u32;
-        if highest > 0 && j >= sink && f32::reinterpret(highest) * length >= kappa_column {
+        if highest > 0 && j >= sink && f32::reinterpret(highest) * length >= least_column {
             kept = highest;
             bins[bin(highest, 0usize)].fetch_add(1u32);
         }
@@ -158,18 +123,18 @@ fn score_segments(
         j += UNITS;
     }
     #[unroll]
-    for a in 0..comptime!(2 * sharing) {
+    for a in 0..comptime!(2 * heads_per_index) {
         sums[a].fetch_add(mine[a]);
     }
 
     // The threshold on both sides times the rows that were summed over, in units of 2^-20.
-    let wanted = kappa_bucket * exact(probes(query_len) << 20);
-    let end = min((segment + 1) * comptime!(SEGMENT / GRANULE), buckets);
-    let mut bucket = segment * comptime!(SEGMENT / GRANULE) + unit;
+    let wanted = least_bucket * exact(probes(span.query_len) << 20);
+    let end = min((segment + 1) * CutScratch::SEGMENT_BUCKETS, buckets);
+    let mut bucket = segment * CutScratch::SEGMENT_BUCKETS + unit;
     while bucket < end {
         let mut highest = 0u32;
         #[unroll]
-        for a in 0..comptime!(2 * sharing) {
+        for a in 0..comptime!(2 * heads_per_index) {
             highest = max(highest, slashes[(head * 2 + a) * buckets + bucket]);
         }
         let value = exact(highest);
@@ -183,14 +148,14 @@ fn score_segments(
     }
     sync_cube();
 
-    let to = base + keys + buckets + segment * comptime!(BINS + 2 * sharing);
+    let to = base + keys + buckets + segment * comptime!(BINS + 2 * heads_per_index);
     let mut at = unit;
     while at < BINS {
         scratch[to + at] = bins[at].load();
         at += UNITS;
     }
     let mut at = unit;
-    while at < comptime!(2 * sharing) {
+    while at < comptime!(2 * heads_per_index) {
         scratch[to + BINS + at] = sums[at].load();
         at += UNITS;
     }
@@ -199,7 +164,7 @@ fn score_segments(
 /// Valid probe rows of either group, if it has any, of a sequence with so many new rows; at least 1.
 #[cube]
 fn probes(query_len: u32) -> u32 {
-    max(min(query_len, comptime!(PROBES as u32 / 2)), 1u32)
+    max(min(query_len, comptime!(PROBE_GROUP as u32)), 1u32)
 }
 
 /// The lowest bin such that it and all above hold at most `most`; one past the last if even that holds
@@ -315,7 +280,7 @@ fn cut_lists(
     keys: usize,
     buckets: usize,
     segments: usize,
-    #[comptime] sharing: usize,
+    #[comptime] heads_per_index: usize,
     #[comptime] layout: ListLayout,
     #[comptime] units: usize,
 ) {
@@ -324,18 +289,18 @@ fn cut_lists(
         terminate!();
     }
     let unit = UNIT_POS as usize;
-    let head = index * sharing;
-    let rule = index % index_heads * RULE_WORDS;
-    let most_columns = min(rules[rule + 3], comptime!(layout.columns as u32));
-    let most_slashes = min(rules[rule + 4], comptime!(layout.slashes as u32));
-    let of_segment = comptime!(BINS + 2 * sharing);
+    let head = index * heads_per_index;
+    let rule = HeadRules::of(index % index_heads);
+    let most_columns = min(rule.columns(rules), comptime!(layout.columns as u32));
+    let most_slashes = min(rule.slashes(rules), comptime!(layout.slashes as u32));
+    let of_segment = comptime!(BINS + 2 * heads_per_index);
     let base = index * (keys + buckets + segments * of_segment);
     let found = base + keys + buckets;
     let list = index * comptime!(layout.stride());
 
     let mut bins = Shared::<[u32]>::new_slice(BINS);
     let mut sums = Shared::<[u32]>::new_slice(comptime!(2 * units));
-    let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(4 * sharing));
+    let masses = Shared::<[Atomic<u32>]>::new_slice(comptime!(4 * heads_per_index));
     let mut at = unit;
     while at < BINS {
         let mut count = 0u32;
@@ -346,7 +311,7 @@ fn cut_lists(
         at += units;
     }
     let mut at = unit;
-    while at < comptime!(4 * sharing) {
+    while at < comptime!(4 * heads_per_index) {
         masses[at].store(0u32);
         at += units;
     }
@@ -361,10 +326,10 @@ fn cut_lists(
         SLASH_BINS,
         units,
     );
-    let mut of_columns = Array::<u32>::new(comptime!(2 * sharing));
-    let mut of_slashes = Array::<u32>::new(comptime!(2 * sharing));
+    let mut of_columns = Array::<u32>::new(comptime!(2 * heads_per_index));
+    let mut of_slashes = Array::<u32>::new(comptime!(2 * heads_per_index));
     #[unroll]
-    for a in 0..comptime!(2 * sharing) {
+    for a in 0..comptime!(2 * heads_per_index) {
         of_columns[a] = 0u32.runtime();
         of_slashes[a] = 0u32.runtime();
     }
@@ -379,7 +344,7 @@ fn cut_lists(
         list + ListLayout::COLUMNS_AT,
         &mut of_columns,
         &mut sums,
-        comptime!(2 * sharing),
+        comptime!(2 * heads_per_index),
         0usize,
         units,
     );
@@ -394,24 +359,24 @@ fn cut_lists(
         list + comptime!(layout.slashes_at()),
         &mut of_slashes,
         &mut sums,
-        comptime!(2 * sharing),
+        comptime!(2 * heads_per_index),
         SLASH_BASE,
         units,
     );
     if unit == 0 {
-        lists[list] = kept_columns;
-        lists[list + 1] = kept_slashes;
+        lists[list + ListLayout::COLUMNS] = kept_columns;
+        lists[list + ListLayout::SLASHES] = kept_slashes;
     }
     #[unroll]
-    for a in 0..comptime!(2 * sharing) {
+    for a in 0..comptime!(2 * heads_per_index) {
         masses[a].fetch_add(of_columns[a]);
-        masses[comptime!(2 * sharing + a)].fetch_add(of_slashes[a]);
+        masses[comptime!(2 * heads_per_index + a)].fetch_add(of_slashes[a]);
     }
     sync_cube();
 
-    let rows = probes(spans[index / index_heads * 4]);
+    let rows = probes(Span::of(spans, (index / index_heads) as u32).query_len);
     let mut at = unit;
-    while at < comptime!(2 * sharing) {
+    while at < comptime!(2 * heads_per_index) {
         let mut all = 0u32;
         for segment in 0..segments {
             all += scratch[found + segment * of_segment + BINS + at];
@@ -419,11 +384,14 @@ fn cut_lists(
         let rest = min(all, comptime!(ONE << SUM_EXTRA)) >> SUM_EXTRA;
         let local = ONE - rest;
         let by_columns = min(masses[at].load() >> SUM_EXTRA, rest);
-        let by_slashes = min(masses[comptime!(2 * sharing) + at].load(), rows << 20);
+        let by_slashes = min(
+            masses[comptime!(2 * heads_per_index) + at].load(),
+            rows << 20,
+        );
         let slash_share = (by_slashes << 4) / rows;
         let apart = ONE - ratio(by_columns, rest);
         let both = min(local + by_columns + scaled(apart, slash_share), ONE);
-        let to = (head + at / 2) * 4 + at % 2 * 2;
+        let to = (head + at / 2) * COVERED_WORDS + at % 2 * 2;
         covered[to] = u32::reinterpret(share(local));
         covered[to + 1] = u32::reinterpret(share(both));
         at += units;
@@ -441,7 +409,7 @@ pub struct Buffers {
     pub spans: Handle,
     /// `[Hi, 8]`.
     pub rules: Handle,
-    /// [`scratch_words`]; overwritten.
+    /// [`CutScratch::words`]; overwritten.
     pub scratch: Handle,
     /// Written: `[B * Hi]` rows of a [`ListLayout`]; what is past the counts is left.
     pub lists: Handle,
@@ -458,19 +426,17 @@ pub fn launch(
     client: &Client,
     shape: &Shape,
     lists: &ListLayout,
-    kappa: &Kappa,
+    thresholds: &Thresholds,
     buffers: &Buffers,
 ) {
-    let scratch = Scratch::new(shape);
-    let heads = shape.batch * shape.index_heads;
-    let columns = || buffer(&buffers.columns, shape.batch * shape.heads * 2 * shape.keys);
-    let slashes = || {
-        let len = shape.batch * shape.heads * 2 * scratch.buckets;
-        buffer(&buffers.slashes, len)
-    };
-    let spans = || buffer(&buffers.spans, 4 * shape.batch);
+    let scratch = CutScratch::new(shape);
+    let lengths = SelectionWords::new(shape, lists);
+    let heads = shape.indexes();
+    let columns = || buffer(&buffers.columns, lengths.columns);
+    let slashes = || buffer(&buffers.slashes, lengths.slashes);
+    let spans = || buffer(&buffers.spans, SPAN_WORDS * shape.batch);
     let rules = || buffer(&buffers.rules, RULE_WORDS * shape.index_heads);
-    let words = || buffer(&buffers.scratch, scratch_words(shape));
+    let words = || buffer(&buffers.scratch, lengths.cut);
     let (count, dim) = cubes(client, heads * scratch.segments, UNITS);
     // SAFETY: cubes past the last segment stop at once; the others stay inside their head's part of each
     // buffer, bins inside the bins that scores and sums can have.
@@ -490,9 +456,9 @@ pub fn launch(
             shape.keys,
             scratch.buckets,
             scratch.segments,
-            kappa.column,
-            kappa.slash * 80.0,
-            scratch.sharing,
+            thresholds.column,
+            thresholds.bucket(),
+            scratch.heads_per_index,
         );
     }
     // One cube a head: as many units as it may have.
@@ -515,14 +481,14 @@ pub fn launch(
             spans(),
             rules(),
             words(),
-            buffer(&buffers.lists, heads * lists.stride()),
-            buffer(&buffers.covered, shape.batch * shape.heads * 4),
+            buffer(&buffers.lists, lengths.lists),
+            buffer(&buffers.covered, lengths.covered),
             shape.batch,
             shape.index_heads,
             shape.keys,
             scratch.buckets,
             scratch.segments,
-            scratch.sharing,
+            scratch.heads_per_index,
             *lists,
             units,
         );

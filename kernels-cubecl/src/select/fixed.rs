@@ -10,9 +10,8 @@ use cubecl::prelude::*;
 pub(super) const ONE: u32 = 1 << 24;
 /// Extra bits of the sums of many small shares, which are in units of 2^-28.
 pub(super) const SUM_EXTRA: u32 = 4;
-/// The bits of +infinity and of a NaN.
+/// The bits of +infinity.
 pub(super) const INFINITY: u32 = 0x7f80_0000;
-pub(super) const NAN: u32 = 0x7fc0_0000;
 
 const SMALLEST_NORMAL: u32 = 0x0080_0000;
 const ONE_BITS: u32 = 0x3f80_0000;

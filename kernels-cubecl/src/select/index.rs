@@ -22,8 +22,13 @@ use cubecl::{
     server::Handle,
 };
 
+use sparse_accelerate_contract::{
+    SPAN_WORDS,
+    scratch::{self, SelectionWords},
+};
+
 use super::{
-    ListLayout, PROBES, REPORT_WORDS, RULE_WORDS, Shape, TableLayout, View, build, choose,
+    ListLayout, Prices, RULE_WORDS, Shape, TableLayout, Thresholds, View, build, choose,
     cut_blocks, cut_columns, probe, score,
 };
 use crate::Refusal;
@@ -57,9 +62,9 @@ pub struct Options {
     /// Room for kept columns and slashes.
     pub lists: ListLayout,
     /// Least shares of columns and slashes.
-    pub kappa: cut_columns::Kappa,
-    /// Prices.
-    pub costs: choose::Costs,
+    pub thresholds: Thresholds,
+    /// Prices of attention's work.
+    pub prices: Prices,
     /// Bands in which pooled keys are scored.
     pub bands: usize,
     /// Whether the first band has the second-order term.
@@ -120,19 +125,18 @@ pub fn select(
     let probe_plan = probe::prepare(shape, elem, device)?;
     let score_plan = score::prepare(shape, options.bands, options.gauss, elem, device)?;
     let words = |len: usize| client.empty(len.max(1) * size_of::<u32>());
-    let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
-    let (query_blocks, key_blocks) = (shape.query_blocks(), shape.key_blocks());
     let (lists, address) = (&options.lists, inputs.address);
-    let report = words(indexes * REPORT_WORDS);
-    let probe_lse = words(heads * PROBES);
-    let kept_lists = words(indexes * lists.stride());
-    let covered = words(heads * 4);
+    let lengths = SelectionWords::new(shape, lists);
+    let report = words(lengths.report);
+    let probe_lse = words(lengths.probe_lse);
+    let kept_lists = words(lengths.lists);
+    let covered = words(lengths.covered);
 
     // Every part of the work lets go of its buffers before the next takes some: at 128K tokens sums by
     // column and the probe's scratch are as large as the table.
     {
-        let columns = words(heads * 2 * shape.keys);
-        let slashes = words(heads * 2 * shape.slash_buckets());
+        let columns = words(lengths.columns);
+        let slashes = words(lengths.slashes);
         let tensors = probe::Tensors {
             query: inputs.query.clone(),
             key: inputs.key.clone(),
@@ -151,29 +155,28 @@ pub fn select(
             slashes,
             spans: inputs.probes.clone(),
             rules: inputs.rules.clone(),
-            scratch: words(cut_columns::scratch_words(shape)),
+            scratch: words(lengths.cut),
             lists: kept_lists.clone(),
             covered: covered.clone(),
             address,
         };
-        cut_columns::launch(client, shape, lists, &options.kappa, &buffers);
+        cut_columns::launch(client, shape, lists, &options.thresholds, &buffers);
         after("cut columns");
     }
 
-    let masks = words(2 * indexes * query_blocks * key_blocks.div_ceil(32));
-    let counts = words(2 * indexes * query_blocks);
+    let masks = words(lengths.masks);
+    let counts = words(lengths.counts);
     {
-        let shares_len = heads * query_blocks * key_blocks;
-        let shares = words(shares_len);
-        let pooled = shape.batch * shape.kv_heads * inputs.capacity * 3 * shape.head_dim;
+        let shares = words(lengths.shares);
+        let pooled = scratch::pooled(shape, inputs.capacity);
         let tensors = score::Tensors {
             query: inputs.query.arg(),
             pooled: whole(&inputs.pooled, pooled),
             capacity: inputs.capacity,
-            table: whole(&inputs.spans, 4 * shape.batch),
+            table: whole(&inputs.spans, SPAN_WORDS * shape.batch),
             rules: whole(&inputs.rules, shape.index_heads * RULE_WORDS),
             weights: whole(&inputs.bands, options.bands * shape.head_dim),
-            scores: whole(&shares, shares_len),
+            scores: whole(&shares, lengths.shares),
             address,
         };
         score::launch(client, shape, &score_plan, elem, tensors);
@@ -192,7 +195,7 @@ pub fn select(
         after("cut blocks");
     }
 
-    let gates = words(indexes);
+    let gates = words(lengths.gates);
     let buffers = choose::Buffers {
         covered,
         counts,
@@ -204,13 +207,13 @@ pub fn select(
         gates: gates.clone(),
         address,
     };
-    choose::launch(client, shape, lists, &options.costs, &buffers);
+    choose::launch(client, shape, lists, &options.prices, &buffers);
     after("choose");
 
     let index = Index {
-        table: words(TableLayout::new(shape, lists).words),
+        table: words(lengths.table),
         report,
-        kept: words(indexes * shape.tiles()),
+        kept: words(lengths.kept),
         probe_lse,
     };
     let buffers = build::Buffers {

@@ -23,6 +23,7 @@ pub mod cut_blocks;
 pub mod cut_columns;
 mod fixed;
 pub mod index;
+mod pack;
 pub mod pool;
 pub mod probe;
 mod product;

@@ -114,7 +114,7 @@ fn corrections_and_granularity_keep_the_contract() {
             (off / exact.iter().map(|x| square(f64::from(*x))).sum::<f64>()).sqrt()
         };
         let without = run(&backend, &case, selection());
-        for correction in [Correction::Mean, Correction::Gaussian] {
+        for correction in [Correction::Mean, Correction::GAUSSIAN] {
             let corrected = Selection {
                 correction,
                 ..selection()

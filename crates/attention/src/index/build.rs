@@ -3,6 +3,8 @@
 //! Choosing those sets from the input is the selectors' work; a builder only turns a choice into
 //! aligned, merged, clipped ranges and disjoint columns.
 
+use sparse_accelerate_contract::{IndexRow, RANGE_WORDS, ROW_WORDS};
+
 use crate::{
     error::AttentionError,
     index::{Band, QUERY_TILE, RANGE_ALIGN, TileIndex},
@@ -43,7 +45,7 @@ impl Builder {
                 heads,
                 tiles,
                 band,
-                rows: vec![0; spans.len() * heads * tiles * 4],
+                rows: vec![0; spans.len() * heads * tiles * ROW_WORDS],
                 ranges: Vec::new(),
                 columns: Vec::new(),
             },
@@ -78,17 +80,20 @@ impl Builder {
         wanted.sort_unstable();
 
         let flat = (sequence * self.index.heads + head) * self.index.tiles + tile;
-        let (range_start, column_start) = (self.index.ranges.len() / 2, self.index.columns.len());
+        let (range_start, column_start) = (
+            self.index.ranges.len() / RANGE_WORDS,
+            self.index.columns.len(),
+        );
         let out = &mut self.index.ranges;
         for (s, e) in wanted {
-            let has_own = out.len() > range_start * 2;
+            let has_own = out.len() > range_start * RANGE_WORDS;
             match out.last_mut() {
                 // A gap shorter than the alignment would leave the next start inside the last range.
                 Some(end) if has_own && s <= *end as usize => *end = (*end).max(e as u32),
                 _ => out.extend([s as u32, e as u32]),
             }
         }
-        let own = &out[range_start * 2..];
+        let own = &out[range_start * RANGE_WORDS..];
         let mut columns: Vec<u32> = columns
             .into_iter()
             .filter(|&c| c < first)
@@ -97,14 +102,14 @@ impl Builder {
             .collect();
         columns.sort_unstable();
         columns.dedup();
-        let counts = [own.len() / 2, columns.len()];
+        let row = IndexRow {
+            ranges_at: range_start as u32,
+            ranges: (own.len() / RANGE_WORDS) as u32,
+            columns_at: column_start as u32,
+            columns: columns.len() as u32,
+        };
         self.index.columns.extend(columns);
-        self.index.rows[flat * 4..flat * 4 + 4].copy_from_slice(&[
-            range_start as u32,
-            counts[0] as u32,
-            column_start as u32,
-            counts[1] as u32,
-        ]);
+        self.index.rows[flat * ROW_WORDS..][..ROW_WORDS].copy_from_slice(&row.words());
     }
 
     /// Ends the build and checks the invariants.

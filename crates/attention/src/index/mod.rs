@@ -15,10 +15,5 @@ mod validate;
 pub use band::Band;
 pub use build::{Builder, block_cluster, full, interval_slash, triangular};
 pub use fixed_blocks::fixed_blocks;
+pub use sparse_accelerate_contract::{QUERY_TILE, RANGE_ALIGN};
 pub use tile_index::{Row, TileIndex};
-
-/// Query rows (tokens) per index row: one tile of 64 serves every kernel tier, which may split it.
-pub const QUERY_TILE: usize = 64;
-
-/// Range starts are multiples of this many tokens, so that vector loads of a tile stay aligned.
-pub const RANGE_ALIGN: usize = 16;

@@ -1,5 +1,7 @@
 //! The index itself, as flat `u32` tables in the layout that devices read.
 
+use sparse_accelerate_contract::{IndexRow, RANGE_WORDS, ROW_WORDS, SPAN_WORDS, table::Packed};
+
 use crate::{
     error::AttentionError,
     index::{Band, Builder, QUERY_TILE},
@@ -44,20 +46,22 @@ impl TileIndex {
                 row: flat,
                 reason: format!("its {what} lie outside the table's {} words", table.len()),
             };
-            let at = 4 * (spans.len() + flat);
-            let row = table.get(at..at + 4).ok_or_else(|| outside("words"))?;
+            let at = SPAN_WORDS * spans.len() + ROW_WORDS * flat;
+            let row = table.get(at..at + ROW_WORDS);
+            let row = IndexRow::of(row.ok_or_else(|| outside("words"))?, 0);
             let part = |start: u32, len: u32, each: usize| {
                 let start = start as usize;
                 table.get(start..start + len as usize * each)
             };
-            let ranges = part(row[0], row[1], 2).ok_or_else(|| outside("ranges"))?;
-            let columns = part(row[2], row[3], 1).ok_or_else(|| outside("columns"))?;
-            index.rows[flat * 4..flat * 4 + 4].copy_from_slice(&[
-                index.ranges.len() as u32 / 2,
-                row[1],
-                index.columns.len() as u32,
-                row[3],
-            ]);
+            let ranges =
+                part(row.ranges_at, row.ranges, RANGE_WORDS).ok_or_else(|| outside("ranges"))?;
+            let columns = part(row.columns_at, row.columns, 1).ok_or_else(|| outside("columns"))?;
+            let packed = IndexRow {
+                ranges_at: (index.ranges.len() / RANGE_WORDS) as u32,
+                columns_at: index.columns.len() as u32,
+                ..row
+            };
+            index.rows[flat * ROW_WORDS..][..ROW_WORDS].copy_from_slice(&packed.words());
             index.ranges.extend_from_slice(ranges);
             index.columns.extend_from_slice(columns);
         }
@@ -100,9 +104,18 @@ impl TileIndex {
         &self.columns
     }
 
+    /// All three tables, as [`sparse_accelerate_contract::table::write`] takes them.
+    pub fn packed(&self) -> Packed<'_> {
+        Packed {
+            rows: &self.rows,
+            ranges: &self.ranges,
+            columns: &self.columns,
+        }
+    }
+
     /// Number of rows in the row table.
     pub fn row_count(&self) -> usize {
-        self.rows.len() / 4
+        self.rows.len() / ROW_WORDS
     }
 
     /// The row of a sequence, an index head and a query tile.
@@ -111,11 +124,11 @@ impl TileIndex {
     }
 
     pub(super) fn row_at(&self, flat: usize) -> Row<'_> {
-        let r = &self.rows[flat * 4..flat * 4 + 4];
-        let at = |i: usize| r[i] as usize;
+        let row = IndexRow::of(&self.rows, flat);
+        let ranges = &self.ranges[row.ranges_at as usize * RANGE_WORDS..];
         Row {
-            ranges: &self.ranges[at(0) * 2..(at(0) + at(1)) * 2],
-            columns: &self.columns[at(2)..at(2) + at(3)],
+            ranges: &ranges[..row.ranges as usize * RANGE_WORDS],
+            columns: &self.columns[row.columns_at as usize..][..row.columns as usize],
         }
     }
 

@@ -9,12 +9,12 @@ use burn_cubecl::{
     CubeBackend, CubeDevice, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
+use sparse_accelerate_contract::scratch::SelectionWords;
 use sparse_accelerate_kernels::{
     Refusal,
     attend::{self as kernels},
     select::{
-        ListLayout, PROBES, REPORT_WORDS, Shape, TableLayout, View, check, choose, correct,
-        cut_columns,
+        PROBES, REPORT_WORDS, Shape, View, check, correct,
         index::{self, Index, Inputs, Options},
         pool,
     },
@@ -24,10 +24,7 @@ use super::{
     SelectionOps,
     cube::{owned, readable},
 };
-use crate::{
-    error::AttentionError,
-    select::{SECOND_ORDER_CAP, SelectOptions},
-};
+use crate::{error::AttentionError, select::SelectOptions};
 
 /// Asks the kernels whether this device runs every stage, before any launch.
 pub(super) fn check_device(
@@ -39,7 +36,7 @@ pub(super) fn check_device(
 ) -> Result<(), AttentionError> {
     let client = device.client();
     let elem = dtype_to_storage_type(query.dtype());
-    let shape = shape(options, query.dims(), kv_heads);
+    let shape = options.shape(query.dims(), kv_heads);
     let refused = |refusal: Refusal| AttentionError::Device {
         op: "attend",
         reason: refusal.to_string(),
@@ -52,43 +49,14 @@ pub(super) fn check_device(
     Ok(())
 }
 
-fn shape(options: &SelectOptions, query: [usize; 4], kv_heads: usize) -> Shape {
-    Shape {
-        batch: query[0],
-        heads: query[1],
-        kv_heads,
-        index_heads: options.index_heads,
-        rows: query[2],
-        keys: options.keys,
-        head_dim: query[3],
-        scale: options.scale,
-    }
-}
-
-fn lists(options: &SelectOptions) -> ListLayout {
-    ListLayout {
-        columns: options.columns,
-        slashes: options.slashes,
-    }
-}
-
 /// The scalars of the stages up to the index.
 fn stages(options: &SelectOptions, bands: usize) -> Options {
-    let [dense_tile, tile, column, row] = options.costs;
     Options {
-        lists: lists(options),
-        kappa: cut_columns::Kappa {
-            column: options.column_share,
-            slash: options.slash_share,
-        },
-        costs: choose::Costs {
-            dense_tile,
-            tile,
-            column,
-            row,
-        },
+        lists: options.lists(),
+        thresholds: options.thresholds,
+        prices: options.prices,
         bands,
-        gauss: options.order == 2,
+        gauss: options.second_order(),
     }
 }
 
@@ -230,13 +198,7 @@ impl Call<'_> {
             false => built.clone(),
         };
         self.attend(client, &sparse(shape, options), &read, out, kept_lse)?;
-        if options.order > 0 {
-            let correction = match options.order {
-                1 => correct::Correction::Mean,
-                _ => correct::Correction::Gaussian {
-                    cap: SECOND_ORDER_CAP,
-                },
-            };
+        if options.correction.order().is_some() {
             let tensors = correct::Tensors {
                 query: self.query.clone().into_tensor_arg(),
                 pooled: self.pooled.clone().into_buffer_arg(),
@@ -249,9 +211,9 @@ impl Call<'_> {
                 address: self.address,
             };
             let elem = dtype_to_storage_type(self.query.dtype);
-            correct::launch(client, shape, correction, elem, None, tensors)?;
+            correct::launch(client, shape, options.correction, elem, None, tensors)?;
         }
-        let indexes = shape.batch * shape.index_heads;
+        let indexes = shape.indexes();
         let tensors = check::Tensors {
             lse: kept_lse.clone().into_buffer_arg(),
             probe: words(&chosen.probe_lse, shape.batch * shape.heads * PROBES),
@@ -317,7 +279,7 @@ impl SelectionOps for CubeBackend {
         probes: CubeTensor,
         options: SelectOptions,
     ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        let shape = shape(&options, dims(&query), dims(&key)[1]);
+        let shape = options.shape(dims(&query), dims(&key)[1]);
         let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
         let empty = |shape: &[usize], dtype| {
             let shape = shape.to_vec().into();
@@ -325,11 +287,11 @@ impl SelectionOps for CubeBackend {
         };
         let (batch, heads, rows) = (shape.batch, shape.heads, shape.rows);
         let (query, key, value) = (readable(query), readable(key), readable(value));
-        let shares = heads * shape.query_blocks() * shape.key_blocks() * batch;
-        let columns = batch * heads * 2 * shape.keys;
-        let table_words = TableLayout::new(&shape, &lists(&options)).words;
+        let lengths = SelectionWords::new(&shape, &options.lists());
+        let table_words = lengths.table;
         let entries = batch * rows * heads * shape.head_dim;
-        let largest = shares.max(columns).max(table_words).max(entries);
+        let words = lengths.shares.max(lengths.columns).max(table_words);
+        let largest = words.max(entries);
         let address = [&query, &key, &value, &pooled];
         let address = address.map(CubeTensor::required_address_type);
         let own = match largest > u32::MAX as usize {
@@ -358,9 +320,9 @@ impl SelectionOps for CubeBackend {
         out.meta.swap(1, 2);
         let lse = empty(&[batch, heads, rows], DType::F32);
         // The check reads what was kept, before the correction adds to it.
-        let kept_lse = match options.order {
-            0 => lse.clone(),
-            _ => empty(&[batch, heads, rows], DType::F32),
+        let kept_lse = match options.correction.order() {
+            None => lse.clone(),
+            Some(_) => empty(&[batch, heads, rows], DType::F32),
         };
         call.run(&client, &chosen, &out, [&kept_lse, &lse])
             .unwrap_or_else(|r| refused(&r));
@@ -368,7 +330,7 @@ impl SelectionOps for CubeBackend {
             let shape = shape.to_vec().into();
             CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)
         };
-        let indexes = batch * shape.index_heads;
+        let indexes = shape.indexes();
         let report = tensor(chosen.report, &[indexes, REPORT_WORDS], DType::F32);
         let table = tensor(chosen.table, &[table_words], DType::U32);
         (out, lse, report, table)

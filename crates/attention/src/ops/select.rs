@@ -10,7 +10,8 @@ use burn::backend::{
 use burn::tensor::DType;
 
 #[cfg(feature = "cube")]
-use crate::select::REPORT_WORDS;
+use sparse_accelerate_contract::REPORT_WORDS;
+
 use crate::select::SelectOptions;
 
 /// Pooled keys, and attention whose heads choose their keys, per backend.

@@ -11,8 +11,6 @@ mod bands;
 #[doc(hidden)]
 pub mod cpu;
 mod heads;
-#[doc(hidden)]
-pub mod layout;
 mod options;
 mod plan;
 mod pooled;
@@ -22,32 +20,17 @@ mod record;
 mod rules;
 mod run;
 mod settings;
-#[doc(hidden)]
-pub mod shape;
 
 pub use heads::HeadPatterns;
-use layout::{ListLayout, Rules, TableLayout};
 pub use options::SelectOptions;
 pub(crate) use plan::{LayerSelection, SelectionPlan};
 pub use pooled::PooledKeys;
 pub(crate) use pooled_layers::PooledLayers;
 pub use preset::Preset;
-pub use record::{Choice, HeadRecord, SelectionRecord, Why};
+pub use record::{HeadRecord, SelectionRecord};
 use rules::LayerRules;
 pub use run::{Selected, attend_selected};
-pub(crate) use settings::SECOND_ORDER_CAP;
-pub use settings::{Correction, CostModel, Granularity, Selection};
-use shape::Shape;
-
-/// Tokens of a key block and of a query block of the selection.
-pub const BLOCK: usize = 128;
-/// Fewest new rows of a chunk that select; shorter chunks are dense.
-pub const LEAST_ROWS: usize = BLOCK;
-/// Tokens to which ranges are aligned; offsets of one slash.
-pub const GRANULE: usize = crate::index::RANGE_ALIGN;
-/// Probe rows of a sequence: half are its last rows, half are spread over the chunk.
-pub const PROBES: usize = 128;
-/// Words of an index head's rules.
-pub const RULE_WORDS: usize = 8;
-/// Words of an index head's report on the device.
-pub const REPORT_WORDS: usize = 16;
+pub use settings::{Granularity, Selection};
+pub use sparse_accelerate_contract::{
+    BLOCK, Choice, Correction, GRANULE, LEAST_ROWS, PROBES, Prices, Thresholds, Why,
+};

@@ -1,6 +1,8 @@
 //! The scalars of one selection, and what follows from them.
 
-use super::{ListLayout, Shape, TableLayout};
+use sparse_accelerate_contract::{
+    Correction, ListLayout, Order, Prices, Shape, TableLayout, Thresholds,
+};
 
 /// What [`crate::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,14 +17,12 @@ pub struct SelectOptions {
     pub columns: usize,
     /// Most slashes of any head.
     pub slashes: usize,
-    /// See [`crate::select::Selection::column_share`].
-    pub column_share: f32,
-    /// See [`crate::select::Selection::slash_share`].
-    pub slash_share: f32,
-    /// Prices: dense tile, tile, column, row.
-    pub costs: [f32; 4],
-    /// Order of the correction, 0 to 2.
-    pub order: u32,
+    /// See [`crate::select::Selection::column_share`] and [`crate::select::Selection::slash_share`].
+    pub thresholds: Thresholds,
+    /// Prices of attention's work on the device.
+    pub prices: Prices,
+    /// The correction for key blocks that are left out.
+    pub correction: Correction,
     /// Causal (query, key) pairs of the batch, for one head.
     pub causal_pairs: u64,
     /// Whether attention and correction read the index in the plan's table, behind its spans, in place of
@@ -43,6 +43,11 @@ impl SelectOptions {
             head_dim: query[3],
             scale: self.scale,
         }
+    }
+
+    /// Tells whether the first band of pooled keys is scored with the second-order term.
+    pub(crate) fn second_order(&self) -> bool {
+        self.correction.order() == Some(Order::Second)
     }
 
     /// Room for the kept columns and slashes of a head.

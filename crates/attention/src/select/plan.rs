@@ -7,9 +7,9 @@ use std::{
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{
-    Correction, Granularity, HeadPatterns, LayerRules, RULE_WORDS, SelectOptions, Selection, bands,
-};
+use sparse_accelerate_contract::{RULE_WORDS, SPAN_WORDS, Sequence, Thresholds};
+
+use super::{Granularity, HeadPatterns, LayerRules, SelectOptions, Selection, bands};
 use crate::{
     error::AttentionError,
     pattern::Pattern,
@@ -117,21 +117,18 @@ impl SelectionPlan {
         }
         let heads = self.heads.as_ref();
         let rules = LayerRules::new(&self.pattern, heads, &self.selection, layer, index_heads)?;
-        let costs = &self.selection.costs;
         let options = SelectOptions {
             scale: 0.0,
             index_heads,
             keys: self.keys,
             columns: rules.columns,
             slashes: rules.slashes,
-            column_share: (self.selection.column_share).max(LEAST_COLUMN_SHARE * self.keys as f32),
-            slash_share: self.selection.slash_share,
-            costs: [costs.dense_tile, costs.tile, costs.column, costs.row],
-            order: match self.selection.correction {
-                Correction::None => 0,
-                Correction::Mean => 1,
-                Correction::Gaussian => 2,
+            thresholds: Thresholds {
+                column: (self.selection.column_share).max(LEAST_COLUMN_SHARE * self.keys as f32),
+                slash: self.selection.slash_share,
             },
+            prices: self.selection.costs,
+            correction: self.selection.correction,
             causal_pairs: self.causal_pairs,
             imposed: false,
         };
@@ -160,11 +157,11 @@ impl SelectionPlan {
 
 /// The span of which probe rows are taken: without the rows that see everything, if there are others.
 /// Those would hide what the others miss, and need no columns.
-fn probes(selection: &Selection, span: &Span) -> [u32; 4] {
+fn probes(selection: &Selection, span: &Span) -> [u32; SPAN_WORDS] {
     let before = SelectionPlan::dense_from(selection, span).saturating_sub(span.offset());
     let rows = match before {
         0 => span.query_len,
         n => n.min(span.query_len),
     };
-    [rows as u32, (span.offset() + rows) as u32, u32::MAX, 0]
+    Sequence::new(rows, span.offset() + rows).words()
 }

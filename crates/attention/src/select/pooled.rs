@@ -5,6 +5,8 @@ use burn::{
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
 
+use sparse_accelerate_contract::{Sequence, table};
+
 use super::BLOCK;
 use crate::{attend::same, error::AttentionError, ops::SelectionOps, plan::AttentionPlan};
 
@@ -96,12 +98,10 @@ impl PooledKeys {
     /// Spans whose new rows are those that are not pooled yet.
     fn behind(&self, plan: &AttentionPlan, device: &Device) -> Tensor<1, Int> {
         let spans = self.lens.iter().zip(plan.spans());
-        let words: Vec<u32> = spans
-            .flat_map(|(len, span)| {
-                let from = (*len).min(span.offset());
-                [(span.kv_len - from) as u32, span.kv_len as u32, u32::MAX, 0]
-            })
-            .collect();
+        let words = table::spans(spans.map(|(len, span)| {
+            let from = (*len).min(span.offset());
+            Sequence::new(span.kv_len - from, span.kv_len)
+        }));
         let count = words.len();
         Tensor::from_data(TensorData::new(words, [count]), (device, DType::U32))
     }

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Correction, Selection};
+use sparse_accelerate_contract::Correction;
+
+use super::Selection;
 use crate::{
     pattern::{Dynamic, Pattern},
     settings::AttentionSettings,

@@ -1,92 +1,11 @@
 //! What the heads of a layer chose: kept on the device until somebody reads it.
 
-use std::fmt;
-
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::REPORT_WORDS;
+use sparse_accelerate_contract::{Choice, REPORT_WORDS, Report as Words, Why, report::CHOICES};
+
 use crate::error::AttentionError;
-
-/// The pattern a head chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Choice {
-    /// Every key.
-    Dense,
-    /// Sinks and window.
-    Triangular,
-    /// With columns and slashes.
-    IntervalSlash,
-    /// With blocks.
-    BlockCluster,
-    /// With columns, slashes and blocks.
-    Hybrid,
-}
-
-impl Choice {
-    /// Every choice, in the order of the device's numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Dense,
-        Self::Triangular,
-        Self::IntervalSlash,
-        Self::BlockCluster,
-        Self::Hybrid,
-    ];
-
-    /// Its name, as in pattern files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dense => "dense",
-            Self::Triangular => "triangular",
-            Self::IntervalSlash => "interval-slash",
-            Self::BlockCluster => "block-cluster",
-            Self::Hybrid => "hybrid",
-        }
-    }
-}
-
-/// Why a head chose it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Why {
-    /// The cheapest that keeps the recall floor.
-    Cheapest,
-    /// Dense is the cheapest.
-    DenseIsCheapest,
-    /// Nothing that is allowed keeps the floor.
-    NothingKeepsTheFloor,
-    /// Scores of a probe row are not finite.
-    NotFinite,
-    /// The measured recall was below the floor: computed again, densely.
-    MeasuredBelowFloor,
-    /// The layer is one of the first, which are dense by setting.
-    DenseLayer,
-}
-
-impl Why {
-    const ALL: [Self; 6] = [
-        Self::Cheapest,
-        Self::DenseIsCheapest,
-        Self::NothingKeepsTheFloor,
-        Self::NotFinite,
-        Self::MeasuredBelowFloor,
-        Self::DenseLayer,
-    ];
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cheapest => "cheapest that keeps the recall floor",
-            Self::DenseIsCheapest => "dense is cheapest",
-            Self::NothingKeepsTheFloor => "nothing else keeps the recall floor",
-            Self::NotFinite => "scores are not finite",
-            Self::MeasuredBelowFloor => "measured recall was below the floor",
-            Self::DenseLayer => "one of the first layers, dense by setting",
-        })
-    }
-}
 
 /// What one head of an index chose.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -117,14 +36,14 @@ pub struct HeadRecord {
     pub blocks: u32,
     /// Prices of [`Choice::ALL`], in the unit of the cost model; infinite for what is not allowed or does
     /// not keep the floor.
-    pub costs: [f32; 5],
+    pub costs: [f32; CHOICES],
 }
 
 impl HeadRecord {
     /// Time of the head's attention over that of dense attention, by the cost model; of a head that was
     /// computed twice, both. `None` where dense has no price, because it was not allowed.
     pub fn time_over_dense(&self) -> Option<f32> {
-        let dense = self.costs[0];
+        let dense = self.costs[Choice::Dense.number() as usize];
         let own = match self.why {
             Why::DenseLayer | Why::NotFinite => return Some(1.0),
             // What it had chosen is not recorded: the cheapest it was allowed.
@@ -135,7 +54,7 @@ impl HeadRecord {
                         .copied()
                         .fold(f32::INFINITY, f32::min)
             }
-            _ => self.costs[self.choice as usize],
+            _ => self.costs[self.choice.number() as usize],
         };
         let share = own / dense;
         share.is_finite().then_some(share)
@@ -230,7 +149,7 @@ impl SelectionRecord {
             columns: 0,
             slashes: 0,
             blocks: 0,
-            costs: [f32::INFINITY; 5],
+            costs: [f32::INFINITY; CHOICES],
         }
     }
 
@@ -239,37 +158,26 @@ impl SelectionRecord {
         (sequence, head): (usize, usize),
         row: &[f32],
     ) -> Result<HeadRecord, AttentionError> {
-        let known = |word: usize| AttentionError::Device {
+        let read = Words::read(row).map_err(|unknown| AttentionError::Device {
             op: "selection record",
-            reason: format!(
-                "word {word} of layer {}, head {head} is {}, which no selection writes",
-                self.layer, row[word]
-            ),
-        };
-        let number = |word: usize, most: usize| {
-            let value = row[word];
-            let fits = value >= 0.0 && value < most as f32 && value.fract() == 0.0;
-            fits.then_some(value as usize).ok_or_else(|| known(word))
-        };
-        let count = |word: usize| row[word].max(0.0) as u32;
-        let why = Why::ALL[number(1, Why::ALL.len())?];
-        let choice = Choice::ALL[number(0, Choice::ALL.len())?];
+            reason: format!("layer {}, head {head}: {unknown}", self.layer),
+        })?;
         Ok(HeadRecord {
             layer: self.layer,
             sequence,
             head,
-            choice: match why {
+            choice: match read.why {
                 Why::MeasuredBelowFloor => Choice::Dense,
-                _ => choice,
+                _ => read.choice,
             },
-            why,
-            predicted_recall: row[2],
-            recall: row[3],
-            density: row[4],
-            columns: count(5),
-            slashes: count(6),
-            blocks: count(7),
-            costs: [row[8], row[9], row[10], row[11], row[12]],
+            why: read.why,
+            predicted_recall: read.predicted_recall,
+            recall: read.recall,
+            density: read.density,
+            columns: read.columns,
+            slashes: read.slashes,
+            blocks: read.blocks,
+            costs: read.costs,
         })
     }
 }

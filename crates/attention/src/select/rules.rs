@@ -1,22 +1,24 @@
-//! Rules of the index heads as the device reads them: eight words a head.
+//! Rules of the index heads as the device reads them.
 
-use super::{HeadPatterns, RULE_WORDS, Rules, Selection};
+use sparse_accelerate_contract::{Choice, RULE_WORDS, Rules};
+
+use super::{HeadPatterns, Selection};
 use crate::{
     error::AttentionError,
     pattern::{BlockCluster, IntervalSlash, Pattern},
 };
 
-/// Bits of the patterns a head may choose.
-const DENSE: u32 = 1;
-const TRIANGULAR: u32 = 1 << 1;
-const INTERVAL_SLASH: u32 = 1 << 2;
-const BLOCK_CLUSTER: u32 = 1 << 3;
-const HYBRID: u32 = 1 << 4;
+/// Bits of the choices that rules allow.
+const DENSE: u32 = Choice::Dense.bit();
+const TRIANGULAR: u32 = Choice::Triangular.bit();
+const INTERVAL_SLASH: u32 = Choice::IntervalSlash.bit();
+const BLOCK_CLUSTER: u32 = Choice::BlockCluster.bit();
+const HYBRID: u32 = Choice::Hybrid.bit();
 
 /// The rules of all heads of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerRules {
-    /// `[heads, 8]`, see [`rule`].
+    /// `[heads, RULE_WORDS]`, see [`rule`].
     pub(crate) words: Vec<u32>,
     /// Most columns and slashes of any head.
     pub(crate) columns: usize,

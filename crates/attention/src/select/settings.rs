@@ -1,6 +1,7 @@
 //! Settings of a selection: the quality contract first, then what the estimates may spend.
 
 use serde::{Deserialize, Serialize};
+use sparse_accelerate_contract::{Correction, Prices};
 
 use crate::error::AttentionError;
 
@@ -30,7 +31,7 @@ pub struct Selection {
     /// keys a query tile reads for it.
     pub slash_share: f32,
     /// Prices of the choices on this device.
-    pub costs: CostModel,
+    pub costs: Prices,
 }
 
 impl Default for Selection {
@@ -45,29 +46,10 @@ impl Default for Selection {
             last: 128,
             column_share: 8.0,
             slash_share: 8.0,
-            costs: CostModel::default(),
+            costs: Prices::default(),
         }
     }
 }
-
-/// What stands in for key blocks that are left out: one pseudo-key a block, merged by log-sum-exp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Correction {
-    /// Nothing: the softmax is renormalised over the kept keys.
-    None,
-    /// The block's mean key with the weight of its left-out keys (FlashPrefill V2, arXiv 2608.19758).
-    #[default]
-    Mean,
-    /// As `Mean`, with the second-order term of the logarithm of a mean of exponentials,
-    /// `ln E exp(x) = mu + sigma^2 / 2` for normal `x`, from the variance of the block's keys, at most 1.
-    /// Much better where keys are noise, at times worse on trained models, whose keys have outliers: there
-    /// the term without its bound overestimates without limit.
-    Gaussian,
-}
-
-/// Most that the second-order term of [`Correction::Gaussian`] adds to a logit.
-pub(crate) const SECOND_ORDER_CAP: f32 = 1.0;
 
 /// The heads that one choice of keys is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,32 +60,6 @@ pub enum Granularity {
     /// Every query head on its own: about half the density on a trained model with seven to a group.
     #[default]
     PerQueryHead,
-}
-
-/// Prices, in any one unit of time. `calibrate` measures them on a device; the default has the ratios of
-/// one H100.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CostModel {
-    /// A tile of 64 queries by 64 keys, dense.
-    pub dense_tile: f32,
-    /// The same, of an index's ranges.
-    pub tile: f32,
-    /// 64 gathered columns of one query tile.
-    pub column: f32,
-    /// What an index row costs beside its tiles.
-    pub row: f32,
-}
-
-impl Default for CostModel {
-    fn default() -> Self {
-        Self {
-            dense_tile: 1.0,
-            tile: 1.25,
-            column: 2.0,
-            row: 2.0,
-        }
-    }
 }
 
 impl Selection {
@@ -135,6 +91,7 @@ impl Selection {
             ("costs.tile", costs.tile),
             ("costs.column", costs.column),
             ("costs.row", costs.row),
+            ("correction.cap", self.correction.cap()),
         ] {
             if !got.is_finite() || got < 0.0 {
                 return refuse(field, got.to_string(), "finite and not negative");

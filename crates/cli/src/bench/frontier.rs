@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, json};
-use sparse_accelerate::select::CostModel;
+use sparse_accelerate::select::Prices;
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{
     Selected,
@@ -164,7 +164,7 @@ pub(crate) fn run(args: &FrontierArgs) -> Result<ExitCode> {
         dtype,
         costs: calibration
             .as_ref()
-            .map_or_else(CostModel::default, |c| c.costs),
+            .map_or_else(Prices::default, |c| c.costs),
         min_sparse_len: calibration.as_ref().and_then(|c| c.min_sparse_len()),
     };
     let mut output = Output::new(&args.output, bench.about())?;
@@ -223,7 +223,7 @@ struct Bench<'a> {
     args: &'a FrontierArgs,
     selected: &'a Selected,
     dtype: WeightDtype,
-    costs: CostModel,
+    costs: Prices,
     min_sparse_len: Option<usize>,
 }
 

@@ -14,7 +14,7 @@ pub use error::CalibrationError;
 pub use store::{Store, load, save};
 
 use serde::{Deserialize, Serialize};
-use sparse_accelerate::{AttentionSettings, select::CostModel};
+use sparse_accelerate::{AttentionSettings, select::Prices};
 use sparse_accelerate_checkpoint::WeightDtype;
 
 use crate::device::DeviceInfo;
@@ -66,7 +66,7 @@ pub struct Calibration {
     /// Query and KV heads of the measured layer.
     pub heads: [usize; 2],
     /// Prices, in units of one dense tile.
-    pub costs: CostModel,
+    pub costs: Prices,
     /// Nanoseconds of one dense tile of one query head.
     pub dense_tile_ns: f64,
     /// Largest relative distance of a measured time from the one that the prices give.

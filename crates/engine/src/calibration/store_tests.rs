@@ -1,6 +1,6 @@
 //! What comes back, and what is refused.
 
-use sparse_accelerate::{AttentionSettings, Pattern, Preset, Triangular, select::CostModel};
+use sparse_accelerate::{AttentionSettings, Pattern, Preset, Triangular, select::Prices};
 
 use super::*;
 use crate::{
@@ -25,7 +25,7 @@ fn calibration(name: &str, head_dim: usize) -> Calibration {
         key: CalibrationKey::new(&info(name), WeightDtype::Bf16, head_dim, 4),
         version: "0.1.0".into(),
         heads: [32, 8],
-        costs: CostModel {
+        costs: Prices {
             dense_tile: 1.0,
             tile: 1.5,
             column: 2.5,

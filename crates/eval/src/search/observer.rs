@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use sparse_accelerate::{
     AttentionError, AttentionMode, AttentionPlan, AttentionSettings, HeadPatterns, Pattern,
     PooledKeys, Selection, Span,
-    select::{CostModel, LEAST_ROWS},
+    select::{LEAST_ROWS, Prices},
 };
 use sparse_accelerate_models::{LayerObserver, LayerView, ModelError};
 
@@ -164,7 +164,7 @@ fn as_it_is(pattern: Pattern, heads: HeadPatterns, selection: &Selection) -> Att
         selection: Selection {
             recall: 0.0,
             dense_layers: 0,
-            costs: CostModel {
+            costs: Prices {
                 dense_tile: NO_DENSE,
                 ..selection.costs
             },

@@ -2,11 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    ProbeBlueprint,
-    rows::{NOWHERE, Pack},
+use super::{ProbeBlueprint, rows};
+use crate::select::{
+    pack::{NOWHERE, Pack},
+    product::{self, Sums},
 };
-use crate::select::product::{self, Sums};
 
 /// Stages the vectors of chunk `chunk` of the tile's keys; keys past the sequence become zeros, since what
 /// lies there may be anything.
@@ -30,10 +30,10 @@ pub(super) fn stage_keys<E: Float, F: Float, N: Size>(
         if comptime!((i + 1) * tile.units() <= tile.keys() * tile.chunk)
             || slot < comptime!(tile.keys() * tile.chunk)
         {
-            let position = pack.base + u32::cast_from(row);
+            let position = pack.first + u32::cast_from(row);
             let vector = chunk * comptime!(tile.chunk) + v;
             let mut loaded = Vector::<F, N>::new(F::from_int(0));
-            if position < pack.kv_len && vector < comptime!(tile.vectors()) {
+            if position < pack.span.kv_len && vector < comptime!(tile.vectors()) {
                 loaded = Vector::cast_from(key[first + position as usize * stride + vector]);
             }
             to[row * comptime!(tile.pitch()) + v] = loaded;
@@ -63,7 +63,7 @@ pub(super) fn stage_rows<E: Float, F: Float, N: Size>(
         {
             let packed = row_tile * comptime!(tile.rows() as u32) + u32::cast_from(row);
             let head = pack.first_head + packed % comptime!(bp.slots as u32);
-            let from = pack.row(packed, bp);
+            let from = rows::row(pack, packed, bp);
             let vector = chunk * comptime!(tile.chunk) + v;
             let mut loaded = Vector::<F, N>::new(F::from_int(0));
             if from != NOWHERE.runtime() && vector < comptime!(tile.vectors()) {

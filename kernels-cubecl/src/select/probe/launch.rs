@@ -6,12 +6,13 @@ use cubecl::{
     prelude::*,
     server::Handle,
 };
+use sparse_accelerate_contract::SPAN_WORDS;
 
 use super::{MERGED, Plan, merge, parts::probe_parts, shares::probe_shares};
 use crate::{
     attend::plan::fold,
     layout,
-    select::{PROBES, Shape, View},
+    select::{PROBES, RULE_WORDS, Shape, View},
 };
 
 /// The buffers of a probe. Query and key have a contiguous last dimension and strides that are multiples
@@ -42,7 +43,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
     let bp = plan.blueprint;
     let tile = bp.tile;
     let key_tiles = shape.key_blocks();
-    let group = shape.heads / shape.kv_heads;
+    let heads_per_kv = shape.heads_per_kv() as u32;
     let packs = shape.batch * shape.kv_heads * plan.packs;
     let cubes = (packs * key_tiles) as u32;
     let count = CubeCount::Static(plan.grid.0, plan.grid.1, 1);
@@ -54,7 +55,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
     let scratch = client.empty(plan.scratch * size_of::<f32>());
     // SAFETY: the lengths are those of the buffers, by `prepare` or by the caller's promise.
     let buffer = |handle: &Handle, len| unsafe { BufferArg::from_raw_parts(handle.clone(), len) };
-    let table = || buffer(&tensors.table, shape.batch * 4);
+    let table = || buffer(&tensors.table, shape.batch * SPAN_WORDS);
     let lse_len = shape.batch * shape.heads * PROBES;
     let slashes_len = shape.batch * shape.heads * 2 * shape.slash_buckets();
     let (clear_count, clear_dim) = layout::alone(client, slashes_len);
@@ -85,7 +86,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             key_tiles as u32,
             shape.kv_heads as u32,
             plan.packs as u32,
-            group as u32,
+            heads_per_kv,
             shape.scale,
             bp,
             elem,
@@ -103,7 +104,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             key_tiles as u32,
             shape.kv_heads as u32,
             plan.packs as u32,
-            group as u32,
+            heads_per_kv,
             bp,
         );
         probe_shares::launch_unchecked(
@@ -115,7 +116,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             tensors.query.arg(),
             tensors.key.arg(),
             table(),
-            buffer(&tensors.rules, shape.index_heads * 8),
+            buffer(&tensors.rules, shape.index_heads * RULE_WORDS),
             buffer(&tensors.lse, lse_len),
             buffer(&tensors.columns, shape.batch * shape.heads * 2 * shape.keys),
             buffer(&tensors.slashes, slashes_len),
@@ -123,7 +124,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             key_tiles as u32,
             shape.kv_heads as u32,
             plan.packs as u32,
-            group as u32,
+            heads_per_kv,
             shape.heads_per_index() as u32,
             shape.keys as u32,
             shape.slash_buckets() as u32,

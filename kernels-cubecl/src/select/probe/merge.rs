@@ -2,13 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    MERGED, ProbeBlueprint,
-    rows::{NOWHERE, Pack},
-};
+use super::{MERGED, ProbeBlueprint, rows};
 use crate::{
     attend::mma::exp2,
-    select::{PROBES, product::NOTHING},
+    select::{PROBES, pack::NOWHERE, product::NOTHING},
 };
 
 /// One cube merges 16 packed rows of a pack over the tiles of keys that they see, 16 tiles at a time.
@@ -31,7 +28,7 @@ pub(super) fn merge_parts(
     if first_part >= cubes {
         terminate!();
     }
-    let pack = Pack::new(
+    let pack = rows::pack(
         table,
         first_part,
         key_tiles,
@@ -43,10 +40,10 @@ pub(super) fn merge_parts(
     let lane = UNIT_POS as usize % MERGED;
     let share = UNIT_POS as usize / MERGED;
     let packed = cube % segments * comptime!(MERGED as u32) + lane as u32;
-    let row = pack.row(packed, bp);
+    let row = rows::row(&pack, packed, bp);
     let mut tiles = 0u32;
     if row != NOWHERE.runtime() {
-        tiles = (pack.kv_len - pack.n + row) / comptime!(bp.tile.keys() as u32) + 1;
+        tiles = (pack.span.offset() + row) / comptime!(bp.tile.keys() as u32) + 1;
     }
     let length = comptime!(PROBES * bp.slots);
     let half = cubes as usize * length;

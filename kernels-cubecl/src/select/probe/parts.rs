@@ -2,13 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    ProbeBlueprint, kernel,
-    rows::{NOWHERE, Pack},
-};
+use super::{ProbeBlueprint, kernel, rows};
 use crate::{
     attend::mma::exp2,
-    select::product::{self, NOTHING},
+    select::{
+        pack::NOWHERE,
+        product::{self, NOTHING},
+    },
 };
 
 /// Writes, per cube (pack and tile of keys) and packed row: the maximum of its scores, as exponents of 2,
@@ -36,8 +36,8 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
     if cube >= cubes {
         terminate!();
     }
-    let pack = Pack::new(table, cube, key_tiles, kv_heads, packs, heads_per_kv, bp);
-    if pack.base >= pack.kv_len {
+    let pack = rows::pack(table, cube, key_tiles, kv_heads, packs, heads_per_kv, bp);
+    if pack.first >= pack.span.kv_len {
         terminate!();
     }
     let mut rows =
@@ -50,11 +50,11 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
     }
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
     let row_pitch = comptime!(bp.row_pitch());
-    let sharing = comptime!(tile.key_planes * 4);
+    let sharers = comptime!(tile.key_planes * 4);
     let first_row = product::first_row(tile);
     let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
     for row_tile in 0..comptime!(bp.row_tiles() as u32) {
-        if pack.sees(row_tile, bp) {
+        if rows::sees(&pack, row_tile, bp) {
             let mut sums = kernel::scores(query, key, &mut rows, &mut keys, &pack, row_tile, bp);
             #[unroll]
             for m in 0..comptime!(tile.row_tiles) {
@@ -62,11 +62,11 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
                 for h in 0..2usize {
                     let local = first_row + comptime!(m * 16 + h * 8);
                     let packed = row_tile * comptime!(tile.rows() as u32) + local as u32;
-                    let row = pack.row(packed, bp);
+                    let row = rows::row(&pack, packed, bp);
                     let mut high = 0u32;
                     if row != NOWHERE.runtime() {
-                        let end = pack.kv_len - pack.n + row + 1;
-                        high = max(end, pack.base) - pack.base;
+                        let end = pack.span.offset() + row + 1;
+                        high = max(end, pack.first) - pack.first;
                     }
                     kernel::mask_row(&mut sums, 0u32, high, m, h, bp);
                     let mut maximum = f32::new(NOTHING);
@@ -84,7 +84,7 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
                             + product::weight(a.extract(1usize), factor, shift, bp.inline);
                     }
                     exchange[sharer * row_pitch + local] = maximum * factor;
-                    exchange[(sharing + sharer) * row_pitch + local] = sum;
+                    exchange[(sharers + sharer) * row_pitch + local] = sum;
                 }
             }
             sync_cube();
@@ -92,17 +92,17 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
             while local < comptime!(tile.rows()) {
                 let mut maximum = f32::new(NOTHING) * factor;
                 #[unroll]
-                for i in 0..sharing {
+                for i in 0..sharers {
                     maximum = max(maximum, exchange[i * row_pitch + local]);
                 }
                 let mut sum = f32::new(0.0);
                 #[unroll]
-                for i in 0..sharing {
+                for i in 0..sharers {
                     let weight = exp2(
                         exchange[i * row_pitch + local] - maximum,
                         comptime!(bp.inline),
                     );
-                    sum += weight * exchange[(sharing + i) * row_pitch + local];
+                    sum += weight * exchange[(sharers + i) * row_pitch + local];
                 }
                 let at = (cube * comptime!(bp.row_tiles() as u32) + row_tile) as usize
                     * comptime!(tile.rows())

@@ -5,14 +5,15 @@ use cubecl::{
     ir::{DeviceProperties, ElemType, Type, UIntKind},
 };
 
+use sparse_accelerate_contract::scratch::ProbeScratch;
+
 use super::{ProbeBlueprint, Tile};
 use crate::{
     Refusal,
-    attend::{mma, plan::fold},
-    layout::supports,
+    attend::plan::fold,
     refusal::{cube_fits, first_that_fits},
     select::{
-        BLOCK, PROBES, Shape,
+        Shape, pack,
         product::{UNIT_WIDTH, whole},
     },
 };
@@ -48,16 +49,13 @@ pub fn plans(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Vec<Plan>, Refusal> {
-    Ok(tiles(shape, elem, device)?
-        .into_iter()
-        .filter_map(|tile| Plan::new(shape, tile, device).ok())
-        .collect())
+    let ways = tiles(shape, elem, device)?;
+    Ok(pack::plans(ways, |tile| Plan::new(shape, tile, device)))
 }
 
 /// Tiles of 128 keys. Matrix units take 32 x 64 a plane, where a fragment serves two instructions or
 /// more; scalar units what fits 32 KiB, then what fits WebGPU's guaranteed 16 KiB.
 fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
-    supports(elem, device)?;
     let matrix = Tile {
         mma: true,
         row_planes: 2,
@@ -87,20 +85,15 @@ fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec
         mma: false,
         ..half
     };
-    let mut all = Vec::new();
-    if mma::serves(elem, device) {
-        all.extend([matrix, half]);
-    }
-    all.extend([units, small]);
-    Ok(all)
+    pack::tiles([matrix, half], [units, small], elem, device)
 }
 
 impl Plan {
     fn new(shape: &Shape, tile: Tile, device: &DeviceProperties) -> Result<Self, Refusal> {
-        let group = shape.heads / shape.kv_heads;
+        let scratch = ProbeScratch::new(shape);
         let blueprint = ProbeBlueprint {
             tile,
-            slots: group.next_power_of_two().min(8),
+            slots: scratch.slots,
             inline: device.features.copy_async,
         };
         cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
@@ -111,21 +104,19 @@ impl Plan {
                 hint: "another device",
             });
         }
-        let packs = group.div_ceil(blueprint.slots);
-        let cubes = shape.batch * shape.kv_heads * packs * shape.keys.div_ceil(BLOCK);
-        let scratch = cubes.saturating_mul(PROBES * blueprint.slots * 2);
-        if scratch > u32::MAX as usize {
+        let words = scratch.words();
+        if words > u32::MAX as usize {
             return Err(Refusal::TooLarge {
                 what: "the scratch of the probe (floats)",
-                got: scratch,
+                got: words,
                 limit: u32::MAX as usize,
             });
         }
         Ok(Self {
             blueprint,
-            packs,
-            grid: fold(cubes, device)?,
-            scratch,
+            packs: scratch.packs,
+            grid: fold(scratch.cubes, device)?,
+            scratch: words,
         })
     }
 }

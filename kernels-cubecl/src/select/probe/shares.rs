@@ -4,9 +4,16 @@ use cubecl::prelude::*;
 
 use super::{
     ProbeBlueprint, kernel,
-    rows::{NOWHERE, Pack, valid_probes},
+    rows::{self, valid_probes},
 };
-use crate::select::{BLOCK, GRANULE, PROBES, RULE_WORDS, product};
+use crate::{
+    select::{
+        BLOCK, GRANULE, PROBES,
+        pack::{NOWHERE, Pack},
+        product,
+    },
+    table::HeadRules,
+};
 
 /// Share of a row, in the fixed point of the slashes.
 const ONE: f32 = (1u32 << 20) as f32;
@@ -27,7 +34,7 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
     kv_heads: u32,
     packs: u32,
     heads_per_kv: u32,
-    sharing: u32,
+    heads_per_index: u32,
     keys_all: u32,
     buckets: u32,
     scale: f32,
@@ -41,7 +48,7 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
     if cube >= cubes {
         terminate!();
     }
-    let pack = Pack::new(table, cube, key_tiles, kv_heads, packs, heads_per_kv, bp);
+    let pack = rows::pack(table, cube, key_tiles, kv_heads, packs, heads_per_kv, bp);
     let all_heads = pack.b * kv_heads * heads_per_kv;
     let mut rows =
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * tile.pitch()), 16usize);
@@ -57,10 +64,10 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
     let first_row = product::first_row(tile);
     let slot = first_row as u32 % slots;
     let head = pack.first_head + min(slot, pack.heads - 1);
-    let rule = (head / sharing) as usize * RULE_WORDS;
-    let sink = rules[rule + 1];
-    let window = rules[rule + 2];
-    let low = max(sink, pack.base) - pack.base;
+    let rule = HeadRules::of((head / heads_per_index) as usize);
+    let sink = rule.sink(rules);
+    let window = rule.window(rules);
+    let low = max(sink, pack.first) - pack.first;
 
     let group_tiles = comptime!((bp.row_tiles() / 2) as u32);
     let mut column = Array::<f32>::new(comptime!(tile.key_tiles * 2));
@@ -71,7 +78,7 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
         }
         for in_group in 0..group_tiles {
             let row_tile = group * group_tiles + in_group;
-            if pack.sees(row_tile, bp) {
+            if rows::sees(&pack, row_tile, bp) {
                 let mut sums =
                     kernel::scores(query, key, &mut rows, &mut keys, &pack, row_tile, bp);
                 let first_packed = row_tile * comptime!(tile.rows() as u32);
@@ -81,14 +88,14 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
                     for h in 0..2usize {
                         let local = first_row + comptime!(m * 16 + h * 8);
                         let packed = first_packed + local as u32;
-                        let row = pack.row(packed, bp);
+                        let row = rows::row(&pack, packed, bp);
                         let mut high = 0u32;
                         let mut shift = f32::new(0.0);
                         let mut position = 0u32;
                         if row != NOWHERE.runtime() {
-                            position = pack.kv_len - pack.n + row;
+                            position = pack.span.offset() + row;
                             let end = max(position + 1, window) - window;
-                            high = max(end, pack.base) - pack.base;
+                            high = max(end, pack.first) - pack.first;
                             let at = (all_heads + head) * comptime!(PROBES as u32) + packed / slots;
                             shift = lse[at as usize] * f32::new(-core::f32::consts::LOG2_E);
                         }
@@ -200,10 +207,10 @@ fn add_slashes(
         let local = task % comptime!(tile.rows());
         let k = task / comptime!(tile.rows());
         let packed = first_packed + local as u32;
-        let row = pack.row(packed, bp);
+        let row = rows::row(pack, packed, bp);
         if row != NOWHERE.runtime() {
-            let granule = pack.base / comptime!(GRANULE as u32) + k as u32;
-            let own = (pack.kv_len - pack.n + row) / comptime!(GRANULE as u32);
+            let granule = pack.first / comptime!(GRANULE as u32) + k as u32;
+            let own = (pack.span.offset() + row) / comptime!(GRANULE as u32);
             if granule <= own {
                 let mut sum = f32::new(0.0);
                 #[unroll]
@@ -254,11 +261,11 @@ fn write_columns(
         }
     }
     sync_cube();
-    let valid = valid_probes(group, pack.n);
+    let valid = valid_probes(group, pack.span.query_len);
     let mut task = UNIT_POS as usize;
     while task < pack.heads as usize * BLOCK {
         let (slot, offset) = (task / BLOCK, task % BLOCK);
-        let position = pack.base + offset as u32;
+        let position = pack.first + offset as u32;
         if position < keys_all {
             let mut sum = f32::new(0.0);
             #[unroll]

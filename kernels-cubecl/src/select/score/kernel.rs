@@ -2,17 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    ScoreBlueprint,
-    rows::{NOWHERE, Pack},
-    walk,
-};
+use super::{ScoreBlueprint, rows, walk};
 use crate::{
     attend::mma::exp2,
     select::{
-        RULE_WORDS,
+        BLOCK,
+        pack::{NOWHERE, Pack},
         product::{self, NOTHING},
     },
+    table::HeadRules,
 };
 
 /// See the module documentation. `out` `[B, Hq, T, C]` is written everywhere; later variants read what
@@ -27,11 +25,11 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     weights: &[Vector<f32, N>],
     out: &mut [f32],
     cubes: u32,
-    spans: u32,
+    parts: u32,
     kv_heads: u32,
     packs: u32,
     heads_per_kv: u32,
-    sharing: u32,
+    heads_per_index: u32,
     query_blocks: u32,
     key_blocks: u32,
     capacity: u32,
@@ -46,7 +44,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     if cube >= cubes {
         terminate!();
     }
-    let pack = Pack::new(table, cube, spans, kv_heads, packs, heads_per_kv, bp);
+    let pack = rows::pack(table, cube, parts, kv_heads, packs, heads_per_kv, bp);
     let mut rows =
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * bp.pitch()), 16usize);
     let mut keys =
@@ -61,25 +59,29 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     // All rows of a unit are of one head.
     let first_row = product::first_row(tile);
     let head = pack.first_head + min(first_row as u32 % slots, pack.heads - 1);
-    let rule = (head / sharing) as usize * RULE_WORDS;
-    let low = rules[rule + 1] / comptime!(crate::select::BLOCK as u32);
-    let window = rules[rule + 2];
+    let rule = HeadRules::of((head / heads_per_index) as usize);
+    let low = rule.sink(rules) / comptime!(BLOCK as u32);
+    let window = rule.window(rules);
     // Candidates of the unit's rows end here.
     let mut high = Array::<u32>::new(comptime!(tile.row_tiles * 2));
     #[unroll]
     for r in 0..comptime!(tile.row_tiles * 2) {
         let packed = (first_row + comptime!(r * 8)) as u32;
         high[r] = 0u32;
-        if pack.row(packed, bp) != NOWHERE.runtime() {
-            high[r] = pack.end(pack.block(packed, bp), window);
+        if rows::row(&pack, packed, bp) != NOWHERE.runtime() {
+            high[r] = rows::end(&pack, rows::block(&pack, packed, bp), window);
         }
     }
     let end = min(
-        pack.end(pack.first_block + comptime!((bp.blocks() - 1) as u32), 0u32),
+        rows::end(
+            &pack,
+            pack.first + comptime!((bp.blocks() - 1) as u32),
+            0u32,
+        ),
         key_blocks,
     );
     let step = comptime!(tile.keys() as u32);
-    let (sharing_row, row_pitch) = comptime!((tile.key_planes * 4, bp.row_pitch()));
+    let (sharers, row_pitch) = comptime!((tile.key_planes * 4, bp.row_pitch()));
     let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
 
     #[unroll]
@@ -130,24 +132,24 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
         for r in 0..comptime!(tile.row_tiles * 2) {
             let local = first_row + comptime!(r * 8);
             exchange[sharer * row_pitch + local] = maximum[r];
-            exchange[(sharing_row + sharer) * row_pitch + local] = sum[r];
+            exchange[(sharers + sharer) * row_pitch + local] = sum[r];
         }
         sync_cube();
         let mut local = UNIT_POS as usize;
         while local < comptime!(tile.rows()) {
             let mut highest = f32::new(NOTHING) * factor;
             #[unroll]
-            for i in 0..sharing_row {
+            for i in 0..sharers {
                 highest = max(highest, exchange[i * row_pitch + local]);
             }
             let mut total = f32::new(0.0);
             #[unroll]
-            for i in 0..sharing_row {
+            for i in 0..sharers {
                 let weight = exp2(
                     exchange[i * row_pitch + local] - highest,
                     comptime!(bp.inline),
                 );
-                total += weight * exchange[(sharing_row + i) * row_pitch + local];
+                total += weight * exchange[(sharers + i) * row_pitch + local];
             }
             let mut shift = f32::new(0.0);
             if total != 0.0 {
@@ -238,7 +240,7 @@ fn write(
         let offset = task % keys;
         let slot = task / keys % slots;
         let in_cube = task / comptime!(bp.slots * tile.keys());
-        let block = pack.first_block + in_cube as u32;
+        let block = pack.first + in_cube as u32;
         let key_block = base + offset as u32;
         if (slot as u32) < pack.heads && block < query_blocks && key_block < key_blocks {
             let mut sum = f32::new(0.0);
@@ -248,7 +250,7 @@ fn write(
                 let row = in_cube * comptime!(8 * bp.slots) + slot + comptime!(i * bp.slots);
                 sum += exchange[row * comptime!(bp.column_pitch()) + offset];
             }
-            let mut mean = sum / f32::cast_from(max(pack.samples(block), 1u32));
+            let mut mean = sum / f32::cast_from(max(rows::samples(pack, block), 1u32));
             let head = pack.b * heads + pack.first_head + slot as u32;
             let at =
                 (head * query_blocks + block) as usize * key_blocks as usize + key_block as usize;
@@ -273,7 +275,7 @@ fn clear(
     #[comptime] bp: ScoreBlueprint,
 ) {
     for in_cube in 0..comptime!(bp.blocks() as u32) {
-        let block = pack.first_block + in_cube;
+        let block = pack.first + in_cube;
         if block < query_blocks {
             for slot in 0..pack.heads {
                 let head = pack.b * heads + pack.first_head + slot;

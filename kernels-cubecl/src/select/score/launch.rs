@@ -52,7 +52,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
         }
         false => tensors.pooled,
     };
-    let cubes = shape.batch * shape.kv_heads * plan.packs * plan.spans;
+    let cubes = shape.batch * shape.kv_heads * plan.packs * plan.parts;
     // SAFETY: cubes past the last stop at once; the others read rows below each sequence's length and
     // key blocks wholly before them, and write inside their own heads and query blocks.
     unsafe {
@@ -69,10 +69,10 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             tensors.weights,
             tensors.scores,
             cubes as u32,
-            plan.spans as u32,
+            plan.parts as u32,
             shape.kv_heads as u32,
             plan.packs as u32,
-            (shape.heads / shape.kv_heads) as u32,
+            shape.heads_per_kv() as u32,
             shape.heads_per_index() as u32,
             shape.query_blocks() as u32,
             shape.key_blocks() as u32,

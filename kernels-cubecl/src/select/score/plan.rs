@@ -5,11 +5,10 @@ use cubecl::ir::{DeviceProperties, ElemType};
 use super::{SAMPLES, ScoreBlueprint, Tile};
 use crate::{
     Refusal,
-    attend::{mma, plan::fold},
-    layout::supports,
+    attend::plan::fold,
     refusal::{cube_fits, first_that_fits},
     select::{
-        Shape,
+        Shape, pack,
         product::{UNIT_WIDTH, whole},
     },
 };
@@ -22,7 +21,7 @@ pub struct Plan {
     /// Cubes that share the query heads of a KV head.
     pub packs: usize,
     /// Cubes that share the query blocks of a sequence and pack.
-    pub spans: usize,
+    pub parts: usize,
     /// Cubes folded into the device's grid.
     pub grid: (u32, u32),
 }
@@ -56,16 +55,15 @@ pub fn plans(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Vec<Plan>, Refusal> {
-    Ok(tiles(shape, elem, device)?
-        .into_iter()
-        .filter_map(|tile| Plan::new(shape, variants, gauss, tile, device).ok())
-        .collect())
+    let ways = tiles(shape, elem, device)?;
+    Ok(pack::plans(ways, |tile| {
+        Plan::new(shape, variants, gauss, tile, device)
+    }))
 }
 
 /// Tiles of 64 key blocks: for matrix units, then for scalar units what fits 32 KiB and WebGPU's
 /// guaranteed 16 KiB.
 fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
-    supports(elem, device)?;
     let matrix = Tile {
         mma: true,
         row_planes: 2,
@@ -97,12 +95,7 @@ fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec
         chunk: 8 / UNIT_WIDTH,
         ..units
     };
-    let mut all = Vec::new();
-    if mma::serves(elem, device) {
-        all.extend([matrix, half]);
-    }
-    all.extend([units, small]);
-    Ok(all)
+    pack::tiles([matrix, half], [units, small], elem, device)
 }
 
 impl Plan {
@@ -113,22 +106,25 @@ impl Plan {
         tile: Tile,
         device: &DeviceProperties,
     ) -> Result<Self, Refusal> {
-        let group = shape.heads / shape.kv_heads;
+        let heads_per_kv = shape.heads_per_kv();
         let blueprint = ScoreBlueprint {
             tile,
-            slots: group.next_power_of_two().min(8).min(tile.rows() / SAMPLES),
+            slots: heads_per_kv
+                .next_power_of_two()
+                .min(8)
+                .min(tile.rows() / SAMPLES),
             variants,
             gauss,
             inline: device.features.copy_async,
         };
         cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
-        let packs = group.div_ceil(blueprint.slots);
-        let spans = shape.query_blocks().div_ceil(blueprint.blocks());
-        let cubes = shape.batch * shape.kv_heads * packs * spans;
+        let packs = heads_per_kv.div_ceil(blueprint.slots);
+        let parts = shape.query_blocks().div_ceil(blueprint.blocks());
+        let cubes = shape.batch * shape.kv_heads * packs * parts;
         Ok(Self {
             blueprint,
             packs,
-            spans,
+            parts,
             grid: fold(cubes, device)?,
         })
     }

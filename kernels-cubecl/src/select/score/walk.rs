@@ -2,11 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::{
-    ScoreBlueprint,
-    rows::{NOWHERE, Pack},
+use super::{ScoreBlueprint, rows};
+use crate::select::{
+    pack::{NOWHERE, Pack},
+    product::{self, Sums},
 };
-use crate::select::product::{self, Sums};
 
 /// Stages the vectors of chunk `chunk` of a variant's rows, weighted; rows that do not exist become zeros.
 #[cube]
@@ -33,7 +33,7 @@ pub(super) fn stage_rows<E: Float, F: Float, N: Size>(
         {
             let packed = u32::cast_from(row);
             let head = pack.first_head + packed % comptime!(bp.slots as u32);
-            let from = pack.row(packed, bp);
+            let from = rows::row(pack, packed, bp);
             let vector = chunk * comptime!(tile.chunk) + v;
             let mut loaded = Vector::<f32, N>::new(f32::new(0.0));
             if from != NOWHERE.runtime() && vector < comptime!(tile.vectors()) {

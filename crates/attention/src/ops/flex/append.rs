@@ -2,6 +2,7 @@
 
 use burn_flex::FlexTensor;
 
+use sparse_accelerate_contract::{SPAN_WORDS, Sequence};
 use sparse_accelerate_cpu::FlexFloat;
 
 use crate::diagnostics;
@@ -24,12 +25,13 @@ pub(super) fn append<E: FlexFloat>(
     let (from, from_offset) = (new.layout().strides().to_vec(), new.layout().start_offset());
     let shape = new.layout().shape();
     let [batch, heads, head_dim] = [shape[0], shape[1], shape[3]];
-    let spans: &[u32] = &table.storage()[..batch * 4];
+    let spans: &[u32] = &table.storage()[..batch * SPAN_WORDS];
     let source: &[E] = new.storage();
     let target: &mut [E] = cache.storage_mut();
 
     for b in 0..batch {
-        let (query_len, kv_len) = (spans[b * 4] as usize, spans[b * 4 + 1] as usize);
+        let sequence = Sequence::of(spans, b);
+        let (query_len, kv_len) = (sequence.query_len, sequence.kv_len);
         for h in 0..heads {
             for i in 0..query_len {
                 let at =

@@ -8,6 +8,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{attend_typed, rope, rows_contiguous};
+use sparse_accelerate_contract::{SPAN_WORDS, Sequence};
 use sparse_accelerate_cpu::{FlexFloat, int8};
 
 use crate::ops::{AttendOptions, CachePart, Int8CacheOps, query_dims};
@@ -85,7 +86,8 @@ impl Int8CacheOps for Flex {
 
 /// Query rows and keys of sequence `b`.
 fn span(spans: &[u32], b: usize) -> (usize, usize) {
-    (spans[b * 4] as usize, spans[b * 4 + 1] as usize)
+    let sequence = Sequence::of(spans, b);
+    (sequence.query_len, sequence.kv_len)
 }
 
 fn rope_append<E: FlexFloat>(
@@ -100,7 +102,7 @@ fn rope_append<E: FlexFloat>(
     let [batch, kv_heads, capacity, words] = [shape[0], shape[1], shape[2], shape[3]];
     let d = words * PER_WORD;
     let dims = query_dims(qkv.layout().shape(), &[batch, kv_heads, capacity, d]);
-    let spans: &[u32] = &table.storage()[..batch * 4];
+    let spans: &[u32] = &table.storage()[..batch * SPAN_WORDS];
     let pass = rope::Pass::<E>::new(&qkv, &rotation, spans, dims);
     let query = pass.queries();
     let [_, heads, rows, _] = dims;
@@ -138,7 +140,7 @@ fn append<E: FlexFloat>(
     let [mut words, mut scales] = [words, scales].map(rope::whole);
     let shape = words.layout().shape();
     let [batch, heads, capacity, width] = [shape[0], shape[1], shape[2], shape[3]];
-    let spans: &[u32] = &table.storage()[..batch * 4];
+    let spans: &[u32] = &table.storage()[..batch * SPAN_WORDS];
     let (strides, start) = (new.layout().strides(), new.layout().start_offset());
     let source: &[E] = new.storage();
     let mut wide = vec![0.0; width * PER_WORD];
@@ -172,7 +174,7 @@ fn dequantize<E: FlexFloat>(
     let mut out = rope::whole(out);
     let shape = words.layout().shape();
     let [batch, heads, capacity, width] = [shape[0], shape[1], shape[2], shape[3]];
-    let spans: &[u32] = &table.storage()[..batch * 4];
+    let spans: &[u32] = &table.storage()[..batch * SPAN_WORDS];
     let words = &words.storage::<u32>()[words.layout().start_offset()..];
     let scales = &scales.storage::<f32>()[scales.layout().start_offset()..];
     let d = width * PER_WORD;

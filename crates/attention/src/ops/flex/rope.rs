@@ -8,6 +8,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{super::query_dims, rows_contiguous};
+use sparse_accelerate_contract::{SPAN_WORDS, Sequence};
 use sparse_accelerate_cpu::{FlexFloat, Wide, in_f32};
 
 use crate::diagnostics;
@@ -28,7 +29,7 @@ pub(super) fn rope_append<E: FlexFloat>(
     let (kv_heads, capacity) = (cache[1], cache[2]);
     let dims = query_dims(qkv.layout().shape(), &cache);
     let [batch, heads, rows, d] = dims;
-    let spans: &[u32] = &table.storage()[..batch * 4];
+    let spans: &[u32] = &table.storage()[..batch * SPAN_WORDS];
     let pass = Pass::<E>::new(&qkv, &rotation, spans, dims);
     let query = pass.queries();
 
@@ -87,7 +88,8 @@ impl<'a, E: FlexFloat> Pass<'a, E> {
     }
 
     fn span(&self, b: usize) -> (usize, usize) {
-        (self.spans[b * 4] as usize, self.spans[b * 4 + 1] as usize)
+        let sequence = Sequence::of(self.spans, b);
+        (sequence.query_len, sequence.kv_len)
     }
 
     /// One head of a row of the product.

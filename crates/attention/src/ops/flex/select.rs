@@ -8,13 +8,14 @@ use burn::{
 use burn_flex::FlexTensor;
 
 use super::{attend_gated, rows_contiguous};
+use sparse_accelerate_contract::{BLOCK, REPORT_WORDS, Shape, scratch::SelectionWords, table};
 use sparse_accelerate_cpu::FlexFloat;
 
 use crate::{
     ops::{AttendOptions, SelectionOps},
     select::{
-        SECOND_ORDER_CAP, SelectOptions,
-        cpu::{self, PROBES, Pooled, REPORT_WORDS, Shape, View, ViewMut},
+        SelectOptions,
+        cpu::{self, Pooled, View, ViewMut},
     },
 };
 
@@ -95,7 +96,7 @@ fn pool<E: FlexFloat>(
         kv_heads,
         index_heads: kv_heads,
         rows: keys,
-        keys: keys.min(blocks * cpu::BLOCK),
+        keys: keys.min(blocks * BLOCK),
         head_dim,
         scale: 1.0,
     };
@@ -143,13 +144,12 @@ impl Fixed {
         let options = &self.options;
         let (spans, rules) = (self.table.storage::<u32>(), self.rules.storage::<u32>());
         let probes = self.probes.storage::<u32>();
-        let (lists, at) = (options.lists(), options.table(shape));
-        let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
-        let query_blocks = shape.query_blocks();
+        let lists = options.lists();
+        let lengths = SelectionWords::new(shape, &lists);
 
-        let mut probe_lse = vec![0.0; heads * PROBES];
-        let mut columns = vec![0.0; heads * 2 * shape.keys];
-        let mut slashes = vec![0; heads * 2 * shape.slash_buckets()];
+        let mut probe_lse = vec![0.0; lengths.probe_lse];
+        let mut columns = vec![0.0; lengths.columns];
+        let mut slashes = vec![0; lengths.slashes];
         let sums = (&mut columns, &mut slashes);
         cpu::probe(
             shape,
@@ -162,19 +162,23 @@ impl Fixed {
             sums.1,
         );
 
-        let kappa = cpu::Kappa {
-            column: options.column_share,
-            slash: options.slash_share,
-        };
-        let mut kept_lists = vec![0; indexes * lists.stride()];
-        let mut covered = vec![0.0; heads * 4];
+        let mut kept_lists = vec![0; lengths.lists];
+        let mut covered = vec![0.0; lengths.covered];
         let cut = (&mut kept_lists, &mut covered);
         cpu::cut_columns(
-            shape, &lists, &kappa, &columns, &slashes, probes, rules, cut.0, cut.1,
+            shape,
+            &lists,
+            &options.thresholds,
+            &columns,
+            &slashes,
+            probes,
+            rules,
+            cut.0,
+            cut.1,
         );
 
-        let mut shares = vec![0.0; heads * query_blocks * shape.key_blocks()];
-        let (bands, gauss) = (self.bands.storage::<f32>(), options.order == 2);
+        let mut shares = vec![0.0; lengths.shares];
+        let (bands, gauss) = (self.bands.storage::<f32>(), options.second_order());
         cpu::score(
             shape,
             query,
@@ -186,8 +190,8 @@ impl Fixed {
             &mut shares,
         );
 
-        let mut masks = vec![0; 2 * indexes * query_blocks * shape.mask_words()];
-        let mut counts = vec![0; 2 * indexes * query_blocks];
+        let mut masks = vec![0; lengths.masks];
+        let mut counts = vec![0; lengths.counts];
         cpu::cut_blocks(
             shape,
             &shares,
@@ -198,14 +202,7 @@ impl Fixed {
             &mut counts,
         );
 
-        let [dense_tile, tile, column, row] = options.costs;
-        let costs = cpu::Costs {
-            dense_tile,
-            tile,
-            column,
-            row,
-        };
-        let (mut report, mut gates) = (vec![0.0; indexes * REPORT_WORDS], vec![0; indexes]);
+        let (mut report, mut gates) = (vec![0.0; lengths.report], vec![0; lengths.gates]);
         let inputs = cpu::ChooseInputs {
             covered: &covered,
             counts: &counts,
@@ -214,9 +211,16 @@ impl Fixed {
             spans,
             rules,
         };
-        cpu::choose(shape, &lists, &costs, &inputs, &mut report, &mut gates);
+        cpu::choose(
+            shape,
+            &lists,
+            &options.prices,
+            &inputs,
+            &mut report,
+            &mut gates,
+        );
 
-        let (mut table, mut kept) = (vec![0; at.words], vec![0; indexes * shape.tiles()]);
+        let (mut table, mut kept) = (vec![0; lengths.table], vec![0; lengths.kept]);
         let inputs = cpu::BuildInputs {
             spans,
             lists: &kept_lists,
@@ -272,18 +276,11 @@ impl Fixed {
         // An imposed index has its gates where the one that is built has them.
         let imposed = options.imposed.then(|| self.table.storage::<u32>());
         let read = imposed.unwrap_or(&chosen.table);
-        let sparse = (gates(read), 0);
+        let sparse = (gates(read), table::SPARSE);
         attend_gated::<E>(operands, read, attention, &sparse, &mut out, &mut lse);
 
         let kept_lse = lse.storage::<f32>().to_vec();
-        let correction = match options.order {
-            0 => None,
-            1 => Some(cpu::Correction::Mean),
-            _ => Some(cpu::Correction::Gauss {
-                cap: SECOND_ORDER_CAP,
-            }),
-        };
-        if let Some(correction) = correction {
+        if options.correction.order().is_some() {
             let strides = [rows * heads * head_dim, head_dim, heads * head_dim];
             let view_out = ViewMut {
                 data: out.storage_mut::<E>(),
@@ -292,7 +289,14 @@ impl Fixed {
             let corrected = lse.storage_mut::<f32>();
             let (query, pooled, table) = (view(&query), self.pooled(), read);
             cpu::correct(
-                &shape, query, pooled, table, correction, view_out, &kept_lse, corrected,
+                &shape,
+                query,
+                pooled,
+                table,
+                options.correction,
+                view_out,
+                &kept_lse,
+                corrected,
             );
         }
         let (spans, probes) = (self.table.storage::<u32>(), self.probes.storage::<u32>());
@@ -314,10 +318,10 @@ impl Fixed {
             ..attention
         };
         let read = imposed.unwrap_or(&chosen.table);
-        let gated = (gates(read), 1);
+        let gated = (gates(read), table::DENSE);
         attend_gated::<E>(operands, read, dense, &gated, &mut out, &mut lse);
 
-        let reports = TensorShape::new([batch * shape.index_heads, REPORT_WORDS]);
+        let reports = TensorShape::new([shape.indexes(), REPORT_WORDS]);
         let words = TensorShape::new([at.words]);
         (
             out.transpose(1, 2),

@@ -9,6 +9,7 @@ use super::{
     AttendOptions, FlexFloat,
     blocks::{Block, KEY_BLOCK, Keys, blocks},
 };
+use sparse_accelerate_contract::{IndexRow, SPAN_WORDS, Sequence};
 use sparse_accelerate_cpu::{Rows, exp, int8, product, softmax};
 
 use crate::index::QUERY_TILE;
@@ -126,9 +127,8 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
         }
         let groups = self.dims[1] / self.pack;
         let row = (b * heads + group * heads / groups) * self.options.tiles + tile;
-        let at = (self.dims[0] + row) * 4;
-        let [r, n, c, m] = std::array::from_fn(|i| self.table[at + i] as usize);
-        let (ranges, columns) = (&self.table[r..r + 2 * n], &self.table[c..c + m]);
+        let rows = &self.table[self.dims[0] * SPAN_WORDS..];
+        let (ranges, columns) = IndexRow::of(rows, row).keys(self.table);
         blocks(ranges, columns, end, self.options.band.is_some())
     }
 
@@ -141,8 +141,11 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
         lse: &Rows<'_, f32>,
     ) {
         let [_, heads, n_rows, d] = self.dims;
-        let [query_len, kv_len, dense_from] =
-            std::array::from_fn(|i| self.table[b * 4 + i] as usize);
+        let Sequence {
+            query_len,
+            kv_len,
+            dense_from,
+        } = Sequence::of(self.table, b);
         let first = tile * QUERY_TILE;
         let last = (first + QUERY_TILE).min(n_rows);
         let live = last.min(query_len).saturating_sub(first);

@@ -3,8 +3,10 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK, GRANULE, ListLayout, REPORT_WORDS, Rules, Shape, TableLayout};
-use crate::index::QUERY_TILE;
+use sparse_accelerate_contract::{
+    BLOCK, Choice, GRANULE, ListLayout, QUERY_TILE, RANGE_WORDS, REPORT_WORDS, ROW_WORDS, Report,
+    Rules, Sequence, Shape, TableLayout, table::DENSE,
+};
 
 /// What an index is built from.
 #[derive(Debug, Clone, Copy)]
@@ -34,25 +36,23 @@ pub fn build(
 ) {
     let at = TableLayout::new(shape, layout);
     let tiles = shape.tiles();
-    let indexes = shape.batch * shape.index_heads;
+    let indexes = shape.indexes();
     let rows = indexes * tiles;
-    let (head, rest) = table[..at.words].split_at_mut(at.ranges_at);
-    let (ranges, columns) = rest.split_at_mut(at.columns_at - at.ranges_at);
-    let (spans, head) = head.split_at_mut(at.rows_at);
-    let (entries, gates) = head.split_at_mut(at.gates_at - at.rows_at);
-    spans.copy_from_slice(&inputs.spans[..spans.len()]);
-    gates.copy_from_slice(&inputs.gates[..indexes]);
+    let parts = at.split(table);
+    parts.spans.copy_from_slice(&inputs.spans[..at.rows_at]);
+    parts.gates.copy_from_slice(&inputs.gates[..indexes]);
     // Chunks of nothing are no chunks: a row without room for columns gets an empty slice.
     let mut room: Vec<&mut [u32]> = Vec::with_capacity(rows);
-    let mut left = columns;
+    let mut left = parts.columns;
     for _ in 0..rows {
         let (columns, rest) = left.split_at_mut(at.column_stride);
         room.push(columns);
         left = rest;
     }
-    let rows = entries
-        .par_chunks_mut(4)
-        .zip(ranges.par_chunks_mut(at.range_stride))
+    let rows = parts
+        .rows
+        .par_chunks_mut(ROW_WORDS)
+        .zip(parts.ranges.par_chunks_mut(at.range_stride))
         .zip(room)
         .zip(&mut kept[..rows])
         .enumerate();
@@ -69,7 +69,8 @@ pub fn build(
             let run = built.granules[g..].iter().take_while(|kept| **kept).count();
             if run > 0 {
                 let end = ((g + run) * GRANULE).min(built.last + 1);
-                ranges[2 * runs..2 * runs + 2].copy_from_slice(&[(g * GRANULE) as u32, end as u32]);
+                ranges[runs * RANGE_WORDS..][..RANGE_WORDS]
+                    .copy_from_slice(&[(g * GRANULE) as u32, end as u32]);
                 *kept += (end - g * GRANULE) as u32;
                 runs += 1;
             }
@@ -77,12 +78,7 @@ pub fn build(
         }
         columns[..built.columns.len()].copy_from_slice(&built.columns);
         *kept += built.columns.len() as u32;
-        entry.copy_from_slice(&[
-            (at.ranges_at + row * at.range_stride) as u32,
-            runs as u32,
-            (at.columns_at + row * at.column_stride) as u32,
-            built.columns.len() as u32,
-        ]);
+        entry.copy_from_slice(&at.row(row, runs, built.columns.len()).words());
     });
 }
 
@@ -103,38 +99,36 @@ impl Row {
         index: usize,
         tile: usize,
     ) -> Option<Self> {
-        let span = &inputs.spans[index / shape.index_heads * 4..];
-        let (query_len, kv_len) = (span[0] as usize, span[1] as usize);
-        if tile * QUERY_TILE >= query_len {
+        let sequence = Sequence::of(inputs.spans, index / shape.index_heads);
+        if tile * QUERY_TILE >= sequence.query_len {
             return None;
         }
-        let first = kv_len - query_len + tile * QUERY_TILE;
-        let last = kv_len - query_len + ((tile + 1) * QUERY_TILE).min(query_len) - 1;
+        let first = sequence.offset() + tile * QUERY_TILE;
+        let last = sequence.offset() + ((tile + 1) * QUERY_TILE).min(sequence.query_len) - 1;
         let mut row = Self {
             granules: vec![false; (last + 1).div_ceil(GRANULE)],
             columns: Vec::new(),
             last,
         };
-        let choice = inputs.report[index * REPORT_WORDS] as usize;
-        if choice == 0 || inputs.gates[index] == 1 || last >= span[2] as usize {
+        let number = inputs.report[index * REPORT_WORDS + Report::CHOICE] as u32;
+        let choice = Choice::from_number(number).unwrap_or(Choice::Dense);
+        let dense = choice == Choice::Dense || inputs.gates[index] == DENSE;
+        if dense || last >= sequence.dense_from {
             row.keep(0, last + 1);
             return Some(row);
         }
-        let rules = Rules::read(inputs.rules, index % shape.index_heads);
-        row.keep(0, rules.sink as usize);
-        row.keep(
-            (first + 1).saturating_sub((rules.window as usize).max(1)),
-            last + 1,
-        );
-        if choice >= 3 {
-            let variant = usize::from(choice == 4) * shape.batch * shape.index_heads;
+        let (sink, window) = Rules::of(inputs.rules, index % shape.index_heads).local();
+        row.keep(0, sink);
+        row.keep((first + 1).saturating_sub(window), last + 1);
+        if choice.has_blocks() {
+            let variant = usize::from(choice.has_lists()) * shape.indexes();
             let block = (variant + index) * shape.query_blocks() + tile / (BLOCK / QUERY_TILE);
             let mask = &inputs.masks[block * shape.mask_words()..][..shape.mask_words()];
             for j in (0..shape.key_blocks()).filter(|j| mask[j / 32] >> (j % 32) & 1 == 1) {
                 row.keep(j * BLOCK, (j + 1) * BLOCK);
             }
         }
-        if choice == 2 || choice == 4 {
+        if choice.has_lists() {
             let list = &inputs.lists[index * layout.stride()..][..layout.stride()];
             let (columns, slashes) = layout.read(list);
             for offset in slashes.iter().map(|b| *b as usize * GRANULE) {

@@ -2,14 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{PROBES, REPORT_WORDS, Rules, Sequence, Shape, probe_row};
-use crate::index::QUERY_TILE;
-
-/// Report word and value of heads made dense for what was measured.
-const REASON: usize = 1;
-const BELOW_FLOOR: f32 = 4.0;
-const MEASURED: usize = 3;
-const DENSITY: usize = 4;
+use sparse_accelerate_contract::{
+    Choice, PROBE_GROUP, PROBES, QUERY_TILE, REPORT_WORDS, Report, Rules, Sequence, Shape, Why,
+    probe_row, report::exact, table::DENSE,
+};
 
 /// Writes measured recall and density into the report, and sets the gate (1: dense) of every head whose
 /// recall lies below its floor, if it may be dense.
@@ -36,20 +32,20 @@ pub fn check(
     report: &mut [f32],
     gates: &mut [u32],
 ) {
-    assert_eq!(gates.len(), shape.batch * shape.index_heads);
+    assert_eq!(gates.len(), shape.indexes());
     let reports = report.par_chunks_exact_mut(REPORT_WORDS).zip(gates);
     reports.enumerate().for_each(|(flat, (report, gate))| {
         let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
         let (sequence, probed) = (Sequence::of(spans, b), Sequence::of(probes, b));
-        report[DENSITY] = 1.0;
-        if *gate == 1 {
-            report[MEASURED] = 1.0;
+        report[Report::DENSITY] = 1.0;
+        if *gate == DENSE {
+            report[Report::RECALL] = 1.0;
             return;
         }
-        let rule = Rules::read(rules, index_head);
+        let rule = Rules::of(rules, index_head);
         let mut measured = 1.0f32;
-        for sharer in 0..shape.sharing() {
-            let head = b * shape.heads + index_head * shape.sharing() + sharer;
+        for sharer in 0..shape.heads_per_index() {
+            let head = b * shape.heads + index_head * shape.heads_per_index() + sharer;
             let lse = &lse[head * shape.rows..][..shape.rows];
             let probe_lse = &probe_lse[head * PROBES..][..PROBES];
             for (group, &count) in probed.probes().iter().enumerate() {
@@ -60,12 +56,13 @@ pub fn check(
                 }
             }
         }
-        report[MEASURED] = measured;
-        if (measured.is_nan() || measured < rule.accepted) && rule.may_be_dense() {
-            *gate = 1;
-            report[REASON] = BELOW_FLOOR;
+        report[Report::RECALL] = measured;
+        if (measured.is_nan() || measured < rule.accepted) && rule.allows(Choice::Dense) {
+            *gate = DENSE;
+            report[Report::WHY] = exact(Why::MeasuredBelowFloor.number());
         } else {
-            report[DENSITY] = density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
+            report[Report::DENSITY] =
+                density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
         }
     });
 }
@@ -75,12 +72,12 @@ fn recall(sequence: Sequence, group: usize, count: usize, lse: &[f32], probe_lse
     if count == 0 {
         return 1.0;
     }
-    let first = group * PROBES / 2;
+    let first = group * PROBE_GROUP;
     let of_probe = |probe| {
         let row = probe_row(probe, sequence.query_len)?;
         Some(f32::exp(lse[row] - probe_lse[probe]))
     };
-    let sum: f32 = (first..first + PROBES / 2).filter_map(of_probe).sum();
+    let sum: f32 = (first..first + PROBE_GROUP).filter_map(of_probe).sum();
     // Not `min`: a NaN is kept.
     let mean = sum / count as f32;
     if mean > 1.0 { 1.0 } else { mean }

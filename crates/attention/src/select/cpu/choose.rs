@@ -1,23 +1,14 @@
 //! A pattern for every index head: the cheapest of those that meet the recall floor, or dense.
 
-use super::{
-    ListLayout, PROBES, REPORT_WORDS, Rules, Shape,
-    fixed::{ONE, exact, fixed, score, share},
+use sparse_accelerate_contract::{
+    Choice, ListLayout, PROBES, Prices, QUERY_TILE, REPORT_WORDS, Report, Rules, Sequence, Shape,
+    Why,
+    report::{CHOICES, exact},
+    scratch::COVERED_WORDS,
+    table::{DENSE, SPARSE},
 };
-use crate::index::QUERY_TILE;
 
-/// What work costs, in any one unit of time; finite and not negative.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Costs {
-    /// A tile of 64 x 64 of the dense kernel.
-    pub dense_tile: f32,
-    /// As much of the sparse kernel.
-    pub tile: f32,
-    /// 64 gathered columns of an index row.
-    pub column: f32,
-    /// An index row.
-    pub row: f32,
-}
+use super::fixed::{ONE, fixed, score, share};
 
 /// What a choice is made from.
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +27,10 @@ pub struct ChooseInputs<'a> {
     pub rules: &'a [u32],
 }
 
-/// The candidates of one index head, dense first.
+/// The candidates of one index head, by their numbers.
 struct Candidates {
-    recalls: [u32; 5],
-    costs: [f32; 5],
+    recalls: [u32; CHOICES],
+    costs: [f32; CHOICES],
     floor: u32,
     allowed: u32,
 }
@@ -49,23 +40,25 @@ struct Candidates {
 pub fn choose(
     shape: &Shape,
     layout: &ListLayout,
-    costs: &Costs,
+    prices: &Prices,
     inputs: &ChooseInputs<'_>,
     report: &mut [f32],
     gates: &mut [u32],
 ) {
-    let (sharing, query_blocks) = (shape.sharing(), shape.query_blocks());
-    let indexes = shape.batch * shape.index_heads;
+    let (heads_per_index, query_blocks) = (shape.heads_per_index(), shape.query_blocks());
+    let indexes = shape.indexes();
+    let covered_words = COVERED_WORDS * heads_per_index;
     for index in 0..indexes {
-        let span = &inputs.spans[index / shape.index_heads * 4..];
-        let rules = Rules::read(inputs.rules, index % shape.index_heads);
+        let sequence = Sequence::of(inputs.spans, index / shape.index_heads);
+        let rules = Rules::of(inputs.rules, index % shape.index_heads);
         let list = &inputs.lists[index * layout.stride()..];
-        let covered = &inputs.covered[index * 4 * sharing..][..4 * sharing];
+        let counted = [list[ListLayout::COLUMNS], list[ListLayout::SLASHES]];
+        let covered = &inputs.covered[index * covered_words..][..covered_words];
         let least = |of: usize| {
             let has = covered[of..].iter().step_by(2);
             has.map(|a| fixed(score(*a), 24)).min().unwrap_or(ONE)
         };
-        let (local, both) = (least(0), least(1));
+        let (local, listed) = (least(0), least(1));
         let blocks = [0, indexes].map(|variant| {
             let counts = &inputs.counts[(variant + index) * query_blocks..][..query_blocks];
             counts.iter().sum::<u32>()
@@ -74,109 +67,126 @@ pub fn choose(
         // Blocks that were cut to a share of the largest one promise nothing.
         let reached = if score(rules.alpha) > 0.0 { 0 } else { floor };
         let candidates = Candidates {
-            recalls: [ONE, local, both, local.max(reached), both.max(reached)],
-            costs: costs_of(costs, span, &rules, list, blocks),
+            recalls: [ONE, local, listed, local.max(reached), listed.max(reached)],
+            costs: costs_of(prices, sequence, &rules, counted, blocks),
             floor,
             allowed: rules.allowed,
         };
-        let lse = &inputs.lse[index * PROBES * sharing..][..PROBES * sharing];
+        let lse = &inputs.lse[index * PROBES * heads_per_index..][..PROBES * heads_per_index];
         let finite = lse.iter().all(|x| x.is_finite());
-        let (choice, reason) = candidates.choose(finite);
+        let (choice, why) = candidates.choose(finite);
 
-        let listed = choice == 2 || choice == 4;
-        let of_list = |count: u32| if listed { exact(count) } else { 0.0 };
-        let out = &mut report[index * REPORT_WORDS..][..REPORT_WORDS];
-        out[0] = choice as f32;
-        out[1] = reason as f32;
-        out[2] = share(candidates.recalls[choice]);
-        out[3..5].fill(f32::from_bits(0x7fc0_0000));
-        out[5] = of_list(list[0]);
-        out[6] = of_list(list[1]);
-        out[7] = match choice {
-            3 => exact(blocks[0]),
-            4 => exact(blocks[1]),
-            _ => 0.0,
+        let [columns, slashes] = counted.map(|n| if choice.has_lists() { n } else { 0 });
+        let out = Report {
+            choice,
+            why,
+            predicted_recall: share(candidates.recalls[choice.number() as usize]),
+            recall: Report::UNMEASURED,
+            density: Report::UNMEASURED,
+            columns,
+            slashes,
+            blocks: match choice.has_blocks() {
+                true => blocks[usize::from(choice.has_lists())],
+                false => 0,
+            },
+            costs: Choice::ALL.map(|choice| candidates.price(choice)),
+            local: share(local),
+            listed: share(listed),
         };
-        for i in 0..5 {
-            let open = match i {
-                0 => candidates.dense(),
-                _ => candidates.meets(i),
-            };
-            out[8 + i] = if open {
-                candidates.costs[i]
-            } else {
-                f32::INFINITY
-            };
-        }
-        out[13] = share(local);
-        out[14] = share(both);
-        out[15] = 0.0;
-        gates[index] = u32::from(choice == 0);
+        report[index * REPORT_WORDS..][..REPORT_WORDS].copy_from_slice(&out.words());
+        gates[index] = match choice {
+            Choice::Dense => DENSE,
+            _ => SPARSE,
+        };
     }
 }
 
 impl Candidates {
-    fn allows(&self, candidate: usize) -> bool {
-        self.allowed >> candidate & 1 == 1
+    fn allows(&self, choice: Choice) -> bool {
+        self.allowed & choice.bit() != 0
     }
 
     /// Dense is also what is left where nothing is allowed.
     fn dense(&self) -> bool {
-        self.allows(0) || self.allowed & 31 == 0
+        let all: u32 = Choice::ALL.map(Choice::bit).iter().sum();
+        self.allows(Choice::Dense) || self.allowed & all == 0
     }
 
     /// Whether a sparse candidate is allowed and meets the floor; blocks are cut to meet it.
-    fn meets(&self, candidate: usize) -> bool {
-        self.allows(candidate) && (candidate > 2 || self.recalls[candidate] >= self.floor)
+    fn meets(&self, choice: Choice) -> bool {
+        self.allows(choice) && (choice.has_blocks() || self.recall(choice) >= self.floor)
+    }
+
+    fn recall(&self, choice: Choice) -> u32 {
+        self.recalls[choice.number() as usize]
+    }
+
+    fn cost(&self, choice: Choice) -> f32 {
+        self.costs[choice.number() as usize]
+    }
+
+    /// The cost as reported: infinite for what is not allowed or does not meet the floor.
+    fn price(&self, choice: Choice) -> f32 {
+        let open = match choice {
+            Choice::Dense => self.dense(),
+            _ => self.meets(choice),
+        };
+        if open {
+            self.cost(choice)
+        } else {
+            f32::INFINITY
+        }
     }
 
     /// Choice and reason; `finite` if the probes' log-sum-exp all are.
-    fn choose(&self, finite: bool) -> (usize, usize) {
-        let cost = |i: &usize| self.costs[*i];
-        let cheaper = |a: &usize, b: &usize| cost(a).total_cmp(&cost(b)).then(a.cmp(b));
-        let cheapest = (1..5).filter(|i| self.meets(*i)).min_by(cheaper);
+    fn choose(&self, finite: bool) -> (Choice, Why) {
+        let sparse = || Choice::ALL.into_iter().skip(1);
+        let cheaper = |a: &Choice, b: &Choice| {
+            let cost = self.cost(*a).total_cmp(&self.cost(*b));
+            cost.then(a.cmp(b))
+        };
+        let cheapest = sparse().filter(|c| self.meets(*c)).min_by(cheaper);
         if self.dense() {
             return match cheapest {
-                _ if !finite => (0, 3),
-                None => (0, 2),
-                Some(i) if cost(&i) < self.costs[0] => (i, 0),
-                Some(_) => (0, 1),
+                _ if !finite => (Choice::Dense, Why::NotFinite),
+                None => (Choice::Dense, Why::NothingKeepsTheFloor),
+                Some(c) if self.cost(c) < self.cost(Choice::Dense) => (c, Why::Cheapest),
+                Some(_) => (Choice::Dense, Why::DenseIsCheapest),
             };
         }
-        let better = |a: &usize, b: &usize| {
-            let recall = self.recalls[*b].cmp(&self.recalls[*a]);
+        let better = |a: &Choice, b: &Choice| {
+            let recall = self.recall(*b).cmp(&self.recall(*a));
             recall.then(cheaper(a, b))
         };
-        let best = (1..5).filter(|i| self.allows(*i)).min_by(better);
-        let (choice, reason) = match cheapest {
-            Some(i) => (i, 0),
-            None => (best.unwrap_or(0), 2),
+        let best = sparse().filter(|c| self.allows(*c)).min_by(better);
+        let (choice, why) = match cheapest {
+            Some(c) => (c, Why::Cheapest),
+            None => (best.unwrap_or(Choice::Dense), Why::NothingKeepsTheFloor),
         };
-        (choice, if finite { reason } else { 3 })
+        (choice, if finite { why } else { Why::NotFinite })
     }
 }
 
 /// The costs of dense, triangular, interval-slash, block-cluster and hybrid; see the kernels' `choose`.
 fn costs_of(
-    costs: &Costs,
-    span: &[u32],
+    prices: &Prices,
+    sequence: Sequence,
     rules: &Rules,
-    list: &[u32],
+    [columns, slashes]: [u32; 2],
     blocks: [u32; 2],
-) -> [f32; 5] {
+) -> [f32; CHOICES] {
     let tile = QUERY_TILE as u32;
-    let (query_len, kv_len) = (span[0], span[1]);
+    let (query_len, kv_len) = (sequence.query_len as u32, sequence.kv_len as u32);
     let rows = query_len.div_ceil(tile);
     let ends = (0..rows).map(|i| kv_len - query_len + ((i + 1) * tile).min(query_len));
     let causal: u32 = ends.map(|end| end.div_ceil(tile)).sum();
-    let (columns, slashes) = (list[0], list[1]);
     let triangular = rows * (rules.sink.div_ceil(tile) + rules.window.div_ceil(tile) + 1);
     let interval = triangular + rows * slashes * 3 / 2;
-    let tiles = |count: u32| costs.tile * exact(count.min(causal));
-    let row = costs.row * exact(rows);
-    let gathered = costs.column * 0.015625 * exact(rows * columns);
+    let tiles = |count: u32| prices.tile * exact(count.min(causal));
+    let row = prices.row * exact(rows);
+    let gathered = prices.column * 0.015625 * exact(rows * columns);
     [
-        costs.dense_tile * exact(causal),
+        prices.dense_tile * exact(causal),
         row + tiles(triangular),
         row + tiles(interval) + gathered,
         row + tiles(triangular + 4 * blocks[0]),

@@ -7,31 +7,15 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, Pooled, Sequence, Shape, View, ViewMut};
+use super::{Pooled, View, ViewMut};
+use sparse_accelerate_contract::{
+    BLOCK, Correction, IndexRow, Order, QUERY_TILE, SPAN_WORDS, Sequence, Shape, TableLayout,
+    table::DENSE,
+};
 use sparse_accelerate_cpu::{FlexFloat, Rows, exp, product, softmax};
-
-use crate::index::QUERY_TILE;
 
 /// Key blocks of one matrix product.
 const CHUNK: usize = 256;
-
-/// How left-out keys are estimated.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Correction {
-    /// As if all keys of a block were its mean key.
-    Mean,
-    /// As if a block's logits were Gaussian.
-    Gauss {
-        /// Largest second-order term, in nats. At `ln 128` one key of 128 is expected to hold all of
-        /// a Gaussian block's mass; beyond, the term promises more than any block has.
-        cap: f32,
-    },
-}
-
-impl Correction {
-    /// The second order with the cap explained at [`Correction::Gauss`].
-    pub const GAUSS: Self = Self::Gauss { cap: 4.852_03 };
-}
 
 /// Merges, for every row of every query tile, the pruned part of the key blocks that the whole tile
 /// may see (`128 J + 128 <= ` the tile's first position) into output and log-sum-exp: with `n` of 128
@@ -54,47 +38,44 @@ pub fn correct<E: FlexFloat>(
     lse: &[f32],
     lse_out: &mut [f32],
 ) {
-    assert!(shape.sharing() <= shape.group());
+    assert!(shape.heads_per_index() <= shape.heads_per_kv());
+    let Some(order) = correction.order() else {
+        lse_out.copy_from_slice(lse);
+        return;
+    };
     lse_out.copy_from_slice(lse);
     let (tiles, index_heads) = (shape.tiles(), shape.index_heads);
     let problem = Problem {
         shape,
         query,
         pooled,
-        correction,
+        order,
+        cap: correction.cap(),
         arch: Arch::new(),
         out_strides: out.strides,
         out: Rows::new(out.data),
         lse: Rows::new(lse_out),
     };
-    let entries = &table[shape.batch * 4..];
-    let gates = &entries[shape.batch * index_heads * tiles * 4..];
-    (0..shape.batch * index_heads * tiles)
+    let rows_of_all = shape.indexes() * tiles;
+    let gates = &table[TableLayout::gates_at(shape.batch, rows_of_all)..];
+    (0..rows_of_all)
         .into_par_iter()
         .with_max_len(1)
         .for_each_init(Scratch::default, |scratch, item| {
             // The last tiles have most to correct, so they come first.
-            let (flat, tile) = (
-                item % (shape.batch * index_heads),
-                item / (shape.batch * index_heads),
-            );
+            let (flat, tile) = (item % shape.indexes(), item / shape.indexes());
             let tile = tiles - 1 - tile;
             let at = (flat / index_heads, flat % index_heads);
             let sequence = Sequence::of(table, at.0);
             let first = tile * QUERY_TILE;
             let rows = QUERY_TILE.min(sequence.query_len.saturating_sub(first));
-            if rows == 0 || gates[flat] == 1 {
+            if rows == 0 || gates[flat] == DENSE {
                 return;
             }
-            let entry = &entries[(flat * tiles + tile) * 4..][..4];
-            let [r, n, c, m] = std::array::from_fn(|i| entry[i] as usize);
+            let rows_words = &table[shape.batch * SPAN_WORDS..];
+            let (ranges, columns) = IndexRow::of(rows_words, flat * tiles + tile).keys(table);
             let blocks = (sequence.offset() + first) / BLOCK;
-            left_out(
-                &table[r..r + 2 * n],
-                &table[c..c + m],
-                blocks,
-                &mut scratch.left_out,
-            );
+            left_out(ranges, columns, blocks, &mut scratch.left_out);
             if scratch.left_out.iter().any(|&n| n > 0) {
                 problem.run(scratch, at, first..first + rows);
             }
@@ -135,7 +116,8 @@ struct Problem<'a, E> {
     shape: &'a Shape,
     query: View<'a, E>,
     pooled: Pooled<'a>,
-    correction: Correction,
+    order: Order,
+    cap: f32,
     arch: Arch,
     out_strides: [usize; 3],
     out: Rows<'a, E>,
@@ -157,8 +139,8 @@ impl<E: FlexFloat> Problem<'_, E> {
             scale,
             ..
         } = *self.shape;
-        let sharing = self.shape.sharing();
-        let heads_of = index_head * sharing..(index_head + 1) * sharing;
+        let heads_per_index = self.shape.heads_per_index();
+        let heads_of = index_head * heads_per_index..(index_head + 1) * heads_per_index;
         let packed: Vec<(usize, usize)> = heads_of
             .clone()
             .flat_map(|h| rows.clone().map(move |row| (h, row)))
@@ -196,13 +178,13 @@ impl<E: FlexFloat> Problem<'_, E> {
             });
             scratch.out.extend(out(at).iter().map(|x| x.widen()));
         }
-        if let Correction::Gauss { .. } = self.correction {
+        if self.order == Order::Second {
             scratch.squares.clear();
             scratch
                 .squares
                 .extend(scratch.query.iter().map(|q| 0.5 * q * q));
         }
-        let kv_head = b * self.shape.kv_heads + heads_of.start / self.shape.group();
+        let kv_head = b * self.shape.kv_heads + heads_of.start / self.shape.heads_per_kv();
         let pooled = self.pooled.head(kv_head, d);
         for start in (0..scratch.left_out.len()).step_by(CHUNK) {
             self.step(scratch, packed.len(), &pooled[start * 3 * d..], start);
@@ -233,7 +215,8 @@ impl<E: FlexFloat> Problem<'_, E> {
             (&scratch.query, [d, 1]),
             mean,
         );
-        if let Correction::Gauss { cap } = self.correction {
+        if self.order == Order::Second {
+            let cap = self.cap;
             second.resize(second.len().max(rows * count), 0.0);
             let variance = (&pooled[d..], [1, 3 * d]);
             product(

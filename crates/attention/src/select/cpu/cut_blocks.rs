@@ -2,10 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{
-    BLOCK, Rules, Shape,
-    fixed::{fixed, missing, scaled, score},
-};
+use sparse_accelerate_contract::{BLOCK, Rules, Sequence, Shape, scratch::COVERED_WORDS};
+
+use super::fixed::{fixed, missing, scaled, score};
 
 /// Bins of shares, a quarter of an octave each: from 2^-31 to 1, and one for what is smaller.
 const BINS: usize = 128;
@@ -27,8 +26,8 @@ pub fn cut_blocks(
     counts: &mut [u32],
 ) {
     let (query_blocks, key_blocks) = (shape.query_blocks(), shape.key_blocks());
-    let (words, sharing) = (shape.mask_words(), shape.sharing());
-    let rows = shape.batch * shape.index_heads * query_blocks;
+    let (words, heads_per_index) = (shape.mask_words(), shape.heads_per_index());
+    let rows = shape.indexes() * query_blocks;
     let (masks, beside) = masks[..2 * rows * words].split_at_mut(rows * words);
     let (counts, counts_beside) = counts[..2 * rows].split_at_mut(rows);
     let variants = (
@@ -38,14 +37,15 @@ pub fn cut_blocks(
     let rows = variants.0.zip(variants.1).enumerate();
     rows.for_each(|(row, variants)| {
         let (index, block) = (row / query_blocks, row % query_blocks);
-        let span = &spans[index / shape.index_heads * 4..];
+        let sequence = Sequence::of(spans, index / shape.index_heads);
         let of_head = |h: usize| {
-            let at = ((index * sharing + h) * query_blocks + block) * key_blocks;
-            &shares[at..at + causal(span, block, key_blocks)]
+            let at = ((index * heads_per_index + h) * query_blocks + block) * key_blocks;
+            &shares[at..at + causal(sequence, block, key_blocks)]
         };
-        let heads: Vec<&[f32]> = (0..sharing).map(of_head).collect();
-        let covered = &covered[index * sharing * 4..][..sharing * 4];
-        let rules = Rules::read(rules, index % shape.index_heads);
+        let heads: Vec<&[f32]> = (0..heads_per_index).map(of_head).collect();
+        let covered =
+            &covered[index * heads_per_index * COVERED_WORDS..][..heads_per_index * COVERED_WORDS];
+        let rules = Rules::of(rules, index % shape.index_heads);
         for (variant, (mask, count)) in [variants.0, variants.1].into_iter().enumerate() {
             mask.fill(0);
             *count = 0;
@@ -58,12 +58,12 @@ pub fn cut_blocks(
 }
 
 /// Key blocks up to the one that holds the query block's last position; none past the sequence's rows.
-fn causal(span: &[u32], block: usize, key_blocks: usize) -> usize {
-    let (query_len, kv_len) = (span[0] as usize, span[1] as usize);
+fn causal(sequence: Sequence, block: usize, key_blocks: usize) -> usize {
+    let query_len = sequence.query_len;
     if block * BLOCK >= query_len {
         return 0;
     }
-    let last = kv_len - query_len + ((block + 1) * BLOCK).min(query_len) - 1;
+    let last = sequence.offset() + ((block + 1) * BLOCK).min(query_len) - 1;
     (last / BLOCK + 1).min(key_blocks)
 }
 
@@ -79,7 +79,7 @@ fn kept(heads: &[&[f32]], covered: &[f32], rules: &Rules, variant: usize) -> Vec
     let floor = fixed(score(rules.floor), 24);
     let lowest = heads
         .iter()
-        .zip(covered.chunks_exact(4))
+        .zip(covered.chunks_exact(COVERED_WORDS))
         .map(|(shares, c)| {
             let mut sums = [0u32; BINS];
             for (share, rank) in shares.iter().zip(&ranks) {

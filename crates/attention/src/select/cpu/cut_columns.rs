@@ -2,22 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::{
-    GRANULE, ListLayout, PROBES, Rules, Shape,
-    fixed::{ONE, exact, fixed, ratio, scaled, score, share},
+use sparse_accelerate_contract::{
+    ListLayout, PROBE_GROUP, Rules, Sequence, Shape, Thresholds, report::exact,
+    scratch::COVERED_WORDS,
 };
+
+use super::fixed::{ONE, fixed, ratio, scaled, score, share};
 
 /// Bits of the unit in which columns are added.
 const SUM_BITS: i32 = 28;
-
-/// Thresholds, as multiples of what uniform attention would give.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Kappa {
-    /// A column is kept from `column / kv_len` on.
-    pub column: f32,
-    /// A slash bucket is kept from `80 * slash / kv_len` on.
-    pub slash: f32,
-}
 
 /// Columns `[B, Hq, 2, keys]`, slashes `[B, Hq, 2, ceil(keys / 16)]` in units of 2^-20, spans `[B, 4]`, rules
 /// `[Hi, 8]` to lists `[B * Hi]` and covered mass `[B * Hq, 4]`: `A_T`, `A_IS` of either group of probes.
@@ -28,7 +21,7 @@ pub struct Kappa {
 pub fn cut_columns(
     shape: &Shape,
     layout: &ListLayout,
-    kappa: &Kappa,
+    thresholds: &Thresholds,
     columns: &[f32],
     slashes: &[u32],
     spans: &[u32],
@@ -36,30 +29,36 @@ pub fn cut_columns(
     lists: &mut [u32],
     covered: &mut [f32],
 ) {
-    let (sharing, buckets) = (shape.sharing(), shape.slash_buckets());
-    let indexes = shape.batch * shape.index_heads;
+    let (heads_per_index, buckets) = (shape.heads_per_index(), shape.slash_buckets());
+    let indexes = shape.indexes();
     let parts = lists[..indexes * layout.stride()]
         .par_chunks_mut(layout.stride())
-        .zip(covered.par_chunks_mut(4 * sharing))
+        .zip(covered.par_chunks_mut(COVERED_WORDS * heads_per_index))
         .enumerate();
     parts.for_each(|(index, (list, covered))| {
-        let span = &spans[index / shape.index_heads * 4..];
-        let rule = Rules::read(rules, index % shape.index_heads);
-        let heads = index * sharing..(index + 1) * sharing;
+        let sequence = Sequence::of(spans, index / shape.index_heads);
+        let rule = Rules::of(rules, index % shape.index_heads);
+        let heads = index * heads_per_index..(index + 1) * heads_per_index;
         let columns = &columns[heads.start * 2 * shape.keys..heads.end * 2 * shape.keys];
         let slashes = &slashes[heads.start * 2 * buckets..heads.end * 2 * buckets];
-        let kv_len = (span[1] as usize).min(shape.keys);
+        let kv_len = sequence.kv_len.min(shape.keys);
 
-        let scores = column_scores(columns, shape.keys, kv_len, rule.sink as usize, kappa);
+        let scores = column_scores(columns, shape.keys, kv_len, rule.sink as usize, thresholds);
         let most = (rule.columns as usize).min(layout.columns);
         let kept_columns = highest(&scores, most);
-        let rows = probes(span[0]);
-        let scores = slash_scores(slashes, buckets, exact(span[1]), rows, kappa);
+        let rows = probes(sequence.query_len);
+        let scores = slash_scores(
+            slashes,
+            buckets,
+            exact(sequence.kv_len as u32),
+            rows,
+            thresholds,
+        );
         let most = (rule.slashes as usize).min(layout.slashes);
         let kept_slashes = highest(&scores, most);
 
-        list[0] = kept_columns.len() as u32;
-        list[1] = kept_slashes.len() as u32;
+        list[ListLayout::COLUMNS] = kept_columns.len() as u32;
+        list[ListLayout::SLASHES] = kept_slashes.len() as u32;
         for (to, from) in list[ListLayout::COLUMNS_AT..].iter_mut().zip(&kept_columns) {
             *to = *from as u32;
         }
@@ -95,8 +94,8 @@ fn cover(total: u32, columns: u32, slashes: u32, rows: u32) -> (u32, u32) {
 }
 
 /// Valid probe rows of either group, if it has any, of a sequence with so many new rows; at least 1.
-fn probes(query_len: u32) -> u32 {
-    query_len.clamp(1, PROBES as u32 / 2)
+fn probes(query_len: usize) -> u32 {
+    query_len.clamp(1, PROBE_GROUP) as u32
 }
 
 /// The bits of every column's score, 0 below the threshold.
@@ -105,7 +104,7 @@ fn column_scores(
     keys: usize,
     kv_len: usize,
     sink: usize,
-    kappa: &Kappa,
+    thresholds: &Thresholds,
 ) -> Vec<u32> {
     let mut scores = vec![0f32; keys];
     for of_group in columns.chunks_exact(keys) {
@@ -114,7 +113,7 @@ fn column_scores(
         }
     }
     let length = exact(kv_len as u32);
-    let keep = |(j, score): (usize, &f32)| match j >= sink && *score * length >= kappa.column {
+    let keep = |(j, score): (usize, &f32)| match j >= sink && *score * length >= thresholds.column {
         true => score.to_bits(),
         false => 0,
     };
@@ -127,7 +126,7 @@ fn slash_scores(
     buckets: usize,
     length: f32,
     rows: u32,
-    kappa: &Kappa,
+    thresholds: &Thresholds,
 ) -> Vec<u32> {
     let mut sums = vec![0u32; buckets];
     for of_head in slashes.chunks_exact(buckets) {
@@ -135,8 +134,7 @@ fn slash_scores(
             *to = (*to).max(*from);
         }
     }
-    // A bucket of 16 offsets reaches 80 keys of a tile.
-    let wanted = kappa.slash * (GRANULE * 5) as f32 * exact(rows << 20);
+    let wanted = thresholds.bucket() * exact(rows << 20);
     let keep = |sum: &u32| match exact(*sum) * length >= wanted {
         true => exact(*sum).to_bits(),
         false => 0,

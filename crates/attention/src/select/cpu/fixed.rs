@@ -22,14 +22,6 @@ pub(super) fn share(fixed: u32) -> f32 {
     fixed as f32 / ONE as f32
 }
 
-/// A count as an f32 without rounding: its low 8 bits are dropped from 2^24 on.
-pub(super) fn exact(count: u32) -> f32 {
-    match count < ONE {
-        true => count as f32,
-        false => (count & !0xff) as f32,
-    }
-}
-
 /// `part / whole` in units of 2^-24, rounded down; at most 1, and 0 of an empty whole.
 pub(super) fn ratio(part: u32, whole: u32) -> u32 {
     match whole {

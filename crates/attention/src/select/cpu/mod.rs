@@ -19,17 +19,12 @@ mod score;
 mod testing;
 mod view;
 
-pub use super::{
-    BLOCK, GRANULE, PROBES, REPORT_WORDS, RULE_WORDS,
-    layout::{ListLayout, Rules, TableLayout},
-    shape::{Sequence, Shape, probe_row},
-};
 pub use build::{BuildInputs, build};
 pub use check::check;
-pub use choose::{ChooseInputs, Costs, choose};
-pub use correct::{Correction, correct};
+pub use choose::{ChooseInputs, choose};
+pub use correct::correct;
 pub use cut_blocks::cut_blocks;
-pub use cut_columns::{Kappa, cut_columns};
+pub use cut_columns::cut_columns;
 pub use pool::pool;
 pub use probe::probe;
 pub use score::score;

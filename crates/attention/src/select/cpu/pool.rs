@@ -3,7 +3,8 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, Sequence, Shape, View};
+use super::View;
+use sparse_accelerate_contract::{BLOCK, Sequence, Shape};
 use sparse_accelerate_cpu::FlexFloat;
 
 /// Pools every key block that overlaps the new rows, over its real tokens; other blocks are left as

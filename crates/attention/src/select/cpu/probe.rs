@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, GRANULE, PROBES, Rules, Sequence, Shape, View, probe_row};
+use super::View;
+use sparse_accelerate_contract::{
+    BLOCK, GRANULE, PROBE_GROUP, PROBES, Rules, Sequence, Shape, probe_row,
+};
 use sparse_accelerate_cpu::{FlexFloat, Rows, exp, product, softmax};
 
 /// Key tiles of a work item: fixed, so that results do not depend on the number of threads.
@@ -76,12 +79,12 @@ pub fn probe<E: FlexFloat>(
     for (pack, parts) in packs.iter().zip(parts.chunks(segments)) {
         packed_lse.push(merge(parts));
         let of_pack = &packed_lse[packed_lse.len() - 1];
-        for r in 0..shape.group() {
-            let head = pack.at.0 * heads + pack.at.1 * shape.group() + r;
+        for r in 0..shape.heads_per_kv() {
+            let head = pack.at.0 * heads + pack.at.1 * shape.heads_per_kv() + r;
             let lse = &mut lse[head * PROBES..][..PROBES];
             lse.fill(0.0);
             for (i, probe) in pack.probes.iter().enumerate() {
-                lse[probe.index] = of_pack[i * shape.group() + r];
+                lse[probe.index] = of_pack[i * shape.heads_per_kv() + r];
             }
         }
     }
@@ -93,7 +96,7 @@ pub fn probe<E: FlexFloat>(
         .for_each_init(Scratch::default, |scratch, item| {
             let (pack, lse) = (&packs[item / segments], &packed_lse[item / segments]);
             walk.shares(scratch, pack, lse, item % segments, &columns);
-            let first = (pack.at.0 * heads + pack.at.1 * shape.group()) * 2 * buckets;
+            let first = (pack.at.0 * heads + pack.at.1 * shape.heads_per_kv()) * 2 * buckets;
             for (sum, &part) in sums[first..].iter().zip(&scratch.slashes) {
                 if part > 0 {
                     sum.fetch_add(part, Ordering::Relaxed);
@@ -129,13 +132,13 @@ struct Probe {
     position: usize,
 }
 
-/// The probe rows of a KV head, ascending by position; of each, all query heads of the group.
+/// The probe rows of a KV head, ascending by position; of each, all query heads that share it.
 struct Pack {
     /// Sequence and KV head.
     at: (usize, usize),
     sequence: Sequence,
     probes: Vec<Probe>,
-    /// `[probes * group, d]`, scaled.
+    /// `[probes * heads_per_kv, d]`, scaled.
     query: Vec<f32>,
 }
 
@@ -154,11 +157,11 @@ impl Pack {
             })
             .collect();
         probes.sort_by_key(|probe| (probe.position, probe.index));
-        let group = shape.group();
-        let mut packed = Vec::with_capacity(probes.len() * group * shape.head_dim);
+        let heads_per_kv = shape.heads_per_kv();
+        let mut packed = Vec::with_capacity(probes.len() * heads_per_kv * shape.head_dim);
         for probe in &probes {
             let row = probe.position - sequence.offset();
-            for head in at.1 * group..(at.1 + 1) * group {
+            for head in at.1 * heads_per_kv..(at.1 + 1) * heads_per_kv {
                 let row = query.row(at.0, head, row, shape.head_dim);
                 packed.extend(row.iter().map(|x| x.widen() * shape.scale));
             }
@@ -178,7 +181,7 @@ struct Scratch {
     key: Vec<f32>,
     logits: Vec<f32>,
     columns: Vec<f32>,
-    /// `[group, buckets]` of the last item.
+    /// `[heads_per_kv, buckets]` of the last item.
     slashes: Vec<u32>,
 }
 
@@ -196,20 +199,20 @@ impl<E: FlexFloat> Walk<'_, E> {
         let start = tile * BLOCK;
         let first = pack.probes.partition_point(|probe| probe.position < start);
         let keys = pack.sequence.kv_len.saturating_sub(start).min(BLOCK);
-        let (d, group) = (self.shape.head_dim, self.shape.group());
-        let rows = (pack.probes.len() - first) * group;
+        let (d, heads_per_kv) = (self.shape.head_dim, self.shape.heads_per_kv());
+        let rows = (pack.probes.len() - first) * heads_per_kv;
         if rows == 0 {
             return (first, 0);
         }
         let (key, stride) = self
             .key
             .wide(pack.at, start..start + keys, d, &mut scratch.key);
-        scratch.logits.resize(PROBES * group * BLOCK, 0.0);
+        scratch.logits.resize(PROBES * heads_per_kv * BLOCK, 0.0);
         product(
             [rows, keys, d],
             &mut scratch.logits,
             false,
-            (&pack.query[first * group * d..], [d, 1]),
+            (&pack.query[first * heads_per_kv * d..], [d, 1]),
             (key, [1, stride]),
         );
         (first, keys)
@@ -217,16 +220,18 @@ impl<E: FlexFloat> Walk<'_, E> {
 
     /// `(maximum, sum)` of every packed row over the keys of one segment.
     fn sums(&self, scratch: &mut Scratch, pack: &Pack, segment: usize) -> Vec<(f32, f32)> {
-        let group = self.shape.group();
-        let mut sums = vec![(softmax::UNSEEN, 0.0); pack.probes.len() * group];
+        let heads_per_kv = self.shape.heads_per_kv();
+        let mut sums = vec![(softmax::UNSEEN, 0.0); pack.probes.len() * heads_per_kv];
         for tile in segment * TILES..(segment + 1) * TILES {
             let (first, keys) = self.logits(scratch, pack, tile);
             if keys == 0 {
                 break;
             }
             let rows = scratch.logits.chunks_exact_mut(keys);
-            for (r, (row, (maximum, sum))) in rows.zip(&mut sums[first * group..]).enumerate() {
-                let position = pack.probes[first + r / group].position;
+            for (r, (row, (maximum, sum))) in
+                rows.zip(&mut sums[first * heads_per_kv..]).enumerate()
+            {
+                let position = pack.probes[first + r / heads_per_kv].position;
                 let seen = (position + 1 - tile * BLOCK).min(keys);
                 let (new, part) = softmax::row(self.arch, &mut row[..seen], *maximum);
                 *sum = *sum * exp(*maximum - new) + part;
@@ -245,21 +250,24 @@ impl<E: FlexFloat> Walk<'_, E> {
         segment: usize,
         columns: &Rows<'_, f32>,
     ) {
-        let (group, buckets) = (self.shape.group(), self.shape.slash_buckets());
+        let (heads_per_kv, buckets) = (self.shape.heads_per_kv(), self.shape.slash_buckets());
         let counts = pack.sequence.probes();
         scratch.slashes.clear();
-        scratch.slashes.resize(group * 2 * buckets, 0);
+        scratch.slashes.resize(heads_per_kv * 2 * buckets, 0);
         let tiles = segment * TILES..((segment + 1) * TILES).min(self.shape.key_blocks());
         for tile in tiles {
             scratch.columns.clear();
-            scratch.columns.resize(group * 2 * BLOCK, 0.0);
+            scratch.columns.resize(heads_per_kv * 2 * BLOCK, 0.0);
             let (first, keys) = self.logits(scratch, pack, tile);
             let start = tile * BLOCK;
             let rows = scratch.logits.chunks_exact_mut(keys.max(1));
-            for (r, row) in rows.take((pack.probes.len() - first) * group).enumerate() {
-                let (probe, head) = (&pack.probes[first + r / group], r % group);
-                let index_head = (pack.at.1 * group + head) / self.shape.sharing();
-                let (sink, window) = Rules::read(self.rules, index_head).local();
+            for (r, row) in rows
+                .take((pack.probes.len() - first) * heads_per_kv)
+                .enumerate()
+            {
+                let (probe, head) = (&pack.probes[first + r / heads_per_kv], r % heads_per_kv);
+                let index_head = (pack.at.1 * heads_per_kv + head) / self.shape.heads_per_index();
+                let (sink, window) = Rules::of(self.rules, index_head).local();
                 let from = sink.saturating_sub(start).min(keys);
                 let to = (probe.position + 1)
                     .saturating_sub(start + window)
@@ -268,11 +276,11 @@ impl<E: FlexFloat> Walk<'_, E> {
                     continue;
                 }
                 let row = &mut row[from..to];
-                let line = head * 2 + probe.index / (PROBES / 2);
+                let line = head * 2 + probe.index / PROBE_GROUP;
                 let columns = line * BLOCK + from;
                 self.arch.dispatch(Share {
                     row,
-                    lse: lse[first * group + r],
+                    lse: lse[first * heads_per_kv + r],
                     columns: &mut scratch.columns[columns..][..to - from],
                 });
                 let sums = &mut scratch.slashes[line * buckets..][..buckets];
@@ -280,7 +288,7 @@ impl<E: FlexFloat> Walk<'_, E> {
             }
             let width = self.shape.keys.min(start + BLOCK) - start;
             for (line, sums) in scratch.columns.chunks_exact(BLOCK).enumerate() {
-                let head = pack.at.0 * self.shape.heads + pack.at.1 * group + line / 2;
+                let head = pack.at.0 * self.shape.heads + pack.at.1 * heads_per_kv + line / 2;
                 #[allow(unsafe_code)]
                 // SAFETY: an item writes the columns of its own block and heads, line by line.
                 let to =

@@ -3,7 +3,8 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{BLOCK, Pooled, Rules, Sequence, Shape, View};
+use super::{Pooled, View};
+use sparse_accelerate_contract::{BLOCK, Rules, Sequence, Shape};
 use sparse_accelerate_cpu::{FlexFloat, product, softmax};
 
 /// Rows of a query block that are sampled: one in so many, from half of it on.
@@ -55,7 +56,7 @@ pub fn score<E: FlexFloat>(
         let (b, head) = (flat / shape.heads, flat % shape.heads);
         let sequence = Sequence::of(spans, b);
         if block * BLOCK < sequence.query_len {
-            let rule = Rules::read(rules, head / shape.sharing());
+            let rule = Rules::of(rules, head / shape.heads_per_index());
             problem.run(scratch, (b, head), block, sequence, rule, scores);
         }
     });
@@ -107,7 +108,7 @@ impl<E: FlexFloat> Problem<'_, E> {
                 .extend(row.iter().map(|x| x.widen() * self.shape.scale));
         }
         let rows = scratch.query.len() / d;
-        let kv_head = b * self.shape.kv_heads + head / self.shape.group();
+        let kv_head = b * self.shape.kv_heads + head / self.shape.heads_per_kv();
         let pooled = &self.pooled.head(kv_head, d)[candidates.start * 3 * d..];
         let count = candidates.len();
         scratch.logits.resize(rows * count, 0.0);

@@ -1,6 +1,7 @@
 //! Problems for the tests of the stages, and attention by the formula in f64.
 
-use super::{BLOCK, Pooled, RULE_WORDS, Shape, View, pool};
+use super::{Pooled, View, pool};
+use sparse_accelerate_contract::{BLOCK, Choice, Rules, Sequence, Shape, table};
 use sparse_accelerate_cpu::FlexFloat;
 
 use crate::{
@@ -103,8 +104,7 @@ impl<E: FlexFloat> Case<E> {
                 }
             }
         }
-        let words = |l: &(usize, usize)| [l.0 as u32, l.1 as u32, u32::MAX, 0];
-        let spans = lengths.iter().flat_map(words).collect();
+        let spans = table::spans(lengths.iter().map(|l| Sequence::new(l.0, l.1)));
         Self {
             shape,
             spans,
@@ -150,7 +150,8 @@ impl<E: FlexFloat> Case<E> {
 
     /// Query rows and keys of a sequence.
     pub(super) fn lengths(&self, b: usize) -> (usize, usize) {
-        (self.spans[b * 4] as usize, self.spans[b * 4 + 1] as usize)
+        let sequence = Sequence::of(&self.spans, b);
+        (sequence.query_len, sequence.kv_len)
     }
 
     /// A row of a tensor in f64.
@@ -163,7 +164,7 @@ impl<E: FlexFloat> Case<E> {
     pub(super) fn logits(&self, b: usize, head: usize, row: usize) -> Vec<f64> {
         let (query_len, kv_len) = self.lengths(b);
         let query = self.exact(self.query(), b, head, row);
-        let kv_head = head / self.shape.group();
+        let kv_head = head / self.shape.heads_per_kv();
         let logit = |j| dot(&query, &self.exact(self.key(), b, kv_head, j));
         let scale = f64::from(self.shape.scale);
         (0..=kv_len - query_len + row)
@@ -179,8 +180,8 @@ impl<E: FlexFloat> Case<E> {
                 f32::NAN;
                 self.shape.batch * self.shape.kv_heads * blocks * 3 * self.shape.head_dim
             ];
-        let whole = |s: &[u32]| [s[1], s[1], s[2], s[3]];
-        let spans: Vec<u32> = self.spans.chunks_exact(4).flat_map(whole).collect();
+        let whole = |b| Sequence::new(self.lengths(b).1, self.lengths(b).1);
+        let spans = table::spans((0..self.shape.batch).map(whole));
         pool(
             &self.shape,
             self.key(),
@@ -219,19 +220,19 @@ impl<E: FlexFloat> Case<E> {
 
     /// Rules that are the same for all index heads but for the sinks, which grow by 3 from head to head.
     pub(super) fn rules(&self, sink: usize, window: usize, recall: f32) -> Vec<u32> {
-        let head = |h: usize| -> [u32; RULE_WORDS] {
-            [
-                1,
-                (sink + 3 * h) as u32,
-                window as u32,
-                0,
-                0,
-                recall.to_bits(),
-                0,
-                recall.to_bits(),
-            ]
+        let head = |h: usize| Rules {
+            allowed: Choice::Dense.bit(),
+            sink: (sink + 3 * h) as u32,
+            window: window as u32,
+            columns: 0,
+            slashes: 0,
+            floor: recall,
+            accepted: recall,
+            alpha: 0.0,
         };
-        (0..self.shape.index_heads).flat_map(head).collect()
+        (0..self.shape.index_heads)
+            .flat_map(|h| head(h).words())
+            .collect()
     }
 
     /// An index from ranges and columns for every tile, `keep(b, index head, first, last)`.
@@ -264,16 +265,8 @@ impl<E: FlexFloat> Case<E> {
 
     /// The table of an index as the device has it.
     pub(super) fn table(&self, index: &TileIndex, gates: &[u32]) -> Vec<u32> {
-        let mut table = self.spans.clone();
-        let ranges = (table.len() + index.row_table().len() + gates.len()) as u32;
-        let columns = ranges + index.range_table().len() as u32;
-        for row in index.row_table().chunks_exact(4) {
-            table.extend([ranges + 2 * row[0], row[1], columns + row[2], row[3]]);
-        }
-        table.extend_from_slice(gates);
-        table.extend_from_slice(index.range_table());
-        table.extend_from_slice(index.column_table());
-        table
+        let sequences = (0..self.shape.batch).map(|b| Sequence::of(&self.spans, b));
+        table::write(sequences, index.packed(), gates)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From which length preset `balanced` is no slower than dense.
 
 use burn::tensor::Device;
-use sparse_accelerate::{Preset, select::CostModel};
+use sparse_accelerate::{Preset, select::Prices};
 use sparse_accelerate_engine::calibration::BreakEven;
 use sparse_accelerate_inputs::HEAD_DIM;
 
@@ -14,7 +14,7 @@ const SEED: u32 = 1;
 pub(super) fn measure(
     device: &Device,
     settings: &CalibrateSettings,
-    costs: CostModel,
+    costs: Prices,
     progress: &mut dyn FnMut(&str),
 ) -> BreakEven {
     if settings.head_dim != HEAD_DIM {
@@ -43,7 +43,7 @@ fn ratio(
     device: &Device,
     settings: &CalibrateSettings,
     length: usize,
-    costs: CostModel,
+    costs: Prices,
 ) -> Result<f64, SpeedError> {
     let shape = FrontierShape {
         heads: settings.heads,

@@ -8,7 +8,7 @@ mod break_even;
 mod fit;
 mod samples;
 
-use sparse_accelerate::select::CostModel;
+use sparse_accelerate::select::Prices;
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{
     Selected,
@@ -63,7 +63,7 @@ pub fn calibrate(
     })?;
     let prices = fit::fit(&samples)?;
     let [dense_tile, tile, column, row] = prices.ms.map(|ms| (ms / prices.ms[0]) as f32);
-    let costs = CostModel {
+    let costs = Prices {
         dense_tile,
         tile,
         column,

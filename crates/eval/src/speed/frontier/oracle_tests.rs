@@ -266,7 +266,7 @@ fn a_pattern_without_a_choice_is_judged_on_the_same_rows() {
     let frontier = frontier(shape, 4);
     let one = |name: &str| {
         let selector = parse_selectors(name).unwrap().remove(0);
-        let costs = sparse_accelerate::select::CostModel::default();
+        let costs = sparse_accelerate::select::Prices::default();
         frontier
             .select(&selector, None, costs, None)
             .expect("a row")

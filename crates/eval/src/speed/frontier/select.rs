@@ -7,7 +7,7 @@ use sparse_accelerate::{
     AttentionPlan, AttentionSettings, Choice, HeadRecord, Path, SelectionRecord, Span, attend,
     attend_selected,
     index::TileIndex,
-    select::{CostModel, Why},
+    select::{Prices, Why},
 };
 use sparse_accelerate_baselines::{self as baselines, Baseline, BaselineOutput};
 use sparse_accelerate_engine::{EngineError, contained};
@@ -34,7 +34,7 @@ impl Frontier {
         &self,
         selector: &Selector,
         floor: Option<f64>,
-        costs: CostModel,
+        costs: Prices,
         min_sparse_len: Option<usize>,
     ) -> Result<FrontierRow, SpeedError> {
         if let Some(baseline) = selector.baseline() {

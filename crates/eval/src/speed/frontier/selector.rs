@@ -3,7 +3,7 @@
 use sparse_accelerate::{
     AttentionSettings, BlockCluster, Dynamic, IntervalSlash, Pattern, Preset, Selection,
     Triangular,
-    select::{Correction, CostModel, Granularity},
+    select::{Correction, Granularity, Prices},
 };
 use sparse_accelerate_baselines::Baseline;
 
@@ -69,7 +69,7 @@ impl Selector {
     pub(super) fn settings(
         &self,
         floor: Option<f64>,
-        costs: CostModel,
+        costs: Prices,
         min_sparse_len: Option<usize>,
     ) -> AttentionSettings {
         let mut settings = match &self.kind {
@@ -155,7 +155,7 @@ fn parse(item: &str) -> Result<Selector, String> {
             "query-heads" => granularity = Granularity::PerQueryHead,
             "none" => correction = Correction::None,
             "mean" => correction = Correction::Mean,
-            "gaussian" => correction = Correction::Gaussian,
+            "gaussian" => correction = Correction::GAUSSIAN,
             _ => return Err(part.into()),
         }
     }
@@ -171,7 +171,7 @@ mod tests {
 
     fn settings(text: &str, floor: f64) -> AttentionSettings {
         let selectors = parse_selectors(text).unwrap();
-        selectors[0].settings(Some(floor), CostModel::default(), Some(2048))
+        selectors[0].settings(Some(floor), Prices::default(), Some(2048))
     }
 
     #[test]
@@ -192,10 +192,7 @@ mod tests {
         let mut expected = Preset::Balanced.settings();
         expected.min_sparse_len = 2048;
         let auto = Selector::auto();
-        assert_eq!(
-            auto.settings(None, CostModel::default(), Some(2048)),
-            expected
-        );
+        assert_eq!(auto.settings(None, Prices::default(), Some(2048)), expected);
         assert!(!auto.has_floor() && parse_selectors("dynamic").unwrap()[0].has_floor());
     }
 

@@ -3,6 +3,9 @@
 use super::*;
 use crate::select::cpu::testing::{CASES, Case};
 
+/// The reason of heads made dense for what was measured.
+const BELOW_FLOOR: f32 = Why::MeasuredBelowFloor.number() as f32;
+
 /// Recall `0.6` at every probe of the first sharing head, `0.9` elsewhere, and higher off the probes.
 fn case_of(case: &Case<f32>) -> (Vec<f32>, Vec<f32>, Vec<u32>, f64) {
     let shape = &case.shape;
@@ -10,7 +13,7 @@ fn case_of(case: &Case<f32>) -> (Vec<f32>, Vec<f32>, Vec<u32>, f64) {
     let mut lse = vec![50.0; shape.batch * shape.heads * shape.rows];
     for head in 0..shape.batch * shape.heads {
         let rows = case.lengths(head / shape.heads).0;
-        let share = if head % shape.sharing() == 0 {
+        let share = if head % shape.heads_per_index() == 0 {
             0.6f32
         } else {
             0.9
@@ -84,15 +87,15 @@ fn the_worst_head_rules_and_heads_below_the_floor_become_dense() {
             assert_eq!(gates, vec![dense; heads]);
             for report in report.chunks_exact(REPORT_WORDS) {
                 assert!(
-                    (report[MEASURED] - 0.6).abs() < 1e-5,
+                    (report[Report::RECALL] - 0.6).abs() < 1e-5,
                     "{}",
-                    report[MEASURED]
+                    report[Report::RECALL]
                 );
-                assert_eq!(report[REASON] == BELOW_FLOOR, dense == 1);
+                assert_eq!(report[Report::WHY] == BELOW_FLOOR, dense == 1);
             }
             let density = if dense == 1 { 1.0 } else { density };
-            let error = (f64::from(report[DENSITY]) - density).abs();
-            assert!(error < 1e-6, "{} {density}", report[DENSITY]);
+            let error = (f64::from(report[Report::DENSITY]) - density).abs();
+            assert!(error < 1e-6, "{} {density}", report[Report::DENSITY]);
         }
     }
 }
@@ -107,10 +110,14 @@ fn heads_that_may_not_or_need_not_be_dense_keep_their_gates() {
     let mut gates = [0, 1];
     let report = run(&case, &rules, &lse, &probe_lse, &kept, &mut gates);
     assert_eq!(gates, [0, 1]);
-    assert!(report[MEASURED].is_nan() && report[REASON].is_nan());
-    assert!(report[DENSITY] < 0.9);
+    assert!(report[Report::RECALL].is_nan() && report[Report::WHY].is_nan());
+    assert!(report[Report::DENSITY] < 0.9);
     let dense = &report[REPORT_WORDS..];
-    assert!(dense[MEASURED] == 1.0 && dense[DENSITY] == 1.0 && dense[REASON].is_nan());
+    assert!(
+        dense[Report::RECALL] == 1.0
+            && dense[Report::DENSITY] == 1.0
+            && dense[Report::WHY].is_nan()
+    );
 }
 
 #[test]
@@ -128,5 +135,5 @@ fn one_lost_row_makes_a_head_dense() {
         &mut gates,
     );
     assert_eq!(gates, [1]);
-    assert!(report[MEASURED].is_nan() && report[REASON] == BELOW_FLOOR);
+    assert!(report[Report::RECALL].is_nan() && report[Report::WHY] == BELOW_FLOOR);
 }

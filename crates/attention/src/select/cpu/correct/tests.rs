@@ -6,6 +6,10 @@ use super::*;
 use crate::index::TileIndex;
 use crate::select::cpu::testing::{CASES, Case, Kind, Random, close, dot, log_sum_exp};
 
+/// The second order with a cap of `ln 128`: one key of 128 is then expected to hold all of a Gaussian block's
+/// mass.
+const LARGE: Correction = Correction::Gaussian { cap: 4.852_03 };
+
 /// Output and log-sum-exp of a row over weighted values.
 fn attend(logits: &[f64], values: &[Vec<f64>]) -> (Vec<f64>, f64) {
     let lse = log_sum_exp(logits);
@@ -90,7 +94,10 @@ fn kept<E: FlexFloat>(
     h: usize,
     row: usize,
 ) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let (index_head, kv_head) = (h / case.shape.sharing(), h / case.shape.group());
+    let (index_head, kv_head) = (
+        h / case.shape.heads_per_index(),
+        h / case.shape.heads_per_kv(),
+    );
     let logits = case.logits(b, h, row);
     let sees = |j: &usize| index.sees(b, index_head, row, *j);
     let keys: Vec<usize> = (0..logits.len()).filter(sees).collect();
@@ -117,7 +124,7 @@ fn exact<E: FlexFloat>(
     let squares: Vec<f64> = query.iter().map(|x| x * x).collect();
     let scale = f64::from(case.shape.scale);
     for block in (0..kv_len.div_ceil(128)).take_while(|block| block * 128 + 128 <= first) {
-        let sees = |j: &usize| index.sees(b, h / case.shape.sharing(), row, *j);
+        let sees = |j: &usize| index.sees(b, h / case.shape.heads_per_index(), row, *j);
         let left = 128 - (block * 128..block * 128 + 128).filter(sees).count();
         if left > 0 {
             let [mean, variance, value] = &moments[block];
@@ -149,14 +156,14 @@ fn matches_formula<E: FlexFloat>(per_query_head: bool, rounding: f64) {
         let gates = vec![0; shape.batch * shape.index_heads];
         for (correction, cap) in [
             (Correction::Mean, None),
-            (Correction::Gauss { cap: 0.8 }, Some(0.8f32.into())),
+            (Correction::Gaussian { cap: 0.8 }, Some(0.8f32.into())),
         ] {
             let got = Corrected::new(&case, &index, &gates, correction);
             for b in 0..shape.batch {
                 for h in 0..shape.heads {
                     let blocks = case.lengths(b).1.div_ceil(128);
                     let moments: Vec<_> = (0..blocks)
-                        .map(|j| case.moments(b, h / shape.group(), j))
+                        .map(|j| case.moments(b, h / shape.heads_per_kv(), j))
                         .collect();
                     for row in (0..case.lengths(b).0).filter(|row| row % 13 == 0 || row % 64 == 63)
                     {
@@ -196,7 +203,7 @@ fn dense_heads_and_rows_with_nothing_left_out_keep_their_bits() {
         (0, _) => (vec![(0, 16)], vec![]),
         _ => (vec![(0, last + 1)], vec![]),
     });
-    let got = Corrected::new(&case, &index, &[1, 0, 0, 0], Correction::GAUSS);
+    let got = Corrected::new(&case, &index, &[1, 0, 0, 0], LARGE);
     for b in 0..2 {
         for h in 0..4 {
             for row in 0..case.lengths(b).0 {
@@ -215,7 +222,7 @@ fn errors(case: &Case<f32>, result: &(Vec<f32>, Vec<f32>)) -> (f64, f64) {
     for h in 0..case.shape.heads {
         for row in (0..case.lengths(0).0).step_by(7) {
             let logits = case.logits(0, h, row);
-            let value = |j| case.exact(case.value(), 0, h / case.shape.group(), j);
+            let value = |j| case.exact(case.value(), 0, h / case.shape.heads_per_kv(), j);
             let values: Vec<_> = (0..logits.len()).map(value).collect();
             let (exact, exact_lse) = attend(&logits, &values);
             let (out, lse) = Corrected::row(case, result, 0, h, row);
@@ -244,7 +251,7 @@ fn blocks_of_equal_keys_are_put_back_exactly() {
         },
     );
     let index = case.index(|_, _, _, _| (vec![(256, 384), (768, 1024)], vec![]));
-    for correction in [Correction::Mean, Correction::GAUSS] {
+    for correction in [Correction::Mean, LARGE] {
         let got = Corrected::new(&case, &index, &[0], correction);
         let (before, after) = (errors(&case, &got.before), errors(&case, &got.after));
         assert!(
@@ -275,7 +282,7 @@ fn the_second_order_lowers_the_error_on_gaussian_keys_of_large_variance() {
         let got = Corrected::new(&case, &index, &[0], correction);
         (errors(&case, &got.before), errors(&case, &got.after))
     };
-    let ((none, first), (_, second)) = (of(Correction::Mean), of(Correction::GAUSS));
+    let ((none, first), (_, second)) = (of(Correction::Mean), of(LARGE));
     assert!(first.0 < none.0 && first.1 < none.1, "{none:?} {first:?}");
     assert!(
         3.0 * second.0 < first.0,

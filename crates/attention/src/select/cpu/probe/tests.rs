@@ -49,7 +49,7 @@ fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
         for head in 0..shape.batch * shape.heads {
             let (b, h) = (head / shape.heads, head % shape.heads);
             let (query_len, kv_len) = case.lengths(b);
-            let sink = 4 + 3 * (h / shape.sharing());
+            let sink = 4 + 3 * (h / shape.heads_per_index());
             let mut lse = [0.0; PROBES];
             let mut columns = vec![0.0; 2 * keys];
             let mut slashes = vec![0.0; 2 * buckets];

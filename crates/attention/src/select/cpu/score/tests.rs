@@ -43,7 +43,7 @@ fn matches_formula<E: FlexFloat>(gauss: bool) {
             let (b, h) = (head / shape.heads, head % shape.heads);
             let (query_len, kv_len) = case.lengths(b);
             let first = kv_len - query_len + 128 * t;
-            let sink = sinks + 3 * (h / shape.sharing());
+            let sink = sinks + 3 * (h / shape.heads_per_index());
             let candidate = |j: &usize| {
                 128 * t < query_len
                     && 128 * j + 128 <= first
@@ -53,7 +53,7 @@ fn matches_formula<E: FlexFloat>(gauss: bool) {
             let candidates: Vec<usize> = (0..blocks).filter(candidate).collect();
             let moments: Vec<_> = candidates
                 .iter()
-                .map(|&j| case.moments(b, h / shape.group(), j))
+                .map(|&j| case.moments(b, h / shape.heads_per_kv(), j))
                 .collect();
             let mut rows: Vec<usize> = (128 * t..(128 * t + 128).min(query_len))
                 .filter(|r| r % 8 == 4)
