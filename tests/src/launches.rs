@@ -112,6 +112,15 @@ pub fn read(client: &Client, handle: Handle, dtype: DType) -> Vec<f32> {
     }
 }
 
+/// The device table of sequences given by new rows and keys, without an index.
+pub fn span_table(lengths: &[(usize, usize)]) -> Vec<u32> {
+    table::spans(
+        lengths
+            .iter()
+            .map(|&(rows, keys)| Sequence::new(rows, keys)),
+    )
+}
+
 /// The device table of spans and index; `last` as in the index's band.
 pub fn table(index: Option<&TileIndex>, spans: &[Span], last: usize) -> Vec<u32> {
     gated_table(index, spans, last, &[])

@@ -69,10 +69,7 @@ const CAPACITY: usize = 13;
 const HEADS: usize = 3;
 
 fn spans() -> Vec<u32> {
-    SPANS
-        .iter()
-        .flat_map(|&(q, kv)| [q as u32, kv as u32, 0, 0])
-        .collect()
+    launches::span_table(&SPANS)
 }
 
 /// New row of a place in the cache, if one lands there.

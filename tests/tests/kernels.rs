@@ -66,10 +66,7 @@ fn append_touches_only_its_rows() {
         let spans: [(usize, usize); 2] = [(5, 12), (2, 2)];
         let new: Vec<f32> = (0..240).map(|i| i as f32).collect();
         let cache = upload(&client, &vec![f32::NAN; 960 + BEYOND]);
-        let rows: Vec<u32> = spans
-            .iter()
-            .flat_map(|&(q, kv)| [q as u32, kv as u32, 0, 0])
-            .collect();
+        let rows = launches::span_table(&spans);
         append::launch(
             &client,
             new_shape,
@@ -154,10 +151,7 @@ fn rope_append_touches_only_its_rows() {
         20,
     );
     let spans: [(usize, usize); 2] = [(5, 12), (2, 2)];
-    let table: Vec<u32> = spans
-        .iter()
-        .flat_map(|&(q, kv)| [q as u32, kv as u32, 0, 0])
-        .collect();
+    let table = launches::span_table(&spans);
     // Cosine 1 and sine 0: nothing turns, so that every number can be told from where it came.
     let rotation: Vec<f32> = (0..capacity * 8).map(|i| f32::from(i % 8 < 4)).collect();
     let qkv: Vec<f32> = (0..10 * 64).map(|i| i as f32).collect();

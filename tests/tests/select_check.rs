@@ -5,11 +5,12 @@ use burn::tensor::DType;
 use cubecl::client::Client;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sparse_accelerate_contract::{ROW_WORDS, SPAN_WORDS};
 use sparse_accelerate_kernels::{
     attend::QUERY_TILE,
-    select::{PROBES, REPORT_WORDS, RULE_WORDS, Shape, check},
+    select::{PROBES, REPORT_WORDS, RULE_WORDS, Rules, Shape, check},
 };
-use sparse_accelerate_tests::launches;
+use sparse_accelerate_tests::{launches, selection};
 
 /// One call and what it left: table and report.
 struct Case {
@@ -111,20 +112,23 @@ impl Case {
     /// Gates and report after the launch; nothing else of the table may change.
     fn run(&self, client: &Client) -> (Vec<u32>, Vec<f32>) {
         let s = &self.shape;
-        let spans = self
-            .spans
-            .iter()
-            .flat_map(|&(n, keys)| [n as u32, keys as u32, u32::MAX, 0]);
-        let mut words: Vec<u32> = spans.collect();
+        let mut words = launches::span_table(&self.spans);
         let probes = launches::upload(client, &words);
-        words.resize(words.len() + s.batch * s.index_heads * s.tiles() * 4, 77);
+        words.resize(words.len() + s.indexes() * s.tiles() * ROW_WORDS, 77);
         let gates_at = words.len();
         words.extend(&self.gates);
         words.extend([78; 9]);
         let rules: Vec<u32> = self
             .rules
             .iter()
-            .flat_map(|&(allowed, floor)| [allowed, 0, 0, 0, 0, 0, 0, floor.to_bits()])
+            .flat_map(|&(allowed, accepted)| {
+                let rules = Rules {
+                    allowed,
+                    accepted,
+                    ..selection::rules()
+                };
+                rules.words()
+            })
             .collect();
         assert_eq!(rules.len(), s.index_heads * RULE_WORDS);
         let blank = vec![-7f32; self.gates.len() * REPORT_WORDS];
@@ -136,7 +140,7 @@ impl Case {
             probe: buffer(&launches::upload(client, &self.probe), self.probe.len()),
             kept: buffer(&launches::upload(client, &self.kept), self.kept.len()),
             rules: buffer(&launches::upload(client, &rules), rules.len()),
-            spans: buffer(&probes, 4 * s.batch),
+            spans: buffer(&probes, SPAN_WORDS * s.batch),
             table: buffer(&table, words.len()),
             report: buffer(&report, blank.len()),
         };

@@ -5,10 +5,11 @@
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query};
-use sparse_accelerate_kernels::select::{BLOCK, GRANULE, PROBES, Shape, View, probe};
+use sparse_accelerate_kernels::select::{BLOCK, GRANULE, PROBES, Rules, Shape, View, probe};
 use sparse_accelerate_tests::{
     launches::{self, BEYOND},
     problem::{Inputs, Problem, round},
+    selection,
 };
 
 /// Relative error of a share: that of its exponent, which is a difference of two numbers of some tens.
@@ -17,7 +18,14 @@ const TOLERANCE: f64 = 2e-4;
 fn rules(heads: usize) -> Vec<u32> {
     let (sinks, windows) = ([0, 1, 16, 130], [1, 5, 64, 200]);
     (0..heads)
-        .flat_map(|h| [0, sinks[h % 4], windows[(h + 1) % 4], 0, 0, 0, 0, 0])
+        .flat_map(|h| {
+            let rules = Rules {
+                sink: sinks[h % 4],
+                window: windows[(h + 1) % 4],
+                ..selection::rules()
+            };
+            rules.words()
+        })
         .collect()
 }
 
@@ -60,8 +68,7 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
         let (b, h) = (bh / heads, bh % heads);
         let span = problem.spans[b];
         let kv_head = b * problem.kv_heads + h / (heads / problem.kv_heads);
-        let rule = &rules[h / shape.heads_per_index() * 8..];
-        let (sink, window) = (rule[1] as usize, rule[2] as usize);
+        let (sink, window) = Rules::of(rules, h / shape.heads_per_index()).local();
         for r in 0..PROBES {
             let Some((group, row)) = probe_row(r, span.query_len) else {
                 continue;

@@ -6,10 +6,11 @@ use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sparse_accelerate_kernels::select::{BLOCK, Shape, score};
+use sparse_accelerate_kernels::select::{BLOCK, Rules, Shape, score};
 use sparse_accelerate_tests::{
     launches::{self, BEYOND},
     problem::round,
+    selection,
 };
 
 /// Relative error of a share: that of its exponent, which is a difference of two numbers of some tens.
@@ -84,7 +85,14 @@ impl Case {
             capacity,
             weights: (0..self.variants * d).map(|i| weight(i / d, i)).collect(),
             rules: (0..self.index_heads)
-                .flat_map(|h| [0, sinks[h % 4], windows[(h + 1) % 4], 0, 0, 0, 0, 0])
+                .flat_map(|h| {
+                    let rules = Rules {
+                        sink: sinks[h % 4],
+                        window: windows[(h + 1) % 4],
+                        ..selection::rules()
+                    };
+                    rules.words()
+                })
                 .collect(),
         }
     }
@@ -98,8 +106,7 @@ impl Case {
             let (b, h) = (bh / shape.heads, bh % shape.heads);
             let (n, kv_len) = self.spans[b];
             let pooled_head = (b * shape.kv_heads + h / group) * inputs.capacity;
-            let rule = &inputs.rules[h / shape.heads_per_index() * 8..];
-            let (sink, window) = (rule[1] as usize, rule[2] as usize);
+            let (sink, window) = Rules::of(&inputs.rules, h / shape.heads_per_index()).local();
             for t in 0..shape.query_blocks() {
                 let mut rows: Vec<usize> = (0..16)
                     .map(|i| BLOCK * t + 4 + 8 * i)
@@ -152,11 +159,7 @@ impl Case {
         let (shape, d) = (self.shape(), self.head_dim);
         let dims = [shape.batch, shape.heads, shape.rows, d];
         let len = shape.batch * shape.heads * shape.query_blocks() * shape.key_blocks();
-        let spans: Vec<u32> = self
-            .spans
-            .iter()
-            .flat_map(|&(n, kv_len)| [n as u32, kv_len as u32, u32::MAX, 0])
-            .collect();
+        let spans = launches::span_table(&self.spans);
         let out = launches::upload(client, &vec![f32::NAN; len + BEYOND]);
         let tensors = score::Tensors {
             query: launches::tensor(&launches::upload_as(client, &inputs.query, dtype), dims),

@@ -15,6 +15,7 @@ use crate::{
     device::{Bench, buffer, elem, tensor},
     measure::{Case, measure},
     report::Report,
+    table,
 };
 
 /// The last row of a prompt attends to all of it.
@@ -85,7 +86,7 @@ pub(crate) fn run(bench: &Bench, args: &Decode, report: &mut Report) -> Result<(
             problem,
             tensors: &[upload(&q), keys, values],
             scales: scales.as_ref(),
-            table: &[1, len as u32, u32::MAX, 0],
+            table: &table::decode(len),
             pairs: (sizes.heads * len) as u64,
             streamed: Some(2.0 * (sizes.kv_heads * len * bytes) as f64),
         };

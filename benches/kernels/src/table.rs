@@ -11,6 +11,11 @@ pub(crate) fn dense(len: usize) -> Vec<u32> {
     table::spans([Sequence::new(len, len)])
 }
 
+/// The table of one new token after `len - 1` others, with no index.
+pub(crate) fn decode(len: usize) -> Vec<u32> {
+    table::spans([Sequence::new(1, len)])
+}
+
 /// The table of one whole prompt over a mask's blocks; neighbouring blocks become one range.
 pub(crate) fn blocks(len: usize, mask: &BlockMask) -> Vec<u32> {
     let (mut rows, mut ranges) = (Vec::new(), Vec::<u32>::new());

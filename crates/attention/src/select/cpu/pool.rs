@@ -179,7 +179,7 @@ mod tests {
         let mut pooled = vec![f32::NAN; 3 * blocks * 3 * 64];
         let mut before = 0;
         for kv_len in [1, 63, 128, 129, 500, 512, 999, 1000] {
-            let spans = [kv_len - before, kv_len, u32::MAX, 0];
+            let spans = Sequence::new(kv_len - before, kv_len).words();
             pool(
                 &case.shape,
                 case.key(),

@@ -106,7 +106,7 @@ fn heads_that_may_not_or_need_not_be_dense_keep_their_gates() {
     let (mut lse, probe_lse, kept, _) = case_of(&case);
     lse[..200].fill(f32::NAN);
     let mut rules = case.rules(4, 64, 0.99);
-    rules[0] &= !1;
+    rules[Rules::ALLOWED] &= !Choice::Dense.bit();
     let mut gates = [0, 1];
     let report = run(&case, &rules, &lse, &probe_lse, &kept, &mut gates);
     assert_eq!(gates, [0, 1]);
