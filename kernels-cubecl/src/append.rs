@@ -19,7 +19,7 @@ use crate::{
 /// Elements of a unit.
 const WIDTH: usize = 4;
 
-/// What a kernel is compiled for.
+/// Compile-time parameters of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Blueprint {
     /// Vectors of a row.
@@ -123,7 +123,7 @@ pub struct Tensors {
     pub new: TensorArg,
     /// Begins with the spans `[B, 4]`.
     pub table: BufferArg,
-    /// Where the cache is bytes: its scales `[B, H, 2, S]`, and which of them.
+    /// Scales of an int8 cache `[B, H, 2, S]`, and which of them.
     pub scales: Option<(TensorArg, CachePart)>,
     /// Index width.
     pub address: AddressType,

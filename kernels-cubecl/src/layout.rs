@@ -1,4 +1,4 @@
-//! What the kernels on rows share: the width of their vectors, their cubes, the element types.
+//! The common parts of kernels on rows: the width of their vectors, their cubes, the element types.
 
 use cubecl::{
     client::Client,
@@ -14,7 +14,7 @@ const LOAD_BYTES: usize = 16;
 /// Units of a cube where every unit works alone; WebGPU guarantees as many.
 pub(crate) const UNITS: u32 = 256;
 
-/// Whether a device computes with an element type.
+/// Checks that a device computes with an element type.
 ///
 /// # Errors
 /// [`Refusal::ElementType`] with the types to take instead.

@@ -20,9 +20,9 @@ pub enum Refusal {
     Resource {
         /// Which limit.
         resource: &'static str,
-        /// What the smallest tile needs.
+        /// The need of the smallest tile.
         needed: usize,
-        /// What the device has.
+        /// The limit of the device.
         limit: usize,
     },
     /// Bytes are read by the tier for few query rows and many keys alone.

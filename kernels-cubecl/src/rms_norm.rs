@@ -21,7 +21,7 @@ const MOST_HELD: usize = 8;
 /// Fewest and most units of a cube.
 const UNITS: (usize, usize) = (32, 256);
 
-/// What a kernel is compiled for.
+/// Compile-time parameters of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Blueprint {
     /// Elements of a vector.

@@ -23,7 +23,7 @@ use crate::{
     table::Span,
 };
 
-/// What a kernel is compiled for.
+/// Compile-time parameters of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Blueprint {
     heads: usize,
@@ -209,7 +209,7 @@ pub struct Tensors {
     pub key: TensorArg,
     /// As `key`.
     pub value: TensorArg,
-    /// Where keys and values are bytes: their scales `[B, Hk, 2, S]`, written beside them.
+    /// Scales of int8 keys and values, `[B, Hk, 2, S]`, written beside them.
     pub scales: Option<TensorArg>,
     /// Elements from one row, head or sequence to the next, of all tensors above that hold elements, in any order.
     pub strides: Vec<usize>,

@@ -252,7 +252,7 @@ impl Report {
     }
 }
 
-/// What `of` names by the number in a word.
+/// Names the number in a word by `of`.
 fn named<T>(words: &[f32], word: usize, of: fn(u32) -> Option<T>) -> Result<T, UnknownWord> {
     let value = words[word];
     let whole = value >= 0.0 && value.fract() == 0.0;

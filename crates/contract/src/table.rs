@@ -132,7 +132,7 @@ pub fn write(
     table
 }
 
-/// Where the parts of a table with rooms of fixed size stand, in words; spans are first.
+/// The places of the parts of a table with rooms of fixed size, in words; spans are first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TableLayout {
     /// `[B * Hi * tiles, ROW_WORDS]`, see [`IndexRow`].

@@ -56,7 +56,7 @@ pub(crate) fn magnitude<N: Size>(x: Vector<f32, N>, #[comptime] width: usize) ->
     largest
 }
 
-/// Whether rows of this magnitude have bytes other than 0.
+/// Tells whether rows of this magnitude have bytes other than 0.
 #[cube]
 #[allow(clippy::manual_range_contains)] // device code has no ranges to ask
 fn regular(magnitude: u32) -> bool {

@@ -1,4 +1,4 @@
-//! What the kept keys hold of the attention of the probe rows, measured; heads below their floor turn
+//! The share of the probe rows' attention that kept keys hold, measured; heads below their floor turn
 //! dense.
 //!
 //! ```text

@@ -98,7 +98,7 @@ pub(super) fn scaled(share: u32, value: u32) -> u32 {
     (high << 8) | ((second & 0xffff) >> 8)
 }
 
-/// What a variant must find among blocks: the share of their mass that lifts `covered` to `floor`,
+/// The share that a variant must find among blocks: that of their mass that lifts `covered` to `floor`,
 /// `(floor - covered) / (1 - covered)`, in units of 2^-24 and rounded down; 0 if it is there already.
 #[cube]
 pub(super) fn missing(floor: u32, covered: u32) -> u32 {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::Refusal;
 
-/// What a selection reads.
+/// Inputs of a selection.
 #[allow(missing_debug_implementations)] // CubeCL's views have none
 pub struct Inputs {
     /// `[B, Hq, N, d]`, last dimension contiguous, other strides multiples of 8; as is `key`.
@@ -67,11 +67,11 @@ pub struct Options {
     pub prices: Prices,
     /// Bands in which pooled keys are scored.
     pub bands: usize,
-    /// Whether the first band has the second-order term.
+    /// Tells whether the first band has the second-order term.
     pub gauss: bool,
 }
 
-/// What a selection leaves.
+/// Outputs of a selection.
 #[allow(missing_debug_implementations)] // CubeCL's handles have none
 pub struct Index {
     /// [`TableLayout::words`].
@@ -112,7 +112,7 @@ pub fn prepare(
 /// Selects and builds. `after` is told the name of each stage once it is launched.
 ///
 /// # Errors
-/// What [`prepare`] refuses.
+/// The refusals of [`prepare`].
 pub fn select(
     client: &Client,
     shape: &Shape,

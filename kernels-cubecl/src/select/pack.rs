@@ -1,5 +1,5 @@
-//! What a cube of the probes and of the scores works on: query heads that share a KV head, times a part of
-//! a sequence.
+//! The work of a cube of the probes or of the scores: query heads that share a KV head, times a part of a
+//! sequence; and the tiles that a device has for it.
 
 use cubecl::{
     ir::{DeviceProperties, ElemType},
@@ -25,7 +25,9 @@ pub(super) struct Pack {
     pub(super) heads: u32,
     /// Span of the sequence.
     pub(super) span: Span,
-    /// Where the cube's part of the sequence begins: a key of the probes, a query block of the scores.
+    /// Absolute position of its first query row.
+    pub(super) offset: u32,
+    /// Begin of the cube's part of the sequence: a key of the probes, a query block of the scores.
     pub(super) first: u32,
 }
 
@@ -47,12 +49,14 @@ impl Pack {
         let pack = cube / parts % packs;
         let kv_head = cube / (parts * packs) % kv_heads;
         let b = cube / (parts * packs * kv_heads);
+        let span = Span::of(table, b);
         Pack {
             b,
             kv_head,
             first_head: kv_head * heads_per_kv + pack * slots,
             heads: min(slots, heads_per_kv - pack * slots),
-            span: Span::of(table, b),
+            offset: span.offset(),
+            span,
             first,
         }
     }

@@ -22,7 +22,7 @@ use crate::{layout, table::Span};
 /// Units of a cube; WebGPU guarantees as many.
 const UNITS: usize = 256;
 
-/// What a kernel is compiled for.
+/// Compile-time parameters of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Blueprint {
     head_dim: usize,

@@ -1,4 +1,4 @@
-//! What the heads of a layer chose: kept on the device until somebody reads it.
+//! The choices of a layer's heads: kept on the device until somebody reads it.
 
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use sparse_accelerate_contract::{Choice, REPORT_WORDS, Report as Words, Why, rep
 
 use crate::error::AttentionError;
 
-/// What one head of an index chose.
+/// The choice of one index head.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct HeadRecord {
     /// Decoder layer.

@@ -91,7 +91,7 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
     }
 }
 
-/// What to aim at, so that noise of the estimates does not push a head below its floor, which costs all of
+/// The recall to aim at, so that noise of the estimates does not push a head below its floor, which costs all of
 /// dense: 0.05 more, as far as there is room. On a small model heads cut to a floor miss it by 0.01 to
 /// 0.02 half of the time; columns and slashes taken as independent promise up to 0.04 too much.
 fn aim(floor: f32) -> f32 {

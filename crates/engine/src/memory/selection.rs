@@ -1,4 +1,5 @@
-//! What heads that choose their keys hold, and what one layer's choice takes while it runs.
+//! Memory of heads that choose their keys: held by every layer, and taken by one layer's choice while it
+//! runs.
 //!
 //! Every query head chooses, columns and slashes up to the default limits of Interval-Slash. The lengths are
 //! those that the kernels allocate.

@@ -1,4 +1,4 @@
-//! What both passes do: stage the tile of keys once, then rows and scores of one row tile after another.
+//! The common part of both passes: stage the tile of keys once, then rows and scores of one row tile after another.
 
 use cubecl::prelude::*;
 

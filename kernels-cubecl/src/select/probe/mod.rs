@@ -33,7 +33,7 @@ use super::{BLOCK, GRANULE, PROBES, product::Tile};
 /// Rows and shares of a row's keys that one cube of the merge takes.
 const MERGED: usize = 16;
 
-/// What the kernels are compiled for.
+/// Compile-time parameters of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProbeBlueprint {
     /// 128 keys, and as many packed rows as fit: row `r` is probe `r / slots` of head `r % slots`.

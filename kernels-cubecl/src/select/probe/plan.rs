@@ -21,7 +21,7 @@ use crate::{
 /// A launch that was checked against a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// What the kernels are compiled for.
+    /// Compile-time parameters of the kernels.
     pub blueprint: ProbeBlueprint,
     /// Cubes that share the query heads of a KV head.
     pub packs: usize,

@@ -1,4 +1,4 @@
-//! Which rows a cube works on: probe rows of a sequence times query heads that share a KV head.
+//! The rows of a cube: probe rows of a sequence times query heads that share a KV head.
 
 use cubecl::prelude::*;
 use sparse_accelerate_contract::PROBE_GROUP;

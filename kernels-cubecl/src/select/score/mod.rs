@@ -30,7 +30,7 @@ use super::product::{Tile, whole};
 /// Rows that are sampled of a query block.
 const SAMPLES: usize = 16;
 
-/// What the kernel is compiled for.
+/// Compile-time parameters of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScoreBlueprint {
     /// The tile of a variant without the second-order term; its keys are key blocks.

@@ -16,7 +16,7 @@ use crate::{
 /// A launch that was checked against a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// What the kernel is compiled for.
+    /// Compile-time parameters of the kernel.
     pub blueprint: ScoreBlueprint,
     /// Cubes that share the query heads of a KV head.
     pub packs: usize,

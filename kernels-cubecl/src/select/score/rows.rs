@@ -1,5 +1,5 @@
-//! Which rows a cube works on: samples of its query blocks times query heads that share a KV head; and
-//! which key blocks they may choose from.
+//! The rows of a cube: samples of its query blocks times query heads that share a KV head; and the key
+//! blocks that they may choose from.
 
 use cubecl::prelude::*;
 
@@ -83,7 +83,7 @@ pub(super) fn row(pack: &Pack, packed: u32, #[comptime] bp: ScoreBlueprint) -> u
 #[allow(clippy::manual_div_ceil)]
 pub(super) fn end(pack: &Pack, block: u32, window: u32) -> u32 {
     let size = comptime!(BLOCK as u32);
-    let first = pack.span.offset() + block * size;
+    let first = pack.offset + block * size;
     let outside = max(first + 1, window) - window;
     min(first / size, (outside + size - 1) / size)
 }

@@ -123,7 +123,7 @@ struct Fixed {
     options: SelectOptions,
 }
 
-/// What the choice leaves for attention and for the check.
+/// Outputs of the choice, for attention and for the check.
 struct Chosen {
     table: Vec<u32>,
     report: Vec<f32>,

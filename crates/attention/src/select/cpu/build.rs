@@ -8,7 +8,7 @@ use sparse_accelerate_contract::{
     Rules, Sequence, Shape, TableLayout, table::DENSE,
 };
 
-/// What an index is built from.
+/// Inputs of a build.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildInputs<'a> {
     /// `[B, 4]`: new rows, keys, first position that sees everything, 0.
@@ -82,7 +82,7 @@ pub fn build(
     });
 }
 
-/// What one index row keeps.
+/// The keys that one index row keeps.
 struct Row {
     granules: Vec<bool>,
     columns: Vec<u32>,

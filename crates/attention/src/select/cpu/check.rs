@@ -1,4 +1,4 @@
-//! What the sparse pass kept, measured at the probe rows.
+//! The recall of the sparse pass, measured at the probe rows.
 
 use rayon::prelude::*;
 

@@ -10,7 +10,7 @@ use sparse_accelerate_contract::{
 
 use super::fixed::{ONE, fixed, score, share};
 
-/// What a choice is made from.
+/// Inputs of a choice.
 #[derive(Debug, Clone, Copy)]
 pub struct ChooseInputs<'a> {
     /// `[B * Hq, 4]`.
@@ -112,7 +112,7 @@ impl Candidates {
         self.allows(Choice::Dense) || self.allowed & all == 0
     }
 
-    /// Whether a sparse candidate is allowed and meets the floor; blocks are cut to meet it.
+    /// Tells whether a sparse candidate is allowed and meets the floor; blocks are cut to meet it.
     fn meets(&self, choice: Choice) -> bool {
         self.allows(choice) && (choice.has_blocks() || self.recall(choice) >= self.floor)
     }

@@ -104,7 +104,7 @@ fn bin(rank: f32) -> usize {
     (rank.to_bits() >> 21).saturating_sub(BASE) as usize
 }
 
-/// Where the ranks are positive and `keep` holds.
+/// The places of positive ranks for which `keep` holds.
 fn positions(ranks: &[f32], keep: impl Fn(f32) -> bool) -> Vec<usize> {
     let kept = |(_, rank): &(usize, &f32)| **rank > 0.0 && keep(**rank);
     let at = ranks.iter().enumerate().filter(kept);

@@ -79,7 +79,7 @@ pub fn cut_columns(
     });
 }
 
-/// What local keys cover, and what they and the kept columns and slashes do, as if those two were
+/// The mass that local keys cover, and that they and the kept columns and slashes do, as if those two were
 /// independent. In units of 2^-24, from sums in units of 2^-28 and 2^-20.
 fn cover(total: u32, columns: u32, slashes: u32, rows: u32) -> (u32, u32) {
     let rest = total.min(1 << SUM_BITS) >> (SUM_BITS - 24);
@@ -142,7 +142,7 @@ fn slash_scores(
     sums.iter().map(keep).collect()
 }
 
-/// Where the scores stand that are not 0 and lie at or above the lowest bound of a bin, an eighth of an
+/// The places of the scores that are not 0 and lie at or above the lowest bound of a bin, an eighth of an
 /// octave, from which on there are at most `most`.
 fn highest(scores: &[u32], most: usize) -> Vec<usize> {
     let bin = |score: u32| (score >> 20) as usize;

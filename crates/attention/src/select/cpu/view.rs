@@ -58,7 +58,7 @@ pub struct ViewMut<'a, E> {
     pub strides: [usize; 3],
 }
 
-/// What [`super::pool()`] makes of keys and values: `[B, Hk, blocks, 3, d]`, contiguous; per key block the
+/// Pooled keys and values, as [`super::pool()`] makes them: `[B, Hk, blocks, 3, d]`, contiguous; per key block the
 /// mean key, the variance of its keys and the mean value.
 #[derive(Debug, Clone, Copy)]
 pub struct Pooled<'a> {
