@@ -16,6 +16,7 @@ mod doctor;
 mod eval;
 mod exit;
 mod explain;
+mod headless;
 mod import;
 mod inspect;
 mod interrupt;
@@ -92,6 +93,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    headless::settle();
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()

@@ -42,6 +42,7 @@ const EDGES: [(&str, &[&str]); 19] = [
         "cli",
         &[
             "attention",
+            "baselines",
             "checkpoint",
             "engine",
             "eval",

@@ -4,33 +4,20 @@
 //! `DOCS_RS` the build script that looks for LLVM has nothing to do. It has a target folder of its
 //! own, so that a real CUDA build beside it stays as it is.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::layout::Layout;
 use crate::{cargo, cuda, run};
 
+use super::packages::LIBRARIES;
+
 /// A name, and the arguments that select packages and features.
 type Set = (&'static str, &'static [&'static str]);
 
-const SETS: [Set; 3] = [
+const SETS: [Set; 2] = [
     ("default features", &["--workspace", "--all-targets"]),
-    (
-        "libraries without features",
-        &[
-            "--package=sparse-accelerate-contract",
-            "--package=sparse-accelerate-cpu",
-            "--package=sparse-accelerate-kernels",
-            "--package=sparse-accelerate",
-            "--package=sparse-accelerate-layers",
-            "--package=sparse-accelerate-baselines",
-            "--package=sparse-accelerate-checkpoint",
-            "--package=sparse-accelerate-models",
-            "--package=sparse-accelerate-engine",
-            "--package=sparse-accelerate-eval",
-            "--lib",
-            "--no-default-features",
-        ],
-    ),
     (
         "GPU without CPU",
         &[
@@ -56,10 +43,13 @@ const CUDA: Set = (
 
 /// Runs clippy on each set; any warning fails.
 pub(crate) fn check(layout: &Layout) -> Result<()> {
-    for set in SETS {
-        run::succeed(&mut clippy(layout, set))?;
+    for (name, selection) in SETS {
+        run::succeed(&mut clippy(layout, name, selection))?;
     }
-    let mut command = clippy(layout, CUDA);
+    let mut bare = vec!["--lib", "--no-default-features"];
+    bare.extend(LIBRARIES.iter().flat_map(|name| ["--package", name]));
+    run::succeed(&mut clippy(layout, "libraries without features", &bare))?;
+    let mut command = clippy(layout, CUDA.0, CUDA.1);
     command
         .env("CARGO_TARGET_DIR", cargo::target_dir(layout)?.join("lints"))
         .env("DOCS_RS", "1")
@@ -67,7 +57,7 @@ pub(crate) fn check(layout: &Layout) -> Result<()> {
     run::succeed(&mut command)
 }
 
-fn clippy(layout: &Layout, (name, selection): Set) -> std::process::Command {
+fn clippy(layout: &Layout, name: &str, selection: &[&str]) -> Command {
     println!("   {name}");
     let mut command = cargo::cargo(layout);
     command

@@ -6,6 +6,7 @@ mod arrows;
 mod features;
 mod functions;
 mod lengths;
+mod packages;
 mod paths;
 mod shared;
 mod words;
@@ -20,7 +21,7 @@ use crate::{cargo, results, run};
 
 type Check = (&'static str, fn(&Layout) -> Result<()>);
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("format", format),
     ("file lengths", lengths::check),
     ("function lengths", functions::check),
@@ -30,6 +31,7 @@ const CHECKS: [Check; 11] = [
     ("machine paths", paths::check),
     ("results page", results::check),
     ("licences", deny),
+    ("packages", packages::check),
     ("lints", features::check),
     ("docs", docs),
 ];
@@ -118,16 +120,9 @@ fn format(layout: &Layout) -> Result<()> {
 }
 
 fn docs(layout: &Layout) -> Result<()> {
-    // The program has the library's name, so their pages would overwrite each other.
     run::succeed(
         cargo::cargo(layout)
-            .args([
-                "doc",
-                "--workspace",
-                "--no-deps",
-                "--exclude",
-                "sparse-accelerate-cli",
-            ])
+            .args(["doc", "--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
 }
