@@ -6,7 +6,7 @@
 use std::process::Command;
 
 const NAME: &str = "SPARSE_ACCELERATE_COMMIT";
-/// What the program is made of, from this folder.
+/// Sources of the program, from this folder.
 const SOURCES: [&str; 5] = [
     "../",
     "../../kernels-cubecl",

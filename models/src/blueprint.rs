@@ -1,4 +1,4 @@
-//! What a family comes down to: sizes, biases, rotary frequencies and tensor names.
+//! A family in numbers and names: sizes, biases, rotary frequencies and tensor names.
 //!
 //! The decoder and the loader see this and never the family. A family adds a function from
 //! [`ModelConfig`] to [`Blueprint`]; sizes that no family may break are checked here, once.
@@ -142,7 +142,7 @@ impl Blueprint {
         Ok(part.clone())
     }
 
-    /// Whether a stage holds the table of embeddings: to look ids up, or as a tied head.
+    /// Tells whether a stage holds the table of embeddings: to look ids up, or as a tied head.
     pub(crate) fn has_table(&self, part: &StagePart) -> bool {
         part.input || (part.output && self.tied_embeddings)
     }

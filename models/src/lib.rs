@@ -5,7 +5,7 @@
 //! through `sparse_accelerate::attend`; nothing here builds a mask, repeats a key head or keeps a
 //! logit of a token that is not the last of its sequence. [`Watch`] lets measurements look inside.
 //!
-//! What happens to a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
+//! The way of a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
 //! layers of `decoder`, the last layer narrows to one row a sequence. A family (`llama`, `qwen2`)
 //! is a mapping from its configuration to a `blueprint` and the names of its tensors; `load` reads
 //! those tensors one at a time.

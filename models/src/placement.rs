@@ -1,4 +1,4 @@
-//! Where the layers of a model live: one device, or consecutive stages on several.
+//! Placement of the layers of a model: one device, or consecutive stages on several.
 //!
 //! The words are those of Burn's coming `LayerParallelism`: an input layer (the embedding), hidden layers
 //! (the decoder's), an output layer (final norm and head), each on a device. A [`Placement`] says which
@@ -13,9 +13,9 @@ use crate::error::ModelError;
 pub struct StagePart {
     /// Hidden layers, counted from the model's first.
     pub layers: Range<usize>,
-    /// Whether the input layer is here: token ids come in, else hidden states.
+    /// `true` if the input layer is here: token ids come in, else hidden states.
     pub input: bool,
-    /// Whether the output layer is here: last hidden states and logits come out, else hidden states.
+    /// `true` if the output layer is here: last hidden states and logits come out, else hidden states.
     pub output: bool,
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: Option<PathBuf>,
 
-    /// What was measured as one JSON object on standard output
+    /// Print the measurements as one JSON object on standard output
     #[arg(long, help_heading = "Output")]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! What `calibrate` left for a device, brought into attention settings.
+//! Calibrations of a device, brought into attention settings.
 
 use anyhow::Result;
 use sparse_accelerate::AttentionSettings;
@@ -9,7 +9,7 @@ use sparse_accelerate_engine::{
     device::DeviceInfo,
 };
 
-/// What a calibration is for, beside the device.
+/// Element type and heads that a calibration holds for, beside the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layer {
     pub(crate) dtype: WeightDtype,

@@ -134,7 +134,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         ids: &ids,
     };
     let settings = [AttentionSettings::dense(), sparse];
-    if !opened.ground.devices.is_flex() {
+    if !opened.target.devices.is_flex() {
         case.warm_up(&settings)?;
     }
     let dense = case.run("dense", settings[0].clone())?;
@@ -157,7 +157,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     })
 }
 
-/// What both runs share.
+/// Model and prompt that both runs share.
 struct Case<'a> {
     args: &'a DemoArgs,
     opened: &'a Opened,
@@ -167,7 +167,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn chunking(&self, attention: &AttentionSettings) -> Chunking {
-        let chunk = self.opened.ground.chunk;
+        let chunk = self.opened.target.chunk;
         self.model.chunking(self.ids.len(), chunk, attention)
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Report {
 /// One run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Side {
-    /// Whether the answer holds an expected text.
+    /// `true` if the answer holds an expected text.
     pub(crate) found: bool,
     #[serde(flatten)]
     generation: Generation,
@@ -51,10 +51,10 @@ impl Report {
         Self {
             question: spec.question.clone(),
             expect: spec.expect.clone(),
-            device: opened.ground.devices.names(),
-            device_reason: opened.ground.devices.reason(),
-            dtype: opened.ground.dtype.to_string(),
-            chunk: opened.ground.chunk,
+            device: opened.target.devices.names(),
+            device_reason: opened.target.devices.reason(),
+            dtype: opened.target.dtype.to_string(),
+            chunk: opened.target.chunk,
             pattern,
             speed_up: dense.timings.ttft_s / sparse.timings.ttft_s,
             hidden_error: relative_error(&sparse.last_hidden, &dense.last_hidden),

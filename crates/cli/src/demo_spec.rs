@@ -13,7 +13,7 @@ const SPEC: &str = include_str!("../../../demo/demo.json");
 /// The demo's text.
 pub(crate) const TEXT: &str = include_str!("../../../demo/jargon.txt");
 
-/// What is asked and what should come back.
+/// The question and the answer that is expected.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Spec {
     /// Tokens of text the question was chosen for.
@@ -50,7 +50,7 @@ impl Spec {
         )
     }
 
-    /// Whether an answer holds an expected text.
+    /// Tells whether an answer holds an expected text.
     pub(crate) fn found_in(&self, answer: &str) -> bool {
         let answer = answer.to_lowercase();
         self.expect

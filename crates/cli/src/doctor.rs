@@ -37,7 +37,7 @@ struct Report {
     features: BTreeMap<&'static str, bool>,
     data_dir: PathBuf,
     data_dir_exists: bool,
-    /// Where `calibrate` keeps what it measured; null where no such place is known.
+    /// Folder of the files that `calibrate` writes; null if there is none.
     cache_dir: Option<PathBuf>,
     auto: String,
     devices: Vec<Entry>,
@@ -55,12 +55,12 @@ struct Entry {
 #[derive(Debug, Serialize)]
 struct Kept {
     file: PathBuf,
-    /// What it says, or what is wrong with it.
+    /// Its contents, or the reason why it cannot be used.
     summary: String,
     calibration: Option<Calibration>,
 }
 
-/// What a group of kernels does on a device.
+/// Support of a group of kernels on a device.
 #[derive(Debug, Serialize)]
 struct Tier {
     name: &'static str,

@@ -19,15 +19,15 @@ use crate::{
     progress::{Meter, Unit},
 };
 
-/// What a model runs on, and in which pieces.
+/// Devices that a model runs on, element type and chunk.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct RunTarget {
     pub(crate) devices: Devices,
     pub(crate) dtype: WeightDtype,
     pub(crate) chunk: usize,
 }
 
-impl Ground {
+impl RunTarget {
     /// Opens the devices and fills in what was not asked for; `stored` is the type of the checkpoint.
     pub(crate) fn new(args: &RunOnArgs, stored: WeightDtype) -> Result<Self> {
         let devices = args.open()?;
@@ -94,7 +94,7 @@ impl Ground {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) dir: ModelDir,
-    pub(crate) ground: Ground,
+    pub(crate) target: RunTarget,
 }
 
 impl Opened {
@@ -113,42 +113,42 @@ impl Opened {
             )));
         }
         let dir = ModelDir::open(model)?;
-        let ground = Ground::new(run, dir.config().dtype)?;
-        Ok(Self { dir, ground })
+        let target = RunTarget::new(run, dir.config().dtype)?;
+        Ok(Self { dir, target })
     }
 
     /// As [`Opened::new`] for a command that looks into layers, which needs them on one device.
     pub(crate) fn on_one_device(args: &ModelArgs) -> Result<Self> {
         let opened = Self::new(args)?;
-        if opened.ground.devices.is_staged() {
+        if opened.target.devices.is_staged() {
             return Err(usage(format!(
                 "--devices {}: this command runs on one device; give --device, or use run, bench ttft, bench \
                  decode, eval needle or eval ruler",
-                opened.ground.devices.names()
+                opened.target.devices.names()
             )));
         }
         Ok(opened)
     }
 
-    /// [`Ground::describe`].
+    /// [`RunTarget::describe`].
     pub(crate) fn describe(&self) -> String {
-        self.ground.describe()
+        self.target.describe()
     }
 
-    /// [`Ground::check`] for this model.
+    /// [`RunTarget::check`] for this model.
     pub(crate) fn check(
         &self,
         prompt: usize,
         max_tokens: usize,
         attentions: &[&AttentionSettings],
     ) -> Result<(Placement, MemoryPlan)> {
-        self.ground
+        self.target
             .check(self.dir.config(), prompt, max_tokens, attentions)
     }
 
     /// Loads the weights as they were cut, with progress.
     pub(crate) fn load(&self, placement: &Placement) -> Result<Loaded> {
-        self.ground
+        self.target
             .load(ModelSource::Checkpoint(&self.dir), placement)
     }
 }

@@ -13,7 +13,7 @@ use sparse_accelerate_engine::PrefillProgress;
 
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// What the numbers count.
+/// Unit of the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Bytes.

@@ -1,4 +1,4 @@
-//! Where a prompt comes from, and the tokens it becomes.
+//! Sources of a prompt, and its tokens.
 //!
 //! A text goes through the model's chat template as one user message unless `--raw` is given. It is
 //! never cut: a prompt that does not fit is an error with both numbers.
@@ -31,7 +31,7 @@ pub(crate) struct SourceArgs {
     stdin: bool,
 }
 
-/// What is put around the prompt.
+/// Text that is put around the prompt.
 #[derive(Debug, Args)]
 pub(crate) struct FormatArgs {
     /// System message of the chat template

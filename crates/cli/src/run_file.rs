@@ -1,4 +1,4 @@
-//! What `eval` and `bench` write at the head of their run files.
+//! Headers of the run files that `eval` and `bench` write.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_eval::{commit, model_hash, utc_now, version};
 use sparse_accelerate_report::record::{Header, ModelMetadata, SCHEMA, WeightSource};
 
-/// What a header says besides time, version and arguments.
+/// Contents of a header besides time, version and arguments.
 pub(crate) struct About {
     pub(crate) command: String,
     pub(crate) seed: u64,

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         budget: args.budget,
         selection: Selection::default(),
     };
-    plan.check(length, opened.ground.chunk)?;
+    plan.check(length, opened.target.chunk)?;
     let out = args.out.clone().unwrap_or_else(|| {
         let folder = args.model.model.canonicalize();
         let name = name_of(folder.as_deref().unwrap_or(&args.model.model));
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
-        chunk: opened.ground.chunk,
+        chunk: opened.target.chunk,
         warm_up: false,
     };
     let mut ids = start;

@@ -1,4 +1,4 @@
-//! What a user gets wrong, and what the program says: exit code 2, `error:` on standard error with
+//! Wrong requests, and the program's answers: exit code 2, `error:` on standard error with
 //! the way out, nothing on standard output.
 
 mod support;

@@ -69,7 +69,7 @@ impl Corpus {
         Self::new(path.display().to_string(), &text, tokenizer)
     }
 
-    /// What it is called in errors.
+    /// Name of the text in errors.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -135,7 +135,7 @@ pub(crate) fn round_trip(
     })
 }
 
-/// Whether the next word begins a sentence: a full stop may be inside quotes or brackets.
+/// Tells whether the next word begins a sentence: a full stop may be inside quotes or brackets.
 fn ends_sentence(word: &str) -> bool {
     word.trim_end_matches(['"', '\'', ')', ']', '”', '’'])
         .ends_with(['.', '!', '?'])

@@ -126,7 +126,7 @@ pub enum EvalError {
     NoSource {
         /// The task.
         task: &'static str,
-        /// What is missing, and how to give it.
+        /// The source that is missing.
         reason: &'static str,
     },
     /// Tokens do not give the text back.
@@ -142,7 +142,7 @@ pub enum EvalError {
         byte: usize,
         /// The text from there.
         text: String,
-        /// What came back.
+        /// The text that came back.
         back: String,
     },
     /// A result that is no number.
@@ -150,7 +150,7 @@ pub enum EvalError {
         "{what} is {got}, so it cannot be compared; a value overflowed, compute in f32 or bf16"
     )]
     NotFinite {
-        /// What.
+        /// The quantity.
         what: String,
         /// Its value.
         got: f64,
@@ -158,7 +158,7 @@ pub enum EvalError {
     /// The device failed while something was measured.
     #[error("{op}: the device failed: {reason}")]
     Execution {
-        /// What was being done.
+        /// The operation.
         op: &'static str,
         /// The backend's words.
         reason: String,

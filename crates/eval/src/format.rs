@@ -1,4 +1,4 @@
-//! What a question becomes before the model sees it.
+//! The prompt format: a question in the model's chat template, or as it is.
 //!
 //! With a chat template the question is one user message, and the answer's beginning stands where the
 //! assistant's turn begins, as RULER does it; without one, or raw, it follows the question.
@@ -32,7 +32,7 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// Whether no template is used.
+    /// Tells whether no template is used.
     pub fn is_raw(&self) -> bool {
         self.raw
     }
@@ -40,7 +40,7 @@ impl<'a> Format<'a> {
     /// Tokens of one user message.
     ///
     /// # Errors
-    /// What the template or the tokenizer refuses.
+    /// A text that the template or the tokenizer refuses.
     pub fn message(&self, text: &str) -> Result<Vec<u32>, EvalError> {
         self.tokens(text, "")
     }

@@ -1,4 +1,4 @@
-//! What sparse attention keeps of a model's answers, and what it saves.
+//! Evaluation of sparse attention: answers kept, and time and memory saved.
 //!
 //! Four evaluations compare attentions on one model: needles in the user's text and RULER's tasks have
 //! known answers ([`run_answers`]); perplexity scores the user's text ([`run_perplexity`]); fidelity

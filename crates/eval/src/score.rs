@@ -1,4 +1,4 @@
-//! What an answer is worth: RULER's string match, whatever the case.
+//! Scores of answers: RULER's string match, whatever the case.
 //!
 //! More words around the expected ones cost nothing, so generation may end as soon as everything
 //! expected was written.

@@ -25,7 +25,7 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// What the block adds to the residual stream: `[rows, hidden]` to the same.
+    /// Computes the block's addition to the residual stream: `[rows, hidden]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         let total = x.dims()[0];
         if total <= self.rows {

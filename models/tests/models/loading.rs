@@ -1,4 +1,4 @@
-//! What loading and running refuse, by name.
+//! Refusals of loading and running, by name.
 
 use burn::tensor::Device;
 use sparse_accelerate::AttentionSettings;

@@ -9,7 +9,7 @@ use sparse_accelerate::{AttentionSettings, KvCache};
 use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError};
 
-/// What a test varies.
+/// Settings that a test varies.
 #[derive(Debug, Clone)]
 pub(crate) struct Tiny {
     pub(crate) family: &'static str,

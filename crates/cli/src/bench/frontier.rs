@@ -90,7 +90,7 @@ pub(crate) struct FrontierArgs {
     )]
     recall: Vec<f64>,
 
-    /// What chooses keys, see below
+    /// Selectors of keys, see below
     #[arg(
         long,
         value_name = "S,S...",

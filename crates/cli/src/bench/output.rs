@@ -1,4 +1,4 @@
-//! Where rows go: a run file, JSON lines, tables, a plot.
+//! Outputs of rows: a run file, JSON lines, tables, a plot.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use sparse_accelerate_report::{
 
 use crate::{exit::usage, output::print_text, run_file::About};
 
-/// What is written besides the tables.
+/// Outputs besides the tables.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
@@ -63,7 +63,7 @@ impl Output {
         Ok(output)
     }
 
-    /// Whether a row is already there.
+    /// Tells whether a row is already there.
     pub(super) fn has(&self, wanted: impl Fn(&Line) -> bool) -> bool {
         self.rows.iter().any(wanted)
     }

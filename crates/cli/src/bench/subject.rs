@@ -1,4 +1,4 @@
-//! What is measured: a model directory, or a configuration with random weights.
+//! The model that is measured: a model directory, or a configuration with random weights.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use sparse_accelerate_report::record::{ModelMetadata, WeightSource};
 use crate::{
     args::RunOnArgs,
     exit::usage,
-    load::{Ground, Opened},
+    load::{Opened, RunTarget},
     progress::{Meter, Unit},
     run_file::{checkpoint_facts, name_of},
 };
@@ -31,7 +31,7 @@ pub(crate) struct SubjectArgs {
     #[arg(long, short, value_name = "DIR", required_unless_present = "config")]
     model: Option<PathBuf>,
 
-    /// Where weights come from; random ones need --config and no model directory
+    /// Source of the weights; random ones need --config and no model directory
     #[arg(
         long,
         value_name = "SOURCE",
@@ -56,10 +56,10 @@ enum Weights {
 
 /// A model that can be loaded, on a device that opened.
 pub(super) struct Subject {
-    /// What run files say of it.
+    /// Its description in run files.
     pub(super) facts: ModelMetadata,
     pub(super) config: ModelConfig,
-    pub(super) ground: Ground,
+    pub(super) target: RunTarget,
     /// The directory; `None` with random weights.
     pub(super) dir: Option<ModelDir>,
     seed: u64,
@@ -88,7 +88,7 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            ground: opened.ground,
+            target: opened.target,
             dir: Some(opened.dir),
             seed,
         })
@@ -101,7 +101,7 @@ impl Subject {
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let ground = Ground::new(&args.run, config.dtype)?;
+        let target = RunTarget::new(&args.run, config.dtype)?;
         let facts = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,
@@ -112,19 +112,19 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            ground,
+            target,
             dir: None,
             seed,
         })
     }
 
-    /// What tells this model from others in a run file: random weights have no hash.
+    /// Settings that tell this model from others in a run file: random weights have no hash.
     pub(super) fn settings(&self) -> Map<String, Value> {
         let mut settings = Map::new();
         settings.insert("model".into(), json!(self.facts.name));
         let config = text_hash(&self.facts.config.to_string());
         settings.insert("config".into(), json!(config));
-        let devices = &self.ground.devices;
+        let devices = &self.target.devices;
         if devices.kv != KvType::Model {
             settings.insert("kv_dtype".into(), json!(devices.kv));
         }
@@ -146,7 +146,7 @@ impl Subject {
     ) -> Result<Placement> {
         let settings: Vec<_> = cases.iter().map(|case| &case.settings).collect();
         let checked = self
-            .ground
+            .target
             .check(&self.config, prompt, max_tokens, &settings)?;
         Ok(checked.0)
     }
@@ -175,6 +175,6 @@ impl Subject {
                 seed: self.seed,
             },
         };
-        self.ground.load(source, placement)
+        self.target.load(source, placement)
     }
 }

@@ -1,4 +1,4 @@
-//! What the four measures share: arguments, the text, the run file and the loaded model.
+//! Parts that the four measures share: arguments, the text, the run file and the loaded model.
 
 use std::path::PathBuf;
 
@@ -76,7 +76,7 @@ impl ComparedArgs {
     }
 }
 
-/// Where text comes from.
+/// Source of the text.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
 pub(crate) struct TextArgs {
@@ -141,9 +141,9 @@ impl Run {
             command: format!("eval {measure}"),
             seed,
             model: Some(model),
-            device: opened.ground.devices.reason(),
-            dtype: opened.ground.dtype.to_string(),
-            chunk: opened.ground.chunk,
+            device: opened.target.devices.reason(),
+            dtype: opened.target.dtype.to_string(),
+            chunk: opened.target.chunk,
             settings,
         }
         .header();
@@ -192,8 +192,8 @@ pub(crate) fn measure(
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
-        chunk: opened.ground.chunk,
-        warm_up: !opened.ground.devices.is_flex(),
+        chunk: opened.target.chunk,
+        warm_up: !opened.target.devices.is_flex(),
     };
     let mut meter = RunMeter::new();
     let finished = std::mem::take(&mut run.finished);

@@ -91,7 +91,7 @@ enum EvalCommand {
     Ruler(ruler::RulerArgs),
     /// How well the end of long windows of your text is predicted
     Perplexity(perplexity::PerplexityArgs),
-    /// What changes on your own prompt: next token, hidden state, attention of every head
+    /// Compare sparse with dense on your own prompt: next token, hidden state, attention of every head
     Fidelity(fidelity::FidelityArgs),
 }
 

@@ -23,7 +23,7 @@ const ATTENTION: f64 = 0.76;
 /// Tokens of a chunk on known cards, as on any GPU.
 const CARD_CHUNK: usize = 8192;
 
-/// What the caller says in place of what is known.
+/// Numbers of the caller that replace known ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Given {
     /// Bytes of every device.

@@ -23,7 +23,7 @@ pub(super) fn open(model: Option<&Path>, config: Option<&Path>) -> Result<(Strin
     Ok((name, config))
 }
 
-/// What the JSON says of it.
+/// Describes it in JSON.
 pub(super) fn facts(name: &str, request: &PlanRequest) -> Value {
     let config = &request.config;
     json!({

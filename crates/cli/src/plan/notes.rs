@@ -16,7 +16,7 @@ pub(super) struct Note {
     pub(super) text: String,
 }
 
-/// What is to be said of a request's numbers, each thing once.
+/// Lists the notes on a request's numbers, each once.
 pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
     let checked = match request.gpu {
         true => {

@@ -127,7 +127,7 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
     out
 }
 
-/// What fits instead, one a line, below a refusal.
+/// Lists the requests that fit instead, one a line, below a refusal.
 pub(super) fn advice(advice: &[Advice]) -> String {
     if advice.is_empty() {
         return "\nnothing was found that fits: not an int8 cache, smaller chunks, another split, a shorter \

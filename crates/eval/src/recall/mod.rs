@@ -1,4 +1,4 @@
-//! What a pattern keeps of each head's attention, seen from inside a dense pass.
+//! Recall and error of each head's attention under a pattern, seen from inside a dense pass.
 //!
 //! For sampled rows, on the queries and the cache of the dense pass:
 //!
@@ -35,7 +35,7 @@ pub(crate) struct HeadSums {
     /// Squares of output differences, and of dense outputs.
     difference: f64,
     dense: f64,
-    /// What it chose, where heads choose.
+    /// Choice of the head, where heads choose.
     pub(crate) chosen: Option<Chosen>,
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn kept(record: &HeadRecord) -> f64 {
     }
 }
 
-/// What a query head chose, over the chunks that were looked at.
+/// Choice of a query head, over the chunks that were looked at.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Chosen {
     /// In the chunk with the most causal pairs.

@@ -17,7 +17,7 @@ use crate::{
     tasks::{Sample, Sources, Task, Which},
 };
 
-/// What to ask.
+/// Tasks, lengths and samples of a run of questions.
 #[derive(Debug, Clone)]
 pub struct AnswersPlan {
     /// Attentions of the prefill; decoding is dense.
@@ -201,7 +201,7 @@ pub fn run_answers(
     Ok(())
 }
 
-/// What a file holds already.
+/// Rows that a file holds already.
 struct Done {
     /// Attention and seed of the sample, which is its own for every question.
     answers: HashSet<(String, u64)>,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{corpus::Corpus, error::EvalError, recall::RecallObserver};
 
-/// Where prompts come from.
+/// Source of the prompts.
 #[derive(Debug, Clone, Copy)]
 pub enum Prompts<'a> {
     /// One prompt, whole.
@@ -32,7 +32,7 @@ pub enum Prompts<'a> {
     },
 }
 
-/// What to compare.
+/// Attentions and rows of a fidelity run.
 #[derive(Debug, Clone)]
 pub struct FidelityPlan {
     /// Attentions compared with dense.
@@ -231,7 +231,7 @@ fn reference(
     Ok((dense, observer))
 }
 
-/// What a file holds already.
+/// Rows that a file holds already.
 struct Done {
     prompts: HashSet<(String, usize, usize)>,
     heads: HashSet<(String, usize, usize, usize, usize)>,
@@ -264,7 +264,7 @@ fn head_key(row: &HeadRow) -> (String, usize, usize, usize, usize) {
     (attention, row.length, row.sample, row.layer, row.head)
 }
 
-/// What one prefill changed against another.
+/// Differences between two prefills of one prompt.
 struct Change {
     kl: f64,
     top1: bool,

@@ -30,7 +30,7 @@ pub struct Subject<'a> {
     pub model: &'a Loaded,
     /// Prompt tokens computed at a time.
     pub chunk: usize,
-    /// Whether each length is run once before it is timed: a GPU compiles and tunes at first use.
+    /// `true` runs each length once before it is timed: a GPU compiles and tunes at first use.
     pub warm_up: bool,
 }
 
@@ -51,11 +51,11 @@ pub struct RunProgress<'a> {
     pub done: u64,
     /// Prompt tokens this process will compute.
     pub total: u64,
-    /// What is being run.
+    /// The row in hand.
     pub what: &'a str,
 }
 
-/// Where progress goes. Breaking ends the run after the row in hand, which is not an error: what is in
+/// Receiver of progress. Breaking ends the run after the row in hand, which is not an error: what is in
 /// the file stays, and the same command goes on.
 pub type OnProgress<'a> = &'a mut dyn FnMut(&RunProgress<'_>) -> ControlFlow<()>;
 

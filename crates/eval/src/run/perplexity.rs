@@ -20,7 +20,7 @@ use crate::{corpus::Corpus, error::EvalError};
 /// Tokens scored unless told otherwise: a quarter of the window, at most this many.
 const SCORED: usize = 512;
 
-/// What to score.
+/// Windows and attentions of a perplexity run.
 #[derive(Debug, Clone)]
 pub struct PerplexityPlan {
     /// Attentions of whole windows.
@@ -29,7 +29,7 @@ pub struct PerplexityPlan {
     pub lengths: Vec<usize>,
     /// Tokens scored at its end; `None` for a quarter of it, 512 at most.
     pub scored: Option<usize>,
-    /// Whether a pattern keeps its dense last rows.
+    /// `true` keeps a pattern's dense last rows.
     pub keep_last: bool,
     /// Windows of each length, evenly over the text.
     pub samples: usize,

@@ -1,4 +1,4 @@
-//! What a head may be given.
+//! Candidates: the patterns among which a search chooses for every head.
 
 use sparse_accelerate::{BlockCluster, Dynamic, IntervalSlash, Pattern, Triangular};
 

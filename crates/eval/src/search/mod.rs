@@ -32,7 +32,7 @@ use observer::{CandidateObserver, Model};
 /// Fewest tokens of a text: in fewer, sinks and window are everything.
 pub const LEAST_TOKENS: usize = 4 * BLOCK;
 
-/// What a search may spend.
+/// Limits of a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SearchPlan {
     /// Rows of the text whose outputs are compared.
@@ -43,7 +43,7 @@ pub struct SearchPlan {
     pub selection: Selection,
 }
 
-/// What one KV head was given.
+/// Pattern of one KV head, with its price and error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Given {
     /// The pattern.
@@ -113,7 +113,7 @@ impl Search {
 /// Searches the patterns of a model on the tokens of a text.
 ///
 /// # Errors
-/// What [`SearchPlan::check`] refuses, a text over the model's positions, an output that is no number, and
+/// As [`SearchPlan::check`]; a text over the model's positions, an output that is no number, and
 /// failures of the device.
 pub fn search(
     subject: &Subject<'_>,

@@ -40,7 +40,7 @@ pub(super) struct CandidateObserver {
     sums: Vec<Vec<Vec<Sums>>>,
 }
 
-/// What a model looks like to a search.
+/// Sizes of a model that a search needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Model<'a> {
     pub(super) layers: usize,

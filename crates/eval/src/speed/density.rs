@@ -68,7 +68,7 @@ impl ForcedDensity {
         format!("{}, {BLOCKS_NAME}", PRESET.name())
     }
 
-    /// What run files say of the selection of such rows.
+    /// Describes the selection of such rows for run files.
     pub fn selection() -> String {
         let preset = PRESET.name();
         format!("{preset}: it runs whole and is timed, attention reads imposed blocks")

@@ -38,7 +38,7 @@ pub enum SpeedError {
     Density {
         /// As written.
         got: String,
-        /// What is wrong in it.
+        /// The part that is wrong.
         part: String,
     },
     /// Inputs that are not defined.
@@ -53,13 +53,13 @@ pub enum SpeedError {
     Selector {
         /// As written.
         got: String,
-        /// What is wrong in it.
+        /// The part that is wrong.
         part: String,
     },
     /// Times that no prices explain.
     #[error("calibrate: {what}; the times are too few or too alike, measure more lengths")]
     Fit {
-        /// What is missing.
+        /// The price that is missing.
         what: &'static str,
     },
     /// A number of runs or tokens that measures nothing.

@@ -36,9 +36,9 @@ use sparse_accelerate_engine::attention::NamedAttention;
 pub struct Case {
     /// Names the rows.
     pub name: String,
-    /// What it means.
+    /// The settings of its attention.
     pub settings: sparse_accelerate::AttentionSettings,
-    /// Whether its density is imposed.
+    /// `true` if its density is imposed.
     pub forced: bool,
 }
 
@@ -52,7 +52,7 @@ impl Case {
         }
     }
 
-    /// Whether it is [`Case::dense`].
+    /// Tells whether it is [`Case::dense`].
     pub fn is_dense(&self) -> bool {
         self.name == "dense"
     }

@@ -41,7 +41,7 @@ pub struct Task {
     pub max_tokens: usize,
     /// Strings that end an answer.
     pub stop: &'static [&'static str],
-    /// Whether the needle is put at a depth that the caller gives.
+    /// `true` if the needle is put at a depth that the caller gives.
     pub takes_depth: bool,
     kind: Kind,
 }
@@ -60,17 +60,17 @@ enum Kind {
 pub struct Sample {
     /// Tokens of the prompt.
     pub ids: Vec<u32>,
-    /// What the answer should hold.
+    /// Strings that the answer should hold.
     pub expected: Vec<String>,
     /// How much of it.
     pub rule: Match,
-    /// Where the (first) needle stands, 0 to 1; `None` where there is none.
+    /// Place of the (first) needle in the text, 0 to 1; `None` where there is none.
     pub depth: Option<f64>,
     /// Its own seed.
     pub seed: u64,
 }
 
-/// What samples are made from.
+/// Texts, questions and the prompt format that samples are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// The text.
@@ -86,7 +86,7 @@ pub struct Sources<'a> {
 pub struct Which {
     /// Tokens of prompt and answer.
     pub length: usize,
-    /// Where the needle goes, for tasks that take a depth.
+    /// Place of the needle, for tasks that take a depth.
     pub depth: Option<f64>,
     /// Number of the sample.
     pub sample: usize,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{corpus::Corpus, draw::Draw, error::EvalError, format::Question};
 
-/// What needles are hidden in.
+/// Text that hides the needles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hay {
     Noise,
@@ -70,7 +70,7 @@ pub(super) struct Needles<'a> {
     expected: Vec<String>,
     /// By depth.
     needles: Vec<(f64, String)>,
-    /// What draws the other needles.
+    /// Generator of the other needles.
     fill: Draw,
 }
 

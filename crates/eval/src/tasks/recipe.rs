@@ -13,7 +13,7 @@ pub(super) trait Recipe {
     /// The prompt of `units` units, the same each time.
     fn make(&self, units: usize) -> Question;
 
-    /// What to say when all units are used and the prompt is `short` tokens short; `None` where there
+    /// Words to say when all units are used and the prompt is `short` tokens short; `None` where there
     /// is nothing to run out of.
     fn exhausted(&self, _short: usize, _length: usize) -> Option<EvalError> {
         None

@@ -8,7 +8,7 @@
 
 use crate::speed::SpeedError;
 
-/// What a sample computes: dense tiles, sparse tiles, 64 gathered columns of a query tile, index rows,
+/// Work of a sample: dense tiles, sparse tiles, 64 gathered columns of a query tile, index rows,
 /// each by query head.
 pub(super) type Work = [f64; 4];
 
@@ -19,7 +19,7 @@ pub(super) struct Sample {
     pub(super) ms: f64,
 }
 
-/// What fits the samples best.
+/// The prices that fit the samples best.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Prices {
     /// Milliseconds of a unit of [`Work`].

@@ -18,7 +18,7 @@ use sparse_accelerate_engine::{
 
 use super::SpeedError;
 
-/// What is measured, how often.
+/// Shapes and lengths to measure, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalibrateSettings {
     /// Query heads.

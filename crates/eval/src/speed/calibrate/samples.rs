@@ -70,7 +70,7 @@ fn plans(
     Ok(plans)
 }
 
-/// What a plan computes for so many query heads.
+/// Counts the work of a plan for so many query heads.
 fn work(plan: &AttentionPlan, heads: usize, length: usize) -> [f64; 4] {
     let Some(index) = plan.index() else {
         let tiles = length.div_ceil(QUERY_TILE) as f64;

@@ -1,4 +1,4 @@
-//! What an oracle keeps of a query tile: the fewest key blocks that hold a share of the mass.
+//! The oracle's choice for a query tile: the fewest key blocks that hold a share of the mass.
 
 /// Blocks kept out of `mass`, the softmax mass of every key block up to the diagonal, the last one: the
 /// first and the last, then the largest until the share of all mass is reached.

@@ -198,8 +198,8 @@ impl Head {
         Ok((plain, corrected, got[2 * ALL - 1]))
     }
 
-    /// What the means of the blocks of one size that the sets leave out add to sums and weights, over the
-    /// keys of one piece: `[tiles * SETS * TILE, d]` and `[.., 1]`.
+    /// Computes the share of block means in sums and weights: of the blocks of one size that the sets leave
+    /// out, over the keys of one piece: `[tiles * SETS * TILE, d]` and `[.., 1]`.
     fn means(
         &self,
         rows: &Rows,

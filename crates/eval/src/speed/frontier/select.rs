@@ -19,7 +19,7 @@ use crate::speed::{SpeedError, median, timing::Batches};
 /// The layer that baselines are asked about: past all that some of them keep dense.
 const LAYER: usize = usize::MAX;
 
-/// What heads chose, and the index that was built of it.
+/// Choices of the heads, and the index that was built of it.
 type Chosen = (SelectionRecord, Option<Tensor<1, Int>>);
 
 impl Frontier {

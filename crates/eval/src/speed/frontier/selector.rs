@@ -43,12 +43,12 @@ impl Selector {
         &self.name
     }
 
-    /// Whether it decides by the prompt's length.
+    /// Tells whether it decides by the prompt's length.
     pub fn is_auto(&self) -> bool {
         self.kind == Kind::Auto
     }
 
-    /// Whether it works to a recall floor of the caller's.
+    /// Tells whether it works to a recall floor of the caller's.
     pub fn has_floor(&self) -> bool {
         match &self.kind {
             Kind::Own(pattern, ..) => pattern.selects(),
@@ -64,7 +64,7 @@ impl Selector {
         }
     }
 
-    /// What it means at a recall floor, on a device with these prices and least sparse length; of no
+    /// Makes its settings at a recall floor, on a device with these prices and least sparse length; of no
     /// meaning for a baseline.
     pub(super) fn settings(
         &self,
