@@ -35,15 +35,15 @@ const HEAD_DIM: usize = 128;
 const EXAMPLES: &str = "\
 Examples:
   sparse-accelerate bench frontier --lengths 32k --oracle-only
-  sparse-accelerate bench frontier --lengths 32k,128k --selectors dynamic,dynamic:query-heads,paper \\
+  sparse-accelerate bench frontier --lengths 32k,128k --selectors dynamic,dynamic:granularity=per-kv-head,paper \\
       --out frontier.jsonl --plot frontier.svg
   sparse-accelerate bench frontier --lengths 1k,2k,4k,8k --selectors auto --max-slowdown 1.02
 
-A selector is dynamic, paper, hybrid, interval-slash or block-cluster, each run at every recall floor;
-after it, by colons, who chooses (kv-heads, query-heads) and what stands in for the keys left out (none,
-mean, gaussian). triangular, auto and baselines (minference, flexprefill, xattention, flashprefill-v1,
-flashprefill-v2, a-shape, tri-shape, trianglemix; parameters as xattention:threshold=0.9) have no floor. Prices and the least sparse length are those of
-`calibrate`, where it has run on this device.";
+A selector is an attention with its parameters, as `eval --help` lists them; those that choose from the input
+are run at every recall floor. baseline:NAME is a published one (a-shape, tri-shape, minference, flexprefill,
+xattention, flashprefill-v1, flashprefill-v2, trianglemix; parameters as baseline:xattention:threshold=0.9) and
+has no floor, nor have triangular and auto. Prices and the least sparse length are those of `calibrate`, where
+it has run on this device.";
 
 /// Arguments of `bench frontier`.
 #[derive(Debug, Args)]

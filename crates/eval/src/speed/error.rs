@@ -46,15 +46,15 @@ pub enum SpeedError {
     Inputs(#[from] InputError),
     /// A selector that is none.
     #[error(
-        "{got}: `{part}`; a selector is dynamic, paper, hybrid, interval-slash or \
-         block-cluster, each with :kv-heads, :query-heads, :none, :mean or :gaussian after it, or \
-         triangular, auto, or a baseline such as minference or xattention:threshold=0.9"
+        "{got}: {reason}; a selector is an attention such as dynamic or \
+         hybrid:granularity=per-kv-head, or a published one such as baseline:minference or \
+         baseline:xattention:threshold=0.9"
     )]
     Selector {
         /// As written.
         got: String,
-        /// The part that is wrong.
-        part: String,
+        /// The reason.
+        reason: String,
     },
     /// Times that no prices explain.
     #[error("calibrate: {what}; the times are too few or too alike, measure more lengths")]

@@ -278,7 +278,7 @@ fn a_pattern_without_a_choice_is_judged_on_the_same_rows() {
     );
     assert!(triangular.total_ms > 0.0 && triangular.dense_ms > 0.0);
     // A baseline that keeps sinks and a window of its own, on the same kernels.
-    let baseline = one("a-shape:sink=64:window=256");
+    let baseline = one("baseline:a-shape:sink=64:window=256");
     assert!(
         baseline.error > triangular.error && baseline.density < triangular.density,
         "{baseline:?}"

@@ -1,18 +1,17 @@
-//! `--selectors dynamic,hybrid:query-heads:none`: what chooses keys from the input.
+//! Selectors of keys, in the grammar of attentions: `dynamic,hybrid:correction=none,baseline:minference`.
 
-use sparse_accelerate::{
-    AttentionSettings, BlockCluster, Dynamic, IntervalSlash, Pattern, Preset, Selection,
-    Triangular,
-    select::{Correction, Granularity, Prices},
-};
+use sparse_accelerate::{AttentionMode, AttentionSettings, Preset, select::Prices};
 use sparse_accelerate_baselines::Baseline;
+use sparse_accelerate_engine::attention::{NamedAttention, parse_attentions};
 
 use crate::speed::SpeedError;
 
-/// The selector whose length decides, as `--attention auto` has it.
+/// The selector whose length decides.
 const AUTO: &str = "auto";
+/// Begins the text of a published selector.
+const BASELINE: &str = "baseline:";
 
-/// Something that chooses keys, by its name on the command line.
+/// A selector of keys, by its text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selector {
     name: String,
@@ -21,46 +20,44 @@ pub struct Selector {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
-    /// A pattern of this library.
-    Own(Pattern, Granularity, Correction),
+    /// An attention of this library.
+    Own(AttentionSettings),
     /// A published selector.
     Baseline(Baseline),
-    /// Preset `balanced`, dense below the least sparse length.
-    Auto,
 }
 
 impl Selector {
-    /// The selector that `--attention auto` takes.
+    /// Makes the selector `auto`: preset `balanced`, dense below the least sparse length.
     pub fn auto() -> Self {
         Self {
             name: AUTO.into(),
-            kind: Kind::Auto,
+            kind: Kind::Own(Preset::Balanced.settings()),
         }
     }
 
-    /// Its name on the command line.
+    /// Gives its text.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Tells whether it decides by the prompt's length.
     pub fn is_auto(&self) -> bool {
-        self.kind == Kind::Auto
+        matches!(&self.kind, Kind::Own(settings) if settings.mode == AttentionMode::Auto)
     }
 
     /// Tells whether it works to a recall floor of the caller's.
     pub fn has_floor(&self) -> bool {
         match &self.kind {
-            Kind::Own(pattern, ..) => pattern.selects(),
-            Kind::Baseline(_) | Kind::Auto => false,
+            Kind::Own(settings) => settings.selects() && !self.is_auto(),
+            Kind::Baseline(_) => false,
         }
     }
 
-    /// The published selector it is, if it is one.
+    /// Gives the published selector it is, if it is one.
     pub(super) fn baseline(&self) -> Option<&Baseline> {
         match &self.kind {
             Kind::Baseline(baseline) => Some(baseline),
-            Kind::Own(..) | Kind::Auto => None,
+            Kind::Own(_) => None,
         }
     }
 
@@ -73,15 +70,8 @@ impl Selector {
         min_sparse_len: Option<usize>,
     ) -> AttentionSettings {
         let mut settings = match &self.kind {
-            Kind::Own(pattern, granularity, correction) => AttentionSettings {
-                selection: Selection {
-                    granularity: *granularity,
-                    correction: *correction,
-                    ..Selection::default()
-                },
-                ..AttentionSettings::sparse(*pattern)
-            },
-            Kind::Baseline(_) | Kind::Auto => Preset::Balanced.settings(),
+            Kind::Own(settings) => settings.clone(),
+            Kind::Baseline(_) => Preset::Balanced.settings(),
         };
         if let Some(floor) = floor {
             settings.selection.recall = floor as f32;
@@ -94,79 +84,57 @@ impl Selector {
     }
 }
 
-/// Reads selectors separated by commas: `dynamic`, `paper`, `hybrid`, `interval-slash`, `block-cluster`,
-/// `triangular`, `auto`, or a [`Baseline`] as it reads itself; after the first five, separated by colons, who chooses (`kv-heads`,
-/// `query-heads`) and what stands in for the rest (`none`, `mean`, `gaussian`).
+impl From<NamedAttention> for Selector {
+    fn from(named: NamedAttention) -> Self {
+        match named.name == AUTO {
+            true => Self::auto(),
+            false => Self {
+                name: named.name,
+                kind: Kind::Own(named.settings),
+            },
+        }
+    }
+}
+
+/// Reads selectors separated by commas: attentions as [`parse_attentions`] reads them, and
+/// `baseline:NAME[:parameter=value]...` as [`Baseline::parse`] reads what follows the first colon.
 ///
 /// # Errors
-/// A name or a part that means nothing, or a selector given twice.
+/// An item that means nothing, or is given twice.
 pub fn parse_selectors(text: &str) -> Result<Vec<Selector>, SpeedError> {
     let mut all: Vec<Selector> = Vec::new();
     for item in text.split(',').map(str::trim) {
-        let wrong = |part: &str| SpeedError::Selector {
+        let wrong = |reason: String| SpeedError::Selector {
             got: item.into(),
-            part: part.into(),
+            reason,
         };
-        if all.iter().any(|known| known.name == item) {
-            return Err(wrong("given twice"));
+        let selector = match item.strip_prefix(BASELINE) {
+            Some(baseline) => Selector {
+                name: item.into(),
+                kind: Kind::Baseline(
+                    Baseline::parse(baseline).map_err(|error| wrong(error.to_string()))?,
+                ),
+            },
+            None => {
+                let mut named = parse_attentions(item).map_err(|error| wrong(error.to_string()))?;
+                Selector::from(named.swap_remove(0))
+            }
+        };
+        if all.contains(&selector) {
+            return Err(wrong("given twice".into()));
         }
-        all.push(parse(item).map_err(|part| wrong(&part))?);
+        all.push(selector);
     }
     Ok(all)
 }
 
-fn parse(item: &str) -> Result<Selector, String> {
-    let mut parts = item.split(':');
-    let name = parts.next().unwrap_or_default();
-    let (mut granularity, mut correction) = (Granularity::PerKvHead, Correction::Mean);
-    let pattern = match name {
-        "dynamic" => Pattern::Dynamic(Dynamic::default()),
-        "paper" => {
-            correction = Correction::None;
-            Pattern::Dynamic(Dynamic {
-                hybrid: false,
-                ..Dynamic::default()
-            })
-        }
-        "hybrid" => Pattern::Hybrid(Dynamic::default()),
-        "interval-slash" => Pattern::IntervalSlash(IntervalSlash::default()),
-        "block-cluster" => Pattern::BlockCluster(BlockCluster::default()),
-        "triangular" => Pattern::Triangular(Triangular::default()),
-        AUTO => match parts.next() {
-            None => return Ok(Selector::auto()),
-            Some(part) => return Err(part.into()),
-        },
-        _ if Baseline::all()
-            .iter()
-            .any(|baseline| baseline.name() == name) =>
-        {
-            let baseline = Baseline::parse(item).map_err(|error| error.to_string())?;
-            return Ok(Selector {
-                name: item.into(),
-                kind: Kind::Baseline(baseline),
-            });
-        }
-        _ => return Err(name.into()),
-    };
-    for part in parts {
-        match part {
-            _ if !pattern.selects() => return Err(part.into()),
-            "kv-heads" => granularity = Granularity::PerKvHead,
-            "query-heads" => granularity = Granularity::PerQueryHead,
-            "none" => correction = Correction::None,
-            "mean" => correction = Correction::Mean,
-            "gaussian" => correction = Correction::GAUSSIAN,
-            _ => return Err(part.into()),
-        }
-    }
-    Ok(Selector {
-        name: item.into(),
-        kind: Kind::Own(pattern, granularity, correction),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sparse_accelerate::{
+        Dynamic, Pattern,
+        select::{Correction, Granularity},
+    };
+
     use super::*;
 
     fn settings(text: &str, floor: f64) -> AttentionSettings {
@@ -175,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_say_who_chooses_and_what_stands_in() {
-        let got = settings("hybrid:query-heads:mean", 0.9);
+    fn a_selector_is_an_attention_with_its_parameters() {
+        let got = settings("hybrid:granularity=per-kv-head:correction=none", 0.9);
         assert_eq!(got.pattern, Pattern::Hybrid(Dynamic::default()));
-        assert_eq!(got.selection.granularity, Granularity::PerQueryHead);
-        assert_eq!(got.selection.correction, Correction::Mean);
+        assert_eq!(got.selection.granularity, Granularity::PerKvHead);
+        assert_eq!(got.selection.correction, Correction::None);
         assert_eq!(got.selection.recall, 0.9);
         assert_eq!(
             settings("paper", 0.8).selection.correction,
@@ -192,35 +160,46 @@ mod tests {
         let mut expected = Preset::Balanced.settings();
         expected.min_sparse_len = 2048;
         let auto = Selector::auto();
-        assert_eq!(auto.settings(None, Prices::default(), Some(2048)), expected);
+        assert_eq!(
+            auto.settings(None, Prices::default(), Some(2048)),
+            expected
+        );
+        assert_eq!(parse_selectors("auto").unwrap(), [auto.clone()]);
         assert!(!auto.has_floor() && parse_selectors("dynamic").unwrap()[0].has_floor());
+        assert!(!parse_selectors("triangular").unwrap()[0].has_floor());
     }
 
     #[test]
     fn baselines_go_by_their_own_names() {
-        let selectors = parse_selectors("minference,xattention:stride=8").unwrap();
+        let text = "baseline:minference,baseline:xattention:stride=8";
+        let selectors = parse_selectors(text).unwrap();
         let baselines: Vec<&Baseline> = selectors.iter().filter_map(Selector::baseline).collect();
         assert!(matches!(baselines[0], Baseline::MInference { .. }));
         assert!(matches!(
             baselines[1],
             Baseline::XAttention { stride: 8, .. }
         ));
-        assert!(!selectors[0].has_floor() && selectors[1].name() == "xattention:stride=8");
+        assert!(!selectors[0].has_floor());
+        assert_eq!(selectors[1].name(), "baseline:xattention:stride=8");
     }
 
     #[test]
     fn what_means_nothing_is_named() {
         for (text, wrong) in [
             ("magic", "magic"),
-            ("", ""),
+            ("", "``"),
             ("dynamic:fast", "fast"),
-            ("triangular:mean", "mean"),
-            ("auto:mean", "mean"),
+            ("triangular:correction=mean", "mean"),
+            ("auto:correction=mean", "no parameters"),
             ("hybrid,hybrid", "given twice"),
-            ("xattention:mean", "one of stride, threshold"),
+            ("minference", "minference"),
+            ("baseline:magic", "one of a-shape"),
+            ("baseline:xattention:mean", "one of stride, threshold"),
         ] {
             match parse_selectors(text) {
-                Err(SpeedError::Selector { part, .. }) => assert!(part.contains(wrong), "{part}"),
+                Err(SpeedError::Selector { reason, .. }) => {
+                    assert!(reason.contains(wrong), "{reason}");
+                }
                 other => panic!("{text}: {other:?}"),
             }
         }
