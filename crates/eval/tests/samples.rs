@@ -259,7 +259,10 @@ fn questions_come_from_a_file_and_only_from_there() {
     let none = qa
         .sample(&sources(&corpus, &dir), &which(2000, None, 0), 1)
         .unwrap_err();
-    assert!(none.to_string().contains("--questions"), "{none}");
+    assert!(
+        none.field() == Some("questions") && none.to_string().contains("no questions were given"),
+        "{none}"
+    );
 
     let path = folder.path().join("questions.jsonl");
     let line = |i: usize| {
