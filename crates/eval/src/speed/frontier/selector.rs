@@ -160,10 +160,7 @@ mod tests {
         let mut expected = Preset::Balanced.settings();
         expected.min_sparse_len = 2048;
         let auto = Selector::auto();
-        assert_eq!(
-            auto.settings(None, Prices::default(), Some(2048)),
-            expected
-        );
+        assert_eq!(auto.settings(None, Prices::default(), Some(2048)), expected);
         assert_eq!(parse_selectors("auto").unwrap(), [auto.clone()]);
         assert!(!auto.has_floor() && parse_selectors("dynamic").unwrap()[0].has_floor());
         assert!(!parse_selectors("triangular").unwrap()[0].has_floor());
