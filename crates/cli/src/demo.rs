@@ -134,7 +134,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         ids: &ids,
     };
     let settings = [AttentionSettings::dense(), sparse];
-    if !opened.ground.devices.is_flex() {
+    if !opened.target.devices.is_flex() {
         case.warm_up(&settings)?;
     }
     let dense = case.run("dense", settings[0].clone())?;
@@ -167,7 +167,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn chunking(&self, attention: &AttentionSettings) -> Chunking {
-        let chunk = self.opened.ground.chunk;
+        let chunk = self.opened.target.chunk;
         self.model.chunking(self.ids.len(), chunk, attention)
     }
 
@@ -203,7 +203,7 @@ impl Case<'_> {
         };
         let mut meter = PromptMeter::new(format!("{name}: reading the prompt"));
         let generation = generate(
-            &mut *session,
+            &mut session,
             self.opened.dir.tokenizer(),
             self.ids,
             &settings,

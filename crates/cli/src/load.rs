@@ -8,9 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use sparse_accelerate::{AttentionSettings, KvType};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
-use sparse_accelerate_engine::{
-    Devices, Loaded, MemoryPlan, ModelSource, check_length, memory::Workload,
-};
+use sparse_accelerate_engine::{Devices, Loaded, MemoryPlan, ModelSource, check_length};
 use sparse_accelerate_models::Placement;
 
 use crate::{
@@ -19,15 +17,15 @@ use crate::{
     progress::{Meter, Unit},
 };
 
-/// What a model runs on, and in which pieces.
+/// Devices, type and chunk length of a run.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct RunTarget {
     pub(crate) devices: Devices,
     pub(crate) dtype: WeightDtype,
     pub(crate) chunk: usize,
 }
 
-impl Ground {
+impl RunTarget {
     /// Opens the devices and fills in what was not asked for; `stored` is the type of the checkpoint.
     pub(crate) fn new(args: &RunOnArgs, stored: WeightDtype) -> Result<Self> {
         let devices = args.open()?;
@@ -42,7 +40,7 @@ impl Ground {
     /// The devices, the type and the chunk in one line.
     pub(crate) fn describe(&self) -> String {
         let reason = self.devices.reason();
-        let kv = match self.devices.kv {
+        let kv = match self.devices.model.kv {
             KvType::Model => "",
             KvType::Int8 => ", int8 KV cache",
         };
@@ -59,16 +57,8 @@ impl Ground {
         attentions: &[&AttentionSettings],
     ) -> Result<(Placement, MemoryPlan)> {
         check_length(config, prompt, max_tokens)?;
-        let load = Workload {
-            kv: self.devices.kv,
-            gpu: !self.devices.is_flex(),
-            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
-        };
-        let selects = |settings: &&&AttentionSettings| load.with_attention(settings).selects;
-        let load = Workload {
-            selects: attentions.iter().any(|settings| selects(&settings)),
-            ..load
-        };
+        let footprint = self.devices.footprint(self.dtype);
+        let load = footprint.workload(prompt + max_tokens, self.chunk, attentions);
         Ok(self.devices.plan(config, self.dtype, &load)?)
     }
 
@@ -94,7 +84,7 @@ impl Ground {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) dir: ModelDir,
-    pub(crate) ground: Ground,
+    pub(crate) target: RunTarget,
 }
 
 impl Opened {
@@ -113,42 +103,42 @@ impl Opened {
             )));
         }
         let dir = ModelDir::open(model)?;
-        let ground = Ground::new(run, dir.config().dtype)?;
-        Ok(Self { dir, ground })
+        let target = RunTarget::new(run, dir.config().dtype)?;
+        Ok(Self { dir, target })
     }
 
     /// As [`Opened::new`] for a command that looks into layers, which needs them on one device.
     pub(crate) fn on_one_device(args: &ModelArgs) -> Result<Self> {
         let opened = Self::new(args)?;
-        if opened.ground.devices.is_staged() {
+        if opened.target.devices.is_staged() {
             return Err(usage(format!(
                 "--devices {}: this command runs on one device; give --device, or use run, bench ttft, bench \
                  decode, eval needle or eval ruler",
-                opened.ground.devices.names()
+                opened.target.devices.names()
             )));
         }
         Ok(opened)
     }
 
-    /// [`Ground::describe`].
+    /// [`RunTarget::describe`].
     pub(crate) fn describe(&self) -> String {
-        self.ground.describe()
+        self.target.describe()
     }
 
-    /// [`Ground::check`] for this model.
+    /// [`RunTarget::check`] for this model.
     pub(crate) fn check(
         &self,
         prompt: usize,
         max_tokens: usize,
         attentions: &[&AttentionSettings],
     ) -> Result<(Placement, MemoryPlan)> {
-        self.ground
+        self.target
             .check(self.dir.config(), prompt, max_tokens, attentions)
     }
 
     /// Loads the weights as they were cut, with progress.
     pub(crate) fn load(&self, placement: &Placement) -> Result<Loaded> {
-        self.ground
+        self.target
             .load(ModelSource::Checkpoint(&self.dir), placement)
     }
 }

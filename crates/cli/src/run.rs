@@ -90,8 +90,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     args.explain.check()?;
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
-    let layer = Layer::of(opened.dir.config(), opened.ground.dtype);
-    calibrated::apply(&mut attention, &opened.ground.devices.first().info, layer)?;
+    let layer = Layer::of(opened.dir.config(), opened.target.dtype);
+    calibrated::apply(&mut attention, &opened.target.devices.first().info, layer)?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
     sampling
         .validate()
@@ -110,22 +110,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     interrupt::ends(&sequence.cancel())?;
     let settings = GenerateSettings {
         max_tokens,
-        chunking: model.chunking(ids.len(), opened.ground.chunk, &attention),
+        chunking: model.chunking(ids.len(), opened.target.chunk, &attention),
         reuse: false,
         attention: attention.clone(),
         sampling,
         stop: args.sampling.stop.clone(),
         eos: opened.dir.generation().eos.clone(),
     };
-    let generation = answer(&mut *sequence, &opened, &ids, &settings, !args.json)?;
+    let generation = answer(&mut sequence, &opened, &ids, &settings, !args.json)?;
     if args.json {
         let report = Report {
-            device: opened.ground.devices.names(),
-            device_name: &opened.ground.devices.first().info.name,
-            device_reason: opened.ground.devices.reason(),
+            device: opened.target.devices.names(),
+            device_name: &opened.target.devices.first().info.name,
+            device_reason: opened.target.devices.reason(),
             stages: placement.counts(),
-            dtype: opened.ground.dtype.to_string(),
-            chunk: opened.ground.chunk,
+            dtype: opened.target.dtype.to_string(),
+            chunk: opened.target.chunk,
             attention,
             generation: &generation,
         };
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
             "\n{}",
             summary::block(
                 &opened.describe(),
-                !opened.ground.devices.is_flex(),
+                !opened.target.devices.is_flex(),
                 &generation
             )
         );
@@ -151,7 +151,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn answer(
-    sequence: &mut dyn Sequence,
+    sequence: &mut Sequence<'_>,
     opened: &Opened,
     ids: &[u32],
     settings: &GenerateSettings,

@@ -115,13 +115,13 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
         command: "bench decode".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
-        device: subject.ground.devices.reason(),
-        dtype: subject.ground.dtype.to_string(),
-        chunk: subject.ground.chunk,
+        device: subject.target.devices.reason(),
+        dtype: subject.target.dtype.to_string(),
+        chunk: subject.target.chunk,
         settings,
     };
     let mut output = Output::new(&args.output, about)?;
-    eprintln!("device: {}", subject.ground.devices.reason());
+    eprintln!("device: {}", subject.target.devices.reason());
 
     let mut model = None;
     for depth in lengths {
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
             let model = subject.cut(&mut model, placement)?;
             let ids = random_ids(subject.config.vocab_size, depth, args.seed);
             let settings = DecodeSettings {
-                chunk: subject.ground.chunk,
+                chunk: subject.target.chunk,
                 tokens: args.tokens,
                 runs: args.runs,
                 sequences: args.sequences,

@@ -18,7 +18,7 @@ use sparse_accelerate_report::record::{ModelMetadata, WeightSource};
 use crate::{
     args::RunOnArgs,
     exit::usage,
-    load::{Ground, Opened},
+    load::{Opened, RunTarget},
     progress::{Meter, Unit},
     run_file::{checkpoint_facts, name_of},
 };
@@ -59,7 +59,7 @@ pub(super) struct Subject {
     /// What run files say of it.
     pub(super) facts: ModelMetadata,
     pub(super) config: ModelConfig,
-    pub(super) ground: Ground,
+    pub(super) target: RunTarget,
     /// The directory; `None` with random weights.
     pub(super) dir: Option<ModelDir>,
     seed: u64,
@@ -88,7 +88,7 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            ground: opened.ground,
+            target: opened.target,
             dir: Some(opened.dir),
             seed,
         })
@@ -101,7 +101,7 @@ impl Subject {
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let ground = Ground::new(&args.run, config.dtype)?;
+        let target = RunTarget::new(&args.run, config.dtype)?;
         let facts = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,
@@ -112,7 +112,7 @@ impl Subject {
         Ok(Self {
             facts,
             config,
-            ground,
+            target,
             dir: None,
             seed,
         })
@@ -124,9 +124,9 @@ impl Subject {
         settings.insert("model".into(), json!(self.facts.name));
         let config = text_hash(&self.facts.config.to_string());
         settings.insert("config".into(), json!(config));
-        let devices = &self.ground.devices;
-        if devices.kv != KvType::Model {
-            settings.insert("kv_dtype".into(), json!(devices.kv));
+        let devices = &self.target.devices;
+        if devices.model.kv != KvType::Model {
+            settings.insert("kv_dtype".into(), json!(devices.model.kv));
         }
         if devices.is_staged() {
             settings.insert("devices".into(), json!(devices.names()));
@@ -146,7 +146,7 @@ impl Subject {
     ) -> Result<Placement> {
         let settings: Vec<_> = cases.iter().map(|case| &case.settings).collect();
         let checked = self
-            .ground
+            .target
             .check(&self.config, prompt, max_tokens, &settings)?;
         Ok(checked.0)
     }
@@ -175,6 +175,6 @@ impl Subject {
                 seed: self.seed,
             },
         };
-        self.ground.load(source, placement)
+        self.target.load(source, placement)
     }
 }

@@ -132,7 +132,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
     let subject = Subject::new(&args.subject, args.seed)?;
     let text = prompt_text(args, &subject)?;
     let mut output = Output::new(&args.output, about(args, &subject, text.as_ref()))?;
-    eprintln!("device: {}", subject.ground.devices.reason());
+    eprintln!("device: {}", subject.target.devices.reason());
 
     let mut model = None;
     for length in lengths {
@@ -167,7 +167,7 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
             None => random_ids(subject.config.vocab_size, length, args.seed),
         };
         let settings = TtftSettings {
-            chunk: subject.ground.chunk,
+            chunk: subject.target.chunk,
             runs: args.runs,
         };
         let mut dense = None;
@@ -285,9 +285,9 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
         command: "bench ttft".into(),
         seed: args.seed,
         model: Some(subject.facts.clone()),
-        device: subject.ground.devices.reason(),
-        dtype: subject.ground.dtype.to_string(),
-        chunk: subject.ground.chunk,
+        device: subject.target.devices.reason(),
+        dtype: subject.target.dtype.to_string(),
+        chunk: subject.target.chunk,
         settings,
     }
 }

@@ -1,4 +1,4 @@
-//! What heads that choose their keys hold, and what one layer's choice takes while it runs.
+//! Memory of heads that choose their keys: held between chunks, and while one layer chooses.
 //!
 //! The shapes are those of the kernels: every query head chooses, columns and slashes up to the default
 //! limits of Interval-Slash. All tables are words of 4 bytes.
