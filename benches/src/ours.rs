@@ -1,4 +1,4 @@
-//! Our contestant: a model on burn-flex, prefilled through the engine's session.
+//! Our contestant: a model on burn-flex, prefilled through the engine.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use burn::tensor::Device;
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::ModelDir;
-use sparse_accelerate_engine::{Prefill, Sequence, Session};
+use sparse_accelerate_engine::{Prefill, Sequence};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
 /// Prompt tokens per chunk, the engine's default on the CPU.
@@ -36,7 +36,7 @@ impl Model {
     }
 
     pub(crate) fn prefill(&self, ids: &[u32], settings: &AttentionSettings) -> Result<Prefill> {
-        let mut session = Session::new(&self.model, ids.len())?;
-        Ok(session.prefill(ids, CHUNK.into(), settings, &mut |_| ())?)
+        let mut sequence = Sequence::new(&self.model, ids.len())?;
+        Ok(sequence.prefill(ids, CHUNK.into(), settings, &mut |_| ())?)
     }
 }

@@ -122,9 +122,9 @@ pub enum ModelError {
     },
     /// Hidden states of another chunk, model or type.
     #[error(
-        "forward: a carry of {got:?} in {dtype:?}, but these tokens need [{rows}, {hidden}] in {expected:?}"
+        "forward: hidden states of {got:?} in {dtype:?}, but these tokens need [{rows}, {hidden}] in {expected:?}"
     )]
-    Carry {
+    HiddenStates {
         /// Shape given.
         got: [usize; 2],
         /// Type given.

@@ -26,7 +26,7 @@ mod placement;
 mod qwen2;
 
 pub use error::ModelError;
-pub use load::{LoadOptions, LoadProgress, MLP_ROWS};
+pub use load::{LoadOptions, LoadProgress, MLP_ROWS, ModelOptions};
 pub use model::{CausalLm, ChunkOutput, StageInput, StageOutput};
 pub use observe::{LayerObserver, LayerView, Watch};
 pub use placement::{Placement, StagePart};

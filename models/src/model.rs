@@ -26,7 +26,7 @@ use crate::{
     chunk::Chunk,
     decoder::{DecoderLayer, Pass, Projection, RmsNorm, Rotary},
     error::ModelError,
-    load::{self, LoadOptions, LoadProgress},
+    load::{self, LoadOptions, LoadProgress, ModelOptions},
     observe::Watch,
     placement::StagePart,
 };
@@ -58,8 +58,7 @@ pub(crate) struct Facts {
     pub(crate) device: Device,
     pub(crate) dtype: WeightDtype,
     pub(crate) weight_bytes: u64,
-    pub(crate) mlp_rows: usize,
-    pub(crate) kv: KvType,
+    pub(crate) options: ModelOptions,
     pub(crate) part: StagePart,
 }
 
@@ -71,9 +70,9 @@ pub enum StageInput<'a> {
     /// New tokens of every sequence, at least one each: for a stage with the input layer.
     Tokens(&'a [&'a [u32]]),
     /// Hidden states of the stage before: for the others.
-    Carry {
+    Hidden {
         /// `[B * N, hidden]`, N the tokens of the longest sequence, on the device of the stage.
-        hidden: Tensor<2>,
+        states: Tensor<2>,
         /// New tokens of every sequence.
         lens: &'a [usize],
     },
@@ -181,9 +180,9 @@ impl CausalLm {
         self.facts.weight_bytes
     }
 
-    /// Rows its MLPs handle at a time; rules the largest temporary of a chunk.
-    pub fn mlp_rows(&self) -> usize {
-        self.facts.mlp_rows
+    /// The options it was loaded with; [`CausalLm::dtype`] is the type they came to.
+    pub fn options(&self) -> &ModelOptions {
+        &self.facts.options
     }
 
     /// The part of the model it is.
@@ -212,7 +211,7 @@ impl CausalLm {
 
     /// How its caches keep keys and values.
     pub fn kv_type(&self) -> KvType {
-        self.facts.kv
+        self.facts.options.kv
     }
 
     /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
@@ -223,7 +222,7 @@ impl CausalLm {
         let shape = self.cache_shape(batch, capacity);
         let cache = KvCache::with_type(
             &shape,
-            self.facts.kv,
+            self.facts.options.kv,
             self.cache_dtype(),
             &self.facts.device,
         )?;
@@ -293,7 +292,7 @@ impl CausalLm {
     ) -> Result<StageOutput, ModelError> {
         let (device, blueprint) = (&self.facts.device, &self.facts.blueprint);
         let part = &self.facts.part;
-        let (chunk, carry) = self.take(input, prompt_lens)?;
+        let (chunk, states) = self.take(input, prompt_lens)?;
         let spans = cache.spans(&chunk.lens, prompt_lens)?;
         let limit = blueprint.max_positions;
         if let Some(span) = spans.iter().find(|span| span.kv_len > limit) {
@@ -314,8 +313,8 @@ impl CausalLm {
             (None, false) => None,
         };
 
-        let mut x = match (carry, &self.embedding) {
-            (Some(hidden), _) => hidden,
+        let mut x = match (states, &self.embedding) {
+            (Some(states), _) => states,
             (None, Some(embedding)) => embedding.val().select(0, chunk.ids(device)),
             (None, None) => return Err(self.lacks("forward", "have no input layer")),
         };
@@ -356,16 +355,16 @@ impl CausalLm {
             StageInput::Tokens(_) if !self.facts.part.input => {
                 Err(self.lacks("forward", "have no input layer: give hidden states"))
             }
-            StageInput::Carry { .. } if self.facts.part.input => {
+            StageInput::Hidden { .. } if self.facts.part.input => {
                 Err(self.lacks("forward", "begin with the input layer: give token ids"))
             }
             StageInput::Tokens(ids) => Ok((Chunk::new(ids, prompt_lens, blueprint)?, None)),
-            StageInput::Carry { hidden, lens } => {
+            StageInput::Hidden { states, lens } => {
                 let chunk = Chunk::without_ids(lens, prompt_lens, blueprint)?;
-                let (got, dtype, expected) = (hidden.dims(), hidden.dtype(), self.cache_dtype());
+                let (got, dtype, expected) = (states.dims(), states.dtype(), self.cache_dtype());
                 let rows = lens.len() * chunk.rows;
                 if got != [rows, blueprint.hidden] || dtype != expected {
-                    return Err(ModelError::Carry {
+                    return Err(ModelError::HiddenStates {
                         got,
                         dtype,
                         rows,
@@ -373,7 +372,7 @@ impl CausalLm {
                         expected,
                     });
                 }
-                Ok((chunk, Some(hidden)))
+                Ok((chunk, Some(states)))
             }
         }
     }

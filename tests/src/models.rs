@@ -107,10 +107,8 @@ impl Recorded {
 
     /// The model on a device, in f32.
     pub fn load(&self, device: &Device) -> CausalLm {
-        let options = LoadOptions {
-            dtype: Some(WeightDtype::F32),
-            ..LoadOptions::new(device.clone())
-        };
+        let mut options = LoadOptions::new(device.clone());
+        options.model.dtype = Some(WeightDtype::F32);
         CausalLm::load(&self.dir, &options, &mut |_| {}).expect(self.name)
     }
 

@@ -96,11 +96,11 @@ pub fn start(recorded: &Recorded, pair: &Pair, transport: Transport) -> Pipeline
     let layers = recorded.dir.config().layers;
     let counts = [layers / 2, layers - layers / 2];
     let placement = Placement::of_counts(&counts).expect("a placement");
-    let options = PipelineOptions {
-        dtype: Some(WeightDtype::F32),
+    let mut options = PipelineOptions {
         transport,
         ..PipelineOptions::new(pair.devices.to_vec(), placement)
     };
+    options.model.dtype = Some(WeightDtype::F32);
     let mut told = (0, 0);
     let pipeline = Pipeline::load(&recorded.dir, &options, &mut |done, total| {
         told = (done, total);

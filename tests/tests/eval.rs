@@ -6,8 +6,8 @@
 use std::{ops::ControlFlow, path::Path};
 
 use burn::tensor::Device;
-use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_engine::attention::parse_attentions;
+use sparse_accelerate_engine::{Cancel, Loaded};
 use sparse_accelerate_eval::{
     AnswersPlan, Corpus, FidelityPlan, Format, NEEDLE, Prompts, RunProgress, Sources, Subject,
     run_answers, run_fidelity,
@@ -55,6 +55,7 @@ fn a_broken_pattern_fails_where_dense_passes() {
         model: &model,
         chunk: 512,
         warm_up: false,
+        cancel: &Cancel::default(),
     };
     let go = &mut |_: &RunProgress<'_>| ControlFlow::Continue(());
 

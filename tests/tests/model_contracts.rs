@@ -10,7 +10,7 @@ use sparse_accelerate::{
     AttentionSettings, Decision, Path, Pattern, Reason, Triangular, diagnostics::append_copies,
 };
 use sparse_accelerate_checkpoint::ModelDir;
-use sparse_accelerate_engine::{Sequence, Session};
+use sparse_accelerate_engine::Sequence;
 use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError};
 use sparse_accelerate_tests::{
     backends,
@@ -55,7 +55,7 @@ fn chunked_prefill_equals_whole() {
     on_every_model(|name, recorded, model| {
         let ids = recorded.ids(ROWS);
         for (kind, settings) in settings() {
-            let mut session = Session::new(model, ids.len()).expect("a session");
+            let mut session = Sequence::new(model, ids.len()).expect("a session");
             let mut prefill = |size: usize| {
                 session
                     .prefill(ids, size.into(), &settings, &mut |_| {})

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, Session, generate};
+use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, generate};
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -35,7 +35,7 @@ fn report(what: &str, backend: &Backend, tokens: usize, distance: f32) {
 }
 
 fn check_logits(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: &Case) {
-    let mut session = Session::new(model, case.ids.len()).expect("a session");
+    let mut session = Sequence::new(model, case.ids.len()).expect("a session");
     let settings = AttentionSettings::dense();
     let prefill = session
         .prefill(&case.ids, CHUNK.into(), &settings, &mut |_| {})
@@ -64,7 +64,7 @@ fn check_greedy(recorded: &Recorded, model: &CausalLm, backend: &Backend, case: 
         stop: Vec::new(),
         eos: Vec::new(),
     };
-    let mut session = Session::new(model, case.ids.len() + case.greedy.len()).expect("a session");
+    let mut session = Sequence::new(model, case.ids.len() + case.greedy.len()).expect("a session");
     let tokenizer = recorded.dir.tokenizer();
     let go_on = &mut |_: &str| ControlFlow::Continue(());
     let got = generate(

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 
 use sparse_accelerate::{AttentionSettings, Dynamic, Pattern};
 use sparse_accelerate_engine::{
-    EngineError, Fault, GenerateSettings, SamplingSettings, Sequence, Session, Transport, generate,
+    EngineError, GenerateSettings, SamplingSettings, Sequence, Transport, generate,
+    testing::{Fault, inject},
 };
 use sparse_accelerate_tests::{
     models::{Recorded, TINY, distance},
@@ -32,17 +33,17 @@ fn alike_devices_equal_one_bit_for_bit() {
                 .map(|i| ((i * i * 7 + i * 13 + 3) % config.vocab_size) as u32)
                 .collect();
             let (prompt, token) = ids.split_at(len - 1);
-            let mut one = Session::new(&whole, len).expect("a session");
+            let mut one = Sequence::new(&whole, len).expect("a sequence");
             for transport in [Transport::Peer, Transport::Host] {
                 let pipeline = start(&recorded, pair, transport);
-                let mut two = pipeline.session(len).expect("a session");
+                let mut two = pipeline.sequence(len).expect("a sequence");
                 for (kind, settings) in [
                     ("dense", AttentionSettings::dense()),
                     ("triangular", recorded.triangular()),
                     ("dynamic", dynamic.clone()),
                 ] {
                     let name = format!("{name} on {}, {kind}, {transport:?}", pair.name);
-                    let run = |sequence: &mut dyn Sequence| {
+                    let run = |sequence: &mut Sequence<'_>| {
                         let prefill = sequence
                             .prefill(prompt, 160.into(), &settings, &mut |_| {})
                             .expect(&name);
@@ -79,7 +80,7 @@ fn two_devices_answer_as_recorded() {
                 eos: Vec::new(),
             };
             let capacity = case.ids.len() + case.greedy.len();
-            let mut session = pipeline.session(capacity).expect(&name);
+            let mut session = pipeline.sequence(capacity).expect(&name);
             let go_on = &mut |_: &str| ControlFlow::Continue(());
             let got = generate(
                 &mut session,
@@ -117,11 +118,11 @@ fn a_killed_stage_ends_the_run_and_gives_its_memory_back() {
         for (stage, fault) in [(0, Fault::Exit), (1, Fault::Exit), (1, Fault::Panic)] {
             let name = format!("{fault:?} in stage {stage} of {}", pair.name);
             let pipeline = start(&recorded, pair, Transport::Peer);
-            let mut session = pipeline.session(256).expect(&name);
+            let mut session = pipeline.sequence(256).expect(&name);
             let error = session
                 .prefill(&ids, 32.into(), &dense, &mut |progress| {
                     if progress.done == 64 {
-                        pipeline.inject(stage, fault);
+                        inject(&pipeline, stage, fault);
                     }
                 })
                 .expect_err(&name);

@@ -20,10 +20,10 @@ fn memory_returns() {
         };
         let before = in_use();
         let pipeline = start(&recorded, pair, Transport::Peer);
-        let session = |capacity| pipeline.session(capacity).expect("a session");
-        drop(session(8));
+        let sequence = |capacity| pipeline.sequence(capacity).expect("a sequence");
+        drop(sequence(8));
         let loaded = settled(&in_use);
-        let held = session(256);
+        let held = sequence(256);
         let bytes = recorded.dir.config();
         let cache = 2 * bytes.layers * bytes.kv_heads * bytes.head_dim * 256 * 4;
         for (stage, (with, without)) in in_use().iter().zip(&loaded).enumerate() {
@@ -36,7 +36,7 @@ fn memory_returns() {
             );
         }
         drop(held);
-        drop(session(8));
+        drop(sequence(8));
         assert_eq!(settled(&in_use), loaded, "{}", pair.name);
         drop(pipeline);
         let after = settled(&in_use);

@@ -91,7 +91,7 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// The word on the command line.
+    /// The type in one word: `model` or `int8`.
     pub fn name(self) -> &'static str {
         match self {
             KvType::Model => "model",

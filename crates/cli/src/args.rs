@@ -162,7 +162,7 @@ impl RunOnArgs {
         })?;
         let mut devices = Devices::open(&choices?)?;
         devices.split = split;
-        devices.kv = self.sizes.kv_type();
+        devices.model.kv = self.sizes.kv_type();
         devices.memory_limit = self.sizes.memory_limit()?;
         devices.stall = stall;
         at_least_one(&[("--chunks", args.chunks.unwrap_or(1))])?;

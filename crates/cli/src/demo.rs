@@ -203,7 +203,7 @@ impl Case<'_> {
         };
         let mut meter = PromptMeter::new(format!("{name}: reading the prompt"));
         let generation = generate(
-            &mut *session,
+            &mut session,
             self.opened.dir.tokenizer(),
             self.ids,
             &settings,

@@ -7,7 +7,10 @@ use std::{error::Error, fmt, process::ExitCode};
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::CheckpointError;
-use sparse_accelerate_engine::{DeviceError, EngineError, attention::AttentionSpecError};
+use sparse_accelerate_engine::{
+    CalibrationError, DeviceError, EngineError, SamplingError, attention::AttentionSpecError,
+    placement::SplitError,
+};
 use sparse_accelerate_eval::{EvalError, speed::SpeedError};
 
 use crate::interrupt;
@@ -41,12 +44,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         }
         above = text;
     }
-    let cancelled = error.chain().any(|cause| {
-        matches!(
-            cause.downcast_ref::<EngineError>(),
-            Some(EngineError::Cancelled { .. })
-        )
-    });
+    let engine = engine_error(error);
+    let arguments = engine.map_or(&[][..], arguments);
+    if !arguments.is_empty() {
+        eprintln!("  see {}", arguments.join(", "));
+    }
+    let cancelled = matches!(engine, Some(EngineError::Cancelled { .. }));
     ExitCode::from(match is_usage(error) {
         true => 2,
         false if cancelled => interrupt::CODE,
@@ -74,6 +77,38 @@ fn with_flag(field: &str, text: &str) -> String {
     match text.strip_prefix(field) {
         Some(rest) => format!("{flag}{rest}"),
         None => format!("{flag}: {text}"),
+    }
+}
+
+/// The engine's error behind a chain; crates above the engine pass it on under a type of their own.
+fn engine_error(error: &anyhow::Error) -> Option<&EngineError> {
+    error.chain().find_map(|cause| {
+        let own = cause.downcast_ref::<EngineError>();
+        let eval = || match cause.downcast_ref() {
+            Some(EvalError::Engine(error)) => Some(error),
+            _ => None,
+        };
+        let speed = || match cause.downcast_ref() {
+            Some(SpeedError::Engine(error)) => Some(error),
+            _ => None,
+        };
+        own.or_else(eval).or_else(speed)
+    })
+}
+
+/// The arguments that change what an error complains of.
+fn arguments(error: &EngineError) -> &'static [&'static str] {
+    match error {
+        EngineError::Stage { source, .. } => arguments(source),
+        EngineError::Memory { .. } | EngineError::GaveUp { .. } => &["--chunk", "--dtype"],
+        EngineError::Stalled { .. } => &["--stall-limit", "--transport host"],
+        EngineError::Split(SplitError::UnknownMemory { .. }) => &["--memory-limit", "--split"],
+        EngineError::Calibration(CalibrationError::Write { .. }) => &["--out"],
+        EngineError::Device(
+            DeviceError::NoSuchDevice { .. } | DeviceError::NoKernelCompiler { .. },
+        ) => &["--device flex"],
+        EngineError::Sampling(SamplingError::NotFinite { .. }) => &["--dtype f32"],
+        _ => &[],
     }
 }
 
@@ -122,5 +157,32 @@ mod tests {
         };
         assert!(message(&length.into()).starts_with("--lengths: length 9: this model has 8"));
         assert_eq!(message(&usage("as it is")), "as it is");
+    }
+
+    #[test]
+    fn arguments_are_found_behind_stages_and_other_crates() {
+        let gave_up = || EngineError::GaveUp {
+            op: "prefill",
+            reason: "no memory".into(),
+        };
+        let stage = EngineError::Stage {
+            stage: 1,
+            device: "flex".into(),
+            source: Box::new(gave_up()),
+        };
+        for error in [
+            anyhow::Error::new(gave_up()),
+            anyhow::Error::new(stage),
+            anyhow::Error::new(EvalError::Engine(gave_up())),
+            anyhow::Error::new(SpeedError::Engine(gave_up())).context("bench"),
+        ] {
+            let found = engine_error(&error).map(arguments);
+            assert_eq!(found, Some(&["--chunk", "--dtype"][..]), "{error}");
+        }
+        let cancelled = EvalError::Engine(EngineError::Cancelled { done: 1, total: 2 });
+        let cancelled = anyhow::Error::new(cancelled);
+        let engine = engine_error(&cancelled);
+        assert!(matches!(engine, Some(EngineError::Cancelled { .. })));
+        assert_eq!(engine.map(arguments), Some(&[][..]));
     }
 }

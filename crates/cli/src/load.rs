@@ -8,9 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use sparse_accelerate::{AttentionSettings, KvType};
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
-use sparse_accelerate_engine::{
-    Devices, Loaded, MemoryPlan, ModelSource, check_length, memory::Workload,
-};
+use sparse_accelerate_engine::{Devices, Loaded, MemoryPlan, ModelSource, check_length};
 use sparse_accelerate_models::Placement;
 
 use crate::{
@@ -42,7 +40,7 @@ impl RunTarget {
     /// The devices, the type and the chunk in one line.
     pub(crate) fn describe(&self) -> String {
         let reason = self.devices.reason();
-        let kv = match self.devices.kv {
+        let kv = match self.devices.model.kv {
             KvType::Model => "",
             KvType::Int8 => ", int8 KV cache",
         };
@@ -59,16 +57,8 @@ impl RunTarget {
         attentions: &[&AttentionSettings],
     ) -> Result<(Placement, MemoryPlan)> {
         check_length(config, prompt, max_tokens)?;
-        let load = Workload {
-            kv: self.devices.kv,
-            gpu: !self.devices.is_flex(),
-            ..Workload::new(self.dtype.size(), prompt + max_tokens, self.chunk)
-        };
-        let selects = |settings: &&&AttentionSettings| load.with_attention(settings).selects;
-        let load = Workload {
-            selects: attentions.iter().any(|settings| selects(&settings)),
-            ..load
-        };
+        let footprint = self.devices.footprint(self.dtype);
+        let load = footprint.workload(prompt + max_tokens, self.chunk, attentions);
         Ok(self.devices.plan(config, self.dtype, &load)?)
     }
 

@@ -117,7 +117,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         stop: args.sampling.stop.clone(),
         eos: opened.dir.generation().eos.clone(),
     };
-    let generation = answer(&mut *sequence, &opened, &ids, &settings, !args.json)?;
+    let generation = answer(&mut sequence, &opened, &ids, &settings, !args.json)?;
     if args.json {
         let report = Report {
             device: opened.target.devices.names(),
@@ -151,7 +151,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn answer(
-    sequence: &mut dyn Sequence,
+    sequence: &mut Sequence<'_>,
     opened: &Opened,
     ids: &[u32],
     settings: &GenerateSettings,

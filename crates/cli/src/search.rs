@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use sparse_accelerate::{Pattern, Selection};
+use sparse_accelerate_engine::Cancel;
 use sparse_accelerate_eval::{
     Subject,
     search::{Given, Search, SearchPlan, search},
@@ -18,6 +19,7 @@ use crate::{
         table::{head, table},
     },
     exit::usage,
+    interrupt,
     load::Opened,
     output::{print_text, write_whole},
     progress::PromptMeter,
@@ -115,11 +117,14 @@ pub(crate) fn run(args: &SearchArgs) -> Result<()> {
         corpus.name()
     );
     let model = opened.load(&placement)?;
+    let cancel = Cancel::default();
+    interrupt::ends(&cancel)?;
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
         chunk: opened.target.chunk,
         warm_up: false,
+        cancel: &cancel,
     };
     let mut ids = start;
     ids.extend(corpus.ids());

@@ -1,33 +1,33 @@
-//! Ending a run from outside.
+//! Cancelling a run from outside.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// A flag that ends what is running, at the next chunk or token. Clones share it.
+/// A flag that ends a run at the next chunk or token. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
     asked: Arc<AtomicBool>,
 }
 
 impl Cancel {
-    /// Asks for the end, from any thread and any number of times.
+    /// Asks the run to end, from any thread and any number of times.
     pub fn cancel(&self) {
         self.asked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the end was asked for.
+    /// True once the run was asked to end.
     pub fn is_cancelled(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The flag itself, true once the end was asked for: what a signal handler may set.
+    /// The flag itself, which a signal handler may set: true once the run was asked to end.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.asked.clone()
     }
 
-    /// Takes the question back, for the next run.
+    /// Clears the flag for the next run.
     pub fn reset(&self) {
         self.asked.store(false, Ordering::Relaxed);
     }

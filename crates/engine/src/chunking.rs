@@ -1,4 +1,4 @@
-//! How a prompt is cut into chunks.
+//! Cutting a prompt into chunks.
 //!
 //! The cost of a token grows with what lies before it, so chunks of equal length take longer and longer.
 //! On one device that changes nothing. Where stages work on different chunks at once, a stage waits for
@@ -12,32 +12,49 @@ use sparse_accelerate_checkpoint::ModelConfig;
 
 use crate::{
     error::EngineError,
+    estimate::ATTENTION_RATE,
     memory::{matrices, sum},
 };
 
 /// Chunk lengths are multiples of this, but for the last: key blocks of a selection are not cut.
 const GRAIN: usize = 128;
-/// What a chunk costs by itself, in costs of a token without attention: a part of its own and a share of the
-/// prompt's length, dense and with a selection. From 8 to 49 chunks of 8K to 128K tokens of Llama-3.1-8B on two
-/// H200 (`benches/runs/2026-11-26-h200-two-devices`).
-const CHUNK_COST: [(f64, f64); 2] = [(100.0, 1.0 / 160.0), (200.0, 1.0 / 64.0)];
+
+/// Cost of a chunk by itself, in costs of a token without attention: launches, and products of few rows.
+struct ChunkCost {
+    /// Tokens, whatever the prompt.
+    fixed: f64,
+    /// Share of the prompt's tokens.
+    share: f64,
+}
+
+/// Cost of a dense chunk. This and the next are from 8 to 49 chunks of 8K to 128K tokens of Llama-3.1-8B on
+/// two H200 (`benches/runs/2026-11-26-h200-two-devices`).
+const DENSE_CHUNK: ChunkCost = ChunkCost {
+    fixed: 100.0,
+    share: 1.0 / 160.0,
+};
+/// Cost of a chunk whose heads choose their keys: their probe looks at all keys.
+const SELECTING_CHUNK: ChunkCost = ChunkCost {
+    fixed: 200.0,
+    share: 1.0 / 64.0,
+};
 
 /// Lengths of the chunks of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Chunking {
-    /// This many tokens each, the last what is left.
+    /// Chunks of this many tokens; the last has the rest.
     Fixed(usize),
-    /// Chunks that take equally long.
+    /// Chunks that take equal time.
     EqualTime(EqualTime),
 }
 
-/// See [`EqualTime::sizes`].
+/// Chunks of equal time; see [`EqualTime::sizes`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct EqualTime {
     /// Chunks to cut a prompt into; more where one would be longer than `longest`.
     pub chunks: usize,
-    /// The longest chunk, tokens: what the workspace is planned for.
+    /// The longest chunk, tokens; the workspace is planned for it.
     pub longest: usize,
     /// Cost of attending to one key, in costs of a token without attention.
     pub growth: f64,
@@ -50,8 +67,8 @@ impl From<usize> for Chunking {
 }
 
 impl Chunking {
-    /// Equal times for `stages` stages of a model that computes `density` of attention's pairs, which its
-    /// heads choose if it `selects`; fixed chunks of `longest` where there is one stage.
+    /// Chooses the number of chunks of equal time for `stages` stages; fixed chunks of `longest` tokens for one
+    /// stage. The model computes `density` of attention's pairs, which its heads choose if it `selects`.
     pub fn for_stages(
         config: &ModelConfig,
         stages: usize,
@@ -66,8 +83,12 @@ impl Chunking {
         let growth = growth(config, density);
         let tokens = prompt as f64;
         let whole = tokens + growth * tokens * tokens / 2.0;
-        let (own, share) = CHUNK_COST[usize::from(selects)];
-        let chunks = ((stages - 1) as f64 * whole / (own + share * tokens)).sqrt();
+        let chunk = match selects {
+            true => SELECTING_CHUNK,
+            false => DENSE_CHUNK,
+        };
+        let each = chunk.fixed + chunk.share * tokens;
+        let chunks = ((stages - 1) as f64 * whole / each).sqrt();
         Chunking::EqualTime(EqualTime {
             chunks: (chunks.round() as usize).max(1),
             longest,
@@ -75,7 +96,7 @@ impl Chunking {
         })
     }
 
-    /// Tokens of the longest chunk there can be.
+    /// Tokens of the longest possible chunk.
     pub fn longest(&self) -> usize {
         match self {
             Chunking::Fixed(tokens) => *tokens,
@@ -83,7 +104,7 @@ impl Chunking {
         }
     }
 
-    /// Lengths of the chunks of `tokens` tokens that come after `before` others.
+    /// Gives the lengths of the chunks of `tokens` tokens that come after `before` others.
     ///
     /// # Errors
     /// [`EngineError::EmptyChunk`] for chunks of no tokens.
@@ -103,9 +124,9 @@ impl Chunking {
 }
 
 impl EqualTime {
-    /// Chunks of equal cost: a token after `p` others costs `1 + growth * p`, so the first `x` cost
-    /// `F(x) = x + growth * x^2 / 2`, and boundary `k` of `n` lies where `F` has grown by `k / n`.
-    /// Rounded to multiples of 128 tokens; what is longer than `longest` is cut again.
+    /// Gives the lengths of chunks of equal cost. A token after `p` others costs `1 + growth * p`, so the first
+    /// `x` cost `F(x) = x + growth * x^2 / 2`, and boundary `k` of `n` lies where `F` has grown by `k / n`.
+    /// Boundaries are rounded to multiples of 128 tokens; a chunk longer than `longest` is cut again.
     pub fn sizes(&self, before: usize, tokens: usize) -> Vec<usize> {
         let growth = self.growth.max(1e-12);
         let cost = |x: f64| x + growth * x * x / 2.0;
@@ -137,15 +158,11 @@ impl EqualTime {
     }
 }
 
-/// What a FLOP of attention costs in FLOPs of products: 590 TFLOP/s of products in a whole model and 447 of
-/// dense attention on one H100 (`benches/runs/2026-11-25-h100`).
-pub(crate) const ATTENTION_COST: f64 = 1.3;
-
 /// Cost of attention a key over that of the linear layers a token: `4 * heads * head_dim * density` FLOPs over
 /// twice a layer's parameters.
 fn growth(config: &ModelConfig, density: f64) -> f64 {
-    let attention = ATTENTION_COST * 4.0 * (config.heads * config.head_dim) as f64 * density;
-    attention / (2.0 * sum(&matrices(config)) as f64)
+    let flops = 4.0 * (config.heads * config.head_dim) as f64 * density;
+    flops / ATTENTION_RATE / (2.0 * sum(&matrices(config)) as f64)
 }
 
 #[cfg(test)]

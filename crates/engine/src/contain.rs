@@ -1,4 +1,4 @@
-//! Work whose panic is an error.
+//! Panics of the backend as errors.
 //!
 //! Burn's operations cannot return errors, so a device without memory panics inside them. The panic ends
 //! here; what it printed stays on standard error.
@@ -10,10 +10,11 @@ use crate::error::EngineError;
 /// Most characters of a panic's words.
 const WORDS: usize = 300;
 
-/// Runs `work`; a panic in it is [`EngineError::GaveUp`]. Throw away whatever `work` had in hand then.
+/// Runs `work` and turns a panic into [`EngineError::GaveUp`]. The caller must drop whatever a panicking
+/// `work` was changing.
 ///
 /// # Errors
-/// Those of `work`.
+/// The errors of `work`, and [`EngineError::GaveUp`].
 pub fn contained<T, E: From<EngineError>>(
     op: &'static str,
     work: impl FnOnce() -> Result<T, E>,

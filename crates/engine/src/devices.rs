@@ -2,40 +2,39 @@
 
 use std::time::Duration;
 
-use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
-use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
+use sparse_accelerate_models::{CausalLm, LoadOptions, ModelOptions, Placement};
 
 use crate::{
-    chunking::ATTENTION_COST,
     device::{DeviceChoice, Selected, select},
     error::EngineError,
+    estimate::ATTENTION_RATE,
     loaded::Loaded,
-    memory::{MemoryPlan, Workload},
+    memory::{Footprint, MemoryPlan, Workload},
     pipeline::{Pipeline, PipelineOptions, Transport},
     placement::{LayerCosts, Split, StageDevice, place},
 };
 
-/// Devices in the order of the layers, and how the model is put on them.
+/// Devices of a run in the order of the layers, and options of placing a model on them.
 #[derive(Debug, Clone)]
 pub struct Devices {
     /// At least one.
     all: Vec<Selected>,
-    /// How layers are shared out.
+    /// Rule by which layers are shared out.
     pub split: Split,
     /// Bytes to plan for on every device, where it has more.
     pub memory_limit: Option<u64>,
-    /// How the KV cache keeps keys and values.
-    pub kv: KvType,
-    /// How hidden states travel.
+    /// Options of the model; [`Devices::load`] is given the type of the weights.
+    pub model: ModelOptions,
+    /// Route of hidden states between stages.
     pub transport: Transport,
     /// Chunks of equal time to cut a prompt into; `None` goes by its length.
     pub chunks: Option<usize>,
-    /// Time without a sign of life after which a run ends.
+    /// Time without a sign of life from any stage after which a run ends with an error.
     pub stall: Duration,
 }
 
-/// Where a model's weights come from.
+/// Source of a model's weights.
 #[derive(Debug, Clone, Copy)]
 pub enum ModelSource<'a> {
     /// A model directory.
@@ -50,10 +49,10 @@ pub enum ModelSource<'a> {
 }
 
 impl Devices {
-    /// Opens devices; the same may stand several times.
+    /// Opens devices; one device may stand several times.
     ///
     /// # Errors
-    /// [`EngineError::Device`] of the first that cannot be had; [`EngineError::Split`] for none.
+    /// [`EngineError::Device`] of the first that cannot be opened; [`EngineError::Split`] for an empty list.
     pub fn open(choices: &[DeviceChoice]) -> Result<Self, EngineError> {
         let all = choices.iter().map(|choice| select(*choice));
         let all = all.collect::<Result<Vec<_>, _>>()?;
@@ -64,7 +63,7 @@ impl Devices {
             all,
             split: Split::Auto,
             memory_limit: None,
-            kv: KvType::Model,
+            model: ModelOptions::default(),
             transport: Transport::Peer,
             chunks: None,
             stall: PipelineOptions::STALL,
@@ -76,42 +75,54 @@ impl Devices {
         &self.all[0]
     }
 
-    /// Whether the model is cut into stages.
+    /// True where the model is cut into stages.
     pub fn is_staged(&self) -> bool {
         self.all.len() > 1
     }
 
-    /// Whether all of them are the native CPU backend.
+    /// True where all of them are the native CPU backend.
     pub fn is_flex(&self) -> bool {
         self.all.iter().all(Selected::is_flex)
     }
 
-    /// Their names, joined by commas: what `--devices` takes.
+    /// Their names, joined by commas.
     pub fn names(&self) -> String {
         let names: Vec<_> = self.all.iter().map(|one| one.choice.to_string()).collect();
         names.join(",")
     }
 
-    /// Why these, in one line.
+    /// Reasons for these devices, in one line.
     pub fn reason(&self) -> String {
         let reasons: Vec<_> = self.all.iter().map(|one| one.reason.as_str()).collect();
         reasons.join("; ")
     }
 
-    /// Prompt tokens to compute at a time: those of the device that takes the fewest.
+    /// Default length of a chunk, tokens: that of the device that takes the fewest.
     pub fn default_chunk(&self) -> usize {
         let chunks = self.all.iter().map(Selected::default_chunk);
         chunks.min().unwrap_or(1)
     }
 
-    /// The type to load a checkpoint of type `stored` in: hidden states have one type, so that of all
-    /// devices where they agree, else f32.
+    /// The default type of weights for a checkpoint of type `stored`. All devices must compute in one type:
+    /// the one they agree on, else f32.
     pub fn default_dtype(&self, stored: WeightDtype) -> WeightDtype {
         let first = self.first().default_dtype(stored);
         let agree = |one: &Selected| one.default_dtype(stored) == first;
         match self.all.iter().all(agree) {
             true => first,
             false => WeightDtype::F32,
+        }
+    }
+
+    /// The properties that memory follows from of a model loaded in type `dtype`.
+    pub fn footprint(&self, dtype: WeightDtype) -> Footprint {
+        Footprint::new(dtype.size(), &self.model, !self.is_flex())
+    }
+
+    fn options(&self, dtype: WeightDtype) -> ModelOptions {
+        ModelOptions {
+            dtype: Some(dtype),
+            ..self.model
         }
     }
 
@@ -129,7 +140,7 @@ impl Devices {
             return Ok(Placement::whole(config.layers));
         }
         let alike = self.alike();
-        let costs = LayerCosts::new(config, load.capacity, 1.0, ATTENTION_COST);
+        let costs = LayerCosts::new(config, load.capacity, 1.0, 1.0 / ATTENTION_RATE);
         let mut stages = Vec::new();
         for one in &self.all {
             let speed = match (&self.split, alike) {
@@ -164,7 +175,7 @@ impl Devices {
         self.all.iter().all(same)
     }
 
-    /// The cut and the memory of a workload; refuses what does not fit.
+    /// Cuts the model and plans the memory of a workload; refuses one that does not fit.
     ///
     /// # Errors
     /// [`EngineError::Memory`] on one device, as [`Devices::place`] on several.
@@ -199,8 +210,7 @@ impl Devices {
         }
         let devices = self.all.iter().map(|one| one.device.clone()).collect();
         let options = PipelineOptions {
-            dtype: Some(dtype),
-            kv: self.kv,
+            model: self.options(dtype),
             transport: self.transport,
             chunks: self.chunks,
             stall: self.stall,
@@ -214,7 +224,7 @@ impl Devices {
         }))
     }
 
-    /// A whole model on the first device.
+    /// Loads a whole model onto the first device.
     fn load_whole(
         &self,
         source: ModelSource<'_>,
@@ -222,8 +232,7 @@ impl Devices {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<CausalLm, EngineError> {
         let mut options = LoadOptions::new(self.first().device.clone());
-        options.dtype = Some(dtype);
-        options.kv = self.kv;
+        options.model = self.options(dtype);
         let mut told = |p: sparse_accelerate_models::LoadProgress<'_>| {
             progress(p.bytes, p.total_bytes);
         };

@@ -1,7 +1,6 @@
 //! Every way a run can be refused or fail, in one type.
 //!
-//! [`EngineError::is_usage`] tells what the caller can put right by asking differently (exit code 2
-//! of the command line) from what failed while running.
+//! [`EngineError::is_usage`] tells refusals that another request avoids from failures of a run.
 
 use sparse_accelerate::AttentionError;
 use sparse_accelerate_checkpoint::CheckpointError;
@@ -17,11 +16,11 @@ use crate::{
     stop::StopError,
 };
 
-/// Why a run was refused or failed.
+/// Error of a run that was refused or failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The device cannot be had.
+    /// The device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A calibration cannot be read or kept.
@@ -33,13 +32,13 @@ pub enum EngineError {
     /// A stop string cannot be used.
     #[error(transparent)]
     Stop(#[from] StopError),
-    /// Attention settings, or the cache.
+    /// Attention settings or the cache cannot be used.
     #[error(transparent)]
     Attention(#[from] AttentionError),
-    /// The model directory or its tokenizer.
+    /// The model directory or its tokenizer cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Loading or running the model.
+    /// Loading or running the model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The prompt has no tokens.
@@ -55,11 +54,11 @@ pub enum EngineError {
         prompt: usize,
         /// New tokens asked for.
         max_tokens: usize,
-        /// What limits them.
+        /// Name of the limit.
         what: &'static str,
         /// The limit, tokens.
         limit: usize,
-        /// What to do instead.
+        /// Way out.
         hint: &'static str,
     },
     /// More tokens to score than have a token before them.
@@ -78,11 +77,11 @@ pub enum EngineError {
     EmptyChunk,
     /// The run needs more memory than the device has.
     #[error(
-        "memory: needs {plan}, but {device} has {}. Use a shorter prompt, fewer new tokens, a \
-         smaller --chunk or --dtype f16", Bytes(*.available)
+        "memory: needs {plan}, but {device} has {}. Use a shorter prompt, fewer new tokens, \
+         smaller chunks or weights in f16", Bytes(*.available)
     )]
     Memory {
-        /// What was planned.
+        /// The planned memory.
         plan: Box<MemoryPlan>,
         /// Bytes the device has.
         available: u64,
@@ -99,13 +98,13 @@ pub enum EngineError {
     },
     /// The device gave up in a place that has no errors, most often for lack of memory.
     #[error(
-        "{op}: the device gave up ({reason}); most often memory: use a shorter prompt, a smaller --chunk \
-         or a smaller --dtype"
+        "{op}: the device gave up ({reason}); most often memory: use a shorter prompt, smaller \
+         chunks or a smaller type of the weights"
     )]
     GaveUp {
-        /// What was being done.
+        /// Name of the work.
         op: &'static str,
-        /// The backend's words.
+        /// Message of the backend.
         reason: String,
     },
     /// A model cannot be cut as asked, or does not fit its devices.
@@ -124,7 +123,7 @@ pub enum EngineError {
         /// Layers of the model.
         layers: usize,
     },
-    /// A model in stages, where one is looked into.
+    /// The work needs the model on one device, but it is in stages.
     #[error("this needs the model on one device, but it is cut into {stages} stages")]
     Staged {
         /// The stages.
@@ -137,7 +136,7 @@ pub enum EngineError {
         stage: usize,
         /// Its device.
         device: String,
-        /// What went wrong there.
+        /// Error of the stage.
         source: Box<EngineError>,
     },
     /// A stage of a pipeline is gone, and the pipeline with it.
@@ -150,34 +149,34 @@ pub enum EngineError {
         stage: usize,
         /// Its device.
         device: String,
-        /// Why, as far as is known.
+        /// Reason, as far as it is known.
         reason: String,
     },
     /// A pipeline in which nothing moves.
     #[error(
         "pipeline: nothing has moved for {waited_s:.0} s (limit {limit_s:.0} s); {what}. If the work is only slow, raise \
-         --stall-limit; if it hangs in a transfer between devices, try --transport host"
+         the limit; if it hangs in a transfer between devices, move hidden states through the host"
     )]
     Stalled {
         /// Seconds since something moved.
         waited_s: f64,
         /// The limit, seconds.
         limit_s: f64,
-        /// What each stage was doing.
+        /// Work of each stage.
         what: String,
     },
     /// The device failed while running; on a GPU this may be an earlier kernel's failure.
     #[error("{op}: the device failed: {reason}")]
     Execution {
-        /// What was being done.
+        /// Name of the work.
         op: &'static str,
-        /// The backend's words.
+        /// Message of the backend.
         reason: String,
     },
 }
 
 impl EngineError {
-    /// Whether asking differently would help: a wrong name, setting or prompt length.
+    /// True where another request would help: a wrong name, setting or prompt length.
     pub fn is_usage(&self) -> bool {
         match self {
             EngineError::Device(error) => !matches!(error, DeviceError::CannotOpen { .. }),
@@ -211,7 +210,7 @@ impl EngineError {
         }
     }
 
-    /// Whether the device failed, so that what it held cannot be trusted.
+    /// True where the device failed, so that its caches cannot be trusted.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
             EngineError::Stage { source, .. } => source.is_fatal(),

@@ -13,25 +13,24 @@ use sparse_accelerate_checkpoint::{CheckpointError, Tokenizer};
 use crate::{
     chunking::Chunking,
     error::EngineError,
-    memory::{MeasuredMemory, MemoryPlan},
+    memory::MemoryReport,
     sampling::{Sampler, SamplingSettings},
-    selection::ChunkSelection,
-    sequence::{PrefillProgress, Sequence},
+    sequence::{ChunkSelection, PrefillProgress, Sequence},
     stop::StopScanner,
 };
 
-/// What to generate and how.
+/// Settings of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateSettings {
     /// New tokens at most; 0 runs the prefill only.
     pub max_tokens: usize,
-    /// How the prompt is cut into chunks.
+    /// Lengths of the prompt's chunks.
     pub chunking: Chunking,
-    /// Whether what the cache holds of the prompt is kept; see [`Sequence::resume`].
+    /// Keep the tokens that the cache holds of the prompt; see [`Sequence::resume`].
     pub reuse: bool,
     /// Attention of the prefill; decode is dense.
     pub attention: AttentionSettings,
-    /// How tokens are chosen.
+    /// Settings of choosing tokens.
     pub sampling: SamplingSettings,
     /// Strings that end the text; they are not part of it.
     pub stop: Vec<String>,
@@ -39,7 +38,7 @@ pub struct GenerateSettings {
     pub eos: Vec<u32>,
 }
 
-/// What ended a generation.
+/// Reason for the end of a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
@@ -66,17 +65,6 @@ pub struct Timings {
     pub decode_tokens_per_s: Option<f64>,
 }
 
-/// Memory of one generation, planned and measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MemoryReport {
-    /// Bytes expected on the device.
-    pub planned: MemoryPlan,
-    /// Bytes seen, on all stages.
-    pub measured: MeasuredMemory,
-    /// Bytes seen on each stage.
-    pub stages: Vec<MeasuredMemory>,
-}
-
 /// A finished generation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Generation {
@@ -84,19 +72,19 @@ pub struct Generation {
     pub text: String,
     /// The tokens chosen, without the end token.
     pub ids: Vec<u32>,
-    /// What ended it.
+    /// Reason for its end.
     pub finish: FinishReason,
     /// Prompt tokens.
     pub prompt_tokens: usize,
-    /// Those of them that the cache held already.
+    /// Prompt tokens that the cache held already.
     pub reused_tokens: usize,
     /// Times.
     pub timings: Timings,
     /// Share of causal pairs the prefill computed, 0 to 1.
     pub density: f64,
-    /// What attention did in each prefill chunk.
+    /// Decision of attention in each prefill chunk.
     pub decisions: Vec<Decision>,
-    /// What the heads chose in each prefill chunk, where they choose from the input.
+    /// Choices of the heads in each prefill chunk, where they choose from the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub selection: Vec<ChunkSelection>,
     /// Memory.
@@ -115,7 +103,7 @@ pub struct Generation {
 /// Everything [`Sequence::prefill`] refuses for `prompt + max_tokens`, settings out of range, and failures
 /// of the device or the tokenizer.
 pub fn generate(
-    sequence: &mut dyn Sequence,
+    sequence: &mut Sequence<'_>,
     tokenizer: &Tokenizer,
     prompt: &[u32],
     settings: &GenerateSettings,
@@ -193,7 +181,7 @@ pub fn generate(
     })
 }
 
-/// Where text goes: through the stop scanner to the caller, and into the result.
+/// Passes text through the stop scanner to the caller and into the result.
 struct TextOut<'a> {
     stops: StopScanner,
     on_text: &'a mut dyn FnMut(&str) -> ControlFlow<()>,
@@ -216,7 +204,7 @@ impl<'a> TextOut<'a> {
         released.stopped.map(FinishReason::Stop).or(broke)
     }
 
-    /// The last piece and everything held back.
+    /// Takes the last piece and releases everything held back.
     fn finish(&mut self, rest: &str) -> Option<FinishReason> {
         let ended = self.push(rest);
         if ended.is_some() {

@@ -1,4 +1,4 @@
-//! A model that is loaded: whole on one device, or in stages on several.
+//! A loaded model: whole on one device, or in stages on several.
 
 use sparse_accelerate::{AttentionSettings, Pattern};
 use sparse_accelerate_checkpoint::ModelConfig;
@@ -11,16 +11,15 @@ use crate::{
     memory,
     pipeline::Pipeline,
     sequence::Sequence,
-    session::Session,
 };
 
 /// A loaded model.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // one value a process
 pub enum Loaded {
-    /// On one device, in the caller's thread.
+    /// A whole model on one device, computed in the caller's thread.
     Whole(CausalLm),
-    /// In stages.
+    /// A model in stages, each on a device with a thread of its own.
     Staged(Pipeline),
 }
 
@@ -33,10 +32,10 @@ impl Loaded {
         }
     }
 
-    /// The model where it is whole: for what looks into its layers.
+    /// Gives the whole model, for work that looks into its layers.
     ///
     /// # Errors
-    /// [`EngineError::Staged`] where it is cut.
+    /// [`EngineError::Staged`] for a model in stages.
     pub fn whole(&self) -> Result<&CausalLm, EngineError> {
         match self {
             Loaded::Whole(model) => Ok(model),
@@ -46,7 +45,7 @@ impl Loaded {
         }
     }
 
-    /// Stages it is cut into.
+    /// Number of stages; 1 for a whole model.
     pub fn stages(&self) -> usize {
         match self {
             Loaded::Whole(_) => 1,
@@ -54,19 +53,19 @@ impl Loaded {
         }
     }
 
-    /// An empty sequence of up to `capacity` tokens.
+    /// Makes an empty sequence of up to `capacity` tokens.
     ///
     /// # Errors
-    /// As [`Session::new`] and [`Pipeline::session`].
-    pub fn sequence(&self, capacity: usize) -> Result<Box<dyn Sequence + '_>, EngineError> {
-        Ok(match self {
-            Loaded::Whole(model) => Box::new(Session::new(model, capacity)?),
-            Loaded::Staged(pipeline) => Box::new(pipeline.session(capacity)?),
-        })
+    /// As [`Sequence::new`] and [`Pipeline::sequence`].
+    pub fn sequence(&self, capacity: usize) -> Result<Sequence<'_>, EngineError> {
+        match self {
+            Loaded::Whole(model) => Sequence::new(model, capacity),
+            Loaded::Staged(pipeline) => pipeline.sequence(capacity),
+        }
     }
 
-    /// How to cut a prompt: `chunk` tokens each on one device, equal times of at most `chunk` tokens on
-    /// several.
+    /// Chooses the chunks of a prompt: of `chunk` tokens on one device, of equal time and at most `chunk`
+    /// tokens on several.
     pub fn chunking(&self, prompt: usize, chunk: usize, settings: &AttentionSettings) -> Chunking {
         let density = expected_density(settings, prompt);
         let stages = self.stages();
@@ -89,7 +88,7 @@ impl Loaded {
         }
     }
 
-    /// Gives back what its devices hold and nobody uses.
+    /// Gives unused memory of its devices back.
     pub fn cleanup(&self) {
         match self {
             Loaded::Whole(model) => memory::give_back(model.device()),
@@ -102,8 +101,8 @@ impl Loaded {
     }
 }
 
-/// The share of attention's pairs that settings will compute of a prompt, as far as can be said before: what
-/// heads choose is taken to be what is published for its length.
+/// Estimates the share of attention's pairs that settings compute of a prompt. Heads that choose their keys are
+/// taken to keep the published share of the prompt's length.
 pub(crate) fn expected_density(settings: &AttentionSettings, prompt: usize) -> f64 {
     if !settings.is_sparse_at(prompt) {
         return 1.0;

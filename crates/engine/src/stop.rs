@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-/// A stop string was refused.
+/// Error of a stop string.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("stop: stop string {index} is empty, it would stop before the first token; leave it out")]
 pub struct StopError {
@@ -14,7 +14,7 @@ pub struct StopError {
     pub index: usize,
 }
 
-/// What may be shown after a piece of text, and whether a stop string ended it.
+/// Text that may be shown after a piece was pushed, and the stop string that ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Released {
     /// Text that can be shown now.
@@ -45,7 +45,7 @@ impl StopScanner {
         })
     }
 
-    /// Takes the next piece and gives back what may be shown.
+    /// Takes the next piece and releases the text that may be shown.
     pub fn push(&mut self, piece: &str) -> Released {
         let from = self.held.len();
         self.held.push_str(piece);

@@ -8,10 +8,12 @@ use burn::tensor::Device;
 use sparse_accelerate::{AttentionSettings, Dynamic, Pattern, Triangular};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_engine::{
-    Chunking, EngineError, EqualTime, Fault, Pipeline, PipelineOptions, Prefill, Sequence, Session,
-    Transport,
+    Chunking, EngineError, EqualTime, Pipeline, PipelineOptions, Prefill, Sequence, Transport,
+    testing::{Fault, inject},
 };
-use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
+use sparse_accelerate_models::{
+    CausalLm, LayerObserver, LayerView, LoadOptions, ModelError, Placement,
+};
 
 const CONFIG: &str = r#"{
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -76,7 +78,7 @@ fn settings() -> [(&'static str, AttentionSettings); 3] {
 }
 
 fn prefill(
-    sequence: &mut dyn Sequence,
+    sequence: &mut Sequence<'_>,
     ids: &[u32],
     chunking: Chunking,
     settings: &AttentionSettings,
@@ -88,7 +90,7 @@ fn prefill(
 
 /// A prompt, then tokens: everything a sequence gives.
 fn everything(
-    sequence: &mut dyn Sequence,
+    sequence: &mut Sequence<'_>,
     ids: &[u32],
     chunking: Chunking,
     settings: &AttentionSettings,
@@ -110,10 +112,10 @@ fn stages_equal_one_device_bit_for_bit() {
         longest: 512,
         growth: 1e-3,
     });
-    let mut one = Session::new(&model, 720).expect("a session");
+    let mut one = Sequence::new(&model, 720).expect("a sequence");
     for counts in [&[2, 2][..], &[1, 3], &[1, 1, 1, 1], &[4]] {
         let pipeline = pipeline(counts);
-        let mut many = pipeline.session(720).expect("a session");
+        let mut many = pipeline.sequence(720).expect("a sequence");
         for (name, settings) in settings() {
             for chunking in [Chunking::Fixed(256), Chunking::Fixed(1000), equal] {
                 let expected = everything(&mut one, &ids, chunking, &settings);
@@ -131,10 +133,10 @@ fn what_was_decided_is_told_for_every_layer() {
     let model = model();
     let ids = prompt(600, 2);
     let (_, dynamic) = &settings()[2];
-    let mut one = Session::new(&model, 600).expect("a session");
+    let mut one = Sequence::new(&model, 600).expect("a sequence");
     let expected = prefill(&mut one, &ids, 300.into(), dynamic);
     let pipeline = pipeline(&[3, 1]);
-    let mut many = pipeline.session(600).expect("a session");
+    let mut many = pipeline.sequence(600).expect("a sequence");
     let mut seen = Vec::new();
     let got = many
         .prefill(&ids, 300.into(), dynamic, &mut |p| {
@@ -169,7 +171,7 @@ fn several_sequences_share_the_stages() {
     let model = model();
     let pipeline = pipeline(&[2, 2]);
     let alone = |seed: usize| {
-        let mut session = Session::new(&model, 300).expect("a session");
+        let mut session = Sequence::new(&model, 300).expect("a sequence");
         everything(
             &mut session,
             &prompt(290 - 40 * seed, seed),
@@ -182,7 +184,7 @@ fn several_sequences_share_the_stages() {
             .map(|seed| {
                 let pipeline = &pipeline;
                 scope.spawn(move || {
-                    let mut session = pipeline.session(300).expect("a session");
+                    let mut session = pipeline.sequence(300).expect("a sequence");
                     everything(
                         &mut session,
                         &prompt(290 - 40 * seed, seed),
@@ -203,7 +205,7 @@ fn several_sequences_share_the_stages() {
 }
 
 #[test]
-fn both_transports_carry_the_same() {
+fn both_transports_move_the_same() {
     let ids = prompt(200, 3);
     let dense = AttentionSettings::dense();
     let [peer, host] = [Transport::Peer, Transport::Host].map(|transport| {
@@ -211,7 +213,7 @@ fn both_transports_carry_the_same() {
             transport,
             ..options(&[2, 2])
         });
-        let mut session = pipeline.session(220).expect("a session");
+        let mut session = pipeline.sequence(220).expect("a sequence");
         everything(&mut session, &ids, 64.into(), &dense)
     });
     assert_eq!(peer, host);
@@ -225,9 +227,9 @@ fn a_prefix_is_reused() {
     let (document, question, other) = (prompt(512, 4), prompt(40, 5), prompt(33, 6));
     let with = |question: &[u32]| [&document[..], question].concat();
     let dense = AttentionSettings::dense();
-    let mut one = Session::new(&model, 600).expect("a session");
-    let mut many = pipeline.session(600).expect("a session");
-    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    let mut one = Sequence::new(&model, 600).expect("a sequence");
+    let mut many = pipeline.sequence(600).expect("a sequence");
+    let sequences: [&mut Sequence<'_>; 2] = [&mut one, &mut many];
     for sequence in sequences {
         let fresh = prefill(sequence, &with(&other), 256.into(), &dense);
         prefill(sequence, &with(&question), 256.into(), &dense);
@@ -253,7 +255,7 @@ fn a_prefix_is_reused() {
 #[test]
 fn refusals_leave_what_was_held() {
     let pipeline = pipeline(&[2, 2]);
-    let mut session = pipeline.session(300).expect("a session");
+    let mut session = pipeline.sequence(300).expect("a sequence");
     let ids = prompt(250, 1);
     let dense = AttentionSettings::dense();
     let before = prefill(&mut session, &ids, 100.into(), &dense);
@@ -288,10 +290,41 @@ fn refusals_leave_what_was_held() {
     let apart = again.iter().zip(&before.logits).map(|(a, b)| (a - b).abs());
     assert!(apart.fold(0.0, f32::max) < 1e-4);
     assert!(matches!(
-        pipeline.session(2049),
+        pipeline.sequence(2049),
         Err(EngineError::TooLong { .. })
     ));
-    assert!(pipeline.session(0).is_err());
+    assert!(pipeline.sequence(0).is_err());
+}
+
+/// Observers and scores need all layers in one place.
+#[test]
+fn work_for_one_device_is_refused_in_stages() {
+    struct Sees(usize);
+    impl LayerObserver for Sees {
+        fn layer(&mut self, _view: &LayerView<'_>) -> Result<(), ModelError> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+    let (model, pipeline) = (model(), pipeline(&[2, 2]));
+    let (ids, dense) = (prompt(100, 1), AttentionSettings::dense());
+    let mut many = pipeline.sequence(128).expect("a sequence");
+    let mut seen = Sees(0);
+    let errors = [
+        many.score(&ids, 20, 50.into(), &dense, &mut |_| ()).err(),
+        many.prefill_observed(&ids, 50.into(), &dense, Some(&mut seen), &mut |_| ())
+            .err(),
+    ];
+    for error in errors {
+        let refused = matches!(error, Some(EngineError::Staged { stages: 2 }));
+        assert!(refused, "{error:?}");
+    }
+    let mut one = Sequence::new(&model, 128).expect("a sequence");
+    let observed = one.prefill_observed(&ids, 50.into(), &dense, Some(&mut seen), &mut |_| ());
+    assert_eq!(seen.0, 2 * 4);
+    // The sequence in stages is as good as new.
+    let got = prefill(&mut many, &ids, 50.into(), &dense);
+    assert_eq!(got.logits, observed.expect("a prefill").logits);
 }
 
 #[test]
@@ -299,11 +332,11 @@ fn a_panic_fails_its_request_and_nothing_else() {
     let pipeline = pipeline(&[2, 2]);
     let ids = prompt(300, 1);
     let dense = AttentionSettings::dense();
-    let mut other = pipeline.session(320).expect("a session");
+    let mut other = pipeline.sequence(320).expect("a sequence");
     let expected = everything(&mut other, &ids, 64.into(), &dense);
     for stage in [0, 1] {
-        let mut session = pipeline.session(320).expect("a session");
-        pipeline.inject(stage, Fault::Panic);
+        let mut session = pipeline.sequence(320).expect("a sequence");
+        inject(&pipeline, stage, Fault::Panic);
         let error = session
             .prefill(&ids, 64.into(), &dense, &mut |_| ())
             .expect_err("a fault");
@@ -327,13 +360,13 @@ fn a_stage_that_ends_is_an_error_and_not_a_hang() {
     let dense = AttentionSettings::dense();
     for stage in 0..3 {
         let pipeline = pipeline(&[1, 2, 1]);
-        let mut session = pipeline.session(320).expect("a session");
+        let mut session = pipeline.sequence(320).expect("a sequence");
         let mut told = 0;
         let error = session
             .prefill(&ids, 32.into(), &dense, &mut |progress| {
                 told = progress.done;
                 if progress.done >= 64 {
-                    pipeline.inject(stage, Fault::Exit);
+                    inject(&pipeline, stage, Fault::Exit);
                 }
             })
             .expect_err("a lost stage");
@@ -343,7 +376,7 @@ fn a_stage_that_ends_is_an_error_and_not_a_hang() {
             "{error}"
         );
         // Everything else says so too.
-        for error in [session.decode(1).err(), pipeline.session(8).err()] {
+        for error in [session.decode(1).err(), pipeline.sequence(8).err()] {
             assert!(error.is_some(), "stage {stage}");
         }
     }
@@ -356,8 +389,8 @@ fn a_stage_that_stands_still_ends_in_an_error() {
             stall: Duration::from_millis(400),
             ..options(&[2, 2])
         });
-        let mut session = pipeline.session(320).expect("a session");
-        pipeline.inject(stage, Fault::Hang);
+        let mut session = pipeline.sequence(320).expect("a sequence");
+        inject(&pipeline, stage, Fault::Hang);
         let error = session
             .prefill(
                 &prompt(300, 1),
@@ -379,10 +412,10 @@ fn a_stage_that_stands_still_ends_in_an_error() {
 fn cancelling_keeps_what_was_held() {
     let pipeline = pipeline(&[2, 2]);
     let model = model();
-    let mut many = pipeline.session(900).expect("a session");
-    let mut one = Session::new(&model, 900).expect("a session");
+    let mut many = pipeline.sequence(900).expect("a sequence");
+    let mut one = Sequence::new(&model, 900).expect("a sequence");
     let dense = AttentionSettings::dense();
-    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    let sequences: [&mut Sequence<'_>; 2] = [&mut one, &mut many];
     let (first, second) = (prompt(100, 1), prompt(800, 2));
     let mut after = Vec::new();
     for sequence in sequences {
@@ -412,9 +445,9 @@ fn dropping_in_the_middle_ends_quietly() {
     let (sent, done) = mpsc::channel();
     thread::spawn(move || {
         let pipeline = pipeline(&[2, 2]);
-        let session = pipeline.session(64).expect("a session");
+        let session = pipeline.sequence(64).expect("a sequence");
         drop(session);
-        let _other = pipeline.session(64).expect("a session");
+        let _other = pipeline.sequence(64).expect("a sequence");
         drop(_other);
         drop(pipeline);
         sent.send(()).expect("somebody waits");
@@ -446,9 +479,9 @@ fn a_selection_over_a_prefix_claims_what_it_keeps() {
     let ids = [&document[..], &question].concat();
     let dense = AttentionSettings::dense();
     let (_, dynamic) = &settings()[2];
-    let mut one = Session::new(&model, 712).expect("a session");
-    let mut many = pipeline.session(712).expect("a session");
-    let sequences: [&mut dyn Sequence; 2] = [&mut one, &mut many];
+    let mut one = Sequence::new(&model, 712).expect("a sequence");
+    let mut many = pipeline.sequence(712).expect("a sequence");
+    let sequences: [&mut Sequence<'_>; 2] = [&mut one, &mut many];
     let mut both = Vec::new();
     for sequence in sequences {
         prefill(sequence, &document, 256.into(), &dense);

@@ -1,4 +1,4 @@
-//! What a plan says against what models and caches allocate, stage by stage.
+//! Planned memory against the allocations of models and caches, stage by stage.
 #![cfg(feature = "flex")]
 
 use burn::tensor::Device;

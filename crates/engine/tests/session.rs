@@ -1,4 +1,4 @@
-//! Sessions over a tiny random model on the CPU: chunks, decode, lengths, generation.
+//! Sequences over a tiny random model on the CPU: chunks, decode, lengths, generation.
 //!
 //! The weights are random but seeded, so greedy text is fixed within one build; what is asserted
 //! holds for any weights.
@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use sparse_accelerate::{AttentionSettings, Pattern, Triangular};
 use sparse_accelerate_checkpoint::{ModelConfig, Tokenizer};
 use sparse_accelerate_engine::{
-    EngineError, FinishReason, GenerateSettings, Generation, SamplingSettings, Sequence, Session,
+    Cancel, EngineError, FinishReason, GenerateSettings, Generation, SamplingSettings, Sequence,
     generate,
 };
 use sparse_accelerate_models::{CausalLm, LoadOptions};
@@ -61,10 +61,10 @@ fn settings(max_tokens: usize) -> GenerateSettings {
 }
 
 fn generated(model: &CausalLm, settings: &GenerateSettings) -> Result<Generation, EngineError> {
-    let mut session = Session::new(model, 64)?;
+    let mut sequence = Sequence::new(model, 64)?;
     let mut go_on = |_: &str| ControlFlow::Continue(());
     generate(
-        &mut session,
+        &mut sequence,
         &tokenizer(),
         &prompt(40),
         settings,
@@ -81,7 +81,7 @@ fn close(a: &[f32], b: &[f32]) -> bool {
 fn chunk_size_does_not_change_the_prefill() {
     let model = model();
     let ids = prompt(50);
-    let mut session = Session::new(&model, 64).expect("session");
+    let mut sequence = Sequence::new(&model, 64).expect("sequence");
     let pattern = Pattern::Triangular(Triangular {
         sink: 4,
         window: 8,
@@ -91,12 +91,12 @@ fn chunk_size_does_not_change_the_prefill() {
         AttentionSettings::dense(),
         AttentionSettings::sparse(pattern),
     ] {
-        let whole = session
+        let whole = sequence
             .prefill(&ids, 50.into(), &attention, &mut |_| ())
             .expect("whole");
         for chunk in [1, 7, 16, 49, 1000] {
             let mut seen = Vec::new();
-            let parts = session
+            let parts = sequence
                 .prefill(&ids, chunk.into(), &attention, &mut |p| seen.push(p.done))
                 .expect("chunks");
             assert!(close(&whole.logits, &parts.logits), "chunk {chunk}");
@@ -110,7 +110,7 @@ fn chunk_size_does_not_change_the_prefill() {
             );
             assert_eq!(parts.decisions.len(), 50usize.div_ceil(chunk));
             assert_eq!((seen.first(), seen.last()), (Some(&0), Some(&50)));
-            assert_eq!(session.tokens().len(), 50);
+            assert_eq!(sequence.tokens().len(), 50);
         }
     }
 }
@@ -118,13 +118,13 @@ fn chunk_size_does_not_change_the_prefill() {
 #[test]
 fn sparse_prefill_computes_less() {
     let model = model();
-    let mut session = Session::new(&model, 128).expect("session");
+    let mut sequence = Sequence::new(&model, 128).expect("sequence");
     let pattern = Pattern::Triangular(Triangular {
         sink: 4,
         window: 8,
         last: 0,
     });
-    let sparse = session
+    let sparse = sequence
         .prefill(
             &prompt(120),
             32.into(),
@@ -140,46 +140,99 @@ fn decode_continues_the_prefill() {
     let model = model();
     let ids = prompt(30);
     let dense = AttentionSettings::dense();
-    let mut session = Session::new(&model, 64).expect("session");
-    let whole = session
+    let mut sequence = Sequence::new(&model, 64).expect("sequence");
+    let whole = sequence
         .prefill(&ids, 64.into(), &dense, &mut |_| ())
         .expect("whole");
-    session
+    sequence
         .prefill(&ids[..29], 64.into(), &dense, &mut |_| ())
         .expect("head");
-    let last = session.decode(ids[29]).expect("decode");
+    let last = sequence.decode(ids[29]).expect("decode");
     assert!(close(&whole.logits, &last));
+}
+
+#[test]
+fn a_cancelled_score_ends_at_the_next_chunk() {
+    let model = model();
+    let mut sequence = Sequence::new(&model, 64).expect("sequence");
+    let dense = AttentionSettings::dense();
+    let ids = prompt(60);
+    let cancel = sequence.cancel();
+    let mut score = |cancelled_at: Option<usize>| {
+        let mut seen = Vec::new();
+        let scored = sequence.score(&ids, 40, 8.into(), &dense, &mut |progress| {
+            seen.push(progress.done);
+            if cancelled_at == Some(progress.done) {
+                cancel.cancel();
+            }
+        });
+        assert!(sequence.tokens().is_empty());
+        (scored, seen)
+    };
+    let (whole, seen) = score(None);
+    assert_eq!(seen, [0, 8, 16, 24, 32, 40, 48, 56, 60]);
+    let whole = whole.expect("scores").nll;
+    assert_eq!(whole.len(), 40);
+    // In the chunks before the scored tokens, and among them.
+    for at in [0, 16, 32] {
+        let (scored, seen) = score(Some(at));
+        let error = scored.expect_err("cancelled");
+        let EngineError::Cancelled { done, total } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((done, total, seen.last()), (at, 60, Some(&at)));
+        cancel.reset();
+    }
+    // One that ended is whole, whatever is asked after its last chunk.
+    assert_eq!(score(Some(60)).0.expect("scores").nll, whole);
+    cancel.reset();
+    assert_eq!(score(None).0.expect("scores").nll, whole);
+}
+
+#[test]
+fn a_shared_flag_ends_every_sequence() {
+    let model = model();
+    let cancel = Cancel::default();
+    let dense = AttentionSettings::dense();
+    let open = || Sequence::new(&model, 64).expect("sequence");
+    let mut two = [open(), open()].map(|one| one.with_cancel(cancel.clone()));
+    cancel.cancel();
+    for sequence in &mut two {
+        let refused = sequence.prefill(&prompt(20), 8.into(), &dense, &mut |_| ());
+        let cancelled = matches!(refused, Err(EngineError::Cancelled { done: 0, total: 20 }));
+        assert!(cancelled, "{refused:?}");
+    }
 }
 
 #[test]
 fn lengths_are_refused_with_both_numbers() {
     let model = model();
     assert!(matches!(
-        Session::new(&model, 129),
+        Sequence::new(&model, 129),
         Err(EngineError::TooLong { limit: 128, .. })
     ));
-    let mut session = Session::new(&model, 8).expect("session");
+    let mut sequence = Sequence::new(&model, 8).expect("sequence");
     let dense = AttentionSettings::dense();
-    let empty = session.prefill(&[], 4.into(), &dense, &mut |_| ());
+    let empty = sequence.prefill(&[], 4.into(), &dense, &mut |_| ());
     assert!(matches!(empty, Err(EngineError::EmptyPrompt)));
-    let no_chunk = session.prefill(&prompt(4), 0.into(), &dense, &mut |_| ());
+    let no_chunk = sequence.prefill(&prompt(4), 0.into(), &dense, &mut |_| ());
     assert!(matches!(no_chunk, Err(EngineError::EmptyChunk)));
-    let long = session
+    let long = sequence
         .prefill(&prompt(9), 4.into(), &dense, &mut |_| ())
         .expect_err("too long");
     assert!(long.is_usage() && long.to_string().contains('9') && long.to_string().contains('8'));
-    session
+    sequence
         .prefill(&prompt(8), 4.into(), &dense, &mut |_| ())
         .expect("fits");
     assert!(matches!(
-        session.decode(1),
+        sequence.decode(1),
         Err(EngineError::TooLong {
             prompt: 8,
             limit: 8,
             ..
         })
     ));
-    let error = session
+    let error = sequence
         .check(100, 50)
         .expect_err("over the positions")
         .to_string();
@@ -222,10 +275,10 @@ fn generation_ends_for_each_reason() {
 #[test]
 fn the_caller_may_end_it_and_pieces_make_the_text() {
     let model = model();
-    let mut session = Session::new(&model, 64).expect("session");
+    let mut sequence = Sequence::new(&model, 64).expect("sequence");
     let mut pieces = Vec::new();
     let generation = generate(
-        &mut session,
+        &mut sequence,
         &tokenizer(),
         &prompt(40),
         &settings(8),

@@ -9,10 +9,10 @@ use std::{fs, ops::ControlFlow, path::Path};
 use serde_json::Value;
 use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_engine::attention::parse_attentions;
-use sparse_accelerate_engine::{Loaded, Sequence, Session};
+use sparse_accelerate_engine::{Cancel, EngineError, Loaded, Sequence};
 use sparse_accelerate_eval::{
-    AnswersPlan, Corpus, EvalError, FidelityPlan, NEEDLE, PerplexityPlan, Prompts, RULER,
-    RunProgress, Subject, parse_tasks, run_answers, run_fidelity, run_perplexity,
+    AnswersPlan, Corpus, EvalError, FidelityPlan, NEEDLE, OnProgress, PerplexityPlan, Prompts,
+    RULER, RunProgress, Subject, parse_tasks, run_answers, run_fidelity, run_perplexity,
 };
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};
 use support::{corpus, directory, header, model, sources};
@@ -22,6 +22,7 @@ struct Bench {
     dir: ModelDir,
     model: Loaded,
     corpus: Corpus,
+    cancel: Cancel,
 }
 
 impl Bench {
@@ -33,6 +34,7 @@ impl Bench {
             dir,
             model,
             corpus,
+            cancel: Cancel::default(),
         }
     }
 
@@ -42,21 +44,26 @@ impl Bench {
             model: &self.model,
             chunk: 256,
             warm_up: false,
+            cancel: &self.cancel,
         }
     }
 
     /// Opens `path`, runs until `stop` rows were finished by this call, and closes it.
     fn run(&self, what: &What, path: &Path, stop: usize) -> Result<(), EvalError> {
-        let (mut file, finished) = RunFile::create_or_resume(path, &header(self.dir.path()))?;
         let mut begun = None;
-        let mut report = |progress: &RunProgress<'_>| {
+        self.run_until(what, path, &mut |progress: &RunProgress<'_>| {
             let first = *begun.get_or_insert(progress.rows);
             match progress.rows - first >= stop {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
-        };
-        let (subject, report) = (self.subject(), &mut report);
+        })
+    }
+
+    /// Opens `path`, runs until `report` breaks, and closes it.
+    fn run_until(&self, what: &What, path: &Path, report: OnProgress<'_>) -> Result<(), EvalError> {
+        let (mut file, finished) = RunFile::create_or_resume(path, &header(self.dir.path()))?;
+        let subject = self.subject();
         match what {
             What::Answers(plan) => {
                 let sources = sources(&self.corpus, &self.dir);
@@ -124,6 +131,31 @@ fn timeless(path: &Path) -> Vec<Value> {
         line
     });
     lines.collect()
+}
+
+/// A flag that is set in the midst of a prompt: the row in hand is not written, and the same command goes on.
+#[test]
+fn a_cancelled_run_keeps_its_rows_and_goes_on() {
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    for (index, what) in all().iter().enumerate() {
+        let path = |name: &str| folder.path().join(format!("{index}-{name}.jsonl"));
+        let (whole, broken) = (path("whole"), path("broken"));
+        bench.run(what, &whole, usize::MAX).unwrap();
+        let error = bench.run_until(what, &broken, &mut |progress| {
+            // Rows that are finished do not count as work of a prompt.
+            if progress.rows == 1 && progress.done > 0 {
+                bench.cancel.cancel();
+            }
+            ControlFlow::Continue(())
+        });
+        bench.cancel.reset();
+        let cancelled = matches!(error, Err(EvalError::Engine(EngineError::Cancelled { .. })));
+        assert!(cancelled, "{error:?}");
+        assert!(timeless(&broken).len() < timeless(&whole).len());
+        bench.run(what, &broken, usize::MAX).unwrap();
+        assert_eq!(timeless(&whole), timeless(&broken));
+    }
 }
 
 #[test]
@@ -271,7 +303,7 @@ fn perplexity_is_that_of_the_logits_of_each_prefix() {
     assert_eq!((row.attention.as_str(), row.length), ("dense", 400));
     let ids = &bench.corpus.ids()[row.start..row.start + row.length];
     let whole = bench.model.whole().expect("one device");
-    let mut session = Session::new(whole, row.length).expect("a session");
+    let mut session = Sequence::new(whole, row.length).expect("a session");
     let dense = sparse_accelerate::AttentionSettings::dense();
     let mut nll = 0.0;
     for end in row.length - row.scored..row.length {

@@ -9,8 +9,8 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use sparse_accelerate::{HeadPatterns, Pattern, Selection};
 use sparse_accelerate_checkpoint::ModelDir;
-use sparse_accelerate_engine::Loaded;
 use sparse_accelerate_engine::attention::{parse_attentions, read_heads};
+use sparse_accelerate_engine::{Cancel, Loaded};
 use sparse_accelerate_eval::{
     FidelityPlan, Prompts, RunProgress, Subject, run_fidelity,
     search::{Search, SearchPlan, search},
@@ -25,13 +25,19 @@ struct Bench {
     folder: tempfile::TempDir,
     dir: ModelDir,
     model: Loaded,
+    cancel: Cancel,
 }
 
 impl Bench {
     fn new() -> Self {
         let (folder, dir) = directory(false);
         let model = model(&dir);
-        Self { folder, dir, model }
+        Self {
+            folder,
+            dir,
+            model,
+            cancel: Cancel::default(),
+        }
     }
 
     fn subject(&self, chunk: usize) -> Subject<'_> {
@@ -40,6 +46,7 @@ impl Bench {
             model: &self.model,
             chunk,
             warm_up: false,
+            cancel: &self.cancel,
         }
     }
 

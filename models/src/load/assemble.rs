@@ -8,13 +8,12 @@ use burn::{
     module::{Param, ParamId},
     tensor::{Device, Tensor},
 };
-use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use super::{
     host::HostTensor,
     on_device::OnDevice,
-    options::{LoadOptions, LoadProgress, dtype_of},
+    options::{LoadOptions, LoadProgress, ModelOptions, dtype_of},
     source::WeightSource,
 };
 use crate::{
@@ -40,8 +39,7 @@ pub(crate) struct Assembler<'a> {
     part: StagePart,
     dtype: WeightDtype,
     device: &'a Device,
-    mlp_rows: usize,
-    kv: KvType,
+    options: ModelOptions,
     done: Done<'a>,
 }
 
@@ -88,8 +86,10 @@ impl<'a> Assembler<'a> {
             part,
             dtype,
             device: &options.device,
-            mlp_rows: options.mlp_rows.max(1),
-            kv: options.kv,
+            options: ModelOptions {
+                mlp_rows: options.model.mlp_rows.max(1),
+                ..options.model
+            },
             done: Done {
                 progress,
                 index: 0,
@@ -136,8 +136,7 @@ impl<'a> Assembler<'a> {
                 device: self.device.clone(),
                 dtype: self.dtype,
                 weight_bytes: self.done.bytes,
-                mlp_rows: self.mlp_rows,
-                kv: self.kv,
+                options: self.options,
                 part,
             },
         })
@@ -183,7 +182,7 @@ impl<'a> Assembler<'a> {
             norm,
             gate_up,
             down,
-            rows: self.mlp_rows,
+            rows: self.options.mlp_rows,
         };
         Ok(DecoderLayer { attention, mlp })
     }

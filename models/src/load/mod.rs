@@ -17,7 +17,7 @@ use sparse_accelerate_checkpoint::{ModelConfig, Weights};
 use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm, placement::StagePart};
 
 use assemble::{Assembler, Supply};
-pub use options::{LoadOptions, LoadProgress, MLP_ROWS};
+pub use options::{LoadOptions, LoadProgress, MLP_ROWS, ModelOptions};
 pub(crate) use options::{dtype_of, refuse_unsupported};
 
 /// Assembles a model from a checkpoint.
@@ -33,7 +33,7 @@ pub(crate) fn from_weights(
     leave_to_others(&mut weights, &blueprint, &part);
     let mut source = source::Checkpoint {
         weights: &mut weights,
-        check_finite: options.check_finite,
+        check_finite: options.model.check_finite,
     };
     let supply = Supply::Host(&mut source);
     let model = Assembler::new(supply, &blueprint, dtype, options, progress)?.model(config)?;

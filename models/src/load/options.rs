@@ -9,36 +9,52 @@ use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use crate::{error::ModelError, placement::StagePart};
 
-/// Default of [`LoadOptions::mlp_rows`].
+/// Default of [`ModelOptions::mlp_rows`].
 pub const MLP_ROWS: usize = 2048;
 
-/// How a model is put on a device.
-#[derive(Debug, Clone)]
-pub struct LoadOptions {
+/// Options of a model that do not depend on its devices: all its stages share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelOptions {
     /// Type of the weights on the device; `None` keeps the checkpoint's.
     pub dtype: Option<WeightDtype>,
-    /// How its caches keep keys and values; see [`CausalLm::cache`](crate::CausalLm::cache).
+    /// Type of the keys and values in its caches; see [`CausalLm::cache`](crate::CausalLm::cache).
     pub kv: KvType,
-    /// Where the model lives.
-    pub device: Device,
     /// Refuse weights that hold a NaN or an infinity; reads every weight once more.
     pub check_finite: bool,
     /// Rows the MLP takes at a time (0 counts as 1). The widest temporary of a forward pass is
     /// `[mlp_rows, 2 * intermediate_size]`; results do not depend on it.
     pub mlp_rows: usize,
+}
+
+impl Default for ModelOptions {
+    /// The checkpoint's type for weights and cache, weights checked, 2,048 MLP rows.
+    fn default() -> Self {
+        Self {
+            dtype: None,
+            kv: KvType::Model,
+            check_finite: true,
+            mlp_rows: MLP_ROWS,
+        }
+    }
+}
+
+/// Options of loading a model, or a stage of one, onto a device.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Options of the model itself.
+    pub model: ModelOptions,
+    /// Device that holds the weights.
+    pub device: Device,
     /// The part of the model to load; `None` is all of it. Other parts' weights are not read.
     pub part: Option<StagePart>,
 }
 
 impl LoadOptions {
-    /// The whole model in the checkpoint's type, weights checked, 2,048 MLP rows.
+    /// The whole model with default options.
     pub fn new(device: Device) -> Self {
         Self {
-            dtype: None,
-            kv: KvType::Model,
+            model: ModelOptions::default(),
             device,
-            check_finite: true,
-            mlp_rows: MLP_ROWS,
             part: None,
         }
     }
@@ -73,7 +89,7 @@ pub(crate) fn refuse_unsupported(
     config: &ModelConfig,
     options: &LoadOptions,
 ) -> Result<WeightDtype, ModelError> {
-    let dtype = options.dtype.unwrap_or(config.dtype);
+    let dtype = options.model.dtype.unwrap_or(config.dtype);
     let takes = |dtype: &WeightDtype| options.device.supports_dtype(dtype_of(*dtype));
     if takes(&dtype) {
         return Ok(dtype);

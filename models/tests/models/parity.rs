@@ -69,7 +69,7 @@ fn half_types_stay_near_f32() {
     // Rounding of 2^-11 and 2^-8 through two layers; logits reach about 3.
     for (dtype, tolerance) in [(WeightDtype::F16, 0.02), (WeightDtype::Bf16, 0.15)] {
         let (tiny, prompt) = (Tiny::qwen2(), Tiny::qwen2().prompt(30, 0));
-        let half = tiny.try_load_with(&tiny.tensors(), |options| options.dtype = Some(dtype));
+        let half = tiny.try_load_with(&tiny.tensors(), |options| options.model.dtype = Some(dtype));
         let half = half.expect("a sound checkpoint");
         assert_eq!(half.dtype(), dtype);
         let distance = distance(&whole(&tiny.load(), &prompt), &whole(&half, &prompt));

@@ -39,22 +39,22 @@ fn through(
     let mut logits = Vec::new();
     for ids in chunks {
         let lens: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();
-        let mut carry = None;
+        let mut states = None;
         for (stage, cache) in stages.iter().zip(&mut caches) {
-            let input = match carry.take() {
+            let input = match states.take() {
                 None => StageInput::Tokens(ids),
-                Some(hidden) => StageInput::Carry {
-                    hidden,
+                Some(states) => StageInput::Hidden {
+                    states,
                     lens: &lens,
                 },
             };
             let output = stage
                 .forward_stage(input, totals, cache, &settings(), Watch::default())
                 .expect("a stage");
-            carry = Some(output.hidden);
+            states = Some(output.hidden);
         }
         let last = stages.last().expect("a stage");
-        let hidden = carry.expect("hidden states");
+        let hidden = states.expect("hidden states");
         let made = last.logits(hidden).expect("logits");
         logits = made.try_into_vec_as::<f32>().expect("logits");
     }
@@ -210,15 +210,15 @@ fn what_a_stage_cannot_do_is_refused_by_name() {
     let mut second = stages[1].cache(1, 8).expect("a cache");
     let device = Device::flex();
     let hidden = |rows| burn::tensor::Tensor::<2>::zeros([rows, tiny.hidden], &device);
-    let carry = |rows| StageInput::Carry {
-        hidden: hidden(rows),
+    let states = |rows| StageInput::Hidden {
+        states: hidden(rows),
         lens: &[2],
     };
     let tokens = || StageInput::Tokens(&[&[1, 2]]);
     let watch = Watch::default;
     let refused = [
         stages[0]
-            .forward_stage(carry(2), &[2], &mut first, &dense, watch())
+            .forward_stage(states(2), &[2], &mut first, &dense, watch())
             .err(),
         stages[1]
             .forward_stage(tokens(), &[2], &mut second, &dense, watch())
@@ -229,10 +229,10 @@ fn what_a_stage_cannot_do_is_refused_by_name() {
         stages[0].logits(hidden(1)).err(),
         // A cache of other layers.
         stages[1]
-            .forward_stage(carry(2), &[2], &mut first, &dense, watch())
+            .forward_stage(states(2), &[2], &mut first, &dense, watch())
             .err(),
         stages[1]
-            .forward_stage(carry(3), &[2], &mut second, &dense, watch())
+            .forward_stage(states(3), &[2], &mut second, &dense, watch())
             .err(),
     ];
     let lacks = |error: &Option<ModelError>| matches!(error, Some(ModelError::StageLacks { .. }));
@@ -240,7 +240,7 @@ fn what_a_stage_cannot_do_is_refused_by_name() {
     let wrong_cache = refused[4].as_ref().expect("a refusal").to_string();
     assert!(wrong_cache.contains("0 to 1"), "{wrong_cache}");
     assert!(
-        matches!(refused[5], Some(ModelError::Carry { .. })),
+        matches!(refused[5], Some(ModelError::HiddenStates { .. })),
         "{refused:?}"
     );
     assert_eq!((first.lens(), second.lens()), (&[0][..], &[0][..]));

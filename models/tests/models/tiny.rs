@@ -202,7 +202,7 @@ impl Tiny {
         tensors: &Tensors,
         mlp_rows: usize,
     ) -> Result<CausalLm, ModelError> {
-        self.try_load_with(tensors, |options| options.mlp_rows = mlp_rows)
+        self.try_load_with(tensors, |options| options.model.mlp_rows = mlp_rows)
     }
 
     /// The model with its own weights.

@@ -125,8 +125,8 @@ impl Subject {
         let config = text_hash(&self.facts.config.to_string());
         settings.insert("config".into(), json!(config));
         let devices = &self.target.devices;
-        if devices.kv != KvType::Model {
-            settings.insert("kv_dtype".into(), json!(devices.kv));
+        if devices.model.kv != KvType::Model {
+            settings.insert("kv_dtype".into(), json!(devices.model.kv));
         }
         if devices.is_staged() {
             settings.insert("devices".into(), json!(devices.names()));

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use sparse_accelerate_checkpoint::Tokenizer;
 use sparse_accelerate_engine::{
-    Loaded,
+    Cancel, Loaded,
     attention::{NamedAttention, parse_attentions},
 };
 use sparse_accelerate_eval::{Corpus, EvalError, OnProgress, Subject};
@@ -16,6 +16,7 @@ use sparse_accelerate_report::record::{Line, RunFile};
 use crate::{
     args::{ModelArgs, lengths},
     demo_spec::TEXT,
+    interrupt,
     load::Opened,
     progress::{Meter, Unit},
     report::write_plots,
@@ -189,11 +190,14 @@ pub(crate) fn measure(
     rows: impl FnOnce(&Subject<'_>, &mut RunFile, &[Line], OnProgress<'_>) -> Result<(), EvalError>,
 ) -> Result<Vec<Line>> {
     let model = load(opened, longest, attentions)?;
+    let cancel = Cancel::default();
+    interrupt::ends(&cancel)?;
     let subject = Subject {
         dir: &opened.dir,
         model: &model,
         chunk: opened.target.chunk,
         warm_up: !opened.target.devices.is_flex(),
+        cancel: &cancel,
     };
     let mut meter = RunMeter::new();
     let finished = std::mem::take(&mut run.finished);

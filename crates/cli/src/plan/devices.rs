@@ -1,12 +1,12 @@
-//! The devices of a plan: cards by name, or devices of this machine with what is known of them.
+//! The devices of a plan: known GPU models by name, or devices of this machine with what is known of them.
 
 use anyhow::Result;
 use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 use sparse_accelerate_engine::{
     Selected,
-    cards::{Card, DRIVER_RESERVE, Source, UnknownCard},
     device::{DeviceChoice, select},
-    estimate::Rates,
+    estimate::{ATTENTION_RATE, Rates, WHOLE_MODEL_RATE},
+    gpus::{DRIVER_RESERVE, GpuModel, Source, UnknownGpu},
     planner::PlanDevice,
 };
 
@@ -15,13 +15,8 @@ use crate::{
     exit::usage,
 };
 
-/// Rate of all that is not attention in a whole model over that of a single product: 590 of 700 TFLOP/s on the
-/// H100 and H200 (`benches/runs`).
-const WHOLE_MODEL: f64 = 0.84;
-/// Rate of attention over that of all else: 447 of 590 TFLOP/s on the H100.
-const ATTENTION: f64 = 0.76;
-/// Tokens of a chunk on known cards, as on any GPU.
-const CARD_CHUNK: usize = 8192;
+/// Tokens of a chunk on known GPU models, as on any GPU.
+const GPU_CHUNK: usize = 8192;
 
 /// Numbers of the caller that replace known ones.
 #[derive(Debug, Clone, Copy)]
@@ -50,15 +45,15 @@ pub(super) fn find(names: &[String], config: &ModelConfig, given: &Given) -> Res
     let mut found = Found {
         devices: Vec::new(),
         dtype: given.dtype.unwrap_or(config.dtype),
-        chunk: CARD_CHUNK,
+        chunk: GPU_CHUNK,
         gpu: false,
     };
     let mut opened: Vec<DeviceChoice> = Vec::new();
     for name in names {
-        let mut device = match Card::named(name) {
-            Ok(card) => {
+        let mut device = match GpuModel::named(name) {
+            Ok(gpu) => {
                 found.gpu = true;
-                PlanDevice::card(card)
+                PlanDevice::of_model(gpu)
             }
             Err(unknown) => {
                 let selected = open(name, unknown, &opened)?;
@@ -90,7 +85,7 @@ pub(super) fn find(names: &[String], config: &ModelConfig, given: &Given) -> Res
 }
 
 /// Opens a device of this machine; a second stage on it would share its memory.
-fn open(name: &str, unknown: UnknownCard, opened: &[DeviceChoice]) -> Result<Selected> {
+fn open(name: &str, unknown: UnknownGpu, opened: &[DeviceChoice]) -> Result<Selected> {
     let choice: DeviceChoice = name
         .trim()
         .parse()
@@ -117,24 +112,24 @@ fn of_machine(
     } else {
         DRIVER_RESERVE
     };
-    let card = Card::of_device(&info.name, info.memory);
-    let (linear, linear_source) = match (card, given.linear) {
+    let known = GpuModel::of_device(&info.name, info.memory);
+    let (linear, linear_source) = match (known, given.linear) {
         (_, Some(linear)) => (linear, Source::Given),
-        (Some(card), None) => (card.linear(), card.shares.source),
+        (Some(gpu), None) => (gpu.linear(), gpu.shares.source),
         (None, None) => {
             let speed = selected.speed(dtype, config.hidden_size)?;
             let source = "one product on this device, 84 % of it in a whole model as on the H100";
-            (WHOLE_MODEL * speed, Source::Measured(source))
+            (WHOLE_MODEL_RATE * speed, Source::Measured(source))
         }
     };
     let calibration = calibrated::load(info, Layer::of(config, dtype))?;
     let measured = calibration.and_then(|found| found.attention_rates());
-    let ([dense, sparse], attention_source) = match (measured, card) {
+    let ([dense, sparse], attention_source) = match (measured, known) {
         (Some(rates), _) => (rates, Source::Measured("`calibrate` on this device")),
-        (None, Some(card)) => ([card.attention(); 2], card.shares.source),
+        (None, Some(gpu)) => ([gpu.attention(); 2], gpu.shares.source),
         (None, None) => {
             let stated = "76 % of the other rate, as on the H100; `calibrate` measures it";
-            ([ATTENTION * linear; 2], Source::Stated(stated))
+            ([ATTENTION_RATE * linear; 2], Source::Stated(stated))
         }
     };
     Ok(PlanDevice {

@@ -15,10 +15,11 @@ use clap::Args;
 use serde_json::json;
 use sparse_accelerate_engine::{
     estimate::Density,
+    memory::Footprint,
     placement::Split,
     planner::{self, PlanError, PlanRequest},
 };
-use sparse_accelerate_models::MLP_ROWS;
+use sparse_accelerate_models::ModelOptions;
 
 use crate::{
     args::{SizeArgs, one_length},
@@ -156,17 +157,18 @@ fn asked(args: &PlanArgs) -> Result<(String, PlanRequest)> {
     };
     let found = devices::find(&args.devices, &config, &given)?;
     let chunk = args.sizes.chunk(found.chunk)?;
-    let request = PlanRequest {
-        element: found.dtype.size(),
+    let options = ModelOptions {
         kv: args.sizes.kv_type(),
+        ..ModelOptions::default()
+    };
+    let request = PlanRequest {
+        footprint: Footprint::new(found.dtype.size(), &options, found.gpu),
         context,
         max_tokens: args.max_tokens,
         chunk,
-        mlp_rows: MLP_ROWS,
         split,
         devices: found.devices,
         density,
-        gpu: found.gpu,
         config,
     };
     Ok((name, request))
@@ -186,8 +188,8 @@ fn request_json(request: &PlanRequest) -> serde_json::Value {
         "context": request.context,
         "prompt": request.prompt(),
         "max_tokens": request.max_tokens,
-        "element_bytes": request.element,
-        "kv_dtype": request.kv,
+        "element_bytes": request.footprint.element,
+        "kv_dtype": request.footprint.kv,
         "chunk": request.chunk,
         "split": request.split,
         "density": request.density,

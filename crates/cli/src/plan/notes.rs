@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use sparse_accelerate_engine::{
-    cards::Source,
     estimate::{Density, LINK},
+    gpus::Source,
     memory::{Bytes, RUNTIME},
     planner::{PlanDevice, PlanRequest},
 };
@@ -18,7 +18,7 @@ pub(super) struct Note {
 
 /// Lists the notes on a request's numbers, each once.
 pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
-    let checked = match request.gpu {
+    let checked = match request.footprint.gpu {
         true => {
             "; within 5 % of the peaks measured on one and two H200 (benches/runs/2026-11-26-h200-two-devices)"
         }
@@ -34,7 +34,7 @@ pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
             notes.push(note);
         }
     };
-    if request.gpu {
+    if request.footprint.gpu {
         let text = format!("{} a card for the CUDA context and kernels", Bytes(RUNTIME));
         add("stated", text);
     }
@@ -60,7 +60,7 @@ pub(super) fn notes(request: &PlanRequest) -> Vec<Note> {
         let rate = LINK / 1e9;
         add("stated", format!("{rate:.0} GB/s from device to device"));
     }
-    if request.element == 4 && request.gpu {
+    if request.footprint.element == 4 && request.footprint.gpu {
         let text = "rates of cards are those of bf16; products in f32 are several times slower";
         add("stated", text.into());
     }

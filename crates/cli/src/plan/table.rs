@@ -7,7 +7,7 @@ use sparse_accelerate::KvType;
 use sparse_accelerate_engine::{
     memory::{Bytes, StageMemory},
     placement::SplitError,
-    planner::{Advice, Plan, PlanError, PlanRequest, PlannedStage, Schedule, plan},
+    planner::{Advice, Change, Plan, PlanError, PlanRequest, PlannedStage, Schedule, plan},
 };
 
 use super::notes::notes;
@@ -34,11 +34,11 @@ pub(super) fn render(name: &str, request: &PlanRequest, plan: &Plan) -> String {
          KV cache {}, chunk {}, split {}\n",
         config.layers,
         config.parameter_count() as f64 / 1e9,
-        request.element,
+        request.footprint.element,
         request.context,
         request.prompt(),
         request.max_tokens,
-        match request.kv {
+        match request.footprint.kv {
             KvType::Model => "as the weights",
             KvType::Int8 => "int8",
         },
@@ -136,12 +136,29 @@ pub(super) fn advice(advice: &[Advice]) -> String {
     }
     let mut out = String::from("\nwhat fits, nearest first:");
     for advice in advice {
-        let _ = write!(out, "\n  {advice}");
+        let _ = write!(out, "\n  {}", words(advice));
         if let Some(least) = least_free(advice) {
             let _ = write!(out, "   ({} left on the fullest device)", Bytes(least));
         }
     }
     out
+}
+
+/// The changes as they are written on the command line.
+fn words(advice: &Advice) -> String {
+    let changes: Vec<_> = advice.changes.iter().map(change).collect();
+    changes.join(" with ")
+}
+
+fn change(change: &Change) -> String {
+    match change {
+        Change::Int8Cache => "--kv-dtype int8".into(),
+        Change::Chunk(tokens) => format!("--chunk {tokens}"),
+        Change::Split(split) => format!("--split {split}"),
+        Change::Context(tokens) => format!("--context {tokens}"),
+        Change::Devices { added: 1, name } => format!("one more {name}"),
+        Change::Devices { added, name } => format!("{added} more {name}"),
+    }
 }
 
 fn least_free(advice: &Advice) -> Option<u64> {
@@ -151,7 +168,7 @@ fn least_free(advice: &Advice) -> Option<u64> {
 
 pub(super) fn advice_json(advice: &Advice) -> Value {
     json!({
-        "change": advice.to_string(),
+        "change": words(advice),
         "changes": advice.changes,
         "least_free": least_free(advice),
     })
@@ -173,5 +190,30 @@ pub(super) fn breakdown(error: &PlanError) -> Value {
             "memory": memory,
         }),
         _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sparse_accelerate_engine::placement::Split;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_worded_as_arguments() {
+        let devices = |added| Change::Devices {
+            added,
+            name: "l4".into(),
+        };
+        for (one, words) in [
+            (Change::Int8Cache, "--kv-dtype int8"),
+            (Change::Chunk(1024), "--chunk 1024"),
+            (Change::Split(Split::Auto), "--split auto"),
+            (Change::Context(50_176), "--context 50176"),
+            (devices(1), "one more l4"),
+            (devices(3), "3 more l4"),
+        ] {
+            assert_eq!(change(&one), words);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 /// Environment variable that moves the cache directory.
 pub const CACHE_ENV: &str = "SPARSE_ACCELERATE_CACHE";
 
-/// Where calibrations are kept; `None` where neither [`CACHE_ENV`] nor a home directory is set.
+/// The folder of calibrations; `None` where neither [`CACHE_ENV`] nor a home directory is set.
 pub fn cache_dir() -> Option<PathBuf> {
     resolve(|name| env::var_os(name).filter(|value| !value.is_empty()))
 }

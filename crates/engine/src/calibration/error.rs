@@ -1,14 +1,14 @@
-//! Why a calibration cannot be read or kept.
+//! Errors of reading and keeping calibrations.
 
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-/// A calibration that cannot be read or kept.
+/// Error of a calibration that cannot be read or kept.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CalibrationError {
-    /// There is nowhere to keep it.
+    /// No folder to keep it in is known.
     #[error("calibration: no cache directory is known; set SPARSE_ACCELERATE_CACHE to a folder")]
     NoCacheDir,
     /// The file is there, but cannot be read.
@@ -16,7 +16,7 @@ pub enum CalibrationError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// Error of the system.
         source: io::Error,
     },
     /// The file is no calibration, or one of another version.
@@ -27,15 +27,15 @@ pub enum CalibrationError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// The file cannot be written.
-    #[error("{}: cannot be written ({source}); --out names another file", .path.display())]
+    #[error("{}: cannot be written ({source}); name another file", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// Error of the system.
         source: io::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! What `calibrate` measured on a device: prices of the attention kernels, and from which prompt length
-//! a sparse pattern is the faster one.
+//! Measurements of `calibrate` on a device: prices of the attention kernels, and the prompt length from which
+//! a sparse pattern is faster than dense attention.
 //!
 //! One JSON file per device, element type, head dimension and group size, in the user's cache directory:
 //! `SPARSE_ACCELERATE_CACHE` if it is set, else `sparse-accelerate` under the platform's. No file means
@@ -22,7 +22,7 @@ use crate::device::DeviceInfo;
 /// Version of the file's meaning; a file of another version is refused.
 pub const SCHEMA: u32 = 1;
 
-/// What a calibration is for.
+/// Device, element type and layer shape of a calibration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalibrationKey {
@@ -53,13 +53,13 @@ impl CalibrationKey {
     }
 }
 
-/// What was measured.
+/// Measured prices and break-even length.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// [`SCHEMA`].
+    /// Version of the format, [`SCHEMA`].
     pub schema: u32,
-    /// What it is for.
+    /// Device, element type and layer shape.
     pub key: CalibrationKey,
     /// Version of the program that measured.
     pub version: String,
@@ -75,31 +75,31 @@ pub struct Calibration {
     pub break_even: BreakEven,
 }
 
-/// From which prompt length preset `balanced` was faster than dense.
+/// Prompt length from which preset `balanced` was faster than dense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum BreakEven {
-    /// From so many tokens on, at every measured length.
+    /// It was faster from this many tokens on, at every measured length.
     From {
         /// Tokens.
         tokens: usize,
     },
-    /// At no measured length.
+    /// It was faster at no measured length.
     Beyond {
         /// The longest measured, tokens.
         longest: usize,
     },
     /// It could not be measured.
     Unknown {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Calibration {
-    /// Prompt tokens from which `auto` is sparse: twice the longest measured prompt where dense was
-    /// faster at all of them, for dense grows by four where a selection grows by less. `None` where
-    /// nothing is known.
+    /// Gives the prompt tokens from which `auto` is sparse: the break-even length, or twice the longest
+    /// measured prompt where dense was faster at every length. (Twice the tokens take dense attention four
+    /// times as long, a selection less.) `None` where nothing is known.
     pub fn min_sparse_len(&self) -> Option<usize> {
         match self.break_even {
             BreakEven::From { tokens } => Some(tokens),
@@ -108,7 +108,7 @@ impl Calibration {
         }
     }
 
-    /// FLOP/s of attention over all pairs, and over chosen ones counted by those: a tile of 64 queries by 64
+    /// Gives the rates of attention, FLOP/s: over all pairs, and over chosen pairs counted by those. A tile of 64 queries by 64
     /// keys is `4 * 64 * 64 * head_dim` FLOPs. `None` where a price is 0.
     pub fn attention_rates(&self) -> Option<[f64; 2]> {
         let flops = (4 * 64 * 64 * self.key.head_dim) as f64;
@@ -119,8 +119,8 @@ impl Calibration {
         rates.iter().all(usable).then_some(rates)
     }
 
-    /// Takes the prices, and the least sparse length where it is known, into the settings of patterns
-    /// that choose from the input; leaves others as they are. Gives whether it did.
+    /// Writes the prices, and the least sparse length where it is known, into settings whose pattern chooses
+    /// from the input. Returns false for other settings, which stay as they are.
     pub fn apply(&self, settings: &mut AttentionSettings) -> bool {
         if !settings.selects() {
             return false;

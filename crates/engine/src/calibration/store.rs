@@ -12,10 +12,10 @@ use sparse_accelerate_checkpoint::WeightDtype;
 use super::{Calibration, CalibrationError, CalibrationKey, SCHEMA, cache_dir};
 use crate::device::DeviceInfo;
 
-/// The calibration of a device, an element type and a layer's shape; `None` where there is none.
+/// Reads the calibration of a device, an element type and a layer's shape; `None` where there is none.
 ///
 /// # Errors
-/// [`CalibrationError`]: a file that cannot be read, or is not what it should be.
+/// [`CalibrationError`]: a file that cannot be read, is damaged, or belongs to another key.
 pub fn load(
     info: &DeviceInfo,
     dtype: WeightDtype,
@@ -46,19 +46,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// The user's; `None` where no cache directory is known.
+    /// The store of the user; `None` where no cache directory is known.
     pub fn user() -> Option<Self> {
         Some(Self::below(&cache_dir()?))
     }
 
-    /// That of a cache directory.
+    /// The store in a cache directory.
     pub fn below(cache: &Path) -> Self {
         Self {
             dir: cache.join("calibration"),
         }
     }
 
-    /// Where the calibration of a key is kept.
+    /// The file of a key.
     pub fn path(&self, key: &CalibrationKey) -> PathBuf {
         let fit = |c: char| match c {
             c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
@@ -72,7 +72,7 @@ impl Store {
         self.dir.join(format!("{clean}.json"))
     }
 
-    /// The calibration of a key, checked; `None` where there is no file.
+    /// Reads and checks the calibration of a key; `None` where there is no file.
     ///
     /// # Errors
     /// A file that cannot be read, is damaged, or belongs to another key.
@@ -88,7 +88,7 @@ impl Store {
         Ok(Some(found))
     }
 
-    /// Every file of a device, with what it holds or what is wrong with it, by name.
+    /// Lists the files of a device by name, each with its calibration or its error.
     pub fn of_device(
         &self,
         info: &DeviceInfo,

@@ -1,4 +1,4 @@
-//! What comes back, and what is refused.
+//! Calibrations that come back from disk, and files that are refused.
 
 use sparse_accelerate::{AttentionSettings, Pattern, Preset, Triangular, select::Prices};
 

@@ -1,7 +1,7 @@
-//! How a person names a device: `auto`, `flex`, `wgpu[:n]`, `vulkan[:n]`, `metal[:n]`, `cuda[:n]`.
+//! Names of devices as a person writes them: `auto`, `flex`, `wgpu[:n]`, `vulkan[:n]`, `metal[:n]`, `cuda[:n]`.
 //!
 //! The index counts the devices of that backend in the order `list_devices` gives them (discrete
-//! GPUs first, software drivers last), so what `doctor` prints is what `--device` takes.
+//! GPUs first, software drivers last), so that a listed name can be given back as a choice.
 
 use std::{fmt, str::FromStr};
 
@@ -46,7 +46,7 @@ impl Backend {
         }
     }
 
-    /// Whether this build contains the backend.
+    /// True where this build contains the backend.
     pub fn built_in(self) -> bool {
         match self {
             Backend::Flex => cfg!(feature = "flex"),
@@ -58,7 +58,7 @@ impl Backend {
     }
 }
 
-/// What the user asked for. `Display` gives back what `FromStr` takes.
+/// The device that a user asks for. `Display` gives back the text that `FromStr` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceChoice {
     /// The best GPU, else the CPU; never a software driver.

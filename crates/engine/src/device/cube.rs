@@ -1,4 +1,4 @@
-//! CubeCL devices: asking one what it can do, and the CUDA list.
+//! Capabilities of CubeCL devices, and the list of CUDA devices.
 //!
 //! The first client of a device opens it, on CubeCL's own thread, and panics when the driver
 //! refuses. That panic is caught here, so a broken driver is a device without capabilities.
@@ -26,7 +26,7 @@ pub(super) fn ask(device: &cubecl::Device, info: &mut DeviceInfo) -> bool {
     true
 }
 
-/// Whether what compiles this backend's kernels can be loaded: NVRTC, where CUDA goes through C++.
+/// True where the compiler of this backend's kernels can be loaded: NVRTC, where CUDA goes through C++.
 pub(super) fn compiler_present(device: &cubecl::Device) -> bool {
     #[cfg(feature = "cuda")]
     if matches!(device, cubecl::Device::Cuda(_)) {

@@ -1,4 +1,4 @@
-//! What a run uses on a device when the caller does not say: element type and chunk size.
+//! Defaults of a device: element type and chunk size.
 //!
 //! CPU: f32, since half types are converted on every use there. GPU: the stored type where the
 //! device computes in it, else f16, else f32. bf16 to f16 can overflow; loading checks for that.

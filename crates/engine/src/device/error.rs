@@ -1,10 +1,10 @@
-//! Why a device cannot be had: the value asked for, what there is, and the way to it.
+//! Errors of naming and opening devices, each with the value asked for and the devices there are.
 
 use thiserror::Error;
 
 use super::choice::Backend;
 
-/// Naming or opening a device failed.
+/// Error of naming or opening a device.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -37,16 +37,16 @@ pub enum DeviceError {
         got: String,
         /// Its backend.
         backend: Backend,
-        /// How many devices, in words.
+        /// Number of devices, in words.
         available: String,
         /// The devices, one a line, or advice when there are none.
         list: String,
     },
-    /// CUDA kernels are compiled when they are first needed, and what compiles them is not there.
+    /// The compiler of CUDA kernels is missing; they are compiled when they are first needed.
     #[error(
         "device `{got}`: NVRTC (libnvrtc.so), which compiles CUDA kernels, cannot be loaded; install the \
          CUDA toolkit or put its libraries on the loader's path (and name its folder in CUDA_PATH for \
-         the headers), or use a build with the feature cuda-llvm, or --device flex"
+         the headers), or use a build with the feature cuda-llvm, or the device flex"
     )]
     NoKernelCompiler {
         /// The device asked for.

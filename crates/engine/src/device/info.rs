@@ -1,4 +1,4 @@
-//! What a device is and can do, as the kernels' plans will ask it.
+//! Properties of a device, as the kernels' plans ask for them.
 //!
 //! Capabilities come from the CubeCL client, because that is what decides which kernel runs; a
 //! device that was only enumerated has none yet ([`DeviceInfo::capabilities`] is `None`).
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::choice::DeviceChoice;
 
-/// What kind of hardware stands behind a device.
+/// Kind of hardware behind a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
@@ -38,7 +38,7 @@ impl DeviceKind {
         }
     }
 
-    /// Whether `auto` may take it: real hardware made for this work.
+    /// True where `auto` may take it: real hardware made for this work.
     pub fn is_gpu(self) -> bool {
         matches!(
             self,
@@ -75,7 +75,7 @@ pub struct DeviceInfo {
     pub choice: DeviceChoice,
     /// The name the driver gives.
     pub name: String,
-    /// What stands behind it.
+    /// Kind of hardware behind it.
     pub kind: DeviceKind,
     /// Backend, graphics API and driver, for people.
     pub backend: String,

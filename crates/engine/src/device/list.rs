@@ -11,14 +11,14 @@ use super::{
 };
 use crate::memory;
 
-/// A device and how to make it.
+/// A device of the list, and the means to make it.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) info: DeviceInfo,
     pub(super) handle: Handle,
 }
 
-/// What a burn device is made from.
+/// The source of a burn device.
 #[derive(Debug, Clone)]
 pub(super) enum Handle {
     #[cfg(feature = "flex")]
@@ -39,7 +39,7 @@ impl Handle {
     }
 }
 
-/// Every device of this machine that this build can use, opened and asked what it can do.
+/// Lists every device of this machine that this build can use, opened and with its capabilities.
 ///
 /// flex first, then each built-in GPU backend. A device that cannot be opened has
 /// `capabilities: None`. Never fails: a machine without drivers lists flex only.
@@ -77,7 +77,7 @@ pub(super) fn found(only: Option<Backend>) -> Vec<Found> {
         .collect()
 }
 
-/// Whether what compiles the device's kernels can be loaded.
+/// True where the compiler of the device's kernels can be loaded.
 pub(super) fn compiler_present(found: &Found) -> bool {
     match &found.handle {
         #[cfg(feature = "flex")]
@@ -87,7 +87,7 @@ pub(super) fn compiler_present(found: &Found) -> bool {
     }
 }
 
-/// Opens the device and fills in what it can do. Returns whether it could be opened.
+/// Opens the device and fills in its capabilities. Returns false where it cannot be opened.
 pub(super) fn ask(found: &mut Found) -> bool {
     match &found.handle {
         #[cfg(feature = "flex")]

@@ -18,14 +18,14 @@ pub struct Selected {
     pub device: Device,
     /// Its name with index; never `auto`.
     pub choice: DeviceChoice,
-    /// What it is and can do.
+    /// Its properties.
     pub info: DeviceInfo,
-    /// Why this one, in one line.
+    /// Reason for this choice, in one line.
     pub reason: String,
 }
 
 impl Selected {
-    /// Whether it is the native CPU backend.
+    /// True for the native CPU backend.
     pub fn is_flex(&self) -> bool {
         self.choice == DeviceChoice::FLEX
     }
@@ -85,7 +85,7 @@ fn selected(found: Found, reason: String) -> Selected {
     }
 }
 
-/// Where the named device stands in the list, or why it is not there.
+/// Finds the position of the named device in the list.
 fn position(
     all: &[Found],
     choice: DeviceChoice,
@@ -115,7 +115,7 @@ fn missing(got: String, backend: Backend, all: &[Found]) -> DeviceError {
         n => format!("{n} devices"),
     };
     let list = if there.is_empty() {
-        "; use --device auto or flex, or install the GPU's driver".to_string()
+        "; use auto or flex, or install the GPU's driver".to_string()
     } else {
         there
             .iter()

@@ -19,7 +19,7 @@ use super::{
     list::{Found, Handle, named},
 };
 
-/// Which graphics API to look at.
+/// The graphics API to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     /// The first API with a GPU, else the first with anything.

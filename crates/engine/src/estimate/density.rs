@@ -1,4 +1,4 @@
-//! Which share of attention's pairs a sparse prefill computes.
+//! Share of attention's pairs that a sparse prefill computes.
 
 use std::{fmt, str::FromStr};
 
@@ -19,7 +19,7 @@ pub const PUBLISHED: [(usize, f64); 6] = [
 /// The density of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Density {
-    /// [`PUBLISHED`], by length.
+    /// The published density of the prompt's length, [`PUBLISHED`].
     #[default]
     ByLength,
     /// This share of the causal pairs.
@@ -27,8 +27,8 @@ pub enum Density {
 }
 
 impl Density {
-    /// The density of a prompt. By length: 1 below the table, between its lengths the powers of the length
-    /// through them, its last value beyond.
+    /// Gives the density of a prompt. [`Density::ByLength`] is 1 below the table, a power of the length between
+    /// two of its lengths, and its last value beyond.
     pub fn at(self, tokens: usize) -> f64 {
         let share = match self {
             Density::Given(share) => return share,
@@ -48,7 +48,7 @@ impl Density {
     }
 }
 
-/// A text that is no density.
+/// Error of a text that is no density.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "density `{got}` is neither `by-length` nor a share of the causal pairs above 0 and at most 1"

@@ -1,9 +1,9 @@
-//! How long a prefill will take, from shapes and rates.
+//! Estimated time of a prefill, from shapes and rates.
 //!
 //! Matrix products cost two operations a weight and token, attention four times heads times head dimension a
 //! pair of query and key that it computes. A device does each at a rate ([`Rates`]); stages pass chunks on
-//! like machines of a flow shop. What choosing keys costs, launches and the host are inside the rates where
-//! those were measured on whole models, and nowhere else.
+//! like machines of a flow shop. Rates that were measured on whole models
+//! include the cost of launches, of the host and of choosing keys; other rates do not.
 
 mod density;
 mod schedule;
@@ -11,4 +11,7 @@ mod work;
 
 pub use density::{Density, DensityError, PUBLISHED};
 pub use schedule::flow_shop;
-pub use work::{LINK, Rates, StageWork, causal_pairs};
+pub use work::{
+    ATTENTION_RATE, H100_ATTENTION, H100_LINEAR, LINK, Rates, StageWork, WHOLE_MODEL_RATE,
+    causal_pairs,
+};

@@ -1,8 +1,9 @@
 //! Stages at work on chunks: one after the other, and all at once.
 
-/// When the last chunk leaves the last stage of a flow shop: `seconds[stage][chunk]` of work, in order; a
-/// chunk enters a stage when the stage is free and the chunk has come from the stage before,
-/// `transfer[stage][chunk]` after it left there.
+/// Gives the seconds after which the last chunk leaves the last stage.
+///
+/// Stage `s` works `seconds[s][c]` on chunk `c`, in order. It begins when it is free and the chunk has arrived,
+/// `transfer[s - 1][c]` seconds after the stage before was done with it.
 pub fn flow_shop(seconds: &[Vec<f64>], transfer: &[Vec<f64>]) -> f64 {
     let chunks = seconds.first().map_or(0, Vec::len);
     let mut arrives = vec![0.0f64; chunks];

@@ -6,10 +6,23 @@ use sparse_accelerate_models::StagePart;
 
 use crate::memory::matrices;
 
-/// Bytes per second from card to card. PCIe 4.0 x16 has 32 GB/s; through the host's memory half of it is left.
+/// Bytes per second from GPU to GPU. PCIe 4.0 x16 has 32 GB/s; through the host's memory half of it is left.
 pub const LINK: f64 = 16e9;
 
-/// What a device does in a second, FLOP/s.
+/// Rate of all products of a whole model on one H100, FLOP/s: Llama-3.1-8B with random weights takes 13.09 s
+/// for 131,072 tokens dense and 3.478 s at density 0.046, so 4,504 TFLOP of attention run at 447 TFLOP/s and
+/// all the rest, 1,779 TFLOP of products, at 590 (`benches/runs/2026-11-25-h100-models`).
+pub const H100_LINEAR: f64 = 590e12;
+/// Rate of dense attention in a whole model on one H100, FLOP/s; see [`H100_LINEAR`].
+pub const H100_ATTENTION: f64 = 447e12;
+/// Rate of attention over that of products, measured on one H100: the ratio of unknown GPUs too, unless they
+/// are calibrated.
+pub const ATTENTION_RATE: f64 = H100_ATTENTION / H100_LINEAR;
+/// Rate of the products of a whole model over that of a single product: 590 of 700 TFLOP/s on the H100
+/// (`benches/runs/2026-11-25-h100`).
+pub const WHOLE_MODEL_RATE: f64 = H100_LINEAR / 700e12;
+
+/// Rates of a device, FLOP/s.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rates {
     /// Everything that is not attention, counted as its matrix products.
@@ -26,7 +39,7 @@ pub fn causal_pairs(before: usize, rows: usize) -> f64 {
     rows * before + rows * (rows + 1.0) / 2.0
 }
 
-/// What a stage computes.
+/// Operations of a stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StageWork {
     /// FLOPs of the products of one token.
@@ -34,14 +47,14 @@ pub struct StageWork {
     /// FLOPs of attention of one pair.
     pair: f64,
     /// Bytes of one token's hidden state, handed to the next stage; 0 after the last.
-    carry: f64,
-    /// FLOPs a chunk whatever its length: the last layer's output and MLP, which see one row.
+    hidden: f64,
+    /// FLOPs of a chunk of any length: the last layer's output and MLP see one row of it.
     once: f64,
 }
 
 impl StageWork {
-    /// The work of a part of a model with elements of `element` bytes. The head sees one row a prompt, which
-    /// is left out.
+    /// The work of a part of a model with elements of `element` bytes. Leaves out the head, which sees one row
+    /// a prompt.
     pub fn new(config: &ModelConfig, part: &StagePart, element: usize) -> Self {
         let [qkv, output, mlp] = matrices(config).map(|elements| 2.0 * elements as f64);
         let layers = part.layers.len() as f64;
@@ -49,7 +62,7 @@ impl StageWork {
         Self {
             token: layers * (qkv + output + mlp) - narrow,
             pair: layers * 4.0 * (config.heads * config.head_dim) as f64,
-            carry: match part.output {
+            hidden: match part.output {
                 true => 0.0,
                 false => (config.hidden_size * element) as f64,
             },
@@ -78,7 +91,7 @@ impl StageWork {
 
     /// Seconds until the hidden states of `rows` tokens are on the next device.
     pub fn transfer(&self, rows: usize) -> f64 {
-        self.carry * rows as f64 / LINK
+        self.hidden * rows as f64 / LINK
     }
 }
 

@@ -1,22 +1,22 @@
-//! What was really used.
+//! Measured memory.
 //!
 //! CPU: the process's peak resident set (Linux `VmHWM`, which includes mapped weight files while
 //! they are read). GPU: pages CubeCL ever held times their size, which excludes the driver's own.
-//! Where neither is told, nothing is claimed.
+//! Other systems give no measurement.
 
 use burn::tensor::Device;
 use serde::Serialize;
 
-/// A measured peak and where the number comes from.
+/// A measured peak and its source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MeasuredMemory {
-    /// Peak bytes; `None` where the system does not tell.
+    /// Peak bytes; `None` where the system does not measure it.
     pub bytes: Option<u64>,
     /// The source, in words.
     pub source: &'static str,
 }
 
-/// The peak so far: of the device's pools where the device has pools, else of the process.
+/// Measures the peak so far: of the device's pools where the device has pools, else of the process.
 pub fn measure(device: &Device) -> MeasuredMemory {
     if let Some(pools) = device.memory_pool_report() {
         let pages = pools.iter().map(|p| p.pages_peak * p.page_size).sum();
@@ -32,14 +32,14 @@ pub fn measure(device: &Device) -> MeasuredMemory {
     }
 }
 
-/// Gives back what a device's pools hold and nobody uses, once nothing that was dropped is still queued.
+/// Gives unused memory of a device's pools back, after the work that is still queued.
 pub fn give_back(device: &Device) {
     // A device that failed says so where it is used.
     let _ = device.sync();
     device.memory_cleanup();
 }
 
-/// Whether the device's memory is in CubeCL's pools: true of every GPU, false of the CPU.
+/// True where the device's memory is in CubeCL's pools: on every GPU, not on the CPU.
 pub fn is_pooled(device: &Device) -> bool {
     device.memory_pool_report().is_some()
 }
@@ -50,7 +50,7 @@ pub fn reset_peak() -> bool {
     cfg!(target_os = "linux") && std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Bytes the system could still give to this process, where it tells.
+/// Bytes the system could still give to this process; `None` where it does not say.
 pub fn system_available() -> Option<u64> {
     kib_field("/proc/meminfo", "MemAvailable:")
 }

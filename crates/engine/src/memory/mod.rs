@@ -8,6 +8,7 @@
 mod bytes;
 mod measure;
 mod plan;
+mod report;
 mod selection;
 mod stage;
 mod weights;
@@ -17,10 +18,11 @@ mod workspace;
 pub use bytes::{Bytes, SizeError};
 pub use measure::{MeasuredMemory, give_back, is_pooled, measure, reset_peak, system_available};
 pub use plan::MemoryPlan;
+pub use report::MemoryReport;
 pub use stage::{RUNTIME, StageMemory};
 pub use weights::Weights;
 pub(crate) use weights::matrices;
-pub use workload::Workload;
+pub use workload::{Footprint, Workload};
 pub use workspace::Workspace;
 
 #[cfg(test)]

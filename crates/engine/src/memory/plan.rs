@@ -1,4 +1,4 @@
-//! What a run will need, from the model's configuration alone.
+//! Planned memory of a run, from the model's configuration alone.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ pub struct MemoryPlan {
     pub cache: u64,
     /// The largest moment of a chunk.
     pub workspace: u64,
-    /// What the devices' runtimes take.
+    /// Memory of the devices' runtimes.
     pub runtime: u64,
     /// All of them.
     pub total: u64,
-    /// One device each, in the order of the layers.
+    /// Memory of each stage, in the order of the layers.
     pub stages: Vec<StageMemory>,
 }
 

@@ -9,7 +9,7 @@ use sparse_accelerate_models::StagePart;
 
 use super::{Weights, Workload, Workspace, sum};
 
-/// What a GPU's runtime takes beside CubeCL's pools: a CUDA context (0.3 to 0.5 GiB, more on cards with more
+/// Memory of a GPU's runtime beside CubeCL's pools: a CUDA context (0.3 to 0.5 GiB, more on GPUs with more
 /// multiprocessors), loaded kernels and cuBLASLt's own. Not in what [`super::measure`] sees.
 pub const RUNTIME: u64 = 512 << 20;
 
@@ -40,10 +40,10 @@ impl StageMemory {
         };
         Self {
             layers: part.layers.clone(),
-            weights: Weights::new(config, part, load.element),
-            cache: cache.bytes_as(load.kv, load.element),
+            weights: Weights::new(config, part, load.footprint.element),
+            cache: cache.bytes_as(load.footprint.kv, load.footprint.element),
             workspace: Workspace::new(config, part, load),
-            runtime: if load.gpu { RUNTIME } else { 0 },
+            runtime: if load.footprint.gpu { RUNTIME } else { 0 },
         }
     }
 

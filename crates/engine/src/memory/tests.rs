@@ -32,10 +32,8 @@ fn weights_and_cache_of_llama_8b() {
     assert_eq!(plan.weights, 2 * 8_030_261_248 + 65 * 4096 * 2);
     assert_eq!((plan.weights as f64 / GIB * 100.0).round(), 1496.0);
     assert_eq!(plan.cache, 16 << 30);
-    let load = Workload {
-        kv: KvType::Int8,
-        ..load
-    };
+    let mut load = load;
+    load.footprint.kv = KvType::Int8;
     // 2 * 32 layers * 8 heads * 131,072 tokens * (128 + 4), and keys and values of one layer in bf16.
     let one_layer = 512 * MIB;
     assert_eq!(
@@ -52,7 +50,7 @@ fn workspace_of_a_chunk_by_hand() {
     assert_eq!(work.activations, (112 + 168) * MIB);
     assert_eq!(work.rotation, 64 * MIB);
     assert_eq!(work.logits, 128_256 * 2);
-    assert_eq!((work.products, work.carries), (32 * MIB, 0));
+    assert_eq!((work.products, work.in_transit), (32 * MIB, 0));
     assert_eq!(work.pages, (112 + 64) * MIB);
 }
 
@@ -95,8 +93,8 @@ fn stages_add_up_to_the_whole_but_for_their_own_workspace() {
     assert!(((first.weights.total() as f64 / GIB) - 7.48).abs() < 0.005);
     assert_eq!(first.cache, 2 << 30);
     assert_eq!((first.weights.output, last.weights.embedding), (0, 0));
-    assert_eq!(first.workspace.carries, 128 * MIB);
-    assert_eq!(last.workspace.carries, 128 * MIB);
+    assert_eq!(first.workspace.in_transit, 128 * MIB);
+    assert_eq!(last.workspace.in_transit, 128 * MIB);
     assert_eq!(first.workspace.logits, 0);
 }
 
@@ -116,10 +114,8 @@ fn a_tied_table_is_held_by_both_ends() {
 
 #[test]
 fn a_cpu_has_no_runtime_and_no_pages() {
-    let load = Workload {
-        gpu: false,
-        ..Workload::new(4, 4096, 2048)
-    };
+    let mut load = Workload::new(4, 4096, 2048);
+    load.footprint.gpu = false;
     let plan = MemoryPlan::new(&llama(), &load);
     let work = plan.stages[0].workspace;
     assert_eq!((plan.runtime, work.pages, work.products), (0, 0, 0));
@@ -206,16 +202,17 @@ fn too_much_is_refused_with_its_parts() {
 
 #[test]
 fn settings_say_whether_heads_choose() {
-    let load = |tokens| Workload::new(2, tokens, 8192);
+    let footprint = Workload::new(2, 1, 1).footprint;
+    let selects = |tokens, settings: &AttentionSettings| {
+        footprint
+            .workload(tokens, 8192, &[&AttentionSettings::dense(), settings])
+            .selects
+    };
     let auto = AttentionSettings::default();
     let from = auto.min_sparse_len;
-    assert!(load(from).with_attention(&auto).selects);
-    assert!(!load(from - 1).with_attention(&auto).selects);
-    assert!(
-        !load(from)
-            .with_attention(&AttentionSettings::dense())
-            .selects
-    );
+    assert!(selects(from, &auto));
+    assert!(!selects(from - 1, &auto));
+    assert!(!selects(from, &AttentionSettings::dense()));
     let sparse = AttentionSettings::sparse(Pattern::Dense);
-    assert!(!load(from).with_attention(&sparse).selects);
+    assert!(!selects(from, &sparse));
 }

@@ -23,7 +23,7 @@ const PRODUCT_SCRATCH: u64 = 32 << 20;
 const ROTATION_GRAIN: usize = 1024;
 /// Chunks of hidden states between two stages: on either side of a link one waits and one is being moved
 /// (`crate::pipeline`). The one that a stage works on is among its activations.
-const CARRIES: usize = 2;
+const IN_TRANSIT: usize = 2;
 
 /// Bytes beside weights and cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -39,19 +39,20 @@ pub struct Workspace {
     /// The logits' row.
     pub logits: u64,
     /// Hidden states on their way between stages.
-    pub carries: u64,
-    /// Pools hold whole pages: see [`Workspace::new`].
+    #[serde(rename = "carries")]
+    pub in_transit: u64,
+    /// Unused rest of the pools' pages; see [`Workspace::new`].
     pub pages: u64,
 }
 
 impl Workspace {
     /// The workspace of a part of a model.
     ///
-    /// `pages` is what CubeCL's pools may hold beyond what is alive, on a GPU only: room for one more of the
-    /// widest temporary, and the rotation table's upload. An upper bound: plans are within 5 % of the peaks of
+    /// `pages` is the memory that CubeCL's pools may hold beyond living tensors, on a GPU only: room for one more
+    /// of the widest temporary, and the rotation table's upload. An upper bound: plans are within 5 % of the peaks of
     /// one and two H200 (`benches/runs/2026-11-26-h200-two-devices`).
     pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
-        let e = load.element;
+        let e = load.footprint.element;
         let rows = load.chunk.min(load.capacity);
         let positions = load.capacity.min(config.max_positions);
         let positions = positions.next_multiple_of(ROTATION_GRAIN);
@@ -64,18 +65,22 @@ impl Workspace {
                 .saturating_add(selection::reports(config, layers, chunks)),
             false => 0,
         };
-        let carries = CARRIES * (usize::from(!part.input) + usize::from(!part.output));
+        let in_transit = IN_TRANSIT * (usize::from(!part.input) + usize::from(!part.output));
         Self {
             activations: activations(config, load, rows),
-            products: if load.gpu { PRODUCT_SCRATCH } else { 0 },
+            products: if load.footprint.gpu {
+                PRODUCT_SCRATCH
+            } else {
+                0
+            },
             rotation,
             selection,
             logits: match part.output {
                 true => product(&[config.vocab_size, e]),
                 false => 0,
             },
-            carries: product(&[carries, rows, config.hidden_size, e]),
-            pages: match load.gpu {
+            in_transit: product(&[in_transit, rows, config.hidden_size, e]),
+            pages: match load.footprint.gpu {
                 true => sum(&[widest(config, load, rows), rotation]),
                 false => 0,
             },
@@ -90,7 +95,7 @@ impl Workspace {
             self.rotation,
             self.selection,
             self.logits,
-            self.carries,
+            self.in_transit,
             self.pages,
         ])
     }
@@ -108,8 +113,8 @@ fn widths(config: &ModelConfig) -> [usize; 4] {
 
 fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let [h, q, kv, f] = widths(config);
-    let piece = rows.min(load.mlp_rows.max(1));
-    let elements = |rows: usize, width: usize| product(&[rows, width, load.element]);
+    let piece = rows.min(load.footprint.mlp_rows.max(1));
+    let elements = |rows: usize, width: usize| product(&[rows, width, load.footprint.element]);
     let tables = match load.selects {
         true => selection::tables(config, rows, load.capacity),
         false => 0,
@@ -133,6 +138,10 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
 /// The widest temporary of a layer.
 fn widest(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let [_, q, kv, f] = widths(config);
-    let piece = rows.min(load.mlp_rows.max(1));
-    product(&[rows, q + 2 * kv, load.element]).max(product(&[piece, 2 * f, load.element]))
+    let piece = rows.min(load.footprint.mlp_rows.max(1));
+    product(&[rows, q + 2 * kv, load.footprint.element]).max(product(&[
+        piece,
+        2 * f,
+        load.footprint.element,
+    ]))
 }

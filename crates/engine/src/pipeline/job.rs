@@ -1,4 +1,4 @@
-//! What goes through the stages, and what comes back.
+//! Work that goes through the stages, and the answers that come back.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use std::sync::{
 use burn::tensor::Tensor;
 use sparse_accelerate::{AttentionSettings, Decision, SelectionRecord};
 
-use crate::{error::EngineError, memory::MeasuredMemory};
+use crate::{error::EngineError, memory::MeasuredMemory, runner::Computed};
 
 /// Work of one sequence. Every job is answered once: by the last link, or where it failed.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) enum Work {
     /// Allocates the cache of a sequence.
     Open { capacity: usize },
     /// Computes new tokens.
-    Chunk(Box<Chunk>),
+    Chunk(Box<StageChunk>),
     /// Forgets what comes after the first tokens.
     Rewind { len: usize },
     /// Gives the cache back.
@@ -71,18 +71,19 @@ pub(super) enum Work {
 
 /// New tokens on their way.
 #[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) carry: Carry,
+pub(super) struct StageChunk {
+    /// For the next stage; after the last, its results.
+    pub(super) input: StageInput,
     /// New tokens.
     pub(super) tokens: usize,
     /// Length of the prompt they belong to.
     pub(super) prompt: usize,
     pub(super) settings: Arc<AttentionSettings>,
-    /// Whether the logits of the last token are wanted.
+    /// The logits of the last token are wanted.
     pub(super) wants_logits: bool,
     /// Made by the last stage.
     pub(super) logits: Option<Tensor<2>>,
-    /// How attention ran: the same on every stage.
+    /// Decision of attention: the same on every stage.
     pub(super) decision: Option<Decision>,
     /// Choices of the layers so far.
     pub(super) selection: Vec<SelectionRecord>,
@@ -90,12 +91,13 @@ pub(super) struct Chunk {
     pub(super) busy_s: Vec<f64>,
 }
 
-/// What a stage is given.
+/// Input of a stage.
 // Boxed with its chunk.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub(super) enum Carry {
-    Ids(Vec<u32>),
+pub(super) enum StageInput {
+    /// New tokens, for the first stage.
+    Tokens(Vec<u32>),
     /// `[tokens, hidden]` on the device of the stage; after the last one `[1, hidden]`.
     Hidden(Tensor<2>),
 }
@@ -113,16 +115,4 @@ pub(super) enum Reply {
     Skipped,
     /// Not done.
     Failed(EngineError),
-}
-
-/// What a chunk gave.
-#[derive(Debug)]
-pub(super) struct Computed {
-    /// `[hidden]`.
-    pub(super) last_hidden: Vec<f32>,
-    /// `[vocab]`, if they were wanted.
-    pub(super) logits: Option<Vec<f32>>,
-    pub(super) decision: Option<Decision>,
-    pub(super) selection: Vec<SelectionRecord>,
-    pub(super) busy_s: Vec<f64>,
 }

@@ -1,8 +1,9 @@
 //! A model on several devices: stages that work on different chunks at once.
 //!
 //! ```text
-//!  session ─chunks─► stage 0 ─► link 0 ─► stage 1 ─► link 1 ─► reply
-//!                    cuda:0     carry     cuda:1     logits
+//! sequence ─chunks─► stage 0 ─► link 0 ─► stage 1 ─► link 1 ─► reply
+//!                    cuda:0     hidden    cuda:1     logits
+//!                               states
 //! ```
 //!
 //! Every stage is a long-lived thread that owns its part of the model and, for every sequence, its part of
@@ -11,23 +12,22 @@
 //! so that transfers overlap with the next chunk. Sequences share the stages: their chunks and tokens go
 //! through in the order in which they come, which keeps all devices busy while several decode.
 //!
-//! Stages run the operations of [`Session`](crate::Session) in its order. Where their devices are alike the
+//! Stages run the operations of one device in its order. Where their devices are alike the
 //! result is equal to one device's, bit for bit, for the same chunks.
 //!
-//! Nothing waits without a limit: who waits for a stage looks at a board on which every stage, link and
-//! layer marks that it moved. A stage that ended is [`EngineError::StageLost`], one that stands still for
+//! Nothing waits without a limit: a watchdog is told by every stage, link and layer that it moved, and asked
+//! by whoever waits. A stage that ended is [`EngineError::StageLost`], one that stands still for
 //! too long [`EngineError::Stalled`]. After either, load the pipeline again.
 
-mod board;
 mod job;
 mod link;
 mod options;
-mod session;
+mod runner;
 mod stage;
+mod watchdog;
 
-pub use board::Fault;
 pub use options::{PipelineOptions, Transport};
-pub use session::PipelineSession;
+pub use watchdog::Fault;
 
 use std::{
     fmt,
@@ -40,14 +40,14 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
-use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
-use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError, Placement};
+use sparse_accelerate_models::{CausalLm, LoadOptions, ModelError, ModelOptions, Placement};
 
-use crate::error::EngineError;
-use board::Board;
+use crate::{error::EngineError, sequence::Sequence};
 use job::Job;
 use link::Link;
+use runner::Staged;
+use watchdog::Watchdog;
 
 /// Chunks that may wait between a stage and its link, and between a link and the next stage.
 const WAITING: usize = 1;
@@ -59,13 +59,12 @@ pub struct Pipeline {
     devices: Vec<Device>,
     /// Bytes of the weights of every stage.
     weights: Vec<u64>,
-    mlp_rows: usize,
-    kv: KvType,
+    model: ModelOptions,
     chunks: Option<usize>,
     dtype: DType,
     /// To the first stage; `None` while shutting down.
     first: Option<Sender<Job>>,
-    board: Arc<Board>,
+    watchdog: Arc<Watchdog>,
     threads: Vec<JoinHandle<()>>,
     requests: AtomicU64,
 }
@@ -75,12 +74,12 @@ impl fmt::Debug for Pipeline {
         f.debug_struct("Pipeline")
             .field("placement", &self.placement)
             .field("devices", &self.devices)
-            .field("board", &self.board)
+            .field("watchdog", &self.watchdog)
             .finish_non_exhaustive()
     }
 }
 
-/// What a stage tells while it loads.
+/// Events of a stage that loads.
 enum Loading {
     Progress {
         stage: usize,
@@ -95,7 +94,7 @@ enum Loading {
     Failed(EngineError),
 }
 
-/// Makes the part of a model that options ask for.
+/// Loads the part of a model that options ask for.
 type Load =
     Box<dyn FnOnce(&LoadOptions, &mut dyn FnMut(u64, u64)) -> Result<CausalLm, ModelError> + Send>;
 
@@ -160,8 +159,8 @@ impl Pipeline {
         options.check(config)?;
         let stages = options.devices.len();
         let names = options.devices.iter().map(|device| format!("{device:?}"));
-        let board = Arc::new(Board::new(names.collect(), options.stall));
-        let (told, events) = mpsc::channel();
+        let watchdog = Arc::new(Watchdog::new(names.collect(), options.stall));
+        let (sender, events) = mpsc::channel();
         let (first, mut jobs) = mpsc::channel::<Job>();
         let mut threads = Vec::new();
         let parts = options.placement.parts();
@@ -169,11 +168,8 @@ impl Pipeline {
             let device = options.devices[stage].clone();
             let load_options = LoadOptions {
                 part: Some(part.clone()),
-                dtype: options.dtype,
-                kv: options.kv,
-                check_finite: options.check_finite,
-                mlp_rows: options.mlp_rows,
-                ..LoadOptions::new(device)
+                model: options.model,
+                device,
             };
             let (to_link, from_stage) = mpsc::sync_channel(WAITING);
             let (to_next, next_jobs) = mpsc::sync_channel(WAITING);
@@ -181,30 +177,39 @@ impl Pipeline {
                 stage,
                 next: options.devices.get(stage + 1).cloned(),
                 transport: options.transport,
-                board: board.clone(),
+                watchdog: watchdog.clone(),
             };
             let to_next = (stage + 1 < stages).then_some(to_next);
             let inbox = std::mem::replace(&mut jobs, next_jobs);
             threads.push(thread(format!("stage {stage}"), {
-                let (board, told) = (board.clone(), told.clone());
-                move || stage::run(stage, load, &load_options, &told, inbox, to_link, &board)
+                let (watchdog, sender) = (watchdog.clone(), sender.clone());
+                move || {
+                    stage::run(
+                        stage,
+                        load,
+                        &load_options,
+                        &sender,
+                        inbox,
+                        to_link,
+                        &watchdog,
+                    )
+                }
             })?);
             threads.push(thread(format!("link {stage}"), move || {
                 link.run(from_stage, to_next.as_ref());
             })?);
         }
-        drop(told);
+        drop(sender);
         let mut pipeline = Self {
             config: config.clone(),
             placement: options.placement.clone(),
             devices: options.devices.clone(),
             weights: vec![0; stages],
-            mlp_rows: options.mlp_rows,
-            kv: options.kv,
+            model: options.model,
             chunks: options.chunks,
             dtype: DType::F32,
             first: Some(first),
-            board,
+            watchdog,
             threads,
             requests: AtomicU64::new(0),
         };
@@ -242,7 +247,7 @@ impl Pipeline {
                 }
                 Ok(Loading::Failed(error)) => return Err(error),
                 Err(mpsc::RecvError) => {
-                    return Err(self.board.lost().unwrap_or_else(|| {
+                    return Err(self.watchdog.lost().unwrap_or_else(|| {
                         EngineError::execution("load", "the stages ended without a word")
                     }));
                 }
@@ -256,7 +261,7 @@ impl Pipeline {
         &self.config
     }
 
-    /// Which layers each stage has.
+    /// The layers of every stage.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
@@ -276,30 +281,30 @@ impl Pipeline {
         self.dtype
     }
 
-    /// Chunks to cut a prompt into, where the options say.
+    /// Chunks to cut a prompt into; `None` goes by its length.
     pub fn chunks(&self) -> Option<usize> {
         self.chunks
     }
 
-    /// A sequence with a cache of `capacity` tokens, allocated on every stage.
+    /// Makes a sequence with a cache of `capacity` tokens, allocated on every stage.
     ///
     /// # Errors
     /// [`EngineError::TooLong`] when the model has fewer positions; a stage without the memory.
-    pub fn session(&self, capacity: usize) -> Result<PipelineSession<'_>, EngineError> {
-        PipelineSession::open(self, capacity)
+    pub fn sequence(&self, capacity: usize) -> Result<Sequence<'_>, EngineError> {
+        Sequence::open(Box::new(Staged::new(self)), capacity)
     }
 
-    /// Breaks a stage on purpose, at its next chunk: for tests of what depends on it.
-    pub fn inject(&self, stage: usize, fault: Fault) {
-        self.board.inject(stage, fault);
+    /// See [`crate::testing::inject`].
+    pub(crate) fn inject(&self, stage: usize, fault: Fault) {
+        self.watchdog.inject(stage, fault);
     }
 
     fn submit(&self, job: Job) -> Result<(), EngineError> {
-        self.board.moved();
+        self.watchdog.moved();
         let sent = self.first.as_ref().map(|first| first.send(job));
         match sent {
             Some(Ok(())) => Ok(()),
-            _ => Err(self.board.lost_at(0, "its thread ended")),
+            _ => Err(self.watchdog.lost_at(0, "its thread ended")),
         }
     }
 
@@ -311,11 +316,11 @@ impl Pipeline {
 impl Drop for Pipeline {
     /// Ends the stages in order, which gives their memory back. A stage that stands still is left behind.
     fn drop(&mut self) {
-        self.board.close();
+        self.watchdog.close();
         self.first = None;
         for thread in self.threads.drain(..) {
-            if self.board.wait_for(&thread) {
-                // What it panicked with was told when it happened.
+            if self.watchdog.wait_for(&thread) {
+                // Its panic was printed when it happened.
                 let _ = thread.join();
             }
         }

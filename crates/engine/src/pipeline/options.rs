@@ -1,16 +1,15 @@
-//! How a pipeline is put on its devices.
+//! Options of a pipeline.
 
 use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::Serialize;
-use sparse_accelerate::KvType;
-use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
-use sparse_accelerate_models::Placement;
+use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_models::{ModelOptions, Placement};
 
 use crate::error::EngineError;
 
-/// How hidden states get from one device to the next.
+/// Route of hidden states from one device to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -22,7 +21,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The name on the command line.
+    /// The transport in one word: `peer` or `host`.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Peer => "peer",
@@ -31,22 +30,16 @@ impl Transport {
     }
 }
 
-/// Stages, their devices, and how they work together.
+/// Options of a pipeline: its stages, their devices, and their work together.
 #[derive(Debug, Clone)]
 pub struct PipelineOptions {
     /// A device for every stage. The same device may stand several times.
     pub devices: Vec<Device>,
     /// The layers of every stage.
     pub placement: Placement,
-    /// Type of the weights; `None` keeps the checkpoint's.
-    pub dtype: Option<WeightDtype>,
-    /// How the KV cache keeps keys and values.
-    pub kv: KvType,
-    /// Refuse weights that hold a NaN or an infinity.
-    pub check_finite: bool,
-    /// Rows the MLPs take at a time.
-    pub mlp_rows: usize,
-    /// How hidden states travel.
+    /// Options of the model, the same on every stage.
+    pub model: ModelOptions,
+    /// Route of hidden states between stages.
     pub transport: Transport,
     /// Chunks of equal time to cut a prompt into; `None` goes by its length.
     pub chunks: Option<usize>,
@@ -55,18 +48,15 @@ pub struct PipelineOptions {
 }
 
 impl PipelineOptions {
-    /// What a pipeline waits for a sign of life: five minutes. The first chunk compiles kernels.
+    /// Default of [`PipelineOptions::stall`]: five minutes. The first chunk compiles kernels.
     pub const STALL: Duration = Duration::from_secs(300);
 
-    /// The checkpoint's type, weights checked, 2,048 MLP rows, transport from device to device.
+    /// Default options of the model, transport from device to device.
     pub fn new(devices: Vec<Device>, placement: Placement) -> Self {
         Self {
             devices,
             placement,
-            dtype: None,
-            kv: KvType::Model,
-            check_finite: true,
-            mlp_rows: 2048,
+            model: ModelOptions::default(),
             transport: Transport::Peer,
             chunks: None,
             stall: Self::STALL,

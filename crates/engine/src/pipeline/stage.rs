@@ -7,41 +7,41 @@ use std::{
 };
 
 use sparse_accelerate::KvCache;
-use sparse_accelerate_models::{CausalLm, LoadOptions, StageInput, Watch};
+use sparse_accelerate_models::{self as models, CausalLm, LoadOptions, Watch};
 
 use super::{
     Load, Loading,
-    board::{Beat, Board, Fault},
-    job::{Carry, Chunk, Job, Reply, Request, Work},
+    job::{Job, Reply, Request, StageChunk, StageInput, Work},
+    watchdog::{Fault, Heartbeat, Watchdog},
 };
-use crate::{contain::contained, error::EngineError, memory, session::allocate};
+use crate::{contain::contained, error::EngineError, memory, runner::allocate};
 
 /// A job that a stage has queued on its device.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) job: Job,
-    /// When the stage had what it needed for it.
+    /// Time at which the stage had its input.
     pub(super) begun: Instant,
-    /// Told when the results are taken; the stage queues nothing behind them before.
-    pub(super) taken: SyncSender<()>,
+    /// Acknowledges that the results are copied; the stage queues nothing behind them before.
+    pub(super) copied: SyncSender<()>,
 }
 
-/// Tells the board when a stage ends, however it ends.
-struct Mark<'a> {
-    board: &'a Board,
+/// Reports a stage as lost when it is dropped, however the thread ends.
+struct LossGuard<'a> {
+    watchdog: &'a Watchdog,
     stage: usize,
-    /// Nobody is to send work any more.
+    /// The end is in order: nobody sends work any more.
     expected: bool,
 }
 
-impl Drop for Mark<'_> {
+impl Drop for LossGuard<'_> {
     fn drop(&mut self) {
         if !self.expected {
             let reason = match std::thread::panicking() {
                 true => "its thread panicked",
                 false => "its thread ended",
             };
-            self.board.lose(self.stage, reason);
+            self.watchdog.lose(self.stage, reason);
         }
     }
 }
@@ -51,16 +51,16 @@ pub(super) fn run(
     stage: usize,
     load: Load,
     options: &LoadOptions,
-    told: &Sender<Loading>,
+    events: &Sender<Loading>,
     jobs: Receiver<Job>,
     link: SyncSender<Queued>,
-    board: &Board,
+    watchdog: &Watchdog,
 ) {
     let loaded = contained("load", || {
         let mut progress = |bytes, total| {
-            board.moved();
+            watchdog.moved();
             // Who started the pipeline may have given up.
-            let _ = told.send(Loading::Progress {
+            let _ = events.send(Loading::Progress {
                 stage,
                 bytes,
                 total,
@@ -71,17 +71,17 @@ pub(super) fn run(
     let model = match loaded {
         Ok(model) => model,
         Err(error) => {
-            let _ = told.send(Loading::Failed(board.of_stage(stage, error)));
+            let _ = events.send(Loading::Failed(watchdog.of_stage(stage, error)));
             return;
         }
     };
-    let _ = told.send(Loading::Ready {
+    let _ = events.send(Loading::Ready {
         stage,
         weights: model.weight_bytes(),
         dtype: model.cache_dtype(),
     });
-    let mut mark = Mark {
-        board,
+    let mut guard = LossGuard {
+        watchdog,
         stage,
         expected: false,
     };
@@ -90,9 +90,9 @@ pub(super) fn run(
         stage,
         model,
         caches: HashMap::new(),
-        board,
+        watchdog,
     }
-    .work(&mut mark, &jobs, &link);
+    .work(&mut guard, &jobs, &link);
     // Weights and caches are gone: what they lay in goes back to the device.
     device.memory_cleanup();
 }
@@ -101,15 +101,15 @@ struct Stage<'a> {
     stage: usize,
     model: CausalLm,
     caches: HashMap<u64, KvCache>,
-    board: &'a Board,
+    watchdog: &'a Watchdog,
 }
 
 impl Stage<'_> {
-    fn work(mut self, mark: &mut Mark<'_>, jobs: &Receiver<Job>, link: &SyncSender<Queued>) {
+    fn work(mut self, guard: &mut LossGuard<'_>, jobs: &Receiver<Job>, link: &SyncSender<Queued>) {
         loop {
-            self.board.doing(self.stage, "idle");
+            self.watchdog.doing(self.stage, "idle");
             let Ok(mut job) = jobs.recv() else {
-                mark.expected = true;
+                guard.expected = true;
                 return;
             };
             let begun = Instant::now();
@@ -119,9 +119,9 @@ impl Stage<'_> {
                     job.request.reply(Reply::Skipped);
                     continue;
                 }
-                self.board
+                self.watchdog
                     .doing(self.stage, format!("{} tokens", chunk.tokens));
-                fault = self.board.fault(self.stage);
+                fault = self.watchdog.take_fault(self.stage);
                 if fault == Some(Fault::Exit) {
                     return;
                 }
@@ -129,12 +129,12 @@ impl Stage<'_> {
             let request = job.request.clone();
             match self.run(&mut job, fault) {
                 Ok(()) => {
-                    self.board.doing(self.stage, "handing on");
-                    let (taken, is_taken) = mpsc::sync_channel(1);
-                    let sent = link.send(Queued { job, begun, taken }).is_ok();
-                    if !sent || is_taken.recv().is_err() {
+                    self.watchdog.doing(self.stage, "handing on");
+                    let (copied, is_copied) = mpsc::sync_channel(1);
+                    let sent = link.send(Queued { job, begun, copied }).is_ok();
+                    if !sent || is_copied.recv().is_err() {
                         // The next stage is lost, and has said so.
-                        mark.expected = true;
+                        guard.expected = true;
                         return;
                     }
                 }
@@ -150,7 +150,7 @@ impl Stage<'_> {
             self.caches.remove(&request.id);
             self.model.device().memory_cleanup();
         }
-        request.reply(Reply::Failed(self.board.of_stage(self.stage, error)));
+        request.reply(Reply::Failed(self.watchdog.of_stage(self.stage, error)));
     }
 
     fn run(&mut self, job: &mut Job, fault: Option<Fault>) -> Result<(), EngineError> {
@@ -174,12 +174,12 @@ impl Stage<'_> {
                 let cache = self.caches.get_mut(&id).ok_or_else(|| {
                     EngineError::execution("prefill", "the stage has no cache of this sequence")
                 })?;
-                let board = self.board;
+                let watchdog = self.watchdog;
                 contained("prefill", || {
                     if fault == Some(Fault::Panic) {
                         panic!("a fault was injected");
                     }
-                    compute(model, cache, chunk, board)
+                    compute(model, cache, chunk, watchdog)
                 })?;
             }
         }
@@ -191,26 +191,26 @@ impl Stage<'_> {
 fn compute(
     model: &CausalLm,
     cache: &mut KvCache,
-    chunk: &mut Chunk,
-    board: &Board,
+    chunk: &mut StageChunk,
+    watchdog: &Watchdog,
 ) -> Result<(), EngineError> {
-    let mut beat = Beat(board);
+    let mut heartbeat = Heartbeat(watchdog);
     let watch = Watch {
         rows: None,
-        observer: Some(&mut beat),
+        observer: Some(&mut heartbeat),
     };
     let (prompt, lens) = ([chunk.prompt], [chunk.tokens]);
     let settings = chunk.settings.clone();
-    let carry = std::mem::replace(&mut chunk.carry, Carry::Ids(Vec::new()));
-    let output = match carry {
-        Carry::Ids(ids) => {
+    let input = std::mem::replace(&mut chunk.input, StageInput::Tokens(Vec::new()));
+    let output = match input {
+        StageInput::Tokens(ids) => {
             let ids: [&[u32]; 1] = [&ids];
-            let input = StageInput::Tokens(&ids);
+            let input = models::StageInput::Tokens(&ids);
             model.forward_stage(input, &prompt, cache, &settings, watch)?
         }
-        Carry::Hidden(hidden) => {
-            let input = StageInput::Carry {
-                hidden,
+        StageInput::Hidden(states) => {
+            let input = models::StageInput::Hidden {
+                states,
                 lens: &lens,
             };
             model.forward_stage(input, &prompt, cache, &settings, watch)?
@@ -219,7 +219,7 @@ fn compute(
     if model.part().output && chunk.wants_logits {
         chunk.logits = Some(model.logits(output.hidden.clone())?);
     }
-    chunk.carry = Carry::Hidden(output.hidden);
+    chunk.input = StageInput::Hidden(output.hidden);
     chunk.decision = Some(output.decision);
     chunk.selection.extend(output.selection);
     Ok(())

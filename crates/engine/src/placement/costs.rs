@@ -1,4 +1,4 @@
-//! What layers cost, for comparing stages.
+//! Costs of layers, for comparing stages.
 
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::StagePart;
@@ -8,18 +8,18 @@ use crate::estimate::{Rates, StageWork};
 /// Costs of a prefill by layers, in any one unit that a device's speed is counted in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerCosts {
-    /// Of a hidden layer.
+    /// Cost of a hidden layer.
     pub layer: f64,
-    /// What the input layer adds to its stage.
+    /// Cost that the input layer adds to its stage.
     pub input: f64,
-    /// What the output layer adds to its stage. Below 0: the last hidden layer's output and MLP see one row of
+    /// Cost that the output layer adds to its stage. Below 0: the last hidden layer's output and MLP see one row of
     /// every chunk.
     pub output: f64,
 }
 
 impl LayerCosts {
-    /// FLOPs of `tokens` tokens at `density`. `attention` is what one FLOP of attention costs in FLOPs of
-    /// products.
+    /// Costs in FLOPs of products of `tokens` tokens at `density`; one FLOP of attention costs `attention` of
+    /// them.
     pub fn new(config: &ModelConfig, tokens: usize, density: f64, attention: f64) -> Self {
         let of = |output| {
             let part = StagePart {

@@ -1,15 +1,15 @@
-//! Why a model cannot be cut as asked.
+//! Errors of cutting a model into stages.
 
 use sparse_accelerate_models::ModelError;
 use thiserror::Error;
 
 use crate::memory::{Bytes, StageMemory};
 
-/// A split that cannot be had.
+/// Error of a split that cannot be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SplitError {
-    /// No split in these words.
+    /// The text is no split.
     #[error(
         "split `{got}` is none; give auto (fastest prefill that fits), by-memory (equal shares of memory) or \
          the layers of each device, such as 16,16"
@@ -18,10 +18,10 @@ pub enum SplitError {
         /// The text.
         got: String,
     },
-    /// Nothing to place on.
+    /// No device was given.
     #[error("split: 0 devices; give at least 1")]
     NoDevices,
-    /// Another number of counts than of devices.
+    /// The number of counts is not that of the devices.
     #[error("split: {counts:?} is for {} devices, but there are {devices}", .counts.len())]
     Devices {
         /// The counts.
@@ -29,7 +29,7 @@ pub enum SplitError {
         /// Devices.
         devices: usize,
     },
-    /// Counts that are not the model's layers.
+    /// The counts do not add up to the model's layers.
     #[error("split: {counts:?} is {} layers, but the model has {layers}", .counts.iter().sum::<usize>())]
     Layers {
         /// The counts.
@@ -50,8 +50,8 @@ pub enum SplitError {
     },
     /// Shares of a memory that is not known.
     #[error(
-        "split: by-memory needs the memory of every device, but {device} does not tell; give it with \
-         --memory-limit, or split by auto or by counts"
+        "split: by-memory needs the memory of every device, but {device} does not tell; limit it, or \
+         split by auto or by counts"
     )]
     UnknownMemory {
         /// The device.
@@ -72,7 +72,7 @@ pub enum SplitError {
         device: String,
         /// Bytes the device has.
         available: u64,
-        /// What the stage needs.
+        /// Memory that the stage needs.
         memory: Box<StageMemory>,
     },
 }

@@ -1,4 +1,4 @@
-//! Which device holds which layers.
+//! Placement of layers on devices.
 //!
 //! [`place`] cuts a model into one stage a device, in the order of the devices: for the fastest prefill, for
 //! equal shares of memory, or by given counts. It is a function of numbers alone; [`measure_speed`] gives

@@ -14,9 +14,9 @@ use crate::memory::{StageMemory, Workload};
 pub struct StageDevice {
     /// Its name, for messages.
     pub name: String,
-    /// Bytes a stage may take; `None` where nothing tells, which counts as enough.
+    /// Bytes a stage may take; `None` where they are not known, which counts as enough.
     pub memory: Option<u64>,
-    /// Costs it works off in a unit of time; above 0. Only ratios count.
+    /// Costs it computes in a unit of time; above 0. Only ratios count.
     pub speed: f64,
     /// Costs of layers on it.
     pub costs: LayerCosts,

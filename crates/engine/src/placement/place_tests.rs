@@ -7,7 +7,7 @@ const GIB: u64 = 1 << 30;
 
 fn device(memory: Option<u64>, speed: f64) -> StageDevice {
     StageDevice {
-        name: "card".into(),
+        name: "gpu".into(),
         memory,
         speed,
         costs: LayerCosts::new(&llama(), 131_072, 1.0, 1.0),
@@ -24,18 +24,18 @@ fn split(tokens: usize, devices: &[StageDevice], split: &str) -> Result<Vec<usiz
 }
 
 #[test]
-fn like_cards_share_evenly() {
-    let card = || device(Some(22 * GIB), 1.0);
+fn like_gpus_share_evenly() {
+    let gpu = || device(Some(22 * GIB), 1.0);
     for how in ["auto", "by-memory"] {
-        assert_eq!(split(131_072, &[card(), card()], how).expect(how), [16, 16]);
+        assert_eq!(split(131_072, &[gpu(), gpu()], how).expect(how), [16, 16]);
     }
-    let four = split(131_072, &[card(), card(), card(), card()], "auto").expect("four");
+    let four = split(131_072, &[gpu(), gpu(), gpu(), gpu()], "auto").expect("four");
     assert_eq!(four, [8, 8, 8, 8]);
-    assert_eq!(split(8192, &[card()], "auto").expect("one"), [32]);
+    assert_eq!(split(8192, &[gpu()], "auto").expect("one"), [32]);
 }
 
 #[test]
-fn a_faster_card_takes_more_layers_as_far_as_they_fit() {
+fn a_faster_gpu_takes_more_layers_as_far_as_they_fit() {
     let fast = |memory| device(Some(memory), 3.0);
     let slow = || device(Some(60 * GIB), 1.0);
     assert_eq!(
@@ -59,22 +59,22 @@ fn a_faster_card_takes_more_layers_as_far_as_they_fit() {
 
 #[test]
 fn among_equally_fast_cuts_the_emptiest_is_taken() {
-    // 33 layers on two cards of one speed: 17 and 16, or 16 and 17, of which the last saves its MLP; three
-    // cards of 32 leave a choice, which memory settles.
-    let cards = [
+    // 33 layers on two GPUs of one speed: 17 and 16, or 16 and 17, of which the last saves its MLP; three
+    // GPUs of 32 leave a choice, which memory settles.
+    let gpus = [
         device(Some(40 * GIB), 1.0),
         device(Some(20 * GIB), 1.0),
         device(Some(40 * GIB), 1.0),
     ];
-    let counts = split(131_072, &cards, "auto").expect("three");
+    let counts = split(131_072, &gpus, "auto").expect("three");
     assert_eq!(counts.iter().max(), Some(&11));
     assert_eq!(counts[1], 10, "{counts:?}");
 }
 
 #[test]
 fn by_memory_balances_shares() {
-    let cards = [device(Some(10 * GIB), 1.0), device(Some(30 * GIB), 1.0)];
-    let counts = split(32_768, &cards, "by-memory").expect("split");
+    let gpus = [device(Some(10 * GIB), 1.0), device(Some(30 * GIB), 1.0)];
+    let counts = split(32_768, &gpus, "by-memory").expect("split");
     assert!((5..=9).contains(&counts[0]), "{counts:?}");
     let unknown = [device(None, 1.0), device(Some(GIB), 1.0)];
     let error = split(32_768, &unknown, "by-memory").expect_err("unknown");
@@ -86,10 +86,10 @@ fn by_memory_balances_shares() {
 }
 
 #[test]
-fn two_24_gb_cards_hold_128k_and_one_does_not() {
-    let card = || device(Some(22 * GIB), 1.0);
-    assert!(split(131_072, &[card(), card()], "auto").is_ok());
-    let error = split(131_072, &[card()], "auto").expect_err("one");
+fn two_24_gb_gpus_hold_128k_and_one_does_not() {
+    let gpu = || device(Some(22 * GIB), 1.0);
+    assert!(split(131_072, &[gpu(), gpu()], "auto").is_ok());
+    let error = split(131_072, &[gpu()], "auto").expect_err("one");
     let SplitError::DoesNotFit {
         stage,
         available,
@@ -107,7 +107,7 @@ fn two_24_gb_cards_hold_128k_and_one_does_not() {
     let text = error.to_string();
     for part in [
         "layers 0..32",
-        "card has 22.00 GiB",
+        "gpu has 22.00 GiB",
         "too much",
         "KV cache 16.00 GiB",
     ] {
@@ -117,8 +117,8 @@ fn two_24_gb_cards_hold_128k_and_one_does_not() {
 
 #[test]
 fn counts_must_suit_model_and_devices() {
-    let card = || device(Some(22 * GIB), 1.0);
-    let two = [card(), card()];
+    let gpu = || device(Some(22 * GIB), 1.0);
+    let two = [gpu(), gpu()];
     assert_eq!(split(131_072, &two, "14,18").expect("counts"), [14, 18]);
     for (how, says) in [
         ("16,15", "31 layers"),
@@ -130,7 +130,7 @@ fn counts_must_suit_model_and_devices() {
         let error = split(131_072, &two, how).expect_err(how).to_string();
         assert!(error.contains(says), "{how}: {error}");
     }
-    let many: Vec<_> = (0..33).map(|_| card()).collect();
+    let many: Vec<_> = (0..33).map(|_| gpu()).collect();
     let error = split(8192, &many, "auto").expect_err("many").to_string();
     assert!(error.contains("33 devices for 32 layers"), "{error}");
     let error = split(8192, &[], "auto").expect_err("none").to_string();

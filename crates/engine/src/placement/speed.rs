@@ -1,4 +1,4 @@
-//! How fast a device is, by a short measured product.
+//! Speed of a device, by a short measured product.
 
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ const ROWS: [usize; 2] = [4096, 64];
 /// Products before the clock runs, and timed ones.
 const RUNS: [usize; 2] = [2, 5];
 
-/// FLOP/s of `x Wᵀ` with `W` `[width, width]`, by the route the model's layers take: the median of five after
-/// two that compile and tune. For comparing devices that are unlike; below what longer products reach.
+/// Measures the FLOP/s of `x Wᵀ` with `W` `[width, width]`, by the route of the model's layers: the median of
+/// five runs after two that compile and tune. For comparing unlike devices; longer products are faster.
 ///
 /// # Errors
 /// A type the device does not compute in, a device that fails.

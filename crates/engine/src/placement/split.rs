@@ -1,4 +1,4 @@
-//! How a model is to be cut, as a person writes it.
+//! Rules of cutting a model into stages, as a person writes them.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::SplitError;
 
-/// How layers are shared out. `Display` gives back what `FromStr` takes.
+/// Rule by which layers are shared out. `Display` gives back the text that `FromStr` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Split {
     /// The least time of the slowest stage, of all cuts that fit.

@@ -1,9 +1,7 @@
-//! What fits where a plan does not.
-
-use sparse_accelerate::KvType;
-use std::fmt;
+//! Changes of a request that does not fit, so that it does.
 
 use serde::Serialize;
+use sparse_accelerate::KvType;
 
 use super::{PlanRequest, longest, plan};
 use crate::placement::Split;
@@ -15,7 +13,7 @@ const MOST_ADDED: usize = 8;
 /// A shorter context is rounded down to this many tokens.
 const ROUND: usize = 1024;
 
-/// One thing done differently.
+/// One change of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
@@ -29,43 +27,23 @@ pub enum Change {
     Context(usize),
     /// So many more devices of this name.
     Devices {
-        /// How many.
+        /// Number of devices added.
         added: usize,
-        /// Which, the last of the list.
+        /// Name of the last device of the list, which they are like.
         name: String,
     },
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::Int8Cache => f.write_str("--kv-dtype int8"),
-            Change::Chunk(tokens) => write!(f, "--chunk {tokens}"),
-            Change::Split(split) => write!(f, "--split {split}"),
-            Change::Context(tokens) => write!(f, "--context {tokens}"),
-            Change::Devices { added: 1, name } => write!(f, "one more {name}"),
-            Change::Devices { added, name } => write!(f, "{added} more {name}"),
-        }
-    }
 }
 
 /// Changes that together make a request fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advice {
-    /// What to change.
+    /// The changes.
     pub changes: Vec<Change>,
     /// The request with the changes made, which fits.
     pub request: PlanRequest,
 }
 
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes: Vec<_> = self.changes.iter().map(ToString::to_string).collect();
-        f.write_str(&changes.join(" with "))
-    }
-}
-
-/// What makes a request fit, nearest first: an int8 cache, smaller chunks, another split, these together;
+/// Finds changes that make a request fit, nearest first: an int8 cache, smaller chunks, another split, these together;
 /// then a shorter context, more devices. Everything given back has been planned.
 pub fn advise(request: &PlanRequest) -> Vec<Advice> {
     let fits = |changes: &[Change]| {
@@ -75,7 +53,7 @@ pub fn advise(request: &PlanRequest) -> Vec<Advice> {
             request: changed,
         })
     };
-    let int8 = (request.kv != KvType::Int8).then_some(Change::Int8Cache);
+    let int8 = (request.footprint.kv != KvType::Int8).then_some(Change::Int8Cache);
     let halves = std::iter::successors(Some(request.chunk / 2), |chunk| Some(chunk / 2));
     let chunks: Vec<_> = halves.take_while(|chunk| *chunk >= LEAST_CHUNK).collect();
     let splits = [Split::Auto, Split::ByMemory];
@@ -122,7 +100,7 @@ pub fn advise(request: &PlanRequest) -> Vec<Advice> {
 
 fn apply(mut request: PlanRequest, change: &Change) -> PlanRequest {
     match change {
-        Change::Int8Cache => request.kv = KvType::Int8,
+        Change::Int8Cache => request.footprint.kv = KvType::Int8,
         Change::Chunk(tokens) => request.chunk = *tokens,
         Change::Split(split) => request.split = split.clone(),
         Change::Context(tokens) => request.context = *tokens,

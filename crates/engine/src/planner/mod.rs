@@ -1,7 +1,7 @@
-//! Whether a model and a prompt fit on devices, how the layers are shared out, and how long it will take.
+//! Plans of a model and a prompt on devices: memory, the stages' layers and predicted times.
 //!
-//! [`plan`] needs a configuration and numbers of devices, and opens nothing. What does not fit is refused
-//! with its breakdown; [`advise`] then finds what does.
+//! [`plan`] needs a configuration and numbers of devices, and opens nothing. It refuses a request that does not
+//! fit with its breakdown; [`advise`] then finds changes that make it fit.
 
 mod advice;
 mod outcome;

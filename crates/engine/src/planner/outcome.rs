@@ -14,9 +14,9 @@ use crate::{
 pub struct PlannedStage {
     /// The device.
     pub device: PlanDevice,
-    /// What it holds.
+    /// Memory of its part of the model.
     pub memory: StageMemory,
-    /// All of that, bytes.
+    /// Bytes of all of it.
     pub total: u64,
     /// Bytes left; `None` where the device's memory is not known.
     pub free: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Plan {
     pub context: usize,
     /// The longest context that fits these devices and the model's positions, tokens.
     pub longest: usize,
-    /// Whether memory, not the model's positions, limits it.
+    /// Memory limits the longest context, not the model's positions.
     pub longest_by_memory: bool,
     /// Predicted times to first token.
     pub times: Times,
@@ -71,8 +71,8 @@ pub fn plan(request: &PlanRequest) -> Result<Plan, PlanError> {
     })
 }
 
-/// The longest context that fits, tokens, up to the model's positions; `None` where not even the shortest
-/// does.
+/// Finds the longest context that fits, tokens, up to the model's positions; `None` where not even the shortest
+/// fits.
 pub fn longest(request: &PlanRequest) -> Option<usize> {
     let fits = |context: usize| {
         let request = PlanRequest {

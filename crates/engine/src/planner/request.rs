@@ -1,81 +1,74 @@
-//! What is asked of a plan.
+//! The request of a plan.
 
 use serde::Serialize;
-use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::ModelConfig;
 use thiserror::Error;
 
 use crate::{
-    cards::{Card, Source},
     error::EngineError,
     estimate::{Density, Rates},
-    memory::Workload,
+    gpus::{GpuModel, Source},
+    memory::{Footprint, Workload},
     placement::{LayerCosts, Split, SplitError, StageDevice},
 };
 
 /// A device as a plan sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanDevice {
-    /// Name on the command line.
+    /// Short name: a GPU model's, or a device's of this machine.
     pub name: String,
-    /// What it is, for people.
+    /// Name for people.
     pub title: String,
     /// Bytes a program can have; `None` where nothing tells.
     pub memory: Option<u64>,
-    /// Where the memory comes from.
+    /// Source of the memory.
     pub memory_source: Source,
-    /// What it does in a second.
+    /// Rates of its work.
     pub rates: Rates,
-    /// Where the rate of products comes from.
+    /// Source of the rate of products.
     pub linear_source: Source,
-    /// Where the rates of attention come from.
+    /// Source of the rates of attention.
     pub attention_source: Source,
 }
 
 impl PlanDevice {
-    /// A card of the table.
-    pub fn card(card: &Card) -> Self {
+    /// The device of a known GPU model.
+    pub fn of_model(gpu: &GpuModel) -> Self {
         Self {
-            name: card.name.into(),
-            title: card.name.into(),
-            memory: Some(card.usable()),
+            name: gpu.name.into(),
+            title: gpu.name.into(),
+            memory: Some(gpu.usable()),
             memory_source: Source::Stated("the card's memory less 512 MiB for the driver"),
             rates: Rates {
-                linear: card.linear(),
-                dense: card.attention(),
-                sparse: card.attention(),
+                linear: gpu.linear(),
+                dense: gpu.attention(),
+                sparse: gpu.attention(),
             },
-            linear_source: card.shares.source,
-            attention_source: card.shares.source,
+            linear_source: gpu.shares.source,
+            attention_source: gpu.shares.source,
         }
     }
 }
 
-/// What is to run, and on what.
+/// A model, a length and the devices to plan for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanRequest {
     /// The model.
     pub config: ModelConfig,
-    /// Bytes of an element of weights and activations.
-    pub element: usize,
-    /// Type of the cache.
-    pub kv: KvType,
+    /// The model as it is loaded: element, cache, rows of the MLP, GPU or not.
+    pub footprint: Footprint,
     /// Tokens of prompt and answer together.
     pub context: usize,
-    /// How many of them are the answer.
+    /// Tokens of the answer among them.
     pub max_tokens: usize,
     /// Tokens of the largest chunk.
     pub chunk: usize,
-    /// Tokens the MLP handles at a time.
-    pub mlp_rows: usize,
-    /// How layers are shared out.
+    /// Rule by which layers are shared out.
     pub split: Split,
-    /// One a stage, in the order of the layers.
+    /// Devices of the stages, in the order of the layers.
     pub devices: Vec<PlanDevice>,
     /// Share of attention's pairs of a sparse prefill.
     pub density: Density,
-    /// Whether the devices are GPUs.
-    pub gpu: bool,
 }
 
 impl PlanRequest {
@@ -84,20 +77,15 @@ impl PlanRequest {
         self.context.saturating_sub(self.max_tokens)
     }
 
-    /// The workload whose memory is planned: heads may choose their keys.
+    /// The workload whose memory is planned; its heads may choose their keys.
     pub fn workload(&self) -> Workload {
         Workload {
-            element: self.element,
-            kv: self.kv,
-            capacity: self.context,
-            chunk: self.chunk,
-            mlp_rows: self.mlp_rows,
             selects: true,
-            gpu: self.gpu,
+            ..self.footprint.workload(self.context, self.chunk, &[])
         }
     }
 
-    /// The devices, with what layers cost on them in a dense prefill.
+    /// The devices, with the costs of layers on them in a dense prefill.
     pub(super) fn stage_devices(&self) -> Vec<StageDevice> {
         let of = |device: &PlanDevice| {
             let (costs, speed) = LayerCosts::at(&self.config, self.prompt(), 1.0, &device.rates);
@@ -112,20 +100,20 @@ impl PlanRequest {
     }
 }
 
-/// Why there is no plan.
+/// Error of a request that has no plan.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// A prompt without tokens, or longer than the model's positions.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The layers cannot be shared out so, or do not fit.
+    /// The layers cannot be shared out as asked, or do not fit.
     #[error(transparent)]
     Split(#[from] SplitError),
 }
 
 impl PlanError {
-    /// Whether it is memory that is missing.
+    /// True where memory is missing.
     pub fn is_memory(&self) -> bool {
         matches!(self, PlanError::Split(SplitError::DoesNotFit { .. }))
     }

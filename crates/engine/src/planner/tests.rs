@@ -1,28 +1,30 @@
-//! Plans of Llama-3.1-8B on cards, against hand numbers and runs.
+//! Plans of Llama-3.1-8B on GPUs, against hand numbers and runs.
 
 use super::*;
 use crate::{
-    cards::Card,
     estimate::Density,
-    memory::tests::llama,
+    gpus::GpuModel,
+    memory::{Footprint, tests::llama},
     placement::{Split, SplitError},
 };
 use sparse_accelerate::KvType;
 
-fn request(context: usize, cards: &[&str]) -> PlanRequest {
-    let device = |name: &&str| PlanDevice::card(Card::named(name).expect("card"));
+fn request(context: usize, gpus: &[&str]) -> PlanRequest {
+    let device = |name: &&str| PlanDevice::of_model(GpuModel::named(name).expect("a known GPU"));
     PlanRequest {
         config: llama(),
-        element: 2,
-        kv: KvType::Model,
+        footprint: Footprint {
+            element: 2,
+            kv: KvType::Model,
+            mlp_rows: 2048,
+            gpu: true,
+        },
         context,
         max_tokens: 0,
         chunk: 8192,
-        mlp_rows: 2048,
         split: Split::Auto,
-        devices: cards.iter().map(device).collect(),
+        devices: gpus.iter().map(device).collect(),
         density: Density::ByLength,
-        gpu: true,
     }
 }
 
@@ -48,18 +50,20 @@ fn one_a5000_does_not_and_every_advice_does() {
     let error = plan(&request).expect_err("too much");
     assert!(error.is_memory(), "{error}");
     let advice = advise(&request);
-    let said: Vec<_> = advice.iter().map(ToString::to_string).collect();
     for advice in &advice {
         let plan = plan(&advice.request).expect("advice fits");
         assert!(plan.stages.iter().all(|stage| stage.free.is_some()));
     }
-    // 14.96 GiB of weights and 8.25 of an int8 cache are more than 22: only a shorter context or a card.
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].starts_with("--context "), "{said:?}");
-    assert_eq!(said[1], "one more rtx-a5000");
-    let Change::Context(tokens) = advice[0].changes[0] else {
-        panic!("{said:?}")
+    // 14.96 GiB of weights and 8.25 of an int8 cache are more than 22: only a shorter context or a GPU.
+    assert_eq!(advice.len(), 2, "{advice:?}");
+    let [Change::Context(tokens)] = advice[0].changes[..] else {
+        panic!("{advice:?}")
     };
+    let one_more = Change::Devices {
+        added: 1,
+        name: "rtx-a5000".into(),
+    };
+    assert_eq!(advice[1].changes, [one_more]);
     assert!((40_000..60_000).contains(&tokens), "{tokens}");
     let longer = PlanRequest {
         context: tokens + 1024,
@@ -82,22 +86,23 @@ fn the_nearest_advice_comes_first() {
     let PlanError::Split(SplitError::DoesNotFit { stage: 0, .. }) = error else {
         panic!("{error}")
     };
-    let said: Vec<_> = advise(&bad).iter().map(ToString::to_string).collect();
-    assert!(said.contains(&"--split auto".to_owned()), "{said:?}");
+    let advice = advise(&bad);
+    let auto = [Change::Split(Split::Auto)];
+    assert!(advice.iter().any(|one| one.changes == auto), "{advice:?}");
     // Weights alone are too much: no context is short enough.
     let tiny = PlanRequest {
         devices: vec![PlanDevice {
             memory: Some(4 << 30),
-            ..PlanDevice::card(Card::named("l4").expect("card"))
+            ..PlanDevice::of_model(GpuModel::named("l4").expect("a known GPU"))
         }],
         ..request(8192, &["l4"])
     };
-    let said: Vec<_> = advise(&tiny).iter().map(ToString::to_string).collect();
-    assert!(
-        said.iter().all(|advice| advice.ends_with("more l4")),
-        "{said:?}"
-    );
-    assert_eq!(said.len(), 1);
+    let advice = advise(&tiny);
+    assert_eq!(advice.len(), 1, "{advice:?}");
+    let [Change::Devices { name, .. }] = &advice[0].changes[..] else {
+        panic!("{advice:?}")
+    };
+    assert_eq!(name, "l4");
 }
 
 #[test]
@@ -140,9 +145,9 @@ fn h200_times_are_those_of_the_run_on_one_and_on_two() {
             let off = (predicted / measured - 1.0).abs();
             assert!(off < most, "{length}: {predicted} s, measured {measured}");
         };
-        let dense = |cards: &[&str]| plan(&request(length, cards)).expect("fits").times.dense;
+        let dense = |gpus: &[&str]| plan(&request(length, gpus)).expect("fits").times.dense;
         near(dense(&["h200"]).sequential_s, one, 0.05);
-        let both = dense(&["h200", "h200"]).pipelined_s.expect("two cards");
+        let both = dense(&["h200", "h200"]).pipelined_s.expect("two GPUs");
         near(both, two, off_two);
     }
 }
@@ -150,12 +155,12 @@ fn h200_times_are_those_of_the_run_on_one_and_on_two() {
 #[test]
 fn a_pipeline_of_two_nearly_halves_the_time() {
     let times = plan(&request(131_072, &TWO)).expect("fits").times;
-    // 1,779 TFLOP at 65.5 and 4,504 at 55.6 TFLOP/s, one card at a time.
+    // 1,779 TFLOP at 65.5 and 4,504 at 55.6 TFLOP/s, one GPU at a time.
     let sequential = times.dense.sequential_s;
     assert!((sequential - 108.2).abs() < 1.0, "{sequential}");
     assert_eq!(times.density, 0.046);
     for schedule in [times.dense, times.sparse] {
-        let pipelined = schedule.pipelined_s.expect("two cards");
+        let pipelined = schedule.pipelined_s.expect("two GPUs");
         let gain = schedule.sequential_s / pipelined;
         assert!((1.8..2.0).contains(&gain), "{gain}");
     }

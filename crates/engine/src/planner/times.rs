@@ -49,7 +49,7 @@ fn schedule(
     density: f64,
 ) -> Result<Schedule, EngineError> {
     let parts = placement.parts().iter();
-    let work = |part| StageWork::new(&request.config, part, request.element);
+    let work = |part| StageWork::new(&request.config, part, request.footprint.element);
     let stages: Vec<_> = parts.map(work).zip(&request.devices).collect();
     let prompt = request.prompt();
     // Seconds and transfers of every stage and chunk.

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-/// Why sampling was refused.
+/// Error of sampling.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SamplingError {
@@ -31,7 +31,7 @@ pub enum SamplingError {
     /// A logit is NaN or infinitely large: the forward pass went wrong.
     #[error(
         "sampling: logit {token} is {got}; the forward pass overflowed or read bad weights. \
-         Try --dtype f32, or check the weights with `inspect`"
+         Try weights in f32, or check the checkpoint for values that are not finite"
     )]
     NotFinite {
         /// Token id of the first such logit.
@@ -56,7 +56,7 @@ pub struct Candidate {
     pub probability: f64,
 }
 
-/// Draws tokens by the settings it was made with.
+/// Draws tokens by its settings.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     settings: SamplingSettings,
@@ -74,7 +74,7 @@ impl Sampler {
         Ok(Self { settings, rng })
     }
 
-    /// The next token. `logits` has one value per token id; `history` is the prompt and everything
+    /// Draws the next token. `logits` has one value per token id; `history` is the prompt and everything
     /// generated so far, for the repetition penalty.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl Sampler {
             })
     }
 
-    /// What `sample` draws from: candidates kept, most likely first, probabilities summing to 1.
+    /// Lists the candidates that `sample` draws from, most likely first; their probabilities sum to 1.
     ///
     /// # Errors
     /// As [`Sampler::sample`].

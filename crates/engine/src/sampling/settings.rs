@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SamplingError;
 
-/// How the next token is chosen. The defaults switch every filter off and are greedy.
+/// Settings of choosing the next token. The defaults switch every filter off and are greedy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingSettings {

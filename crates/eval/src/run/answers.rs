@@ -6,7 +6,7 @@
 use std::{collections::HashSet, ops::ControlFlow, time::Instant};
 
 use sparse_accelerate_engine::{
-    GenerateSettings, SamplingSettings, Sequence, attention::NamedAttention, generate,
+    EngineError, GenerateSettings, SamplingSettings, Sequence, attention::NamedAttention, generate,
 };
 use sparse_accelerate_report::record::{AnswerRow, Line, RunFile, SkippedRow};
 
@@ -151,7 +151,7 @@ pub fn run_answers(
     }
     let of = items.len() * plan.attentions.len();
     let mut work = Work::new(done.answers.len(), of, total as u64, report);
-    let mut session = subject.model.sequence(capacity)?;
+    let mut session = subject.sequence(capacity)?;
     let (mut warm, mut skipped) = (0, done.skipped);
     for (item, missing) in todo {
         let length = item.which.length;
@@ -176,14 +176,14 @@ pub fn run_answers(
         };
         if subject.warm_up && warm != length {
             let attentions = &plan.attentions;
-            warm_up(&mut *session, &sample.ids, subject, attentions, &mut work)?;
+            warm_up(&mut session, &sample.ids, subject, attentions, &mut work)?;
             warm = length;
         }
         for attention in &missing {
             let what = format!("{} {length} {}", item.task.name, attention.name);
             let row = ask(
                 subject,
-                &mut *session,
+                &mut session,
                 item,
                 &sample,
                 attention,
@@ -240,7 +240,7 @@ fn skipped_name(item: &Item) -> String {
 
 fn ask(
     subject: &Subject<'_>,
-    session: &mut dyn Sequence,
+    session: &mut Sequence<'_>,
     item: &Item,
     sample: &Sample,
     attention: &NamedAttention,
@@ -274,6 +274,11 @@ fn ask(
             }
         },
     )?;
+    if subject.cancel.is_cancelled() {
+        // An answer that was broken off is none.
+        let done = sample.ids.len();
+        return Err(EngineError::Cancelled { done, total: done }.into());
+    }
     Ok(AnswerRow {
         attention: attention.name.clone(),
         task: item.task.name.to_owned(),

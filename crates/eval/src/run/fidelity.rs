@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_engine::{Prefill, Sequence, Session, attention::NamedAttention};
+use sparse_accelerate_engine::{Prefill, Sequence, attention::NamedAttention};
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile};
 
 use super::{
@@ -143,7 +143,7 @@ pub fn run_fidelity(
         total += lengths.iter().sum::<usize>() * plan.attentions.len();
     }
     let mut work = Work::new(done.prompts.len(), of, total as u64, report);
-    let mut session = Session::new(subject.model.whole()?, capacity)?;
+    let mut session = subject.sequence(capacity)?;
     let mut warm = 0;
     for item in todo {
         let length = item.ids.len();
@@ -208,7 +208,7 @@ pub fn run_fidelity(
 /// The dense pass, looked at for every attention that is missing.
 fn reference(
     subject: &Subject<'_>,
-    session: &mut Session<'_>,
+    session: &mut Sequence<'_>,
     rows: usize,
     item: &Item,
     work: &mut Work<'_>,
@@ -217,7 +217,8 @@ fn reference(
     let settings: Vec<AttentionSettings> =
         item.missing.iter().map(|a| a.settings.clone()).collect();
     let base = subject.model.config().rope_theta;
-    let mut observer = RecallObserver::new(length, rows, &settings, base, session.device())?;
+    let device = subject.model.whole()?.device();
+    let mut observer = RecallObserver::new(length, rows, &settings, base, device)?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(
@@ -326,7 +327,6 @@ mod tests {
             selection: Vec::new(),
             density: 1.0,
             tokens: 1,
-            chunks_s: 0.0,
             reused: 0,
             busy_s: Vec::new(),
             seconds: 0.0,

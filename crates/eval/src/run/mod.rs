@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
 use sparse_accelerate_engine::{
-    Chunking, Loaded, PrefillProgress, Sequence, attention::NamedAttention,
+    Cancel, Chunking, EngineError, Loaded, PrefillProgress, Sequence, attention::NamedAttention,
 };
 
 use crate::error::EvalError;
@@ -32,9 +32,17 @@ pub struct Subject<'a> {
     pub chunk: usize,
     /// `true` runs each length once before it is timed: a GPU compiles and tunes at first use.
     pub warm_up: bool,
+    /// Ends the run at the next chunk or token, with [`EngineError::Cancelled`] in the midst of a prompt.
+    pub cancel: &'a Cancel,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// Makes a sequence of the model that [`Subject::cancel`] ends.
+    pub(crate) fn sequence(&self, capacity: usize) -> Result<Sequence<'a>, EngineError> {
+        let sequence = self.model.sequence(capacity)?;
+        Ok(sequence.with_cancel(self.cancel.clone()))
+    }
+
     fn chunking(&self, prompt: usize, settings: &AttentionSettings) -> Chunking {
         self.model.chunking(prompt, self.chunk, settings)
     }
@@ -147,7 +155,7 @@ impl<'a> Work<'a> {
 
 /// One prompt with every attention that is not timed: kernels are compiled and tuned.
 fn warm_up(
-    session: &mut dyn Sequence,
+    session: &mut Sequence<'_>,
     ids: &[u32],
     subject: &Subject<'_>,
     attentions: &[NamedAttention],

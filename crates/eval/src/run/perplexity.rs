@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 
 use sparse_accelerate_checkpoint::Tokenizer;
-use sparse_accelerate_engine::Session;
 use sparse_accelerate_report::record::{Line, PerplexityRow, RunFile};
 
 use super::{
@@ -126,7 +125,7 @@ pub fn run_perplexity(
     }
     let of = plan.lengths.len() * plan.samples * attentions.len();
     let mut work = Work::new(done.len(), of, total as u64, report);
-    let mut session = Session::new(subject.model.whole()?, capacity)?;
+    let mut session = subject.sequence(capacity)?;
     let tokenizer = subject.dir.tokenizer();
     let begin = tokenizer.encode("", true)?;
     let mut warm = 0;
@@ -145,7 +144,7 @@ pub fn run_perplexity(
             let what = format!("perplexity {length} {}", attention.name);
             let mut tell = |progress| work.within(&what, progress);
             let settings = &attention.settings;
-            let result = session.score(&ids, scored, subject.chunk, settings, &mut tell)?;
+            let result = session.score(&ids, scored, subject.chunk.into(), settings, &mut tell)?;
             let nll: f64 = result.nll.iter().map(|nll| f64::from(*nll)).sum();
             let of_what = || format!("the log-likelihood of window {sample} ({})", attention.name);
             file.append(&Line::Perplexity(PerplexityRow {

@@ -20,7 +20,7 @@ use sparse_accelerate::{
     AttentionSettings, HeadPatterns, Pattern, Selection,
     select::{BLOCK, LEAST_ROWS},
 };
-use sparse_accelerate_engine::{PrefillProgress, Session};
+use sparse_accelerate_engine::PrefillProgress;
 
 use crate::{
     error::EvalError,
@@ -135,7 +135,7 @@ pub fn search(
     };
     let mut observer =
         CandidateObserver::new(ids.len(), plan.rows, &sparse, &plan.selection, model)?;
-    let mut session = Session::new(subject.model.whole()?, ids.len())?;
+    let mut session = subject.sequence(ids.len())?;
     let dense = AttentionSettings::dense();
     session.prefill_observed(
         ids,

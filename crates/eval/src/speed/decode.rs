@@ -9,7 +9,7 @@ use std::{thread, time::Instant};
 
 use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_engine::{
-    Chunking, EngineError, Loaded, PrefillProgress, Sequence, Session, contained,
+    Chunking, EngineError, Loaded, PrefillProgress, Sequence, contained,
 };
 use sparse_accelerate_report::record::DecodeRow;
 
@@ -52,16 +52,12 @@ pub fn decode(
         let (depth, capacity) = (ids.len(), ids.len() + settings.tokens);
         let chunking = model.chunking(depth, settings.chunk, &case.settings);
         let prompt = (ids, chunking, &case.settings);
-        let runs_s = match model {
-            Loaded::Whole(model) => {
-                let open = || filled(Session::new(model, capacity)?, prompt, progress);
-                timed(settings, depth, open, by_turns)?
-            }
-            Loaded::Staged(pipeline) => {
-                let open = || filled(pipeline.session(capacity)?, prompt, progress);
-                timed(settings, depth, open, at_once)?
-            }
+        let run: TimedRun = match model {
+            Loaded::Whole(_) => by_turns,
+            Loaded::Staged(_) => at_once,
         };
+        let open = || filled(model.sequence(capacity)?, prompt, progress);
+        let runs_s = timed(settings, depth, open, run)?;
         Ok(DecodeRow {
             attention: case.name.clone(),
             depth: ids.len(),
@@ -73,22 +69,25 @@ pub fn decode(
     })
 }
 
+/// Decodes from a depth, beginning with a token, and gives the seconds of so many tokens.
+type TimedRun = fn(&mut [Sequence<'_>], usize, u32, usize) -> Result<f64, EngineError>;
+
 /// A sequence that holds the prompt, and the token that follows.
-fn filled<S: Sequence>(
-    mut sequence: S,
+fn filled<'m>(
+    mut sequence: Sequence<'m>,
     (ids, chunking, settings): (&[u32], Chunking, &AttentionSettings),
     progress: &mut dyn FnMut(PrefillProgress),
-) -> Result<(S, u32), EngineError> {
+) -> Result<(Sequence<'m>, u32), EngineError> {
     let prefill = sequence.prefill(ids, chunking, settings, progress)?;
     Ok((sequence, likeliest(&prefill.logits)))
 }
 
 /// Seconds of every timed run of sequences that `open` fills.
-fn timed<S: Sequence>(
+fn timed<'m>(
     settings: DecodeSettings,
     depth: usize,
-    mut open: impl FnMut() -> Result<(S, u32), EngineError>,
-    run: fn(&mut [S], usize, u32, usize) -> Result<f64, EngineError>,
+    mut open: impl FnMut() -> Result<(Sequence<'m>, u32), EngineError>,
+    run: TimedRun,
 ) -> Result<Vec<f64>, EngineError> {
     let (mut all, mut first) = (Vec::new(), 0);
     for _ in 0..settings.sequences {
@@ -104,8 +103,8 @@ fn timed<S: Sequence>(
 }
 
 /// Seconds of one run in which sequences decode a token each, in turn.
-fn by_turns<S: Sequence>(
-    all: &mut [S],
+fn by_turns(
+    all: &mut [Sequence<'_>],
     depth: usize,
     first: u32,
     tokens: usize,
@@ -124,8 +123,8 @@ fn by_turns<S: Sequence>(
 }
 
 /// Seconds of one run in which every sequence decodes as fast as it can.
-fn at_once<S: Sequence + Send>(
-    all: &mut [S],
+fn at_once(
+    all: &mut [Sequence<'_>],
     depth: usize,
     first: u32,
     tokens: usize,

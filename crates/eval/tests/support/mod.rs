@@ -78,10 +78,8 @@ pub(crate) fn directory(chat: bool) -> (TempDir, ModelDir) {
 
 /// Random weights for it.
 pub(crate) fn model(dir: &ModelDir) -> Loaded {
-    let options = LoadOptions {
-        dtype: Some(WeightDtype::F32),
-        ..LoadOptions::new(Device::flex())
-    };
+    let mut options = LoadOptions::new(Device::flex());
+    options.model.dtype = Some(WeightDtype::F32);
     Loaded::Whole(CausalLm::random(dir.config(), 1, &options).expect("a model"))
 }
 

@@ -1,6 +1,6 @@
-//! Known GPUs: what their makers publish, and which share of it this program reaches.
+//! Known GPU models: the figures their makers publish, and the share of them that this program reaches.
 //!
-//! For planning without the card. Memory, bandwidth and peak rates are public facts, each with its source in
+//! For planning without the GPU. Memory, bandwidth and peak rates are public facts, each with its source in
 //! `table`; shares are measured where a run says so, else stated.
 
 mod table;
@@ -8,14 +8,14 @@ mod table;
 use serde::Serialize;
 use thiserror::Error;
 
-pub use table::CARDS;
+pub use table::GPU_MODELS;
 
 /// A GPU as its maker describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Card {
-    /// Name on the command line.
+pub struct GpuModel {
+    /// Short name in lower case, such as `rtx-a5000`.
     pub name: &'static str,
-    /// Words of a driver's name of the card, one after the other, without case; the longest match counts.
+    /// Words of a driver's name of the GPU, one after the other, without case; the longest match counts.
     pub title: &'static str,
     /// Memory that the driver reports, bytes; after error correction where that is on by default.
     pub memory: u64,
@@ -27,18 +27,18 @@ pub struct Card {
     pub shares: Shares,
 }
 
-/// Shares of a card's peak that a prefill reaches, 0 to 1.
+/// Shares of a GPU's peak that a prefill reaches, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Shares {
     /// Everything that is not attention, counted as its matrix products.
     pub linear: f64,
     /// Attention, counted as the products of the pairs it keeps.
     pub attention: f64,
-    /// Where they come from.
+    /// Source of both.
     pub source: Source,
 }
 
-/// Where a number comes from.
+/// Source of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", content = "what", rename_all = "kebab-case")]
 pub enum Source {
@@ -50,11 +50,11 @@ pub enum Source {
     Given,
 }
 
-/// What a driver keeps for itself of the memory it reports: free memory of an idle card without a display is
+/// Memory that a driver keeps for itself of what it reports: free memory of an idle GPU without a display is
 /// 0.3 to 0.5 GiB below it.
 pub const DRIVER_RESERVE: u64 = 512 << 20;
 
-impl Card {
+impl GpuModel {
     /// Memory that a program can have, bytes.
     pub fn usable(&self) -> u64 {
         self.memory - DRIVER_RESERVE
@@ -70,52 +70,52 @@ impl Card {
         self.peak * self.shares.attention
     }
 
-    /// The card of a name on the command line, with or without its `rtx-`.
+    /// Finds a model by its short name, with or without its `rtx-`.
     ///
     /// # Errors
-    /// [`UnknownCard`] with every known name.
-    pub fn named(name: &str) -> Result<&'static Card, UnknownCard> {
+    /// [`UnknownGpu`] with every known name.
+    pub fn named(name: &str) -> Result<&'static GpuModel, UnknownGpu> {
         let name = name.trim().to_ascii_lowercase();
-        let is = |card: &&Card| card.name == name || card.name.strip_prefix("rtx-") == Some(&name);
-        CARDS.iter().find(is).ok_or(UnknownCard { got: name })
+        let is = |gpu: &&GpuModel| gpu.name == name || gpu.name.strip_prefix("rtx-") == Some(&name);
+        GPU_MODELS.iter().find(is).ok_or(UnknownGpu { got: name })
     }
 
-    /// The card behind a driver's name for it, if it is known.
-    pub fn of_device(name: &str, memory: Option<u64>) -> Option<&'static Card> {
+    /// Finds the model of a driver's name, if it is known.
+    pub fn of_device(name: &str, memory: Option<u64>) -> Option<&'static GpuModel> {
         let split = |text: &str| -> Vec<String> {
             let words = text.split(|c: char| !c.is_ascii_alphanumeric());
             words.map(str::to_ascii_lowercase).collect()
         };
         let name = split(name);
-        let holds = |card: &&Card| {
-            let title = split(card.title);
+        let holds = |gpu: &&GpuModel| {
+            let title = split(gpu.title);
             name.windows(title.len()).any(|words| *words == title)
         };
         // The A100 exists with two sizes under names that do not always say which.
-        let far = |card: &&Card| card.memory.abs_diff(memory.unwrap_or(card.memory));
-        let length = CARDS.iter().filter(holds).map(|card| card.title.len());
+        let far = |gpu: &&GpuModel| gpu.memory.abs_diff(memory.unwrap_or(gpu.memory));
+        let length = GPU_MODELS.iter().filter(holds).map(|gpu| gpu.title.len());
         let longest = length.max()?;
-        let matching = CARDS.iter().filter(holds);
+        let matching = GPU_MODELS.iter().filter(holds);
         matching
-            .filter(|card| card.title.len() == longest)
+            .filter(|gpu| gpu.title.len() == longest)
             .min_by_key(far)
     }
 }
 
-/// A card that is not in the table.
+/// A name that is not in the table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "device `{got}` is neither a known card nor a device of this machine; known cards: {}; a device is \
+    "device `{got}` is neither a known GPU nor a device of this machine; known GPUs: {}; a device is \
      auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]",
     known()
 )]
-pub struct UnknownCard {
+pub struct UnknownGpu {
     /// The name.
     pub got: String,
 }
 
 fn known() -> String {
-    let names: Vec<_> = CARDS.iter().map(|card| card.name).collect();
+    let names: Vec<_> = GPU_MODELS.iter().map(|gpu| gpu.name).collect();
     names.join(", ")
 }
 
@@ -125,30 +125,32 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_found() {
-        for (at, card) in CARDS.iter().enumerate() {
-            assert_eq!(Card::named(card.name), Ok(card));
-            assert!(CARDS[..at].iter().all(|other| other.name != card.name));
-            assert!(card.memory > 8 << 30 && card.memory < 200 << 30, "{card:?}");
-            assert!(card.bandwidth > 1e11 && card.peak > 1e13, "{card:?}");
-            for share in [card.shares.linear, card.shares.attention] {
-                assert!((0.3..0.9).contains(&share), "{card:?}");
+        for (at, gpu) in GPU_MODELS.iter().enumerate() {
+            assert_eq!(GpuModel::named(gpu.name), Ok(gpu));
+            assert!(GPU_MODELS[..at].iter().all(|other| other.name != gpu.name));
+            assert!(gpu.memory > 8 << 30 && gpu.memory < 200 << 30, "{gpu:?}");
+            assert!(gpu.bandwidth > 1e11 && gpu.peak > 1e13, "{gpu:?}");
+            for share in [gpu.shares.linear, gpu.shares.attention] {
+                assert!((0.3..0.9).contains(&share), "{gpu:?}");
             }
         }
         for (typed, name) in [(" RTX-A5000", "rtx-a5000"), ("5090", "rtx-5090")] {
-            assert_eq!(Card::named(typed).map(|card| card.name), Ok(name));
+            assert_eq!(GpuModel::named(typed).map(|gpu| gpu.name), Ok(name));
         }
     }
 
     #[test]
-    fn an_unknown_card_lists_the_known_ones() {
-        let error = Card::named("rtx-9999").expect_err("unknown").to_string();
+    fn an_unknown_model_lists_the_known_ones() {
+        let error = GpuModel::named("rtx-9999")
+            .expect_err("unknown")
+            .to_string();
         for part in ["rtx-9999", "rtx-a5000", "h200", "cuda[:n]"] {
             assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
-    fn drivers_names_lead_to_cards() {
+    fn drivers_names_lead_to_models() {
         for (driver, memory, name) in [
             ("NVIDIA RTX A5000", None, "rtx-a5000"),
             ("NVIDIA GeForce RTX 3090", None, "rtx-3090"),
@@ -161,22 +163,22 @@ mod tests {
             ("NVIDIA A10", None, "a10"),
             ("NVIDIA RTX 6000 Ada Generation", None, "rtx-6000-ada"),
         ] {
-            let found = Card::of_device(driver, memory).map(|card| card.name);
+            let found = GpuModel::of_device(driver, memory).map(|gpu| gpu.name);
             assert_eq!(found, Some(name), "{driver}");
         }
         assert_eq!(
-            Card::of_device("llvmpipe (LLVM 15.0.7, 256 bits)", None),
+            GpuModel::of_device("llvmpipe (LLVM 15.0.7, 256 bits)", None),
             None
         );
         for other in ["NVIDIA GeForce GTX 1080", "NVIDIA L40", "NVIDIA A1000"] {
-            assert_eq!(Card::of_device(other, None), None, "{other}");
+            assert_eq!(GpuModel::of_device(other, None), None, "{other}");
         }
     }
 
     #[test]
-    fn a_24_gb_card_with_error_correction_has_22_gib() {
-        let card = Card::named("rtx-a5000").expect("card");
-        assert!((card.usable() as f64 / (1u64 << 30) as f64 - 22.0).abs() < 0.05);
-        assert!((card.linear() / 1e12 - 65.5).abs() < 0.1);
+    fn a_24_gb_gpu_with_error_correction_has_22_gib() {
+        let gpu = GpuModel::named("rtx-a5000").expect("a known GPU");
+        assert!((gpu.usable() as f64 / (1u64 << 30) as f64 - 22.0).abs() < 0.05);
+        assert!((gpu.linear() / 1e12 - 65.5).abs() < 0.1);
     }
 }

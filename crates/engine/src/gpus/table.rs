@@ -1,24 +1,26 @@
-//! The cards, by generation.
+//! The known GPU models, by generation.
 //!
 //! Peaks are those of dense bf16 products with f32 sums; data sheets often print twice as much, for sparse
 //! ones. `memory` is what the driver reports (`nvidia-smi`, MiB): GDDR6 with error correction on, the default
-//! of data-centre and workstation cards, loses a sixteenth.
+//! of data-centre and workstation GPUs, loses a sixteenth.
 //!
 //! Sources: GA102 = NVIDIA Ampere GA102 GPU Architecture whitepaper v2, tables 2 and 9; AD102 = NVIDIA Ada GPU
 //! Architecture whitepaper v2, table 2 and appendix; GB202 = NVIDIA RTX Blackwell GPU Architecture whitepaper,
-//! appendix; data sheets by their cards' names.
+//! appendix; data sheets by their names.
 
-use super::{Card, Shares, Source};
+use super::{GpuModel, Shares, Source};
+use crate::estimate::{H100_ATTENTION, H100_LINEAR};
 
 const fn mib(n: u64) -> u64 {
     n << 20
 }
 
-/// Measured on one H100: Llama-3.1-8B with random weights takes 13.09 s for 131,072 tokens dense and 3.478 s
-/// at density 0.046, so attention runs at 447 TFLOP/s and all the rest, 1,779 TFLOP of products, at 590.
-const HOPPER: Shares = Shares {
-    linear: 0.60,
-    attention: 0.45,
+/// Peak of dense bf16 products of an H100 SXM and an H200 SXM, FLOP/s.
+const HOPPER_PEAK: f64 = 989.4e12;
+/// Shares measured on one H100.
+const H100: Shares = Shares {
+    linear: H100_LINEAR / HOPPER_PEAK,
+    attention: H100_ATTENTION / HOPPER_PEAK,
     source: Source::Measured("benches/runs/2026-11-25-h100-models"),
 };
 /// Measured on one H200: Llama-3.1-8B with random weights takes 0.2134 s for 8,192 tokens dense and 12.74 s for
@@ -37,10 +39,10 @@ const AMPERE: Shares = Shares {
     source: Source::Stated("linear 59 % as published for one A100, attention 50 %; not run here"),
 };
 
-/// Every known card.
-pub const CARDS: &[Card] = &[
+/// Every known GPU model.
+pub const GPU_MODELS: &[GpuModel] = &[
     // GA102 table 9; data sheet: 24 GB GDDR6 with ECC, 768 GB/s, 222.2 TFLOPS sparse.
-    Card {
+    GpuModel {
         name: "rtx-a5000",
         title: "rtx a5000",
         memory: mib(23_028),
@@ -49,7 +51,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // GA102 table 9; data sheet: 48 GB GDDR6 with ECC, 768 GB/s, 309.7 TFLOPS sparse.
-    Card {
+    GpuModel {
         name: "rtx-a6000",
         title: "rtx a6000",
         memory: mib(46_068),
@@ -58,7 +60,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // GA102 table 2: 24 GB GDDR6X, 936 GB/s, 71 TFLOPS of bf16 with f32 sums.
-    Card {
+    GpuModel {
         name: "rtx-3090",
         title: "rtx 3090",
         memory: mib(24_576),
@@ -67,7 +69,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // A10 data sheet: 24 GB GDDR6, 600 GB/s, 125 TFLOPS of bf16.
-    Card {
+    GpuModel {
         name: "a10",
         title: "nvidia a10",
         memory: mib(23_028),
@@ -76,7 +78,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // A100 data sheet: 40 GB HBM2, 1,555 GB/s, 312 TFLOPS of bf16.
-    Card {
+    GpuModel {
         name: "a100-40g",
         title: "a100",
         memory: mib(40_960),
@@ -85,7 +87,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // A100 data sheet: 80 GB HBM2e, 1,935 (PCIe) to 2,039 GB/s (SXM), 312 TFLOPS of bf16.
-    Card {
+    GpuModel {
         name: "a100-80g",
         title: "a100",
         memory: mib(81_920),
@@ -94,7 +96,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // AD102 table 2: 24 GB GDDR6X, 1,008 GB/s, 165.2 TFLOPS of bf16 with f32 sums.
-    Card {
+    GpuModel {
         name: "rtx-4090",
         title: "rtx 4090",
         memory: mib(24_564),
@@ -103,7 +105,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // AD102 appendix: 48 GB GDDR6 with ECC, 960 GB/s, 364.2 TFLOPS of bf16.
-    Card {
+    GpuModel {
         name: "rtx-6000-ada",
         title: "rtx 6000 ada",
         memory: mib(46_068),
@@ -112,7 +114,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // L4 data sheet: 24 GB GDDR6, 300 GB/s, 242 TFLOPS sparse. Its 72 W hold it well below that peak.
-    Card {
+    GpuModel {
         name: "l4",
         title: "nvidia l4",
         memory: mib(23_034),
@@ -121,7 +123,7 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // L40S data sheet: 48 GB GDDR6 with ECC, 864 GB/s, 362.05 TFLOPS of bf16.
-    Card {
+    GpuModel {
         name: "l40s",
         title: "nvidia l40s",
         memory: mib(46_068),
@@ -130,25 +132,25 @@ pub const CARDS: &[Card] = &[
         shares: AMPERE,
     },
     // H100 SXM data sheet: 80 GB HBM3, 3.35 TB/s, 1,979 TFLOPS sparse.
-    Card {
+    GpuModel {
         name: "h100",
         title: "h100",
         memory: mib(81_559),
         bandwidth: 3350e9,
-        peak: 989.4e12,
-        shares: HOPPER,
+        peak: HOPPER_PEAK,
+        shares: H100,
     },
     // H200 SXM data sheet: 141 GB HBM3e, 4.8 TB/s, 1,979 TFLOPS sparse.
-    Card {
+    GpuModel {
         name: "h200",
         title: "h200",
         memory: mib(143_771),
         bandwidth: 4800e9,
-        peak: 989.4e12,
+        peak: HOPPER_PEAK,
         shares: H200,
     },
     // GB202 appendix: 32 GB GDDR7, 1,792 GB/s, 209.5 TFLOPS of bf16 with f32 sums.
-    Card {
+    GpuModel {
         name: "rtx-5090",
         title: "rtx 5090",
         memory: mib(32_607),

@@ -1,4 +1,4 @@
-//! What every stage is doing, for those who wait.
+//! Signs of life of all stages, for those who wait.
 
 use std::{
     fmt::Write,
@@ -15,10 +15,10 @@ use sparse_accelerate_models::{LayerObserver, LayerView, ModelError};
 
 use crate::error::EngineError;
 
-/// How often who waits looks at the board.
+/// Time between two looks of a waiting thread at the stages.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What a pipeline that stood still is given to end.
+/// Time that a pipeline which stood still is given to end.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// A way in which a stage breaks.
@@ -32,9 +32,10 @@ pub enum Fault {
     Hang,
 }
 
-/// The state of all stages.
+/// Watches the stages of a pipeline: every stage, link and layer reports that it moved, and a thread that
+/// waits ends with an error where nothing has moved for too long.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct Watchdog {
     devices: Vec<String>,
     stall: Duration,
     begun: Instant,
@@ -44,11 +45,11 @@ pub(super) struct Board {
     faults: Vec<Mutex<Option<Fault>>>,
     lost: Mutex<Option<(usize, String)>>,
     closing: AtomicBool,
-    /// Somebody has waited in vain.
+    /// A thread has waited in vain.
     given_up: AtomicBool,
 }
 
-impl Board {
+impl Watchdog {
     pub(super) fn new(devices: Vec<String>, stall: Duration) -> Self {
         let begun = Instant::now();
         let idle = || Mutex::new(("loading".to_string(), begun));
@@ -65,19 +66,19 @@ impl Board {
         }
     }
 
-    /// Something moved.
+    /// Reports that something moved.
     pub(super) fn moved(&self) {
         let now = self.begun.elapsed().as_millis() as u64;
         self.moved.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// A stage begins with something.
+    /// Reports that a stage begins with something.
     pub(super) fn doing(&self, stage: usize, what: impl Into<String>) {
         *held(&self.doing[stage]) = (what.into(), Instant::now());
         self.moved();
     }
 
-    /// A stage ended; the first reason counts.
+    /// Reports that a stage ended; the first reason counts.
     pub(super) fn lose(&self, stage: usize, reason: &str) {
         held(&self.lost).get_or_insert_with(|| (stage, reason.to_string()));
     }
@@ -108,7 +109,7 @@ impl Board {
         }
     }
 
-    /// The next reply; an error when a stage ended or everything stands still.
+    /// Waits for the next reply; an error when a stage ended or everything stands still.
     pub(super) fn wait<T>(&self, replies: &Receiver<T>) -> Result<T, EngineError> {
         loop {
             match replies.recv_timeout(LOOK) {
@@ -153,7 +154,7 @@ impl Board {
         }
     }
 
-    /// The pipeline is being dropped.
+    /// Reports that the pipeline is being dropped.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.moved();
@@ -174,14 +175,15 @@ impl Board {
         true
     }
 
+    /// Breaks a stage at its next chunk.
     pub(super) fn inject(&self, stage: usize, fault: Fault) {
         if let Some(slot) = self.faults.get(stage) {
             *held(slot) = Some(fault);
         }
     }
 
-    /// The fault waiting for a stage; [`Fault::Hang`] is waited out here.
-    pub(super) fn fault(&self, stage: usize) -> Option<Fault> {
+    /// Takes the fault that waits for a stage; [`Fault::Hang`] is waited out here.
+    pub(super) fn take_fault(&self, stage: usize) -> Option<Fault> {
         let fault = held(&self.faults[stage]).take();
         while fault == Some(Fault::Hang) && !self.closing.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5));
@@ -190,10 +192,10 @@ impl Board {
     }
 }
 
-/// Marks every layer as a sign of life.
-pub(super) struct Beat<'a>(pub(super) &'a Board);
+/// Reports every layer as a sign of life.
+pub(super) struct Heartbeat<'a>(pub(super) &'a Watchdog);
 
-impl LayerObserver for Beat<'_> {
+impl LayerObserver for Heartbeat<'_> {
     fn layer(&mut self, _view: &LayerView<'_>) -> Result<(), ModelError> {
         self.0.moved();
         Ok(())

@@ -1,10 +1,9 @@
-//! What the heads of each chunk chose, read from the device after the prompt is done.
+//! The choices of the heads in each chunk, read from the device after the prompt is done.
 
 use std::ops::Range;
 
 use serde::Serialize;
-use sparse_accelerate::{Decision, HeadRecord};
-use sparse_accelerate_models::ChunkOutput;
+use sparse_accelerate::{Decision, HeadRecord, SelectionRecord};
 
 use crate::error::EngineError;
 
@@ -17,39 +16,25 @@ pub struct ChunkSelection {
     pub heads: Vec<HeadRecord>,
 }
 
-/// Chunks as they ran, their choices still on the device.
+/// Decisions of the chunks so far, with their heads' choices still on the device.
 #[derive(Debug, Default)]
-pub(crate) struct Chunks {
-    chunks: Vec<(
-        Range<usize>,
-        Decision,
-        Vec<sparse_accelerate::SelectionRecord>,
-    )>,
+pub(super) struct Decisions {
+    chunks: Vec<(Range<usize>, Decision, Vec<SelectionRecord>)>,
 }
 
-impl Chunks {
-    /// Keeps what a chunk gave and hands on its hidden states.
-    pub(crate) fn push(
-        &mut self,
-        tokens: Range<usize>,
-        output: ChunkOutput,
-    ) -> burn::tensor::Tensor<2> {
-        self.keep(tokens, output.decision, output.selection);
-        output.last_hidden
-    }
-
-    /// Keeps the choices of a chunk.
-    pub(crate) fn keep(
+impl Decisions {
+    /// Keeps the decision and the choices of a chunk.
+    pub(super) fn keep(
         &mut self,
         tokens: Range<usize>,
         decision: Decision,
-        selection: Vec<sparse_accelerate::SelectionRecord>,
+        selection: Vec<SelectionRecord>,
     ) {
         self.chunks.push((tokens, decision, selection));
     }
 
     /// Reads the choices, and the densities that follow from them into the decisions.
-    pub(crate) fn read(self) -> Result<(Vec<Decision>, Vec<ChunkSelection>), EngineError> {
+    pub(super) fn read(self) -> Result<(Vec<Decision>, Vec<ChunkSelection>), EngineError> {
         let (mut decisions, mut selections) = (Vec::new(), Vec::new());
         for (tokens, mut decision, records) in self.chunks {
             let mut heads = Vec::new();
@@ -71,4 +56,14 @@ impl Chunks {
         }
         Ok((decisions, selections))
     }
+}
+
+/// Mean density of the chunks, weighted by their causal pairs.
+pub(super) fn density(decisions: &[Decision]) -> f64 {
+    let all: f64 = decisions.iter().map(|d| d.causal_pairs as f64).sum();
+    let kept: f64 = decisions
+        .iter()
+        .map(|d| d.density * d.causal_pairs as f64)
+        .sum();
+    if all > 0.0 { kept / all } else { 1.0 }
 }
