@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, FixedBlocks, IntervalSlash,
-    Pattern, Reason, Span, Triangular,
+    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, FixedBlocks, Heads,
+    IntervalSlash, Pattern, Reason, Span, Triangular, Visible,
     index::{self, QUERY_TILE, RANGE_ALIGN, TileIndex},
 };
 
@@ -219,11 +219,20 @@ fn blocks_off_the_tile_grid_are_refused() {
     }
 }
 
+const HEADS: Heads = Heads::new(4, 2, 64);
+
 #[test]
 fn plans_decide_and_say_why() {
     let device = burn::tensor::Device::flex();
     let plan = |settings: &AttentionSettings, len| {
-        AttentionPlan::new(settings, &[Span::whole(len)], &device).expect("plan")
+        AttentionPlan::new(
+            settings,
+            &[Span::whole(len)],
+            HEADS,
+            Visible::Causal,
+            &device,
+        )
+        .expect("plan")
     };
     let auto = AttentionSettings {
         min_sparse_len: 3000,
@@ -238,7 +247,7 @@ fn plans_decide_and_say_why() {
             threshold: 3000
         }
     );
-    assert_eq!(below.density, 1.0);
+    assert_eq!(below.density, Some(1.0));
     let above = *plan(&auto, 3000).decision();
     assert_eq!(
         above.reason,
@@ -247,7 +256,7 @@ fn plans_decide_and_say_why() {
             threshold: 3000
         }
     );
-    assert!(above.density < 1.0);
+    assert!(above.density < Some(1.0));
     let sparse = AttentionSettings::sparse(auto.pattern);
     assert_eq!(
         plan(&sparse, 1000).decision().reason,
@@ -269,7 +278,7 @@ fn bad_parameters_are_errors() {
     let error = |pattern| {
         let settings = AttentionSettings::sparse(pattern);
         let spans = [Span::whole(100)];
-        AttentionPlan::new(&settings, &spans, &device)
+        AttentionPlan::new(&settings, &spans, HEADS, Visible::Causal, &device)
             .expect_err("refused")
             .to_string()
     };
@@ -301,7 +310,13 @@ fn bad_parameters_are_errors() {
             prompt_len: 4,
         }],
     ] {
-        let refused = AttentionPlan::new(&AttentionSettings::dense(), &spans, &device);
+        let refused = AttentionPlan::new(
+            &AttentionSettings::dense(),
+            &spans,
+            HEADS,
+            Visible::Causal,
+            &device,
+        );
         assert!(matches!(refused, Err(AttentionError::Shape { .. })));
     }
 }

@@ -62,9 +62,7 @@ impl Chunks {
             }
             if !records.is_empty() {
                 // Imposed blocks have a density, whatever was selected.
-                if decision.density.is_nan() {
-                    decision.density = kept / records.len() as f64;
-                }
+                decision.density.get_or_insert(kept / records.len() as f64);
                 selections.push(ChunkSelection { tokens, heads });
             }
             decisions.push(decision);

@@ -203,10 +203,11 @@ pub(crate) fn too_many_positions(prompt: usize, max_tokens: usize, limit: usize)
 
 /// Mean density of the chunks, weighted by their causal pairs.
 pub(crate) fn density(decisions: &[Decision]) -> f64 {
-    let all: f64 = decisions.iter().map(|d| d.causal_pairs as f64).sum();
-    let kept: f64 = decisions
+    let known = decisions
         .iter()
-        .map(|d| d.density * d.causal_pairs as f64)
-        .sum();
+        .filter_map(|d| Some((d.density?, d.causal_pairs as f64)));
+    let (kept, all) = known.fold((0.0, 0.0), |(kept, all), (density, pairs)| {
+        (kept + density * pairs, all + pairs)
+    });
     if all > 0.0 { kept / all } else { 1.0 }
 }

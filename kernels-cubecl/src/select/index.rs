@@ -79,7 +79,14 @@ pub struct Index {
     pub probe_lse: Handle,
 }
 
-/// Checks that a device runs every stage.
+/// The launches of the stages that a device runs in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plans {
+    probe: probe::Plan,
+    score: score::Plan,
+}
+
+/// Checks that a device runs every stage, and how.
 ///
 /// # Errors
 /// A [`Refusal`] with value, limit and way out.
@@ -88,9 +95,9 @@ pub fn prepare(
     options: &Options,
     elem: ElemType,
     device: &DeviceProperties,
-) -> Result<(), Refusal> {
-    probe::prepare(shape, elem, device)?;
-    score::prepare(shape, options.bands, options.gauss, elem, device)?;
+) -> Result<Plans, Refusal> {
+    let probe = probe::prepare(shape, elem, device)?;
+    let score = score::prepare(shape, options.bands, options.gauss, elem, device)?;
     let words = TableLayout::new(shape, &options.lists).words;
     // Words are counted in u32 on the device.
     let limit = u32::MAX as usize / 2;
@@ -101,24 +108,20 @@ pub fn prepare(
             limit,
         });
     }
-    Ok(())
+    Ok(Plans { probe, score })
 }
 
-/// Selects and builds. `after` is told the name of each stage once it is launched.
-///
-/// # Errors
-/// What [`prepare`] refuses.
+/// Selects and builds by the plans of [`prepare`]. `after` is told the name of each stage once it is
+/// launched.
 pub fn select(
     client: &Client,
     shape: &Shape,
     options: &Options,
+    plans: &Plans,
     elem: ElemType,
     inputs: &Inputs,
     after: &mut dyn FnMut(&'static str),
-) -> Result<Index, Refusal> {
-    let device = client.properties();
-    let probe_plan = probe::prepare(shape, elem, device)?;
-    let score_plan = score::prepare(shape, options.bands, options.gauss, elem, device)?;
+) -> Index {
     let words = |len: usize| client.empty(len.max(1) * size_of::<u32>());
     let (indexes, heads) = (shape.batch * shape.index_heads, shape.batch * shape.heads);
     let (query_blocks, key_blocks) = (shape.query_blocks(), shape.key_blocks());
@@ -143,7 +146,7 @@ pub fn select(
             slashes: slashes.clone(),
             address,
         };
-        probe::launch(client, shape, &probe_plan, elem, tensors);
+        probe::launch(client, shape, &plans.probe, elem, tensors);
         after("probe");
 
         let buffers = cut_columns::Buffers {
@@ -176,7 +179,7 @@ pub fn select(
             scores: whole(&shares, shares_len),
             address,
         };
-        score::launch(client, shape, &score_plan, elem, tensors);
+        score::launch(client, shape, &plans.score, elem, tensors);
         after("score");
 
         let buffers = cut_blocks::Buffers {
@@ -226,7 +229,7 @@ pub fn select(
     };
     build::launch(client, shape, lists, &buffers);
     after("build");
-    Ok(index)
+    index
 }
 
 /// The whole of a buffer of 4-byte words.

@@ -8,6 +8,7 @@ use crate::{
     index::{Band, QUERY_TILE, RANGE_ALIGN, TileIndex},
     pattern::Triangular,
     span::{self, Span},
+    visible::Visible,
 };
 
 /// Builds a [`TileIndex`] row by row; sorts, aligns, merges and clips what it is given.
@@ -43,6 +44,7 @@ impl Builder {
                 heads,
                 tiles,
                 band,
+                visible: Visible::Causal,
                 rows: vec![0; spans.len() * heads * tiles * 4],
                 ranges: Vec::new(),
                 columns: Vec::new(),

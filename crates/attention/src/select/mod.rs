@@ -34,6 +34,7 @@ pub(crate) use pooled_layers::PooledLayers;
 pub use preset::Preset;
 pub use record::{Choice, HeadRecord, SelectionRecord, Why};
 use rules::LayerRules;
+pub(crate) use run::attend_selected_checked;
 pub use run::{Selected, attend_selected};
 pub(crate) use settings::SECOND_ORDER_CAP;
 pub use settings::{Correction, CostModel, Granularity, Selection};

@@ -1,6 +1,7 @@
 //! The scalars of one selection, and what follows from them.
 
 use super::{ListLayout, Shape, TableLayout};
+use crate::ops::SelectLaunch;
 
 /// What [`crate::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +29,8 @@ pub struct SelectOptions {
     /// Whether attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
+    /// How the kernels run it; `None` for a backend that needs no preparation.
+    pub(crate) launch: Option<SelectLaunch>,
 }
 
 impl SelectOptions {

@@ -216,8 +216,8 @@ fn reference(
     let length = item.ids.len();
     let settings: Vec<AttentionSettings> =
         item.missing.iter().map(|a| a.settings.clone()).collect();
-    let base = subject.model.config().rope_theta;
-    let mut observer = RecallObserver::new(length, rows, &settings, base, session.device())?;
+    let heads = subject.model.whole()?.heads();
+    let mut observer = RecallObserver::new(length, rows, &settings, heads, session.device())?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(
