@@ -1,7 +1,7 @@
 //! Windows of visible keys against the f64 oracle: dense, with every index there is, in chunks, decoding,
 //! over int8. What a window hides no pattern shows; what it shows is computed as without it.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use sparse_accelerate::{
     AttentionError, AttentionPlan, AttentionSettings, Dynamic, FixedBlocks, KvType, Pattern, Span,
     Triangular, Visible, attend_with_lse,

@@ -414,10 +414,10 @@ fn the_log_sum_exp_is_that_of_the_selection() {
 #[test]
 fn head_patterns_rule_by_layer() {
     let case = prompt(DType::F32);
-    let cluster = Pattern::BlockCluster(Default::default());
+    let dynamic = Pattern::Dynamic(Default::default());
     let rows = vec![
         vec![Pattern::Dense; HEADS[1]],
-        vec![cluster; HEADS[0]],
+        vec![dynamic; HEADS[0]],
         vec![Pattern::Dense; HEADS[1]],
     ];
     for backend in backends::all() {
@@ -438,7 +438,7 @@ fn head_patterns_rule_by_layer() {
         }
         let missing = plan.layer(3).expect_err("no such layer").to_string();
         assert!(missing.contains("layer is 3"), "{missing}");
-        let odd = patterns(&[vec![cluster; 3]]);
+        let odd = patterns(&[vec![dynamic; 3]]);
         let heads = case.problem.model_heads();
         let spans = &case.problem.spans;
         let odd = AttentionPlan::new(&odd, spans, heads, Visible::Causal, &backend.device);
