@@ -1,10 +1,11 @@
 //! Attention alone on burn-flex: rate over the work actually done.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde_json::{Value, json};
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Pattern, Span, Triangular, attend,
+    AttentionError, AttentionPlan, AttentionSettings, Heads, Pattern, Span, Triangular, Visible,
+    attend,
 };
 
 use crate::stats::alternate;
@@ -20,10 +21,11 @@ pub(crate) fn run(tokens: usize, shape: Shape, pattern: Triangular, runs: usize)
         Tensor::<4>::random(dims, Distribution::Normal(0.0, 1.0), &device)
     };
     let (query, key, value) = (random(heads), random(kv_heads), random(kv_heads));
-    let plan = |settings| AttentionPlan::new(&settings, &[Span::whole(tokens)], &device);
+    let (spans, model) = ([Span::whole(tokens)], Heads::new(heads, kv_heads, head_dim));
+    let plan = |settings| AttentionPlan::new(&settings, &spans, model, Visible::Causal, &device);
     let dense = plan(AttentionSettings::dense())?;
     let sparse = plan(AttentionSettings::sparse(Pattern::Triangular(pattern)))?;
-    let out = |plan: &AttentionPlan| attend(query.clone(), &key, &value, plan);
+    let out = |plan: &AttentionPlan| attend(query.clone(), &key, &value, &plan.layer(0)?);
     // The last rows see every key on both paths.
     ensure!(
         pattern.last > 0,
@@ -47,14 +49,14 @@ pub(crate) fn run(tokens: usize, shape: Shape, pattern: Triangular, runs: usize)
     let mut rows = Vec::new();
     for (name, plan, time) in [("dense ", &dense, times[0]), ("sparse", &sparse, times[1])] {
         let decision = plan.decision();
-        let pairs = decision.density * decision.causal_pairs as f64 * heads as f64;
+        let density = decision
+            .density
+            .context("dense and Triangular have a density")?;
+        let pairs = density * decision.causal_pairs as f64 * heads as f64;
         let rate = 4.0 * pairs * head_dim as f64 / time.median / 1e9;
-        println!(
-            "  {name}  {time}  density {:.3}  {rate:6.1} GFLOP/s",
-            decision.density
-        );
+        println!("  {name}  {time}  density {density:.3}  {rate:6.1} GFLOP/s");
         rows.push(
-            json!({ "path": name.trim(), "density": decision.density, "time": time,
+            json!({ "path": name.trim(), "density": density, "time": time,
             "gflop_per_s": rate }),
         );
     }

@@ -16,7 +16,8 @@ use burn::{
     tensor::{DType, Device, Tensor},
 };
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, CacheShape, Decision, KvCache, KvType, SelectionRecord,
+    AttentionPlan, AttentionSettings, CacheShape, Decision, Heads, KvCache, KvType,
+    SelectionRecord, Visible,
 };
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
 use sparse_accelerate_layers::linear;
@@ -301,8 +302,7 @@ impl CausalLm {
                 limit,
             });
         }
-        let plan = AttentionPlan::new(settings, &spans, device)?
-            .with_rotary_base(self.facts.config.rope_theta);
+        let plan = AttentionPlan::new(settings, &spans, self.heads(), Visible::Causal, device)?;
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
         let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
@@ -333,7 +333,7 @@ impl CausalLm {
             let narrow = narrow.as_ref().filter(|_| index + 1 == blueprint.layers);
             x = layer.forward(index, x, &mut pass, narrow)?;
         }
-        pass.cache.advance(&plan);
+        pass.cache.advance(&plan)?;
         Ok(StageOutput {
             hidden: match &self.norm {
                 Some(norm) => norm.forward(x)?,
@@ -342,6 +342,13 @@ impl CausalLm {
             decision: *plan.decision(),
             selection: pass.selection,
         })
+    }
+
+    /// The heads of its layers, as a plan of attention needs them.
+    pub fn heads(&self) -> Heads {
+        let config = &self.facts.config;
+        Heads::new(config.heads, config.kv_heads, config.head_dim)
+            .with_rotary_base(config.rope_theta)
     }
 
     /// Checks what a stage is given: a chunk, and hidden states where they came in place of ids.

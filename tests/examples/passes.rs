@@ -14,7 +14,7 @@ use std::{process::ExitCode, time::Instant};
 use burn::tensor::{DType, Device, Distribution, Tensor, activation::silu};
 use rayon::prelude::*;
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, CacheShape, KvCache, Span, rotation_table,
+    AttentionPlan, AttentionSettings, CacheShape, Heads, KvCache, Span, Visible, rotation_table,
 };
 use sparse_accelerate_layers::{rms_norm, swiglu};
 
@@ -178,7 +178,10 @@ fn rope(args: &Args, device: &Device) -> Result<(), Failure> {
         .map(|i| 5e5f64.powf(-2.0 * i as f64 / d as f64))
         .collect();
     let table = rotation_table(&frequencies, rows, device);
-    let plan = AttentionPlan::new(&AttentionSettings::dense(), &[Span::whole(rows)], device)?;
+    let heads = Heads::new(model.heads, model.kv_heads, d);
+    let spans = [Span::whole(rows)];
+    let dense = AttentionSettings::dense();
+    let plan = AttentionPlan::new(&dense, &spans, heads, Visible::Causal, device)?;
     let shape = CacheShape {
         layers: 1,
         batch: 1,
@@ -202,7 +205,9 @@ fn rope(args: &Args, device: &Device) -> Result<(), Failure> {
         let turned_second = second * cos.clone() + first * sin.clone();
         Tensor::cat(vec![turned_first, turned_second], 3).cast(args.dtype)
     };
+    // The same chunk is appended again and again.
     let plain_into = |cache: &mut KvCache| -> Result<Tensor<4>, Failure> {
+        cache.clear();
         let qkv = qkv.clone().reshape([1, rows, all, d]);
         let value = qkv.clone().slice_dim(2, turned..all);
         let query_key = rotate(qkv.slice_dim(2, 0..turned));
@@ -213,6 +218,7 @@ fn rope(args: &Args, device: &Device) -> Result<(), Failure> {
         Ok(query.swap_dims(1, 2))
     };
     let pass_into = |cache: &mut KvCache| -> Result<Tensor<4>, Failure> {
+        cache.clear();
         Ok(cache.append_rotated(0, qkv.clone(), &table, &plan)?)
     };
     let (mut plain_cache, mut pass_cache) = (new_cache()?, new_cache()?);
@@ -223,8 +229,7 @@ fn rope(args: &Args, device: &Device) -> Result<(), Failure> {
     let queries = (pass_into(&mut pass_cache)?, plain_into(&mut plain_cache)?);
     agree("query", flat(queries.0), flat(queries.1))?;
     for of in [KvCache::key, KvCache::value] {
-        let cached = [&pass_cache, &plain_cache].map(|cache| flat(of(cache, 0)));
-        let [pass, plain] = cached;
+        let [pass, plain] = [of(&pass_cache, 0)?, of(&plain_cache, 0)?].map(flat);
         agree("cache", pass, plain)?;
     }
     device.sync()?;

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sparse_accelerate::Span;
+use sparse_accelerate::{AttentionPlan, AttentionSettings, Heads, Span, Visible};
 
 /// Memory order in which a tensor reaches the operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,20 @@ impl Problem {
             slack,
             ..Self::whole(dtype, heads, 1)
         }
+    }
+
+    /// The heads, as a plan takes them.
+    pub fn model_heads(&self) -> Heads {
+        Heads::new(self.heads, self.kv_heads, self.head_dim)
+    }
+
+    /// The causal plan of the sequences under some settings.
+    ///
+    /// # Panics
+    /// If the settings are refused.
+    pub fn plan(&self, settings: &AttentionSettings, device: &Device) -> AttentionPlan {
+        let heads = self.model_heads();
+        AttentionPlan::new(settings, &self.spans, heads, Visible::Causal, device).expect("plan")
     }
 
     /// Query rows of the longest sequence.

@@ -39,7 +39,8 @@ fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan)
     let exact = oracle::exact(problem, &inputs, &sees);
     let plain = oracle::plain(problem, &inputs, &sees);
 
-    let (out, lse) = attend_with_lse(query.clone(), &key, &value, plan).expect(&name);
+    let layer = plan.layer(0).expect(&name);
+    let (out, lse) = attend_with_lse(query.clone(), &key, &value, &layer).expect(&name);
     assert_eq!(out.dims(), problem.query_dims(), "{name}");
     let (out, lse) = (floats(out), floats(lse));
     tolerance::check(
@@ -57,17 +58,17 @@ fn check(name: &str, backend: &Backend, problem: &Problem, plan: &AttentionPlan)
         &plain.lse,
     );
 
-    let alone = floats(attend(query, &key, &value, plan).expect(&name));
+    let alone = floats(attend(query, &key, &value, &layer).expect(&name));
     assert_eq!(out, alone, "{name}: with and without log-sum-exp");
 }
 
 fn dense(problem: &Problem, backend: &Backend) -> AttentionPlan {
-    AttentionPlan::new(&AttentionSettings::dense(), &problem.spans, &backend.device).expect("plan")
+    problem.plan(&AttentionSettings::dense(), &backend.device)
 }
 
 fn triangular(problem: &Problem, backend: &Backend, t: Triangular) -> AttentionPlan {
     let settings = AttentionSettings::sparse(Pattern::Triangular(t));
-    AttentionPlan::new(&settings, &problem.spans, &backend.device).expect("plan")
+    problem.plan(&settings, &backend.device)
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn triangular_windows_sinks_and_last_rows() {
             let problem = Problem::whole(DType::F32, [4, 2, 32], 300);
             let t = Triangular { sink, window, last };
             let plan = triangular(&problem, &backend, t);
-            assert!(plan.decision().density < 1.0);
+            assert!(plan.decision().density < Some(1.0));
             check(
                 &format!("tri{sink}-{window}-{last}"),
                 &backend,
@@ -183,7 +184,8 @@ fn full_index_is_dense() {
         let problem = Problem::whole(DType::F32, [4, 2, 64], 150);
         let index = index::full(&problem.spans).expect("index");
         assert_eq!(index.density(), 1.0);
-        let plan = AttentionPlan::with_index(index, Pattern::Dense, &backend.device).expect("plan");
+        let plan =
+            AttentionPlan::with_index(index, problem.model_heads(), &backend.device).expect("plan");
         check("full", &backend, &problem, &plan);
     }
 }
@@ -199,8 +201,8 @@ fn columns_and_slashes_per_index_head() {
             let offsets: Vec<Vec<usize>> =
                 (0..heads).map(|h| vec![0, 30 + 11 * h, 200, 201]).collect();
             let index = index::interval_slash(&problem.spans, &columns, &offsets).expect("index");
-            let pattern = Pattern::IntervalSlash(Default::default());
-            let plan = AttentionPlan::with_index(index, pattern, &backend.device).expect("plan");
+            let plan = AttentionPlan::with_index(index, problem.model_heads(), &backend.device)
+                .expect("plan");
             check(&format!("slash{heads}"), &backend, &problem, &plan);
         }
     }
@@ -212,8 +214,8 @@ fn clusters_of_blocks() {
         let problem = Problem::whole(DType::F32, [4, 2, 64], 400);
         let keep = |h: usize, q: usize, k: usize| (q * 7 + k * 3 + h).is_multiple_of(3);
         let index = index::block_cluster(&problem.spans, 2, 64, keep).expect("index");
-        let pattern = Pattern::BlockCluster(Default::default());
-        let plan = AttentionPlan::with_index(index, pattern, &backend.device).expect("plan");
+        let plan =
+            AttentionPlan::with_index(index, problem.model_heads(), &backend.device).expect("plan");
         check("cluster", &backend, &problem, &plan);
     }
 }
@@ -237,8 +239,8 @@ fn fixed_blocks_per_kv_head_in_chunks() {
             seed: 5,
         });
         let settings = AttentionSettings::sparse(pattern);
-        let plan = AttentionPlan::new(&settings, &problem.spans, &backend.device).expect("plan");
-        let density = plan.decision().density;
+        let plan = problem.plan(&settings, &backend.device);
+        let density = plan.decision().density.expect("of an index");
         assert!((0.35..0.5).contains(&density), "{density}");
         check("fixed", &backend, &problem, &plan);
     }
@@ -268,7 +270,7 @@ fn two_runs_are_bitwise_equal() {
             let key = at(&inputs.key, problem.key_dims());
             let value = at(&inputs.value, problem.key_dims());
             let query = at(&inputs.query, problem.query_dims());
-            floats(attend(query, &key, &value, &plan).expect("attend"))
+            floats(attend(query, &key, &value, &plan.layer(0).expect("layer")).expect("attend"))
         };
         assert_eq!(run(), run(), "{}", backend.name);
     }
@@ -290,13 +292,14 @@ fn module_attends_whole_prompts() {
             last: 4,
         };
         let settings = AttentionSettings::sparse(Pattern::Triangular(pattern));
-        let module = SparseAttentionConfig { settings }.init();
-        let (out, decision) = module
+        let module = SparseAttentionConfig::new(settings, 0).init();
+        let attended = module
             .forward(query.clone(), &key, &value)
             .expect("forward");
         let plan = triangular(&problem, &backend, pattern);
-        assert_eq!(decision, *plan.decision());
-        let direct = attend(query, &key, &value, &plan).expect("attend");
-        assert_eq!(floats(out), floats(direct));
+        assert_eq!(attended.decision, *plan.decision());
+        assert!(attended.record.is_none());
+        let direct = attend(query, &key, &value, &plan.layer(0).expect("layer")).expect("attend");
+        assert_eq!(floats(attended.output), floats(direct));
     }
 }

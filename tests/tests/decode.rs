@@ -8,9 +8,7 @@ use cubecl::{
     features::Plane,
     ir::{ElemType, FloatKind},
 };
-use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Triangular, attend, index, index::TileIndex,
-};
+use sparse_accelerate::{AttentionSettings, Triangular, attend, index, index::TileIndex};
 use sparse_accelerate_kernels::attend::{Plan, Tier, prepare};
 use sparse_accelerate_tests::{
     backends, launches, oracle,
@@ -175,15 +173,14 @@ fn the_public_call_decodes() {
             };
             let inputs = problem.inputs(5);
             let settings = AttentionSettings::dense();
-            let plan =
-                AttentionPlan::new(&settings, &problem.spans, &backend.device).expect("plan");
+            let plan = problem.plan(&settings, &backend.device);
             let at = |v: &[f32], dims| problem.tensor(v, dims, problem.layout, &backend.device);
             let (key, value) = (
                 at(&inputs.key, problem.key_dims()),
                 at(&inputs.value, problem.key_dims()),
             );
             let query = at(&inputs.query, problem.query_dims());
-            let out = attend(query, &key, &value, &plan)
+            let out = attend(query, &key, &value, &plan.layer(0).expect("layer"))
                 .expect("attend")
                 .into_data();
             let out = out.convert::<f32>().try_to_vec::<f32>().expect("f32");

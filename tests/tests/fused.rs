@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Span, diagnostics::append_copies,
-    rope_append, rotation_table,
+    AttentionError, AttentionPlan, AttentionSettings, Heads, Span, Visible,
+    diagnostics::append_copies, rope_append, rotation_table,
 };
 use sparse_accelerate_layers::{FusedError, rms_norm, swiglu};
 use sparse_accelerate_tests::{
@@ -273,7 +273,9 @@ impl Rope {
     }
 
     fn plan(&self, device: &Device) -> AttentionPlan {
-        AttentionPlan::new(&AttentionSettings::dense(), &self.spans, device).expect("a plan")
+        let heads = Heads::new(self.heads, self.kv_heads, self.head_dim);
+        let dense = AttentionSettings::dense();
+        AttentionPlan::new(&dense, &self.spans, heads, Visible::Causal, device).expect("a plan")
     }
 
     /// Row `row` of head `head` of all, rotated to `position`, and the error to allow inside.

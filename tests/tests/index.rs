@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, FixedBlocks, IntervalSlash,
-    Pattern, Reason, Span, Triangular,
+    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, FixedBlocks, Heads,
+    IntervalSlash, Pattern, Reason, Span, Triangular, Visible,
     index::{self, QUERY_TILE, RANGE_ALIGN, TileIndex},
 };
 
@@ -172,16 +172,26 @@ proptest! {
     }
 
     #[test]
-    fn any_ranges_and_columns_become_a_valid_index(
+    fn any_ranges_and_columns_become_a_valid_index_or_are_refused(
         spans in spans(),
         ranges in prop::collection::vec((0usize..700, 0usize..700), 0..12),
         columns in prop::collection::vec(0usize..700, 0..40),
     ) {
         let mut builder = index::Builder::new(&spans, 2, None).expect("builder");
         for (b, span) in spans.iter().enumerate() {
+            let keys = span.kv_len;
+            let fits = |&(start, end): &(usize, usize)| {
+                start == end || (start < end && start < keys)
+            };
+            let good: Vec<_> = ranges.iter().copied().filter(fits).collect();
+            let held: Vec<_> = columns.iter().copied().filter(|c| *c < keys).collect();
+            let all_good = good.len() == ranges.len() && held.len() == columns.len();
             for h in 0..2 {
                 for t in 0..span.query_len.div_ceil(QUERY_TILE) {
-                    builder.set((b, h, t), ranges.iter().copied(), columns.iter().copied());
+                    let at = (b, h, t);
+                    let all = builder.set(at, ranges.iter().copied(), columns.iter().copied());
+                    prop_assert_eq!(all.is_ok(), all_good);
+                    builder.set(at, good.iter().copied(), held.iter().copied()).expect("good");
                 }
             }
         }
@@ -197,6 +207,34 @@ proptest! {
 }
 
 #[test]
+fn entries_out_of_bounds_are_refused() {
+    let spans = [Span::whole(65), Span::whole(10)];
+    let mut builder = index::Builder::new(&spans, 2, None).expect("builder");
+    let none: [(usize, usize); 0] = [];
+    for (at, text) in [
+        ((2, 0, 0), "sequence is 2, but must be below 2"),
+        ((0, 2, 0), "head is 2, but must be below 2"),
+        ((0, 0, 2), "tile is 2, but must be below 2"),
+    ] {
+        let error = builder.set(at, none, []).expect_err("out of bounds");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    // The second sequence has one tile.
+    builder.set((1, 0, 1), none, []).expect("nothing to set");
+    for (range, text) in [
+        ((20, 10), "range is [20, 10)"),
+        ((65, 70), "range is [65, 70)"),
+    ] {
+        let error = builder.set((0, 0, 0), [range], []).expect_err("range");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    let error = builder.set((0, 0, 0), none, [65]).expect_err("column");
+    assert!(error.to_string().contains("column is 65"), "{error}");
+    // Ends past the tile are cut.
+    builder.set((0, 0, 0), [(0, 1000)], [64]).expect("cut");
+}
+
+#[test]
 fn a_row_never_set_is_refused() {
     let builder = index::Builder::new(&[Span::whole(65)], 1, None).expect("builder");
     let error = builder.finish().expect_err("rows are empty");
@@ -204,6 +242,8 @@ fn a_row_never_set_is_refused() {
         matches!(error, AttentionError::Index { row: 0, .. }),
         "{error}"
     );
+    let place = "tile 0 of head 0 of sequence 0 has no ranges";
+    assert!(error.to_string().contains(place), "{error}");
 }
 
 #[test]
@@ -219,11 +259,20 @@ fn blocks_off_the_tile_grid_are_refused() {
     }
 }
 
+const HEADS: Heads = Heads::new(4, 2, 64);
+
 #[test]
 fn plans_decide_and_say_why() {
     let device = burn::tensor::Device::flex();
     let plan = |settings: &AttentionSettings, len| {
-        AttentionPlan::new(settings, &[Span::whole(len)], &device).expect("plan")
+        AttentionPlan::new(
+            settings,
+            &[Span::whole(len)],
+            HEADS,
+            Visible::Causal,
+            &device,
+        )
+        .expect("plan")
     };
     let auto = AttentionSettings {
         min_sparse_len: 3000,
@@ -238,7 +287,7 @@ fn plans_decide_and_say_why() {
             threshold: 3000
         }
     );
-    assert_eq!(below.density, 1.0);
+    assert_eq!(below.density, Some(1.0));
     let above = *plan(&auto, 3000).decision();
     assert_eq!(
         above.reason,
@@ -247,7 +296,7 @@ fn plans_decide_and_say_why() {
             threshold: 3000
         }
     );
-    assert!(above.density < 1.0);
+    assert!(above.density < Some(1.0));
     let sparse = AttentionSettings::sparse(auto.pattern);
     assert_eq!(
         plan(&sparse, 1000).decision().reason,
@@ -269,7 +318,7 @@ fn bad_parameters_are_errors() {
     let error = |pattern| {
         let settings = AttentionSettings::sparse(pattern);
         let spans = [Span::whole(100)];
-        AttentionPlan::new(&settings, &spans, &device)
+        AttentionPlan::new(&settings, &spans, HEADS, Visible::Causal, &device)
             .expect_err("refused")
             .to_string()
     };
@@ -301,7 +350,13 @@ fn bad_parameters_are_errors() {
             prompt_len: 4,
         }],
     ] {
-        let refused = AttentionPlan::new(&AttentionSettings::dense(), &spans, &device);
+        let refused = AttentionPlan::new(
+            &AttentionSettings::dense(),
+            &spans,
+            HEADS,
+            Visible::Causal,
+            &device,
+        );
         assert!(matches!(refused, Err(AttentionError::Shape { .. })));
     }
 }

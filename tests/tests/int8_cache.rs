@@ -3,8 +3,8 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, CacheShape, Dynamic, KvCache, KvType,
-    Pattern, diagnostics::append_copies, rotation_table,
+    AttentionError, AttentionPlan, AttentionSettings, CacheShape, Dynamic, Heads, KvCache, KvType,
+    Pattern, Visible, diagnostics::append_copies, rotation_table,
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -66,10 +66,12 @@ fn append(
     let lens: Vec<usize> = parts.iter().map(|(from, to)| to - from).collect();
     let prompts: Vec<usize> = problem.spans.iter().map(|s| s.prompt_len).collect();
     let spans = cache.spans(&lens, &prompts).expect("spans");
-    let plan = AttentionPlan::new(&AttentionSettings::dense(), &spans, &on.device).expect("plan");
+    let (dense, heads) = (AttentionSettings::dense(), problem.model_heads());
+    let plan =
+        AttentionPlan::new(&dense, &spans, heads, Visible::Causal, &on.device).expect("plan");
     let [key, value] = [&inputs.key, &inputs.value].map(|x| rows(problem, x, parts, on));
     cache.append(1, key, value, &plan).expect("append");
-    cache.advance(&plan);
+    cache.advance(&plan).expect("advance");
     plan
 }
 
@@ -88,7 +90,7 @@ fn fill(cache: &mut KvCache, problem: &Problem, inputs: &Inputs, on: &Backend) -
     }
     let all: Vec<_> = problem.spans.iter().map(|s| (0, s.kv_len)).collect();
     append(cache, problem, inputs, &all, on);
-    AttentionPlan::new(&AttentionSettings::dense(), &problem.spans, &on.device).expect("plan")
+    problem.plan(&AttentionSettings::dense(), &on.device)
 }
 
 /// Inputs after quantisation to int8 and back.
@@ -203,7 +205,10 @@ fn elements_come_back_within_half_a_scale() {
             DType::F16 => 2f32.powi(-11),
             _ => 0.0,
         };
-        for (given, held) in [(&inputs.key, cache.key(1)), (&inputs.value, cache.value(1))] {
+        for (given, held) in [
+            (&inputs.key, cache.key(1).expect("layer")),
+            (&inputs.value, cache.value(1).expect("layer")),
+        ] {
             let held = floats(held);
             let rows = given.chunks_exact(80).zip(held.chunks_exact(80));
             for (given, held) in rows.filter(|(given, _)| given[0].is_finite()) {
@@ -233,7 +238,10 @@ fn backends_hold_the_same_bytes() {
     for backend in backends::all() {
         let mut cache = empty(&problem, KvType::Int8, &backend);
         fill(&mut cache, &problem, &inputs, &backend);
-        for (expected, held) in [(&stored.key, cache.key(1)), (&stored.value, cache.value(1))] {
+        for (expected, held) in [
+            (&stored.key, cache.key(1).expect("layer")),
+            (&stored.value, cache.value(1).expect("layer")),
+        ] {
             let held = floats(held);
             let [_, heads, keys, d] = problem.key_dims();
             for (at, (x, y)) in expected.chunks(d).zip(held.chunks(d)).enumerate() {
@@ -259,8 +267,10 @@ fn rotated_keys_are_rounded_once() {
             .map(|i| 1e4f64.powf(-2.0 * i as f64 / d as f64))
             .collect();
         let table = rotation_table(&frequencies, problem.keys(), &backend.device);
-        let plan = AttentionPlan::new(&AttentionSettings::dense(), &problem.spans, &backend.device)
-            .expect("plan");
+        let heads = Heads::new(3, 1, 64);
+        let dense = AttentionSettings::dense();
+        let (spans, device) = (&problem.spans, &backend.device);
+        let plan = AttentionPlan::new(&dense, spans, heads, Visible::Causal, device).expect("plan");
         let mut cache = empty(problem, KvType::Int8, backend);
         let mut elements = empty(problem, KvType::Model, backend);
         let copies = append_copies();
@@ -272,7 +282,10 @@ fn rotated_keys_are_rounded_once() {
             .expect("append");
         same_bits(name, &floats(query), &floats(plain));
         assert_eq!(append_copies(), copies, "{name}: copied a cache");
-        let (keys, values) = (floats(cache.key(1)), floats(cache.value(1)));
+        let (keys, values) = (
+            floats(cache.key(1).expect("layer")),
+            floats(cache.value(1).expect("layer")),
+        );
         let unit = match problem.dtype {
             DType::BF16 => 2f64.powi(-8),
             DType::F16 => 2f64.powi(-11),
@@ -345,7 +358,7 @@ fn truncated_and_filled_again() {
 
 fn selecting(problem: &Problem, on: &Backend) -> AttentionPlan {
     let settings = AttentionSettings::sparse(Pattern::Dynamic(Dynamic::default()));
-    AttentionPlan::new(&settings, &problem.spans, &on.device).expect("plan")
+    problem.plan(&settings, &on.device)
 }
 
 /// Selections read what the bytes stand for: as a cache of elements that holds just that.

@@ -7,10 +7,11 @@
 
 use burn::{
     backend::DispatchDevice,
-    tensor::{DType, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Pattern, Span, Triangular, append_kv, attend_with_lse,
+    AttentionPlan, AttentionSettings, Pattern, Span, Triangular, Visible, append_kv,
+    attend_with_lse,
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
@@ -47,6 +48,11 @@ fn far(rows: usize) -> [Span; 1] {
     }]
 }
 
+fn plan(settings: &AttentionSettings, rows: usize, device: &Device) -> AttentionPlan {
+    let heads = near(rows).model_heads();
+    AttentionPlan::new(settings, &far(rows), heads, Visible::Causal, device).expect("plan")
+}
+
 /// Keys and values, zeros but for the last `KNOWN` tokens; `None` where they do not fit.
 fn caches(backend: &Backend, inputs: &Inputs) -> Option<[Tensor<4>; 2]> {
     let device = &backend.device;
@@ -64,7 +70,7 @@ fn caches(backend: &Backend, inputs: &Inputs) -> Option<[Tensor<4>; 2]> {
         return None;
     }
     let problem = near(KNOWN);
-    let plan = AttentionPlan::new(&AttentionSettings::dense(), &far(KNOWN), device).expect("plan");
+    let plan = plan(&AttentionSettings::dense(), KNOWN, device);
     let cache = |values: &[f32]| {
         let new = problem.tensor(values, problem.key_dims(), Layout::Contiguous, device);
         let zeros = Tensor::<4>::zeros(dims, (device, DType::BF16));
@@ -100,8 +106,10 @@ fn appended_attended_and_decoded_past_32_bits() {
             let dims = problem.query_dims();
             let query = problem.tensor(&inputs.query, dims, Layout::Contiguous, device);
             let run = |settings: &AttentionSettings| {
-                let plan = AttentionPlan::new(settings, &far(rows), device).expect("plan");
-                let (out, lse) = attend_with_lse(query.clone(), &key, &value, &plan).expect("run");
+                let plan = plan(settings, rows, device);
+                let (out, lse) =
+                    attend_with_lse(query.clone(), &key, &value, &plan.layer(0).expect("layer"))
+                        .expect("run");
                 (floats(out), floats(lse))
             };
 

@@ -5,8 +5,8 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use sparse_accelerate::{
-    AttentionMode, AttentionPlan, AttentionSettings, CacheShape, KvCache, PooledKeys, Preset,
-    SelectionRecord,
+    AttentionMode, AttentionSettings, CacheShape, Heads, KvCache, PooledKeys, Preset,
+    SelectionRecord, Visible,
 };
 use sparse_accelerate_tests::backends;
 
@@ -56,16 +56,18 @@ fn workspace(device: &Device, settings: &AttentionSettings, layers: usize, chunk
     let mut records: Vec<SelectionRecord> = Vec::new();
     let mut peak = 0;
     for _ in 0..chunks {
-        let spans = cache.spans(&[CHUNK], &[len]).expect("spans");
-        let plan = AttentionPlan::new(settings, &spans, device).expect("plan");
+        let heads = Heads::new(HEADS, KV_HEADS, HEAD_DIM);
+        let plan = cache
+            .plan(settings, heads, Visible::Causal, &[CHUNK], &[len])
+            .expect("plan");
         for layer in 0..layers {
             let [query, key, value] = [HEADS, KV_HEADS, KV_HEADS].map(|h| random(h, device));
-            cache.append(layer, key, value, &plan).expect("append");
-            let (out, record) = cache.attend(layer, query, &plan).expect("attention");
+            let step = cache.step(layer, query, key, value, &plan);
+            let (out, record) = step.expect("attention");
             drop(out);
             records.extend(record);
         }
-        cache.advance(&plan);
+        cache.advance(&plan).expect("advance");
         peak = peak.max(reserved(device));
     }
     let selects = settings.mode == AttentionMode::Sparse;

@@ -279,9 +279,11 @@ fn plans_with_matrix_units_are_measured_once() {
 #[test]
 #[cfg(feature = "cuda-runtime")]
 fn a_large_call_through_burn_is_measured_once() {
-    use burn::tensor::{Distribution, Tensor};
-    use sparse_accelerate::{AttentionPlan, AttentionSettings, attend, diagnostics};
-    use sparse_accelerate_tests::{backends, oracle, problem::floats};
+    use burn::tensor::{Distribution, Tensor, TensorData};
+    use sparse_accelerate::{
+        AttentionPlan, AttentionSettings, Heads, Visible, attend, diagnostics,
+    };
+    use sparse_accelerate_tests::{backends, oracle};
 
     let all = backends::with_kernels();
     let Some(backend) = all.iter().find(|b| b.name == "cuda") else {
@@ -296,10 +298,14 @@ fn a_large_call_through_burn_is_measured_once() {
     };
     let (query, key, value) = (random(heads), random(1), random(1));
     let spans = [Span::whole(len)];
-    let plan = AttentionPlan::new(&AttentionSettings::dense(), &spans, device).expect("plan");
+    let model = Heads::new(heads, 1, dim);
+    let settings = AttentionSettings::dense();
+    let plan = AttentionPlan::new(&settings, &spans, model, Visible::Causal, device).expect("plan");
+    let floats = |data: TensorData| data.convert::<f32>().try_to_vec::<f32>().expect("f32");
     let run = || {
-        let out = attend(query.clone(), &key, &value, &plan).expect("attend");
-        floats(out)
+        let out =
+            attend(query.clone(), &key, &value, &plan.layer(0).expect("layer")).expect("attend");
+        floats(out.into_data())
     };
     let of_this = || {
         let mut plans = diagnostics::tuned_plans();

@@ -120,6 +120,7 @@ impl Case<'_> {
             bands,
             address: AddressType::U32,
         };
+        let plans = index::prepare(shape, &options, elem, client.properties())?;
         let do_pool = || {
             let tensors = pool::Tensors {
                 key: tensor(&self.key, k),
@@ -160,10 +161,11 @@ impl Case<'_> {
                 "6 choose",
                 "7 build",
             ];
-            let index = index::select(client, shape, &options, elem, &inputs, &mut |_| {
+            let mut after = |_| {
                 failed = lap(names[count]).err();
                 count += 1;
-            })?;
+            };
+            let index = index::select(client, shape, &options, &plans, elem, &inputs, &mut after);
             if let Some(error) = failed {
                 return Err(error);
             }
@@ -198,7 +200,7 @@ impl Case<'_> {
             lap("9 check")?;
             // Launched together, as attention does it: the waits between stages are not part of it.
             do_pool();
-            index::select(client, shape, &options, elem, &inputs, &mut |_| {})?;
+            index::select(client, shape, &options, &plans, elem, &inputs, &mut |_| {});
             lap("1 to 7 together")?;
         }
         println!("{n} tokens, blocks of {} keys", select::BLOCK);

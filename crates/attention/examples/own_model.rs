@@ -18,8 +18,8 @@ use burn::{
     tensor::{Device, Int, Tensor, activation::silu},
 };
 use sparse_accelerate::{
-    AttentionMode, AttentionPlan, AttentionSettings, HeadRecord, Preset, SelectionRecord, Span,
-    attend_selected,
+    AttentionMode, AttentionPlan, AttentionSettings, HeadRecord, Heads, Preset, SelectionRecord,
+    Span, Visible, attend_selected,
 };
 
 const LAYERS: usize = 2;
@@ -72,7 +72,7 @@ impl Block {
         let value = heads(self.value.forward(normed), KV_HEADS);
 
         // Here stood `attention(query, key, value, ..)` of `burn::tensor::module`.
-        let attended = attend_selected(query, &key, &value, None, layer, plan)?;
+        let attended = attend_selected(query, &key, &value, None, &plan.layer(layer)?)?;
 
         let context = attended.output.swap_dims(1, 2);
         let x = x + self
@@ -106,7 +106,8 @@ impl Model {
         settings: &AttentionSettings,
     ) -> Result<(Tensor<3>, Vec<HeadRecord>), Box<dyn Error>> {
         let spans = [Span::whole(ids.dims()[1])];
-        let plan = AttentionPlan::new(settings, &spans, &ids.device())?;
+        let heads = Heads::new(HEADS, KV_HEADS, HEAD_DIM);
+        let plan = AttentionPlan::new(settings, &spans, heads, Visible::Causal, &ids.device())?;
         let mut x = self.embedding.forward(ids);
         let mut records = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {

@@ -9,10 +9,10 @@ use burn::{
 
 use crate::{
     error::AttentionError,
-    index::QUERY_TILE,
-    ops::{self, SparseAttentionOps},
+    layer_plan::LayerPlan,
+    ops::{self, SparseAttentionOps, Stored},
     plan::AttentionPlan,
-    select::attend_selected,
+    select::attend_selected_checked,
 };
 
 /// Smallest, largest and step of supported head dimensions.
@@ -29,32 +29,33 @@ pub const HEAD_DIMS: (usize, usize, usize) = (32, 256, 8);
 /// `[B, Hq, N, d]` of the query's type, in `[B, N, Hq, d]` memory order, so that
 /// `swap_dims(1, 2).reshape([B, N, Hq * d])` is free. Padded rows are zeros.
 ///
-/// On a plan whose heads choose their keys this is [`crate::attend_selected`] of layer 0 without its record,
-/// all keys pooled anew.
+/// `layer` is the plan as the layer uses it, `&plan.layer(n)?`. Where its heads choose their keys this is
+/// [`crate::attend_selected`] without its record, all keys pooled anew; a [`crate::KvCache`] keeps them.
 ///
 /// # Errors
-/// Shapes, types or a device that the operation does not support.
+/// Shapes, types or a device that the operation does not support, or that are not the plan's.
 pub fn attend(
     query: Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
-    plan: &AttentionPlan,
+    layer: &LayerPlan<'_>,
 ) -> Result<Tensor<4>, AttentionError> {
-    if plan.selects() {
-        return Ok(attend_selected(query, key, value, None, 0, plan)?.output);
+    check(&query, key, value, layer.plan())?;
+    if layer.selects() {
+        return Ok(attend_selected_checked(query, key, value, None, layer)?.output);
     }
-    let scale = check(&query, key, value, plan)?;
+    let options = ops::prepare(&query, key.dims(), Stored::Elements, layer.plan())?;
     Ok(Tensor::from_dispatch(Dispatch::attend(
         query.into_dispatch(),
         key.clone().into_dispatch(),
         value.clone().into_dispatch(),
-        plan.table().into_dispatch(),
-        plan.options(scale),
+        layer.plan().table().into_dispatch(),
+        options,
     )))
 }
 
-/// [`attend`], and the natural logarithm of each row's softmax denominator. Dense on a plan whose heads
-/// choose their keys: [`crate::attend_selected`] gives theirs.
+/// Attends as [`attend`] and also gives the natural logarithm of each row's softmax denominator: over the
+/// keys that the row sees, and what a selection's correction adds for those it leaves out.
 ///
 /// # Shapes
 /// As [`attend`]; the second result is `[B, Hq, N]` in f32, `-inf` for padded rows.
@@ -65,15 +66,30 @@ pub fn attend_with_lse(
     query: Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
+    layer: &LayerPlan<'_>,
+) -> Result<(Tensor<4>, Tensor<3>), AttentionError> {
+    check(&query, key, value, layer.plan())?;
+    if layer.selects() {
+        let selected = attend_selected_checked(query, key, value, None, layer)?;
+        return Ok((selected.output, selected.lse));
+    }
+    attend_with_lse_checked(query, key, value, layer.plan())
+}
+
+/// [`attend_with_lse`] without a selection, after the check of its shapes.
+pub(crate) fn attend_with_lse_checked(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
     plan: &AttentionPlan,
 ) -> Result<(Tensor<4>, Tensor<3>), AttentionError> {
-    let scale = check(&query, key, value, plan)?;
+    let options = ops::prepare(&query, key.dims(), Stored::Elements, plan)?;
     let (out, lse) = Dispatch::attend_with_lse(
         query.into_dispatch(),
         key.clone().into_dispatch(),
         value.clone().into_dispatch(),
         plan.table().into_dispatch(),
-        plan.options(scale),
+        options,
     );
     Ok((Tensor::from_dispatch(out), Tensor::from_dispatch(lse)))
 }
@@ -113,7 +129,6 @@ pub(crate) fn check_append_into(
     plan: &AttentionPlan,
 ) -> Result<(), AttentionError> {
     let n = new.dims();
-    let longest = plan.spans().iter().map(|s| s.query_len).max().unwrap_or(0);
     same(
         "append",
         "the new rows' shape",
@@ -121,10 +136,17 @@ pub(crate) fn check_append_into(
         [c[0], c[1], c[3]],
     )?;
     same("append", "the batch", [n[0]], [plan.spans().len()])?;
-    same("append", "the number of new rows", [n[2]], [longest])?;
+    same("append", "the number of new rows", [n[2]], [plan.rows()])?;
     if dtype != new.dtype() {
         return Err(types("append", dtype, new.dtype()));
     }
+    let heads = plan.heads();
+    same(
+        "append",
+        "the cache's KV heads and head dim",
+        [c[1], c[3]],
+        [heads.kv, heads.dim],
+    )?;
     fits(c[2], plan)
 }
 
@@ -154,13 +176,13 @@ pub(crate) fn append_unchecked(
     ))
 }
 
-/// Checks one call and returns its softmax scale.
+/// Checks shapes and types of one call.
 pub(crate) fn check(
     query: &Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
     plan: &AttentionPlan,
-) -> Result<f32, AttentionError> {
+) -> Result<(), AttentionError> {
     same("attend", "the value's shape", value.dims(), key.dims())?;
     check_over(query, key.dims(), [key.dtype(), value.dtype()], plan)
 }
@@ -171,7 +193,7 @@ pub(crate) fn check_over(
     key: [usize; 4],
     dtypes: [DType; 2],
     plan: &AttentionPlan,
-) -> Result<f32, AttentionError> {
+) -> Result<(), AttentionError> {
     let op = "attend";
     let ([batch, heads, rows, dim], [kb, kv_heads, keys, kd]) = (query.dims(), key);
     let spans = plan.spans();
@@ -182,8 +204,7 @@ pub(crate) fn check_over(
         [spans.len()],
         [batch],
     )?;
-    let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
-    same(op, "the number of query rows", [rows], [longest])?;
+    same(op, "the number of query rows", [rows], [plan.rows()])?;
     let (min, max, step) = HEAD_DIMS;
     let setting = |field, got: String, limit: String, hint| AttentionError::Setting {
         op,
@@ -197,11 +218,13 @@ pub(crate) fn check_over(
         let hint = "pad the head dimension with zeros and scale the query to match";
         return Err(setting("head_dim", dim.to_string(), limit, hint));
     }
-    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
-        let limit = format!("a multiple of the KV heads ({kv_heads})");
-        let hint = "grouped-query attention shares each KV head among equally many query heads";
-        return Err(setting("query heads", heads.to_string(), limit, hint));
-    }
+    let planned = plan.heads();
+    same(
+        op,
+        "query heads, KV heads and head dim",
+        [heads, kv_heads, dim],
+        [planned.query, planned.kv, planned.dim],
+    )?;
     if let Some(s) = spans.iter().find(|s| s.kv_len > keys) {
         return Err(AttentionError::Shape {
             op,
@@ -210,20 +233,6 @@ pub(crate) fn check_over(
             expected: format!("at most the {keys} keys given"),
             hint: "append the new keys before attending",
         });
-    }
-    if let Some(index) = plan.index() {
-        let h = index.heads();
-        if h != heads && !kv_heads.is_multiple_of(h) {
-            let limit = format!("{heads} (query heads) or a divisor of {kv_heads} (KV heads)");
-            let hint = "build the index for these heads";
-            return Err(setting("index heads", h.to_string(), limit, hint));
-        }
-        same(
-            op,
-            "the index's query tiles",
-            [index.tiles()],
-            [rows.div_ceil(QUERY_TILE)],
-        )?;
     }
     for other in dtypes {
         if other != query.dtype() {
@@ -240,8 +249,7 @@ pub(crate) fn check_over(
             hint,
         ));
     }
-    ops::check_device(query, [kv_heads, keys], plan)?;
-    Ok((dim as f64).sqrt().recip() as f32)
+    Ok(())
 }
 
 pub(crate) fn same<const N: usize>(

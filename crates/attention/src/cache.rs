@@ -21,12 +21,15 @@ use layer::Layer;
 use serde::Serialize;
 
 use crate::{
-    attend::{HEAD_DIMS, attend},
+    attend::{HEAD_DIMS, attend, same},
     error::AttentionError,
-    ops::CachePart,
+    heads::Heads,
+    ops::{self, CachePart},
     plan::AttentionPlan,
     select::{PooledLayers, SelectionRecord, attend_selected},
+    settings::AttentionSettings,
     span::{MAX_KV_LEN, Span},
+    visible::Visible,
 };
 
 /// The size of a cache.
@@ -101,6 +104,9 @@ impl KvType {
 }
 
 /// Keys and values of every layer, and how many tokens of each sequence are filled.
+///
+/// A chunk is one plan, made by [`KvCache::plan`]; one [`KvCache::step`] for every layer (or an append and
+/// then [`KvCache::attend`]); and [`KvCache::advance`]. Calls in another order are refused.
 #[derive(Debug)]
 pub struct KvCache {
     shape: CacheShape,
@@ -111,14 +117,19 @@ pub struct KvCache {
     /// Keys and values of one layer of bytes, written out; made when a chunk first needs them.
     elements: Option<[Tensor<4>; 2]>,
     lens: Vec<usize>,
+    /// Tokens that each layer has of each sequence: those of `lens`, and of the chunk in hand once it is
+    /// appended.
+    written: Vec<Vec<usize>>,
     pooled: PooledLayers,
+    device: Device,
 }
 
 impl KvCache {
     /// Allocates an empty cache of zeros.
     ///
     /// # Errors
-    /// A dimension of 0, or a capacity past [`MAX_KV_LEN`].
+    /// A dimension of 0, a capacity past [`MAX_KV_LEN`], or an element type other than f32, f16 and bf16 or
+    /// that the device lacks.
     pub fn new(shape: &CacheShape, dtype: DType, device: &Device) -> Result<Self, AttentionError> {
         Self::with_type(shape, KvType::Model, dtype, device)
     }
@@ -164,6 +175,7 @@ impl KvCache {
                 hint: "keep keys and values in the model's type",
             });
         }
+        ops::check_type("kv cache", device, dtype)?;
         let layer = |_| match kv {
             KvType::Model => Layer::elements(dims, dtype, device),
             KvType::Int8 => Layer::bytes(dims, dtype, device),
@@ -177,7 +189,9 @@ impl KvCache {
             layers,
             elements: None,
             lens: vec![0; shape.batch],
+            written: vec![vec![0; shape.batch]; shape.layers],
             pooled: PooledLayers::new(dims, shape.layers),
+            device: device.clone(),
         })
     }
 
@@ -206,6 +220,30 @@ impl KvCache {
     /// Tokens each sequence holds.
     pub fn lens(&self) -> &[usize] {
         &self.lens
+    }
+
+    /// The plan of the next chunk: `query_lens` new tokens per sequence of prompts of `prompt_lens`.
+    ///
+    /// While decoding, a prompt's length is still that of the prompt, without the tokens that were decoded.
+    ///
+    /// # Errors
+    /// As [`KvCache::spans`] and [`AttentionPlan::new`]; heads of another model than the cache was made for.
+    pub fn plan(
+        &self,
+        settings: &AttentionSettings,
+        heads: Heads,
+        visible: Visible,
+        query_lens: &[usize],
+        prompt_lens: &[usize],
+    ) -> Result<AttentionPlan, AttentionError> {
+        same(
+            "kv cache",
+            "KV heads and head dim of the plan",
+            [heads.kv, heads.dim],
+            [self.shape.kv_heads, self.shape.head_dim],
+        )?;
+        let spans = self.spans(query_lens, prompt_lens)?;
+        AttentionPlan::new(settings, &spans, heads, visible, &self.device)
     }
 
     /// Spans of the next chunk: `query_lens` new tokens per sequence of prompts of `prompt_lens`.
@@ -253,10 +291,32 @@ impl KvCache {
             .collect()
     }
 
+    /// Appends a chunk's keys and values to one layer and attends over it: [`KvCache::append`], then
+    /// [`KvCache::attend`].
+    ///
+    /// # Shapes
+    /// `query` `[B, Hq, N, d]`, `key`, `value` `[B, Hk, N, d]`, right-padded to the longest span; the result
+    /// is `[B, Hq, N, d]`.
+    ///
+    /// # Errors
+    /// As the two.
+    pub fn step(
+        &mut self,
+        layer: usize,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
+        self.append(layer, key, value, plan)?;
+        self.attend(layer, query, plan)
+    }
+
     /// Appends a chunk's keys and values `[B, Hk, N, d]` to one layer, in place.
     ///
     /// # Errors
-    /// A layer that is not there, or shapes and types that do not fit.
+    /// A layer that is not there, a plan that does not begin where the layer ends
+    /// ([`AttentionError::CacheOrder`]), or shapes and types that do not fit.
     pub fn append(
         &mut self,
         layer: usize,
@@ -264,7 +324,10 @@ impl KvCache {
         value: Tensor<4>,
         plan: &AttentionPlan,
     ) -> Result<(), AttentionError> {
-        self.layer(layer)?.append(key, value, plan)
+        let at = self.begins(layer, plan)?;
+        self.layers[at].append(key, value, plan)?;
+        self.fill(at, plan);
+        Ok(())
     }
 
     /// Rotates the queries and keys of a chunk and appends keys and values to one layer, in place.
@@ -272,7 +335,7 @@ impl KvCache {
     /// `qkv` and `rotation` are those of [`crate::rope_append`], which makes the queries returned here.
     ///
     /// # Errors
-    /// A layer that is not there, or as [`crate::rope_append`].
+    /// As [`KvCache::append`] and [`crate::rope_append`].
     pub fn append_rotated(
         &mut self,
         layer: usize,
@@ -280,89 +343,175 @@ impl KvCache {
         rotation: &Tensor<2>,
         plan: &AttentionPlan,
     ) -> Result<Tensor<4>, AttentionError> {
-        self.layer(layer)?.append_rotated(qkv, rotation, plan)
+        let at = self.begins(layer, plan)?;
+        let query = self.layers[at].append_rotated(qkv, rotation, plan)?;
+        self.fill(at, plan);
+        Ok(query)
     }
 
-    fn layer(&mut self, layer: usize) -> Result<&mut Layer, AttentionError> {
-        let (first, layers) = (self.first, self.layers.len());
-        let held = layer.checked_sub(first);
-        held.and_then(|at| self.layers.get_mut(at))
-            .ok_or(AttentionError::Shape {
-                op: "kv cache",
-                what: "the layer",
-                got: layer.to_string(),
-                expected: format!("{first} to {}", first + layers - 1),
-                hint: "allocate the cache for the model's layers",
+    /// Where a layer is held.
+    fn held(&self, layer: usize) -> Result<usize, AttentionError> {
+        let held = layer.checked_sub(self.first);
+        held.filter(|&at| at < self.layers.len())
+            .ok_or(AttentionError::NoLayer {
+                layer,
+                first: self.first,
+                layers: self.layers.len(),
             })
+    }
+
+    fn check_batch(&self, plan: &AttentionPlan) -> Result<(), AttentionError> {
+        let (got, expected) = (plan.spans().len(), self.lens.len());
+        same("kv cache", "the batch of the plan", [got], [expected])
+    }
+
+    /// Where a layer is held that a chunk may be appended to.
+    fn begins(&self, layer: usize, plan: &AttentionPlan) -> Result<usize, AttentionError> {
+        let at = self.held(layer)?;
+        self.check_batch(plan)?;
+        let hint = "make a plan for every chunk with `KvCache::plan`, append to every layer once, and \
+                    `advance` after the last";
+        let held = self.lens.iter().zip(&self.written[at]);
+        for (sequence, (span, (&len, &written))) in plan.spans().iter().zip(held).enumerate() {
+            let expected = span.offset();
+            for held in [len, written] {
+                if held != expected {
+                    return Err(AttentionError::CacheOrder {
+                        op: "append",
+                        sequence,
+                        held,
+                        expected,
+                        hint,
+                    });
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    /// Notes that a layer holds a chunk.
+    fn fill(&mut self, at: usize, plan: &AttentionPlan) {
+        for (written, span) in self.written[at].iter_mut().zip(plan.spans()) {
+            *written = span.kv_len;
+        }
     }
 
     /// Attends over a layer that holds the chunk of `plan` already, with its pooled keys kept for the next
     /// chunk; as [`attend_selected`], whose record comes where heads choose their keys.
     ///
     /// # Errors
-    /// A layer that is not there, or as [`attend_selected`].
+    /// A layer that is not there or does not end with the chunk ([`AttentionError::CacheOrder`]), or as
+    /// [`attend_selected`].
     pub fn attend(
         &mut self,
         layer: usize,
         query: Tensor<4>,
         plan: &AttentionPlan,
     ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
-        self.layer(layer)?;
-        let at = layer - self.first;
+        let at = self.held(layer)?;
+        self.check_batch(plan)?;
+        for (sequence, (span, &held)) in plan.spans().iter().zip(&self.written[at]).enumerate() {
+            if held != span.kv_len {
+                return Err(AttentionError::CacheOrder {
+                    op: "attend",
+                    sequence,
+                    held,
+                    expected: span.kv_len,
+                    hint: "append the keys and values of the chunk to the layer first",
+                });
+            }
+        }
         let (key, value) = match &self.layers[at] {
             Layer::Elements(key, value) => (key, value),
             Layer::Bytes(bytes) => {
-                let scale = bytes.check(&query, plan)?;
-                if bytes.attends(&query, plan) {
-                    return Ok((bytes.attend(query, plan, scale), None));
+                bytes.check(&query, plan)?;
+                if let Some(options) = bytes.options(&query, plan) {
+                    return Ok((bytes.attend(query, plan, options), None));
                 }
                 let [key, value] = self.elements.get_or_insert_with(|| bytes.elements());
                 bytes.write([key, value], plan);
                 (&*key, &*value)
             }
         };
+        let planned = plan.layer(layer)?;
         if !plan.selects() {
-            return Ok((attend(query, key, value, plan)?, None));
+            return Ok((attend(query, key, value, &planned)?, None));
         }
         // A layer that is dense by setting pools nothing.
-        let pooled = match plan.selects_in(layer) {
+        let pooled = match planned.selects() {
             true => self.pooled.of(at, &key.device()),
             false => None,
         };
-        let selected = attend_selected(query, key, value, pooled, layer, plan)?;
+        let selected = attend_selected(query, key, value, pooled, &planned)?;
         Ok((selected.output, Some(selected.record)))
     }
 
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful. While the
     /// handle is alive, an append copies them. Of a cache of bytes, a copy in the model's type.
-    pub fn key(&self, layer: usize) -> Tensor<4> {
+    ///
+    /// # Errors
+    /// A layer that is not there.
+    pub fn key(&self, layer: usize) -> Result<Tensor<4>, AttentionError> {
         self.part(layer, CachePart::Key)
     }
 
     /// The values of a layer, as [`KvCache::key`].
-    pub fn value(&self, layer: usize) -> Tensor<4> {
+    ///
+    /// # Errors
+    /// A layer that is not there.
+    pub fn value(&self, layer: usize) -> Result<Tensor<4>, AttentionError> {
         self.part(layer, CachePart::Value)
     }
 
-    fn part(&self, layer: usize, part: CachePart) -> Tensor<4> {
-        match (&self.layers[layer - self.first], part) {
+    fn part(&self, layer: usize, part: CachePart) -> Result<Tensor<4>, AttentionError> {
+        Ok(match (&self.layers[self.held(layer)?], part) {
             (Layer::Elements(key, _), CachePart::Key) => key.clone(),
             (Layer::Elements(_, value), CachePart::Value) => value.clone(),
             (Layer::Bytes(bytes), part) => bytes.copy(part),
-        }
+        })
     }
 
     /// Counts a chunk's tokens as held, after its last layer.
-    pub fn advance(&mut self, plan: &AttentionPlan) {
+    ///
+    /// # Errors
+    /// A plan of another batch; a plan that does not begin at [`KvCache::lens`], or whose chunk no layer
+    /// holds ([`AttentionError::CacheOrder`]).
+    pub fn advance(&mut self, plan: &AttentionPlan) -> Result<(), AttentionError> {
+        self.check_batch(plan)?;
+        let order = |sequence, held, expected, hint| AttentionError::CacheOrder {
+            op: "advance",
+            sequence,
+            held,
+            expected,
+            hint,
+        };
+        let hint = "make a plan for every chunk with `KvCache::plan`, and advance once";
+        for (sequence, (span, &held)) in plan.spans().iter().zip(&self.lens).enumerate() {
+            if held != span.offset() {
+                return Err(order(sequence, held, span.offset(), hint));
+            }
+            let longest = self.written.iter().map(|layer| layer[sequence]).max();
+            if longest != Some(span.kv_len) {
+                let hint = "append the chunk to the layers first";
+                return Err(order(sequence, held, span.kv_len, hint));
+            }
+        }
         for (len, span) in self.lens.iter_mut().zip(plan.spans()) {
             *len = span.kv_len;
         }
+        Ok(())
     }
 
     /// Forgets what comes after the first `len` tokens of every sequence; the memory stays.
     pub fn truncate(&mut self, len: usize) {
         for held in &mut self.lens {
             *held = len.min(*held);
+        }
+        // A chunk that was begun and not counted is forgotten too.
+        for written in &mut self.written {
+            for (written, held) in written.iter_mut().zip(&self.lens) {
+                *written = (*written).min(*held);
+            }
         }
         self.pooled.truncate(len);
     }

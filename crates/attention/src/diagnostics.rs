@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static APPEND_COPIES: AtomicU64 = AtomicU64::new(0);
 
 /// How often appending to a cache had to copy the whole cache first, because another handle to it
-/// was alive, since the program started. Stays 0 in [`crate::KvCache`]. Operations of lazy backends
+/// was alive, since the program started. Stays 0 in [`crate::KvCache`] unless a tensor that
+/// [`crate::KvCache::key`] or [`crate::KvCache::value`] gave is kept over an append. Operations of lazy backends
 /// count when they run: read a result first.
 pub fn append_copies() -> u64 {
     APPEND_COPIES.load(Ordering::SeqCst)

@@ -50,6 +50,35 @@ pub enum AttentionError {
         /// Tokens it can hold.
         capacity: usize,
     },
+    /// A call on a cache comes out of order.
+    #[error(
+        "kv cache, {op}: sequence {sequence} holds {held} tokens there, the plan expects {expected}; {hint}"
+    )]
+    CacheOrder {
+        /// The call that was refused.
+        op: &'static str,
+        /// Position in the batch.
+        sequence: usize,
+        /// Tokens held.
+        held: usize,
+        /// Tokens that the plan expects to be held.
+        expected: usize,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A cache does not hold the layer.
+    #[error(
+        "kv cache: it holds {layers} layers from layer {first} on, not layer {layer}; allocate it for the \
+         model's layers"
+    )]
+    NoLayer {
+        /// The layer asked for.
+        layer: usize,
+        /// The first layer held.
+        first: usize,
+        /// Layers held.
+        layers: usize,
+    },
     /// An index breaks one of its invariants.
     #[error("index: row {row}: {reason}")]
     Index {
@@ -58,12 +87,71 @@ pub enum AttentionError {
         /// Which invariant, with the values.
         reason: String,
     },
-    /// The device refuses the problem.
-    #[error("{op}: {reason}")]
-    Device {
+    /// A window of visible keys together with heads that choose their keys.
+    #[error(
+        "attention plan: a window of {window} keys and {pattern}, whose heads choose their keys, do not go \
+         together; take a pattern that is not chosen from the input, or dense attention"
+    )]
+    WindowedSelection {
+        /// Keys of the window.
+        window: usize,
+        /// Name of the pattern.
+        pattern: &'static str,
+    },
+    /// The kernels of the device refuse the problem.
+    #[error("{op}: {refusal}")]
+    Refused {
         /// The operation that refused.
         op: &'static str,
-        /// Reason with value, limit and way out.
+        /// The limit that was hit.
+        refusal: DeviceRefusal,
+    },
+    /// The device failed.
+    #[error("{op}: {reason}")]
+    Device {
+        /// The operation that failed.
+        op: &'static str,
+        /// The device's own words.
+        reason: String,
+    },
+}
+
+/// A limit of a device that a problem does not keep.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DeviceRefusal {
+    /// The device does not compute with the element type.
+    #[error("element type {got} is not supported by this device; use {hint}")]
+    ElementType {
+        /// The type asked for.
+        got: String,
+        /// Types that would work.
+        hint: &'static str,
+    },
+    /// The device has too little of a resource.
+    #[error("{resource} is {limit} on this device, {needed} is needed; use another device")]
+    Resource {
+        /// The resource.
+        resource: &'static str,
+        /// The least that is needed.
+        needed: usize,
+        /// What the device has.
+        limit: usize,
+    },
+    /// The problem is too large for one launch or one buffer.
+    #[error("{what} is {got}, this device takes at most {limit}; use a smaller chunk or batch")]
+    TooLarge {
+        /// The quantity.
+        what: &'static str,
+        /// The value got.
+        got: usize,
+        /// The most that the device takes.
+        limit: usize,
+    },
+    /// The kernels have no way to run the problem.
+    #[error("{reason}")]
+    Other {
+        /// The kernels' reason, with value and way out.
         reason: String,
     },
 }

@@ -76,7 +76,7 @@ impl Pattern {
     /// The parameters that [`Pattern::set`] takes.
     pub fn parameters(&self) -> &'static [Parameter] {
         match self {
-            Self::Dense | Self::FixedBlocks(_) => &[],
+            Self::Dense | Self::FixedBlocks(_) | Self::Index => &[],
             Self::Triangular(_) => &[SINK, WINDOW, LAST],
             Self::IntervalSlash(_) => &[COLUMNS, SLASHES],
             Self::BlockCluster(_) => &[ALPHA],

@@ -27,6 +27,9 @@ pub enum Pattern {
     Dynamic(Dynamic),
     /// Random key blocks of a given density, for measuring times without a selection.
     FixedBlocks(FixedBlocks),
+    /// An index made by hand or by a selector, see [`crate::AttentionPlan::with_index`]: recorded in
+    /// decisions, refused in settings.
+    Index,
 }
 
 /// `M(p) = { j <= p : j < sink  or  p - j < window }`, and all `j <= p` for the last `last` rows
@@ -133,6 +136,7 @@ impl Pattern {
             Pattern::Hybrid(_) => "hybrid",
             Pattern::Dynamic(_) => "dynamic",
             Pattern::FixedBlocks(_) => "fixed-blocks",
+            Pattern::Index => "index",
         }
     }
 
@@ -172,6 +176,13 @@ impl Pattern {
                 }
                 Err(setting("density", f.density.to_string(), "between 0 and 1"))
             }
+            Pattern::Index => Err(AttentionError::Setting {
+                op: "pattern",
+                field: "kind",
+                got: "index".into(),
+                limit: "a pattern that settings can build".into(),
+                hint: "make the plan with `AttentionPlan::with_index`",
+            }),
         }
     }
 }

@@ -1,28 +1,34 @@
 //! A plan: one chunk's decision and its index, on the host and on the device.
 //!
-//! A plan is made once per chunk and serves every layer whose pattern does not depend on the input.
-//! Making it checks the spans and the pattern; running it cannot change path.
+//! A plan is made once per chunk, knows the heads of the model and serves every layer:
+//! [`AttentionPlan::layer`] gives what one of them needs. Making it checks spans, heads and pattern; running
+//! it cannot change path.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use sparse_accelerate_contract::{Sequence, table};
 
 use crate::{
     error::AttentionError,
+    heads::Heads,
     index::{self, TileIndex},
+    layer_plan::LayerPlan,
     ops::AttendOptions,
     pattern::Pattern,
-    select::{LEAST_ROWS, LayerSelection, SelectionPlan},
+    select::{LEAST_ROWS, SelectionPlan},
     settings::{AttentionMode, AttentionSettings, Decision, Path, Reason},
     span::{self, Span},
+    visible::{self, Visible},
 };
 
 /// Marks "no limit" in device tables.
 const UNLIMITED: u32 = u32::MAX;
 
-/// What [`crate::attend`] needs to know of a chunk: spans, decision, index.
+/// One chunk's decision, index and device tables, for all layers of a model.
 #[derive(Debug, Clone)]
 pub struct AttentionPlan {
     spans: Vec<Span>,
+    heads: Heads,
+    visible: Visible,
     decision: Decision,
     index: Option<TileIndex>,
     table: Tensor<1, Int>,
@@ -34,233 +40,54 @@ impl AttentionPlan {
     /// Decides how a chunk is computed and builds its index.
     ///
     /// # Errors
-    /// Contradicting spans, or parameters out of range.
+    /// Contradicting spans or heads; parameters out of range; head patterns of other heads; a window
+    /// together with heads that choose their keys ([`AttentionError::WindowedSelection`]).
     pub fn new(
         settings: &AttentionSettings,
         spans: &[Span],
+        heads: Heads,
+        visible: Visible,
         device: &Device,
     ) -> Result<Self, AttentionError> {
-        span::validate(spans)?;
-        settings.pattern.validate()?;
-        settings.selection.validate()?;
-        if let Some(heads) = &settings.heads {
-            heads.validate()?;
-        }
-        if let Some(imposed) = &settings.imposed {
-            Pattern::FixedBlocks(*imposed).validate()?;
-        }
-        let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
-        let threshold = settings.min_sparse_len;
-        let reason = match settings.mode {
-            AttentionMode::Dense => Reason::DenseRequested,
-            _ if settings.pattern == Pattern::Dense && settings.heads.is_none() => {
-                Reason::DenseRequested
-            }
-            AttentionMode::Sparse => Reason::SparseRequested,
-            AttentionMode::Auto if prompt < threshold => {
-                Reason::BelowThreshold { prompt, threshold }
-            }
-            AttentionMode::Auto => Reason::AtOrAboveThreshold { prompt, threshold },
-        };
-        if matches!(
-            reason,
-            Reason::DenseRequested | Reason::BelowThreshold { .. }
-        ) {
-            return Ok(Self::dense(spans, reason, device));
-        }
-        let index = match &settings.pattern {
-            _ if settings.heads.is_some() => None,
-            Pattern::Triangular(t) => Some(index::triangular(spans, t)?),
-            Pattern::FixedBlocks(f) => Some(index::fixed_blocks(spans, f)?),
-            _ => None,
-        };
-        let Some(index) = index else {
-            return Self::selected(settings, spans, reason, device);
-        };
-        if settings.imposed.is_some() {
-            return Err(AttentionError::Setting {
-                op: "attention",
-                field: "imposed",
-                got: settings.pattern.name().to_owned(),
-                limit: "a pattern whose heads choose from the input".to_owned(),
-                hint: "take the pattern `dynamic`, or `fixed-blocks` without a selection",
-            });
-        }
-        let kept = index.kept_pairs();
-        if kept == span::causal_pairs(spans) {
-            return Ok(Self::dense(spans, Reason::PatternKeepsAll, device));
-        }
-        let table = banded_table(&index);
-        Ok(Self::sparse(
-            index,
-            kept,
-            table,
-            settings.pattern,
-            reason,
-            device,
-        ))
+        Chunk::new(spans, heads, visible, device)?.plan(settings)
     }
 
-    /// A plan whose heads choose their keys; dense if the chunk is too short for that.
-    fn selected(
-        settings: &AttentionSettings,
-        spans: &[Span],
-        reason: Reason,
-        device: &Device,
-    ) -> Result<Self, AttentionError> {
-        let rows = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
-        if rows < LEAST_ROWS {
-            let least = LEAST_ROWS;
-            return Ok(Self::dense(
-                spans,
-                Reason::ChunkTooShort { rows, least },
-                device,
-            ));
-        }
-        let selection = &settings.selection;
-        let dense_from = |span: &Span| clamp(SelectionPlan::dense_from(selection, span));
-        let mut plan = match &settings.imposed {
-            Some(blocks) => {
-                let index = index::fixed_blocks(spans, blocks)?;
-                let (kept, pattern) = (index.kept_pairs(), Pattern::FixedBlocks(*blocks));
-                let gates = index.heads() * spans.len();
-                let table = index_table(&index, dense_from, gates);
-                Self::sparse(index, kept, table, pattern, reason, device)
-            }
-            None => {
-                let mut plan = Self::dense(spans, reason, device);
-                plan.decision.pattern = settings.pattern;
-                plan.decision.density = f64::NAN;
-                plan.table = on_device(span_table(spans, dense_from), device);
-                plan
-            }
-        };
-        plan.decision.path = Path::Selected;
-        plan.selection = Some(SelectionPlan::new(
-            settings.pattern,
-            selection,
-            settings.heads.as_ref(),
-            spans,
-        ));
-        Ok(plan)
-    }
-
-    /// Tells a selection that heads are rotated in halves, with frequencies `base^(-2j/d)`, so that it
-    /// scores pooled keys in the band that pooling leaves; nothing to other plans.
-    #[must_use]
-    pub fn with_rotary_base(mut self, base: f64) -> Self {
-        if let Some(selection) = &mut self.selection {
-            selection.set_rotary_base(base);
-        }
-        self
-    }
-
-    /// The selection of a layer, `None` where it is dense; `shape` is query heads, KV heads and head dim.
-    pub(crate) fn selection(
-        &self,
-        layer: usize,
-        shape: [usize; 3],
-        device: &Device,
-    ) -> Result<Option<LayerSelection>, AttentionError> {
-        match &self.selection {
-            Some(selection) => selection.layer(layer, shape, device),
-            None => Ok(None),
-        }
-    }
-
-    /// Heads that have a record in a layer: those that would choose, if it is dense by setting.
-    pub(crate) fn recorded_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
-        let selection = self.selection.as_ref();
-        selection.map_or(kv_heads, |s| s.index_heads(layer, [heads, kv_heads]))
-    }
-
-    /// Whether heads choose their keys: [`crate::attend_selected`] then also says what they chose.
-    pub fn selects(&self) -> bool {
-        self.selection.is_some()
-    }
-
-    /// Whether heads of a layer do: not in the first ones that are dense by setting.
-    pub(crate) fn selects_in(&self, layer: usize) -> bool {
-        let selection = self.selection.as_ref();
-        selection.is_some_and(|s| s.selects_in(layer))
-    }
-
-    /// A plan for an index made by hand or by a selector; `pattern` is recorded in the decision.
+    /// A plan for an index made by hand or by a selector. What its rows may see at all is the index's own
+    /// [`TileIndex::visible`].
     ///
     /// # Errors
-    /// [`AttentionError::Index`] if the index breaks an invariant.
+    /// [`AttentionError::Index`] if the index breaks an invariant; heads that contradict themselves or the
+    /// index.
     pub fn with_index(
         index: TileIndex,
-        pattern: Pattern,
+        heads: Heads,
         device: &Device,
     ) -> Result<Self, AttentionError> {
         index.validate()?;
-        let (kept, table) = (index.kept_pairs(), banded_table(&index));
-        let reason = Reason::IndexGiven;
-        Ok(Self::sparse(index, kept, table, pattern, reason, device))
-    }
-
-    fn dense(spans: &[Span], reason: Reason, device: &Device) -> Self {
-        let causal_pairs = span::causal_pairs(spans);
-        Self {
-            spans: spans.to_vec(),
-            decision: Decision {
-                path: Path::Dense,
-                pattern: Pattern::Dense,
-                density: 1.0,
-                causal_pairs,
-                reason,
-            },
-            index: None,
-            table: on_device(span_table(spans, |_| UNLIMITED), device),
-            options: AttendOptions {
-                index_heads: 0,
-                tiles: 0,
-                columns: false,
-                band: None,
-                causal_pairs,
-                density: Some(1.0),
-                scale: 0.0,
-            },
-            selection: None,
-        }
-    }
-
-    /// `kept` are the index's kept pairs: counting them walks every query row, so it is done once.
-    fn sparse(
-        index: TileIndex,
-        kept: u64,
-        table: Vec<u32>,
-        pattern: Pattern,
-        reason: Reason,
-        device: &Device,
-    ) -> Self {
         let spans = index.spans().to_vec();
-        let causal_pairs = span::causal_pairs(&spans);
-        let decision = Decision {
-            path: Path::Sparse,
-            pattern,
-            density: kept as f64 / causal_pairs as f64,
-            causal_pairs,
-            reason,
+        let chunk = Chunk::new(&spans, heads, index.visible(), device)?;
+        let kept = index.kept_pairs();
+        let table = banded_table(&index);
+        chunk.sparse(index, kept, table, Pattern::Index, Reason::IndexGiven)
+    }
+
+    /// The plan as decoder layer `layer`, counted from 0, uses it.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] if the settings have a pattern for every head of every layer and this
+    /// layer is not among them.
+    pub fn layer(&self, layer: usize) -> Result<LayerPlan<'_>, AttentionError> {
+        let selection = match &self.selection {
+            Some(selection) => selection.layer(layer)?,
+            None => None,
         };
-        let options = AttendOptions {
-            index_heads: index.heads(),
-            tiles: index.tiles(),
-            columns: !index.column_table().is_empty(),
-            band: index.band().map(|b| (clamp(b.sink), clamp(b.window))),
-            causal_pairs,
-            density: Some(decision.density as f32),
-            scale: 0.0,
-        };
-        Self {
-            spans,
-            decision,
-            index: Some(index),
-            table: on_device(table, device),
-            options,
-            selection: None,
-        }
+        Ok(LayerPlan::new(self, layer, selection))
+    }
+
+    /// Whether heads choose their keys in some layer: [`crate::attend_selected`] then also says what they
+    /// chose.
+    pub fn selects(&self) -> bool {
+        self.selection.is_some()
     }
 
     /// The sequences of the chunk.
@@ -268,7 +95,18 @@ impl AttentionPlan {
         &self.spans
     }
 
-    /// What was decided, and why.
+    /// The heads it was made for.
+    pub fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// The keys that rows may see before the pattern leaves some out. A window that hides no key of these
+    /// spans is [`Visible::Causal`].
+    pub fn visible(&self) -> Visible {
+        self.visible
+    }
+
+    /// The decision for the chunk, and its reason; [`LayerPlan::decision`] has that of a layer.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
@@ -278,17 +116,220 @@ impl AttentionPlan {
         self.index.as_ref()
     }
 
+    pub(crate) fn selection(&self) -> Option<&SelectionPlan> {
+        self.selection.as_ref()
+    }
+
     /// The device table, see [`crate::SparseAttentionOps`].
     pub(crate) fn table(&self) -> Tensor<1, Int> {
         self.table.clone()
     }
 
-    /// The options of one call, with its softmax scale.
-    pub(crate) fn options(&self, scale: f32) -> AttendOptions {
-        AttendOptions {
-            scale,
-            ..self.options
+    /// The scalars of attention without a selection, for any device.
+    pub(crate) fn options(&self) -> AttendOptions {
+        self.options
+    }
+
+    /// Query rows of the longest sequence.
+    pub(crate) fn rows(&self) -> usize {
+        self.spans.iter().map(|s| s.query_len).max().unwrap_or(0)
+    }
+}
+
+/// A checked chunk of a model, before anything is decided.
+struct Chunk<'a> {
+    spans: &'a [Span],
+    heads: Heads,
+    visible: Visible,
+    pairs: u64,
+    device: &'a Device,
+}
+
+impl<'a> Chunk<'a> {
+    fn new(
+        spans: &'a [Span],
+        heads: Heads,
+        visible: Visible,
+        device: &'a Device,
+    ) -> Result<Self, AttentionError> {
+        span::validate(spans)?;
+        heads.validate()?;
+        visible.validate()?;
+        let longest = spans.iter().map(|s| s.kv_len).max().unwrap_or(0);
+        let visible = visible.within(longest);
+        Ok(Self {
+            spans,
+            heads,
+            visible,
+            pairs: visible::pairs(visible, spans),
+            device,
+        })
+    }
+
+    fn plan(self, settings: &AttentionSettings) -> Result<AttentionPlan, AttentionError> {
+        settings.validate()?;
+        let reason = reason(settings, self.spans);
+        if matches!(
+            reason,
+            Reason::DenseRequested | Reason::BelowThreshold { .. }
+        ) {
+            return Ok(self.dense(reason));
         }
+        let index = match &settings.pattern {
+            _ if settings.heads.is_some() => None,
+            Pattern::Triangular(t) => Some(index::triangular(self.spans, t)?),
+            Pattern::FixedBlocks(f) => Some(index::fixed_blocks(self.spans, f)?),
+            _ => None,
+        };
+        let Some(index) = index else {
+            return self.selected(settings, reason);
+        };
+        let index = index.within(self.visible)?;
+        let kept = index.kept_pairs();
+        if kept == self.pairs {
+            return Ok(self.dense(Reason::PatternKeepsAll));
+        }
+        let table = banded_table(&index);
+        self.sparse(index, kept, table, settings.pattern, reason)
+    }
+
+    /// A plan whose heads choose their keys; dense if the chunk is too short for that.
+    fn selected(
+        self,
+        settings: &AttentionSettings,
+        reason: Reason,
+    ) -> Result<AttentionPlan, AttentionError> {
+        let rows = self.spans.iter().map(|s| s.query_len).max().unwrap_or(0);
+        if rows < LEAST_ROWS {
+            let least = LEAST_ROWS;
+            return Ok(self.dense(Reason::ChunkTooShort { rows, least }));
+        }
+        if let Some(window) = self.visible.window() {
+            return Err(AttentionError::WindowedSelection {
+                window,
+                pattern: settings.selecting_name(),
+            });
+        }
+        let dense_from = |span: &Span| clamp(settings.selection.dense_from(span));
+        let imposed = match &settings.imposed {
+            Some(blocks) => Some((*blocks, index::fixed_blocks(self.spans, blocks)?)),
+            None => None,
+        };
+        let imposed_heads = imposed.as_ref().map(|(_, index)| index.heads());
+        let selection =
+            SelectionPlan::new(settings, self.spans, self.heads, imposed_heads, self.device)?;
+        let mut plan = match imposed {
+            Some((blocks, index)) => {
+                let (kept, pattern) = (index.kept_pairs(), Pattern::FixedBlocks(blocks));
+                let gates = index.heads() * self.spans.len();
+                let table = index_table(&index, dense_from, gates);
+                self.sparse(index, kept, table, pattern, reason)?
+            }
+            None => {
+                let table = on_device(span_table(self.spans, dense_from), self.device);
+                let mut plan = self.dense(reason);
+                plan.decision.pattern = settings.pattern;
+                plan.decision.density = None;
+                plan.table = table;
+                plan
+            }
+        };
+        plan.decision.path = Path::Selected;
+        plan.selection = Some(selection);
+        Ok(plan)
+    }
+
+    fn dense(self, reason: Reason) -> AttentionPlan {
+        AttentionPlan {
+            spans: self.spans.to_vec(),
+            heads: self.heads,
+            visible: self.visible,
+            decision: Decision {
+                path: Path::Dense,
+                pattern: Pattern::Dense,
+                density: Some(1.0),
+                causal_pairs: self.pairs,
+                reason,
+            },
+            index: None,
+            table: on_device(span_table(self.spans, |_| UNLIMITED), self.device),
+            options: AttendOptions {
+                index_heads: 0,
+                tiles: 0,
+                columns: false,
+                band: None,
+                window: self.visible.window().map(clamp),
+                causal_pairs: self.pairs,
+                density: Some(1.0),
+                scale: self.heads.scale(),
+                launch: None,
+            },
+            selection: None,
+        }
+    }
+
+    /// `kept` are the index's kept pairs: counting them walks every query row, so it is done once.
+    fn sparse(
+        self,
+        index: TileIndex,
+        kept: u64,
+        table: Vec<u32>,
+        pattern: Pattern,
+        reason: Reason,
+    ) -> Result<AttentionPlan, AttentionError> {
+        let (heads, kv_heads) = (self.heads.query, self.heads.kv);
+        let own = index.heads();
+        if own != heads && !kv_heads.is_multiple_of(own) {
+            return Err(AttentionError::Setting {
+                op: "attention plan",
+                field: "index heads",
+                got: own.to_string(),
+                limit: format!("{heads} (query heads) or a divisor of {kv_heads} (KV heads)"),
+                hint: "build the index for these heads",
+            });
+        }
+        let density = kept as f64 / self.pairs as f64;
+        Ok(AttentionPlan {
+            spans: self.spans.to_vec(),
+            heads: self.heads,
+            visible: self.visible,
+            decision: Decision {
+                path: Path::Sparse,
+                pattern,
+                density: Some(density),
+                causal_pairs: self.pairs,
+                reason,
+            },
+            table: on_device(table, self.device),
+            options: AttendOptions {
+                index_heads: own,
+                tiles: index.tiles(),
+                columns: !index.column_table().is_empty(),
+                band: index.band().map(|b| (clamp(b.sink), clamp(b.window))),
+                window: self.visible.window().map(clamp),
+                causal_pairs: self.pairs,
+                density: Some(density as f32),
+                scale: self.heads.scale(),
+                launch: None,
+            },
+            index: Some(index),
+            selection: None,
+        })
+    }
+}
+
+/// Why a batch is dense or sparse, as far as settings and lengths decide it.
+fn reason(settings: &AttentionSettings, spans: &[Span]) -> Reason {
+    let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
+    let threshold = settings.min_sparse_len;
+    match settings.mode {
+        AttentionMode::Dense => Reason::DenseRequested,
+        _ if settings.pattern == Pattern::Dense && settings.heads.is_none() => {
+            Reason::DenseRequested
+        }
+        AttentionMode::Sparse => Reason::SparseRequested,
+        AttentionMode::Auto if prompt < threshold => Reason::BelowThreshold { prompt, threshold },
+        AttentionMode::Auto => Reason::AtOrAboveThreshold { prompt, threshold },
     }
 }
 

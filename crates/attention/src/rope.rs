@@ -85,13 +85,12 @@ pub(crate) fn check_into(
     let [rows, width] = qkv.dims();
     let [batch, kv_heads, capacity, head_dim] = cache;
     let spans = plan.spans();
-    let longest = spans.iter().map(|s| s.query_len).max().unwrap_or(0);
     same(OP, "the batch of the caches", [batch], [spans.len()])?;
     same(
         OP,
         "the number of rows of query, key and value",
         [rows],
-        [batch * longest],
+        [batch * plan.rows()],
     )?;
     let setting = |field, got: usize, limit: String, hint| AttentionError::Setting {
         op: OP,
@@ -127,6 +126,14 @@ pub(crate) fn check_into(
     if rotation.dtype() != DType::F32 {
         return Err(types(OP, DType::F32, rotation.dtype()));
     }
+    let heads = plan.heads();
+    let query_heads = width / head_dim - 2 * kv_heads;
+    same(
+        OP,
+        "query heads, KV heads and head dim",
+        [query_heads, kv_heads, head_dim],
+        [heads.query, heads.kv, heads.dim],
+    )?;
     let device = qkv.device();
     let devices = caches.map(|(_, device)| device);
     for other in devices.into_iter().chain([rotation.device()]) {

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    error::AttentionError,
     pattern::{Dynamic, FixedBlocks, Pattern},
     select::{HeadPatterns, Selection},
 };
@@ -76,6 +77,42 @@ impl AttentionSettings {
         self.pattern.selects() || self.heads.is_some()
     }
 
+    /// Checks every part.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] with the first field that is out of range, or blocks imposed on a pattern
+    /// whose heads choose nothing.
+    pub fn validate(&self) -> Result<(), AttentionError> {
+        self.pattern.validate()?;
+        self.selection.validate()?;
+        if let Some(heads) = &self.heads {
+            heads.validate()?;
+        }
+        let Some(imposed) = &self.imposed else {
+            return Ok(());
+        };
+        Pattern::FixedBlocks(*imposed).validate()?;
+        let dense = self.mode == AttentionMode::Dense || self.pattern == Pattern::Dense;
+        if self.selects() || dense {
+            return Ok(());
+        }
+        Err(AttentionError::Setting {
+            op: "attention",
+            field: "imposed",
+            got: self.pattern.name().to_owned(),
+            limit: "a pattern whose heads choose from the input".to_owned(),
+            hint: "take the pattern `dynamic`, or `fixed-blocks` without a selection",
+        })
+    }
+
+    /// The name of what chooses: the pattern, or the patterns by head.
+    pub(crate) fn selecting_name(&self) -> &'static str {
+        match self.heads {
+            Some(_) => "a pattern per head",
+            None => self.pattern.name(),
+        }
+    }
+
     /// Whether the mode lets a prompt of so many tokens be anything but dense.
     pub fn is_sparse_at(&self, prompt: usize) -> bool {
         match self.mode {
@@ -132,6 +169,13 @@ pub enum Reason {
         /// `min_sparse_len`.
         threshold: usize,
     },
+    /// The layer is one of the first, which the settings keep dense.
+    DenseLayer {
+        /// The layer, from 0.
+        layer: usize,
+        /// Layers from the first that are dense.
+        dense_layers: usize,
+    },
     /// The pattern keeps every causal key of these rows, so dense is the same computation.
     PatternKeepsAll,
     /// The chunk has too few new rows for a selection to be worth its time.
@@ -161,6 +205,13 @@ impl fmt::Display for Reason {
                 f,
                 "{rows} new rows are fewer than the {least} from which a selection pays"
             ),
+            Reason::DenseLayer {
+                layer,
+                dense_layers,
+            } => write!(
+                f,
+                "layer {layer} is one of the first {dense_layers}, dense by setting"
+            ),
             Reason::PatternKeepsAll => {
                 write!(
                     f,
@@ -178,11 +229,12 @@ pub struct Decision {
     pub path: Path,
     /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path).
     pub pattern: Pattern,
-    /// Kept causal (query, key) pairs over all causal pairs of the chunk, 0 to 1. NaN on a plan whose
-    /// heads choose from the input: each layer's is in its [`SelectionRecord`](crate::SelectionRecord). The
-    /// blocks' where blocks are imposed.
-    pub density: f64,
-    /// All causal pairs of the chunk: the weight of `density` when chunks are averaged.
+    /// Kept (query, key) pairs over all that the model lets the chunk's rows see, 0 to 1. `None` on a plan
+    /// whose heads choose from the input: each layer's is in its
+    /// [`SelectionRecord`](crate::SelectionRecord). The blocks' where blocks are imposed.
+    pub density: Option<f64>,
+    /// All pairs that the chunk's rows may see, for one head: causal, and inside the window where there is
+    /// one. The weight of `density` when chunks are averaged.
     pub causal_pairs: u64,
     /// Why.
     pub reason: Reason,
@@ -196,8 +248,8 @@ impl fmt::Display for Decision {
             Path::Selected => "selected",
         };
         write!(f, "{path} ({})", self.pattern.name())?;
-        if self.density.is_finite() {
-            write!(f, ", density {:.3}", self.density)?;
+        if let Some(density) = self.density {
+            write!(f, ", density {density:.3}")?;
         }
         write!(f, ": {}", self.reason)
     }

@@ -5,8 +5,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, BlockCluster, IntervalSlash, Pattern, Span,
-    Triangular, index::TileIndex,
+    AttentionError, AttentionPlan, AttentionSettings, Heads, Span, Visible, index::TileIndex,
 };
 
 use crate::{Baseline, index, scores};
@@ -37,7 +36,8 @@ pub fn attend(
     value: &Tensor<4>,
     spans: &[Span],
 ) -> Result<BaselineOutput, AttentionError> {
-    let device = query.device();
+    let ([_, query_heads, _, dim], device) = (query.dims(), query.device());
+    let heads = Heads::new(query_heads, key.dims()[1], dim);
     // What was queued before is not the selection's time.
     device
         .sync()
@@ -46,34 +46,15 @@ pub fn attend(
     let index = index(baseline, layer, &query, key, spans)?;
     let selection_seconds = start.elapsed().as_secs_f64();
     let plan = match &index {
-        Some(index) => AttentionPlan::with_index(index.clone(), nearest(baseline), &device)?,
-        None => AttentionPlan::new(&AttentionSettings::dense(), spans, &device)?,
+        Some(index) => AttentionPlan::with_index(index.clone(), heads, &device)?,
+        None => {
+            let dense = AttentionSettings::dense();
+            AttentionPlan::new(&dense, spans, heads, Visible::Causal, &device)?
+        }
     };
     Ok(BaselineOutput {
-        output: sparse_accelerate::attend(query, key, value, &plan)?,
+        output: sparse_accelerate::attend(query, key, value, &plan.layer(layer)?)?,
         index,
         selection_seconds,
     })
-}
-
-/// The pattern that a plan made for a baseline records: the one of its shape.
-pub(crate) fn nearest(baseline: &Baseline) -> Pattern {
-    match *baseline {
-        Baseline::AShape { sink, window } => {
-            let last = 0;
-            Pattern::Triangular(Triangular { sink, window, last })
-        }
-        Baseline::TriShape { sink, window, last }
-        | Baseline::TriangleMix {
-            sink, window, last, ..
-        } => Pattern::Triangular(Triangular { sink, window, last }),
-        Baseline::MInference { vertical, slash } => Pattern::IntervalSlash(IntervalSlash {
-            columns: vertical,
-            slashes: slash,
-        }),
-        Baseline::FlexPrefill { .. }
-        | Baseline::XAttention { .. }
-        | Baseline::FlashPrefillV1 { .. }
-        | Baseline::FlashPrefillV2 { .. } => Pattern::BlockCluster(BlockCluster::default()),
-    }
 }

@@ -59,7 +59,7 @@ impl KeptBlocks {
                 while let Some((first, _)) = builder.tile_positions(sequence, tile) {
                     let kept = &rows[first / self.query_block - origin];
                     let ranges = kept.iter().map(|b| (b * BLOCK, (b + 1) * BLOCK));
-                    builder.set((sequence, head, tile), ranges, []);
+                    builder.set((sequence, head, tile), ranges, [])?;
                     tile += 1;
                 }
             }

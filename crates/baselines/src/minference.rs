@@ -32,7 +32,7 @@ pub(crate) fn index(
                 let columns = largest(sums.columns, vertical.max(FEWEST[0]), FORCED[0]);
                 let offsets = largest(sums.diagonals, slash.max(FEWEST[1]), FORCED[1]);
                 let head = kv_head * problem.group() + i;
-                set(&mut builder, sequence, head, &columns, &offsets);
+                set(&mut builder, sequence, head, &columns, &offsets)?;
             }
         }
     }
@@ -46,7 +46,13 @@ fn largest(mut scores: Vec<f32>, count: usize, forced: usize) -> Vec<usize> {
     cut::top(&scores, count)
 }
 
-fn set(builder: &mut Builder, sequence: usize, head: usize, columns: &[usize], offsets: &[usize]) {
+fn set(
+    builder: &mut Builder,
+    sequence: usize,
+    head: usize,
+    columns: &[usize],
+    offsets: &[usize],
+) -> Result<(), AttentionError> {
     let whole = merged(offsets, QUERY_TILE);
     let mut tile = 0;
     while let Some((first, last)) = builder.tile_positions(sequence, tile) {
@@ -57,9 +63,10 @@ fn set(builder: &mut Builder, sequence: usize, head: usize, columns: &[usize], o
             .iter()
             .filter(|(near, _)| *near <= last)
             .map(|&(near, far)| (first.saturating_sub(far), last - near + 1));
-        builder.set((sequence, head, tile), ranges, columns.iter().copied());
+        builder.set((sequence, head, tile), ranges, columns.iter().copied())?;
         tile += 1;
     }
+    Ok(())
 }
 
 /// Runs of ascending offsets whose key ranges touch for tiles of `rows`, as nearest and farthest.

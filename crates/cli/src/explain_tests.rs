@@ -46,7 +46,7 @@ fn decision() -> Decision {
     Decision {
         path: Path::Dense,
         pattern: Pattern::Dense,
-        density: 1.0,
+        density: Some(1.0),
         causal_pairs: 10,
         reason: Reason::DenseRequested,
     }

@@ -84,7 +84,14 @@ pub struct Index {
     pub probe_lse: Handle,
 }
 
-/// Checks that a device runs every stage.
+/// The launches of the stages that a device runs in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plans {
+    probe: probe::Plan,
+    score: score::Plan,
+}
+
+/// Checks that a device runs every stage, and how.
 ///
 /// # Errors
 /// A [`Refusal`] with value, limit and way out.
@@ -93,9 +100,9 @@ pub fn prepare(
     options: &Options,
     elem: ElemType,
     device: &DeviceProperties,
-) -> Result<(), Refusal> {
-    probe::prepare(shape, elem, device)?;
-    score::prepare(shape, options.bands, options.gauss, elem, device)?;
+) -> Result<Plans, Refusal> {
+    let probe = probe::prepare(shape, elem, device)?;
+    let score = score::prepare(shape, options.bands, options.gauss, elem, device)?;
     let words = TableLayout::new(shape, &options.lists).words;
     // Words are counted in u32 on the device.
     let limit = u32::MAX as usize / 2;
@@ -106,24 +113,20 @@ pub fn prepare(
             limit,
         });
     }
-    Ok(())
+    Ok(Plans { probe, score })
 }
 
-/// Selects and builds. `after` is told the name of each stage once it is launched.
-///
-/// # Errors
-/// The refusals of [`prepare`].
+/// Selects and builds by the plans of [`prepare`]. `after` is told the name of each stage once it is
+/// launched.
 pub fn select(
     client: &Client,
     shape: &Shape,
     options: &Options,
+    plans: &Plans,
     elem: ElemType,
     inputs: &Inputs,
     after: &mut dyn FnMut(&'static str),
-) -> Result<Index, Refusal> {
-    let device = client.properties();
-    let probe_plan = probe::prepare(shape, elem, device)?;
-    let score_plan = score::prepare(shape, options.bands, options.gauss, elem, device)?;
+) -> Index {
     let words = |len: usize| client.empty(len.max(1) * size_of::<u32>());
     let (lists, address) = (&options.lists, inputs.address);
     let lengths = SelectionWords::new(shape, lists);
@@ -147,7 +150,7 @@ pub fn select(
             slashes: slashes.clone(),
             address,
         };
-        probe::launch(client, shape, &probe_plan, elem, tensors);
+        probe::launch(client, shape, &plans.probe, elem, tensors);
         after("probe");
 
         let buffers = cut_columns::Buffers {
@@ -179,7 +182,7 @@ pub fn select(
             scores: whole(&shares, lengths.shares),
             address,
         };
-        score::launch(client, shape, &score_plan, elem, tensors);
+        score::launch(client, shape, &plans.score, elem, tensors);
         after("score");
 
         let buffers = cut_blocks::Buffers {
@@ -229,7 +232,7 @@ pub fn select(
     };
     build::launch(client, shape, lists, &buffers);
     after("build");
-    Ok(index)
+    index
 }
 
 /// The whole of a buffer of 4-byte words.

@@ -95,7 +95,7 @@ fn stages_compute_what_the_whole_model_does() {
             assert_eq!(got, expected, "{} {counts:?}", tiny.family);
             for (cache, part) in caches.iter().zip(placement.parts()) {
                 for layer in part.layers.clone() {
-                    let key = |cache: &KvCache| cache.key(layer).to_data();
+                    let key = |cache: &KvCache| cache.key(layer).expect("layer").to_data();
                     assert_eq!(key(cache), key(&held[0]), "layer {layer} of {counts:?}");
                 }
             }

@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Int, Tensor};
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Choice, FixedBlocks, HeadRecord, Path,
-    Pattern, Selected, Selection, Span, Triangular, attend_selected, attend_with_lse,
+    AttentionError, AttentionPlan, AttentionSettings, Choice, FixedBlocks, HeadRecord, Heads, Path,
+    Pattern, Selected, Selection, Span, Triangular, Visible, attend_selected, attend_with_lse,
     index::{self, TileIndex},
     select::{Correction, Granularity, Why},
 };
@@ -15,7 +15,7 @@ use sparse_accelerate_tests::{
 use crate::{
     planted::{Case, HEADS, random},
     prompt, rounding,
-    run::{selection, settings, tensors},
+    run::{first, selection, settings, tensors},
 };
 
 /// So few that every head falls below its floor.
@@ -39,17 +39,19 @@ fn imposed(selection: Selection) -> AttentionSettings {
 }
 
 fn run(backend: &Backend, case: &Case, settings: &AttentionSettings, layer: usize) -> Selected {
-    let plan = AttentionPlan::new(settings, &case.problem.spans, &backend.device).expect("plan");
+    let plan = case.problem.plan(settings, &backend.device);
     let [query, key, value] = tensors(backend, case);
-    attend_selected(query, &key, &value, None, layer, &plan).expect("selected")
+    let layer = plan.layer(layer).expect("layer");
+    attend_selected(query, &key, &value, None, &layer).expect("selected")
 }
 
 /// Output and log-sum-exp of attention over the blocks, without a selection.
 fn over_blocks(backend: &Backend, case: &Case, granularity: Granularity) -> [Vec<f32>; 2] {
     let index = index::fixed_blocks(&case.problem.spans, &blocks(granularity)).expect("index");
-    let plan = AttentionPlan::with_index(index, Pattern::Dense, &backend.device).expect("plan");
+    let plan = AttentionPlan::with_index(index, case.problem.model_heads(), &backend.device)
+        .expect("plan");
     let [query, key, value] = tensors(backend, case);
-    let (out, lse) = attend_with_lse(query, &key, &value, &plan).expect("attention");
+    let (out, lse) = attend_with_lse(query, &key, &value, &first(&plan)).expect("attention");
     [floats(out), floats(lse)]
 }
 
@@ -190,15 +192,17 @@ fn decisions_tell_the_imposed_density() {
     for backend in backends::all() {
         let spans = [Span::whole(2500)];
         let settings = imposed(selection());
-        let plan = AttentionPlan::new(&settings, &spans, &backend.device).expect("plan");
+        let heads = Heads::new(HEADS[0], HEADS[1], HEADS[2]);
+        let plan = AttentionPlan::new(&settings, &spans, heads, Visible::Causal, &backend.device)
+            .expect("plan");
         let blocks = blocks(Granularity::PerKvHead);
         let index = index::fixed_blocks(&spans, &blocks).expect("index");
         assert_eq!(plan.index(), Some(&index));
         let decision = plan.decision();
         assert_eq!(decision.path, Path::Selected);
         assert_eq!(decision.pattern, Pattern::FixedBlocks(blocks));
-        assert_eq!(decision.density, index.density());
-        assert!((decision.density - 0.2).abs() < 0.03, "{decision}");
+        assert_eq!(decision.density, Some(index.density()));
+        assert!((index.density() - 0.2).abs() < 0.03, "{decision}");
     }
 }
 
@@ -210,16 +214,16 @@ fn what_cannot_be_imposed_is_refused() {
             imposed: Some(blocks(Granularity::PerQueryHead)),
             ..settings(selection())
         };
-        let [query, key, value] = tensors(&backend, &case);
-        let spans = &case.problem.spans;
-        let plan = AttentionPlan::new(&per_query_head, spans, &backend.device).expect("plan");
-        let error = attend_selected(query, &key, &value, None, 0, &plan).expect_err("heads");
+        let (spans, heads) = (&case.problem.spans, case.problem.model_heads());
+        let plan =
+            |settings| AttentionPlan::new(settings, spans, heads, Visible::Causal, &backend.device);
+        let error = plan(&per_query_head).expect_err("heads");
         assert!(matches!(error, AttentionError::Shape { .. }), "{error}");
         let triangular = AttentionSettings {
             imposed: Some(blocks(Granularity::PerKvHead)),
             ..AttentionSettings::sparse(Pattern::Triangular(Triangular::default()))
         };
-        let error = AttentionPlan::new(&triangular, spans, &backend.device).expect_err("pattern");
+        let error = plan(&triangular).expect_err("pattern");
         assert!(
             matches!(
                 error,

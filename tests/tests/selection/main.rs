@@ -7,10 +7,11 @@ mod run;
 
 use burn::tensor::DType;
 use planted::{COLUMNS, Case, HEADS, NEEDLE, SLASH, planted, random};
-use run::{Ran, dense, plan, read, run, run_pooled, selection, tensors};
+use run::{Ran, dense, first, plan, read, run, run_pooled, selection, tensors};
 use sparse_accelerate::{
-    CacheShape, Choice, HeadRecord, KvCache, PooledKeys, Reason, Selection, Span, attend,
-    attend_selected,
+    AttentionPlan, AttentionSettings, CacheShape, Choice, HeadRecord, KvCache, Path, Pattern,
+    PooledKeys, Reason, Selection, Span, SparseAttentionConfig, Visible, attend, attend_selected,
+    attend_with_lse,
     select::{Correction, Granularity, Why},
 };
 use sparse_accelerate_tests::{
@@ -192,9 +193,14 @@ fn chunks_give_what_the_whole_gives() {
             let (key, value) = (new(&chunk.inputs.key), new(&chunk.inputs.value));
             cache.append(0, key, value, &plan).expect("append");
             let (out, record) = cache.attend(0, query.clone(), &plan).expect("attend");
-            let (key, value) = (cache.key(0), cache.value(0));
-            let selected =
-                attend_selected(query.clone(), &key, &value, Some(&mut pooled), 0, &plan);
+            let (key, value) = (cache.key(0).expect("layer"), cache.value(0).expect("layer"));
+            let selected = attend_selected(
+                query.clone(),
+                &key,
+                &value,
+                Some(&mut pooled),
+                &first(&plan),
+            );
             // Every head that is not dense meets the floor: checked by `read`.
             let ran = read(selected.expect("selected"), &chunk, &selection());
             assert!(
@@ -204,7 +210,7 @@ fn chunks_give_what_the_whole_gives() {
             let record = record.expect("a record").read().expect("heads");
             assert_eq!(ran.heads, record, "{name}");
             // As in the layers of a long cache, which keep no pooled keys.
-            let anew = attend_selected(query, &key, &value, None, 0, &plan).expect("selected");
+            let anew = attend_selected(query, &key, &value, None, &first(&plan)).expect("selected");
             assert!(
                 ran.out == floats(anew.output),
                 "{name}: keys that are pooled anew are others"
@@ -215,7 +221,7 @@ fn chunks_give_what_the_whole_gives() {
                 let sparse = |h: &HeadRecord| h.choice != Choice::Dense;
                 assert!(ran.heads.iter().all(sparse), "{name}: {:?}", ran.heads);
             }
-            cache.advance(&plan);
+            cache.advance(&plan).expect("advance");
         }
         let chunked = floats(pooled.tensor().clone());
         let same = whole.iter().map(|x| x.to_bits());
@@ -228,11 +234,11 @@ fn chunks_give_what_the_whole_gives() {
 
 /// Dense attention of a chunk over what the cache holds.
 fn dense_over(backend: &Backend, chunk: &Case, cache: &KvCache) -> (Vec<f32>, Vec<f32>) {
-    use sparse_accelerate::{AttentionPlan, AttentionSettings, attend_with_lse};
     let (p, device) = (&chunk.problem, &backend.device);
     let query = p.tensor(&chunk.inputs.query, p.query_dims(), p.layout, device);
-    let plan = AttentionPlan::new(&AttentionSettings::dense(), &p.spans, device).expect("plan");
-    let dense = attend_with_lse(query, &cache.key(0), &cache.value(0), &plan);
+    let plan = p.plan(&AttentionSettings::dense(), device);
+    let (key, value) = (cache.key(0).expect("layer"), cache.value(0).expect("layer"));
+    let dense = attend_with_lse(query, &key, &value, &first(&plan));
     let (out, lse) = dense.expect("dense");
     (floats(out), floats(lse))
 }
@@ -339,10 +345,105 @@ fn short_chunks_are_dense() {
                 let reason = Reason::ChunkTooShort { rows, least: 128 };
                 assert_eq!(plan.decision().reason, reason, "{name}");
                 let [query, key, value] = tensors(&backend, &case);
-                let out = attend(query, &key, &value, &plan).expect("attend");
+                let out = attend(query, &key, &value, &first(&plan)).expect("attend");
                 let same = floats(out) == dense(&backend, &case).0;
                 assert!(same, "{name}: not dense");
             }
         }
+    }
+}
+
+#[test]
+fn layers_that_are_dense_by_setting_say_so() {
+    let case = prompt(DType::F32);
+    for backend in backends::all() {
+        let safe = Selection {
+            dense_layers: 2,
+            ..selection()
+        };
+        let plan = plan(&backend, &case, safe);
+        assert_eq!(plan.decision().density, None);
+        for (layer, selects) in [(0, false), (1, false), (2, true), (7, true)] {
+            let layer = plan.layer(layer).expect("layer");
+            assert_eq!(layer.selects(), selects);
+            let decision = layer.decision();
+            let (path, reason) = match selects {
+                true => (Path::Selected, Reason::SparseRequested),
+                false => (
+                    Path::Dense,
+                    Reason::DenseLayer {
+                        layer: layer.layer(),
+                        dense_layers: 2,
+                    },
+                ),
+            };
+            assert_eq!((decision.path, decision.reason), (path, reason));
+        }
+        let [query, key, value] = tensors(&backend, &case);
+        for (layer, choice) in [(0, true), (2, false)] {
+            let module = SparseAttentionConfig::new(run::settings(safe), layer).init();
+            let got = module.forward(query.clone(), &key, &value).expect("module");
+            let heads = got.record.expect("a record").read().expect("record");
+            assert_eq!(heads.len(), HEADS[1]);
+            let dense = |head: &HeadRecord| head.why == Why::DenseLayer;
+            assert_eq!(heads.iter().all(dense), choice, "{}", backend.name);
+            assert!(heads.iter().all(|head| head.layer == layer));
+            assert_eq!(got.decision.density, choice.then_some(1.0));
+        }
+    }
+}
+
+#[test]
+fn the_log_sum_exp_is_that_of_the_selection() {
+    let case = prompt(DType::F32);
+    for backend in backends::all() {
+        let [query, key, value] = tensors(&backend, &case);
+        let plan = plan(&backend, &case, selection());
+        let layer = first(&plan);
+        let selected = attend_selected(query.clone(), &key, &value, None, &layer);
+        let selected = selected.expect("selected");
+        let (out, lse) = attend_with_lse(query, &key, &value, &layer).expect("attention");
+        let name = backend.name;
+        assert_eq!(floats(out), floats(selected.output), "{name}");
+        let lse = floats(lse);
+        assert_eq!(lse, floats(selected.lse), "{name}");
+        assert_ne!(lse, dense(&backend, &case).1, "{name}");
+    }
+}
+
+#[test]
+fn head_patterns_rule_by_layer() {
+    let case = prompt(DType::F32);
+    let dynamic = Pattern::Dynamic(Default::default());
+    let rows = vec![
+        vec![Pattern::Dense; HEADS[1]],
+        vec![dynamic; HEADS[0]],
+        vec![Pattern::Dense; HEADS[1]],
+    ];
+    for backend in backends::all() {
+        let patterns = |rows: &[Vec<Pattern>]| AttentionSettings {
+            heads: Some(rows.to_vec().into()),
+            ..run::settings(selection())
+        };
+        let plan = case.problem.plan(&patterns(&rows), &backend.device);
+        let [query, key, value] = tensors(&backend, &case);
+        for (layer, heads) in [(0, HEADS[1]), (1, HEADS[0]), (2, HEADS[1])] {
+            let planned = plan.layer(layer).expect("layer");
+            let query = query.clone();
+            let selected = attend_selected(query, &key, &value, None, &planned);
+            let record = selected.expect("selected").record.read().expect("record");
+            assert_eq!(record.len(), heads, "{}", backend.name);
+            let dense = record.iter().all(|head| head.choice == Choice::Dense);
+            assert_eq!(dense, layer != 1, "{}: {record:?}", backend.name);
+        }
+        let missing = plan.layer(3).expect_err("no such layer").to_string();
+        assert!(missing.contains("layer is 3"), "{missing}");
+        let odd = patterns(&[vec![dynamic; 3]]);
+        let heads = case.problem.model_heads();
+        let spans = &case.problem.spans;
+        let odd = AttentionPlan::new(&odd, spans, heads, Visible::Causal, &backend.device);
+        let text = odd.expect_err("heads").to_string();
+        let both = format!("{} (query heads) or {} (KV heads)", HEADS[0], HEADS[1]);
+        assert!(text.contains(&both), "{text}");
     }
 }

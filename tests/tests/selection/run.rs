@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Choice, Dynamic, HeadRecord, Pattern, PooledKeys, Selected,
-    Selection, attend_selected, attend_with_lse,
+    AttentionPlan, AttentionSettings, Choice, Dynamic, HeadRecord, LayerPlan, Pattern, PooledKeys,
+    Selected, Selection, attend_selected, attend_with_lse,
     index::TileIndex,
     select::{Correction, Granularity, Why},
 };
@@ -45,7 +45,12 @@ pub(crate) fn settings(selection: Selection) -> AttentionSettings {
 }
 
 pub(crate) fn plan(backend: &Backend, case: &Case, selection: Selection) -> AttentionPlan {
-    AttentionPlan::new(&settings(selection), &case.problem.spans, &backend.device).expect("plan")
+    case.problem.plan(&settings(selection), &backend.device)
+}
+
+/// The plan as the first layer uses it.
+pub(crate) fn first(plan: &AttentionPlan) -> LayerPlan<'_> {
+    plan.layer(0).expect("layer")
 }
 
 /// Query, key and value on a backend.
@@ -63,8 +68,8 @@ pub(crate) fn tensors(backend: &Backend, case: &Case) -> [Tensor<4>; 3] {
 pub(crate) fn dense(backend: &Backend, case: &Case) -> (Vec<f32>, Vec<f32>) {
     let [query, key, value] = tensors(backend, case);
     let settings = AttentionSettings::dense();
-    let plan = AttentionPlan::new(&settings, &case.problem.spans, &backend.device).expect("plan");
-    let (out, lse) = attend_with_lse(query, &key, &value, &plan).expect("dense");
+    let plan = case.problem.plan(&settings, &backend.device);
+    let (out, lse) = attend_with_lse(query, &key, &value, &first(&plan)).expect("dense");
     (floats(out), floats(lse))
 }
 
@@ -72,7 +77,7 @@ pub(crate) fn dense(backend: &Backend, case: &Case) -> (Vec<f32>, Vec<f32>) {
 pub(crate) fn run(backend: &Backend, case: &Case, selection: Selection) -> Ran {
     let [query, key, value] = tensors(backend, case);
     let plan = plan(backend, case, selection);
-    let selected = attend_selected(query, &key, &value, None, 0, &plan).expect("selected");
+    let selected = attend_selected(query, &key, &value, None, &first(&plan)).expect("selected");
     read(selected, case, &selection)
 }
 
@@ -82,7 +87,7 @@ pub(crate) fn run_pooled(backend: &Backend, case: &Case, selection: Selection) -
     let mut pooled = PooledKeys::new(case.problem.key_dims(), &backend.device);
     let plan = plan(backend, case, selection);
     let selected =
-        attend_selected(query, &key, &value, Some(&mut pooled), 0, &plan).expect("selected");
+        attend_selected(query, &key, &value, Some(&mut pooled), &first(&plan)).expect("selected");
     let ran = read(selected, case, &selection);
     (ran, floats(pooled.tensor().clone()))
 }

@@ -8,7 +8,7 @@ use burn::{
 use crate::{
     attend::{append_unchecked, check_append, check_append_into, check_over},
     error::AttentionError,
-    ops::{self, CachePart, Int8CacheOps},
+    ops::{self, AttendOptions, CachePart, Int8CacheOps, Stored},
     plan::AttentionPlan,
     rope,
 };
@@ -150,30 +150,38 @@ impl Bytes {
         Ok(Tensor::from_dispatch(query))
     }
 
-    /// Checks a call of attention over this layer and returns its softmax scale.
+    /// Checks a call of attention over this layer.
     pub(super) fn check(
         &self,
         query: &Tensor<4>,
         plan: &AttentionPlan,
-    ) -> Result<f32, AttentionError> {
+    ) -> Result<(), AttentionError> {
         check_over(query, self.dims(), [self.dtype; 2], plan)
     }
 
-    /// Whether [`Self::attend`] serves a call; else its elements must be [written out](Self::write).
-    pub(super) fn attends(&self, query: &Tensor<4>, plan: &AttentionPlan) -> bool {
-        let [_, kv_heads, keys, _] = self.dims();
-        ops::reads_bytes(query, [kv_heads, keys], plan)
+    /// The options with which [`Self::attend`] serves a checked call; `None` where its elements must be
+    /// [written out](Self::write), which attention over them may still refuse.
+    pub(super) fn options(&self, query: &Tensor<4>, plan: &AttentionPlan) -> Option<AttendOptions> {
+        match plan.selects() {
+            true => None,
+            false => ops::prepare(query, self.dims(), Stored::Int8, plan).ok(),
+        }
     }
 
     /// Attention that reads the bytes.
-    pub(super) fn attend(&self, query: Tensor<4>, plan: &AttentionPlan, scale: f32) -> Tensor<4> {
+    pub(super) fn attend(
+        &self,
+        query: Tensor<4>,
+        plan: &AttentionPlan,
+        options: AttendOptions,
+    ) -> Tensor<4> {
         Tensor::from_dispatch(Dispatch::attend_int8(
             query.into_dispatch(),
             self.key.clone().into_dispatch(),
             self.value.clone().into_dispatch(),
             self.scales.clone().into_dispatch(),
             plan.table().into_dispatch(),
-            plan.options(scale),
+            options,
         ))
     }
 

@@ -10,6 +10,7 @@ use crate::{
     index::{Band, QUERY_TILE, RANGE_ALIGN, TileIndex},
     pattern::Triangular,
     span::{self, Span},
+    visible::Visible,
 };
 
 /// Builds a [`TileIndex`] row by row; sorts, aligns, merges and clips what it is given.
@@ -45,6 +46,7 @@ impl Builder {
                 heads,
                 tiles,
                 band,
+                visible: Visible::Causal,
                 rows: vec![0; spans.len() * heads * tiles * ROW_WORDS],
                 ranges: Vec::new(),
                 columns: Vec::new(),
@@ -61,18 +63,52 @@ impl Builder {
     }
 
     /// Sets one row from key ranges `[start, end)` and columns, in any order, overlapping or not.
-    /// The tile's own keys are always added, so that no row of queries is ever empty.
+    ///
+    /// Positions count from the sequence's first token. Tiles of 64 query rows begin with the chunk's first
+    /// row, not at multiples of 64: a mask of square blocks is exact only where the chunk begins at a
+    /// multiple of 64, see [`Builder::tile_positions`]. Starts are rounded down to [`RANGE_ALIGN`]; ends past
+    /// the tile's last row are cut there, for no row sees what comes after it; the tile's own keys are always
+    /// added, so that no row of queries is ever empty. A tile past the end of a shorter sequence of the batch
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// [`AttentionError::Setting`] for a sequence, head or tile that is not there, a range whose end is before
+    /// its start, or a range or column that begins past the sequence's last key. The row is then unchanged.
     pub fn set(
         &mut self,
         (sequence, head, tile): (usize, usize, usize),
         ranges: impl IntoIterator<Item = (usize, usize)>,
         columns: impl IntoIterator<Item = usize>,
-    ) {
+    ) -> Result<(), AttentionError> {
+        let index = &self.index;
+        for (field, got, count) in [
+            ("sequence", sequence, index.spans.len()),
+            ("head", head, index.heads),
+            ("tile", tile, index.tiles),
+        ] {
+            if got >= count {
+                return Err(refused(field, got.to_string(), format!("below {count}")));
+            }
+        }
+        let keys = index.spans[sequence].kv_len;
         let Some((first, last)) = self.tile_positions(sequence, tile) else {
-            return;
+            return Ok(());
         };
+        let ranges: Vec<(usize, usize)> = ranges.into_iter().collect();
+        let columns: Vec<usize> = columns.into_iter().collect();
+        for &(start, end) in &ranges {
+            if start > end || (start < end && start >= keys) {
+                let limit = format!("start <= end and start < {keys}, the keys of the sequence");
+                return Err(refused("range", format!("[{start}, {end})"), limit));
+            }
+        }
+        if let Some(column) = columns.iter().find(|column| **column >= keys) {
+            let limit = format!("below {keys}, the keys of the sequence");
+            return Err(refused("column", column.to_string(), limit));
+        }
         let mut wanted: Vec<(usize, usize)> = ranges
             .into_iter()
+            .filter(|(start, end)| start < end)
             .chain([(first, last + 1)])
             .map(|(s, e)| (s / RANGE_ALIGN * RANGE_ALIGN, e.min(last + 1)))
             .filter(|(s, e)| s < e)
@@ -110,6 +146,7 @@ impl Builder {
         };
         self.index.columns.extend(columns);
         self.index.rows[flat * ROW_WORDS..][..ROW_WORDS].copy_from_slice(&row.words());
+        Ok(())
     }
 
     /// Ends the build and checks the invariants.
@@ -136,12 +173,23 @@ impl Builder {
                 for t in 0..self.index.tiles {
                     if let Some((first, last)) = self.tile_positions(b, t) {
                         let span = self.index.spans[b];
-                        self.set((b, h, t), ranges(&span, h, first, last), columns(h));
+                        let columns = columns(h).into_iter().filter(|c| *c < span.kv_len);
+                        self.set((b, h, t), ranges(&span, h, first, last), columns)?;
                     }
                 }
             }
         }
         self.finish()
+    }
+}
+
+fn refused(field: &'static str, got: String, limit: String) -> AttentionError {
+    AttentionError::Setting {
+        op: "index builder",
+        field,
+        got,
+        limit,
+        hint: "positions count from the sequence's first token",
     }
 }
 
@@ -177,7 +225,7 @@ pub fn triangular(spans: &[Span], pattern: &Triangular) -> Result<TileIndex, Att
                 return vec![(0, last + 1)];
             }
             let window = (first + 1).saturating_sub(band.window);
-            vec![(0, band.sink), (window, last + 1)]
+            vec![(0, band.sink.min(last + 1)), (window, last + 1)]
         },
         |_| Vec::new(),
     )

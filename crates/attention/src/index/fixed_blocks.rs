@@ -34,7 +34,7 @@ pub fn fixed_blocks(spans: &[Span], pattern: &FixedBlocks) -> Result<TileIndex, 
                 }
                 let ranges = chosen.iter().map(|kb| (kb * block, (kb + 1) * block));
                 let own = (row * block, last + 1);
-                builder.set((sequence, head, tile), ranges.chain([own]), []);
+                builder.set((sequence, head, tile), ranges.chain([own]), [])?;
                 tile += 1;
             }
         }

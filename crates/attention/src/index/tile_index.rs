@@ -4,8 +4,9 @@ use sparse_accelerate_contract::{IndexRow, RANGE_WORDS, ROW_WORDS, SPAN_WORDS, t
 
 use crate::{
     error::AttentionError,
-    index::{Band, Builder, QUERY_TILE},
-    span::{Span, causal_pairs},
+    index::{Band, Builder, QUERY_TILE, RANGE_ALIGN},
+    span::Span,
+    visible::{self, Visible},
 };
 
 /// One row of the index, borrowed: what one query tile of one index head sees.
@@ -24,6 +25,7 @@ pub struct TileIndex {
     pub(super) heads: usize,
     pub(super) tiles: usize,
     pub(super) band: Option<Band>,
+    pub(super) visible: Visible,
     /// `[batch * heads * tiles, 4]`: range start, range count, column start, column count.
     pub(super) rows: Vec<u32>,
     /// `[ranges, 2]`: start, end.
@@ -89,6 +91,54 @@ impl TileIndex {
         self.band
     }
 
+    /// The keys that rows may see at all, in ranges and columns alike.
+    pub fn visible(&self) -> Visible {
+        self.visible
+    }
+
+    /// The index cut to the keys that a model lets its rows see, on top of what it was cut to before: ranges
+    /// begin no earlier than the first row of their tile sees, rounded down to [`RANGE_ALIGN`], and columns
+    /// before it are gone.
+    ///
+    /// # Errors
+    /// A window of 0.
+    pub fn within(self, visible: Visible) -> Result<Self, AttentionError> {
+        visible.validate()?;
+        let visible = self.visible.and(visible);
+        if visible == self.visible {
+            return Ok(self);
+        }
+        let mut cut = Self {
+            spans: self.spans.clone(),
+            heads: self.heads,
+            tiles: self.tiles,
+            band: self.band,
+            visible,
+            rows: vec![0; self.rows.len()],
+            ranges: Vec::with_capacity(self.ranges.len()),
+            columns: Vec::with_capacity(self.columns.len()),
+        };
+        for flat in 0..self.row_count() {
+            let span = &self.spans[flat / self.tiles / self.heads];
+            let first = visible.first(span.offset() + flat % self.tiles * QUERY_TILE) as u32;
+            let start = first / RANGE_ALIGN as u32 * RANGE_ALIGN as u32;
+            let row = self.row_at(flat);
+            let at = [cut.ranges.len() / 2, cut.columns.len()];
+            for range in row.ranges.chunks_exact(2).filter(|r| r[1] > first) {
+                cut.ranges.extend([range[0].max(start), range[1]]);
+            }
+            let kept = row.columns.partition_point(|&c| c < first);
+            cut.columns.extend_from_slice(&row.columns[kept..]);
+            cut.rows[flat * 4..flat * 4 + 4].copy_from_slice(&[
+                at[0] as u32,
+                (cut.ranges.len() / 2 - at[0]) as u32,
+                at[1] as u32,
+                (cut.columns.len() - at[1]) as u32,
+            ]);
+        }
+        Ok(cut)
+    }
+
     /// Row table, `[batch * heads * tiles, 4]`: first range, ranges, first column, columns.
     pub fn row_table(&self) -> &[u32] {
         &self.rows
@@ -144,10 +194,11 @@ impl TileIndex {
                 .any(|r| r[0] <= key && key < r[1])
         };
         let in_band = || self.band.is_none_or(|b| b.sees(span, p, j));
-        j <= p && (row.columns.binary_search(&key).is_ok() || (in_ranges() && in_band()))
+        self.visible.sees(p, j)
+            && (row.columns.binary_search(&key).is_ok() || (in_ranges() && in_band()))
     }
 
-    /// Kept causal (query, key) pairs, averaged over index heads.
+    /// Kept (query, key) pairs, averaged over index heads.
     pub fn kept_pairs(&self) -> u64 {
         let mut kept = 0u64;
         for (b, span) in self.spans.iter().enumerate() {
@@ -163,7 +214,7 @@ impl TileIndex {
     /// Kept pairs of the tile whose first query row is `first`.
     fn kept_of_tile(&self, span: &Span, row: Row<'_>, first: usize) -> u64 {
         let rows = first..(first + QUERY_TILE).min(span.query_len);
-        if self.band.is_some() {
+        if self.band.is_some() || self.visible != Visible::Causal {
             return rows.map(|i| self.kept_of_row(span, row, i)).sum();
         }
         let (n, start) = (rows.len() as u64, (span.offset() + first) as u64);
@@ -182,7 +233,9 @@ impl TileIndex {
 
     fn kept_of_row(&self, span: &Span, row: Row<'_>, i: usize) -> u64 {
         let p = span.offset() + i;
+        let seen = self.visible.first(p);
         let clip = |lo: usize, hi: usize| -> u64 {
+            let lo = lo.max(seen);
             row.ranges
                 .chunks_exact(2)
                 .map(|r| {
@@ -199,11 +252,12 @@ impl TileIndex {
             }
             _ => clip(0, p + 1),
         };
-        in_ranges + row.columns.len() as u64
+        let hidden = row.columns.partition_point(|&c| (c as usize) < seen);
+        in_ranges + (row.columns.len() - hidden) as u64
     }
 
-    /// Kept causal pairs over all causal pairs, 0 to 1.
+    /// Kept pairs over all that the rows may see, 0 to 1.
     pub fn density(&self) -> f64 {
-        self.kept_pairs() as f64 / causal_pairs(&self.spans) as f64
+        self.kept_pairs() as f64 / visible::pairs(self.visible, &self.spans) as f64
     }
 }

@@ -56,6 +56,16 @@ impl TileIndex {
             }
             end = e;
         }
+        if entry.ranges.is_empty() {
+            let (head, sequence) = (
+                flat / self.tiles % self.heads,
+                flat / self.tiles / self.heads,
+            );
+            return Err(format!(
+                "tile {} of head {head} of sequence {sequence} has no ranges; set every tile",
+                flat % self.tiles
+            ));
+        }
         // The last range holds the whole diagonal, so every query row sees at least its own key.
         match entry.ranges.last_chunk::<2>() {
             Some(&[s, e]) if s as usize <= first && e as usize == last + 1 => {}

@@ -1,4 +1,4 @@
-//! The extension on every CubeCL runtime: allocate, then launch what [`check`] accepted.
+//! The extension on every CubeCL runtime: allocate, then launch what [`prepare`] chose.
 
 use burn::{
     backend::cubecl::dtype_to_storage_type,
@@ -9,7 +9,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 use sparse_accelerate_kernels::{
-    append,
+    Refusal, append,
     attend::{
         self as kernels,
         tune::{self, Work},
@@ -17,12 +17,18 @@ use sparse_accelerate_kernels::{
     rope_append, supports,
 };
 
-use super::{AttendOptions, SparseAttentionOps, cube_int8::words, query_dims, tuning::tuning};
-use crate::{diagnostics, error::AttentionError, plan::AttentionPlan};
+use super::{
+    AttendOptions, SparseAttentionOps, Stored, cube_int8::words, query_dims, tuning::tuning,
+};
+use crate::{
+    diagnostics,
+    error::{AttentionError, DeviceRefusal},
+};
 
-pub(super) fn problem(
+fn problem(
     query: [usize; 4],
     [kv_heads, keys]: [usize; 2],
+    stored: Stored,
     options: &AttendOptions,
 ) -> kernels::Problem {
     kernels::Problem {
@@ -41,27 +47,42 @@ pub(super) fn problem(
             band: options.band,
         }),
         gated_heads: None,
-        stored: kernels::Stored::Elements,
+        stored: match stored {
+            Stored::Elements => kernels::Stored::Elements,
+            Stored::Int8 => kernels::Stored::Int8,
+        },
     }
 }
 
-/// Asks the kernels whether this device runs the problem; `key` is the number of KV heads and of keys.
-pub(super) fn check(
+/// Asks the kernels how this device runs a call, and adds their answer to its options; `key` is the number
+/// of KV heads and of keys.
+pub(super) fn prepare(
     query: &Tensor<4>,
     key: [usize; 2],
-    plan: &AttentionPlan,
+    stored: Stored,
+    options: &AttendOptions,
     device: &CubeDevice,
-) -> Result<(), AttentionError> {
+) -> Result<AttendOptions, AttentionError> {
     tuning()?;
-    let client = device.client();
-    let problem = problem(query.dims(), key, &plan.options(1.0));
-    let elem = dtype_to_storage_type(query.dtype());
-    kernels::prepare(&problem, elem, client.properties())
-        .map(drop)
-        .map_err(|refusal| AttentionError::Device {
+    if let Some(window) = options.window {
+        return Err(AttentionError::Setting {
             op: "attend",
-            reason: refusal.to_string(),
-        })
+            field: "window",
+            got: window.to_string(),
+            limit: "none on this device".into(),
+            hint: "windows are honoured on the CPU backend `flex`",
+        });
+    }
+    let client = device.client();
+    let problem = problem(query.dims(), key, stored, options);
+    let elem = dtype_to_storage_type(query.dtype());
+    match kernels::prepare(&problem, elem, client.properties()) {
+        Ok(launch) => Ok(AttendOptions {
+            launch: Some(launch),
+            ..*options
+        }),
+        Err(refusal) => Err(refused("attend", refusal)),
+    }
 }
 
 /// Asks whether this device computes in an element type.
@@ -71,12 +92,29 @@ pub(super) fn check_type(
     dtype: DType,
 ) -> Result<(), AttentionError> {
     let client = device.client();
-    supports(dtype_to_storage_type(dtype), client.properties()).map_err(|refusal| {
-        AttentionError::Device {
-            op,
-            reason: refusal.to_string(),
-        }
-    })
+    supports(dtype_to_storage_type(dtype), client.properties())
+        .map_err(|refusal| refused(op, refusal))
+}
+
+/// The error of a call that the kernels refuse.
+pub(super) fn refused(op: &'static str, refusal: Refusal) -> AttentionError {
+    let refusal = match refusal {
+        Refusal::ElementType { got, hint } => DeviceRefusal::ElementType { got, hint },
+        Refusal::Resource {
+            resource,
+            needed,
+            limit,
+        } => DeviceRefusal::Resource {
+            resource,
+            needed,
+            limit,
+        },
+        Refusal::TooLarge { what, got, limit } => DeviceRefusal::TooLarge { what, got, limit },
+        other => DeviceRefusal::Other {
+            reason: other.to_string(),
+        },
+    };
+    AttentionError::Refused { op, refusal }
 }
 
 /// The kernels read vectors of up to 8 through strides: the last dimension must be contiguous and
@@ -107,10 +145,11 @@ pub(super) fn attend(
     let shape = query.meta.shape();
     let dims = [shape[0], shape[1], shape[2], shape[3]];
     let cached = key.meta.shape();
-    let mut problem = problem(dims, [cached[1], cached[2]], options);
-    if scales.is_some() {
-        problem.stored = kernels::Stored::Int8;
-    }
+    let stored = match scales {
+        Some(_) => Stored::Int8,
+        None => Stored::Elements,
+    };
+    let problem = problem(dims, [cached[1], cached[2]], stored, options);
     let elem = dtype_to_storage_type(query.dtype);
     let (client, device, dtype) = (query.client.clone(), query.device.clone(), query.dtype);
     let empty = |shape: &[usize], dtype| {
@@ -150,10 +189,12 @@ pub(super) fn attend(
         causal_pairs: options.causal_pairs,
         density: options.density,
     };
-    // The public functions call `check`; only a direct call of the extension meets these panics.
+    // The public functions call `prepare`; only a direct call of the extension meets these panics.
     let tuning = tuning().unwrap_or_else(|error| panic!("{error}"));
-    let plan = tune::prepare(&client, &problem, elem, &work, tuning, tensors)
-        .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
+    let Some(first) = options.launch else {
+        panic!("attend: its options were made for another device");
+    };
+    let plan = tune::refine(&client, &problem, elem, &work, tuning, first, tensors);
     let scratch = (plan.scratch > 0).then(|| client.empty(plan.scratch * size_of::<f32>()));
     let tensors = kernels::Tensors {
         scratch,

@@ -1,34 +1,14 @@
 //! Caches of bytes on every CubeCL runtime.
 
-use burn::{backend::cubecl::dtype_to_storage_type, tensor::Tensor};
-use burn_cubecl::{CubeBackend, CubeDevice, kernel::into_contiguous, tensor::CubeTensor};
-use sparse_accelerate_kernels::{
-    append,
-    attend::{self as kernels, Stored},
-    int8, rope_append,
-};
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use sparse_accelerate_kernels::{append, int8, rope_append};
 
 use super::{
     AttendOptions, CachePart, Int8CacheOps,
     cube::{self, aligned, empty_queries, owned, readable},
     query_dims,
 };
-use crate::plan::AttentionPlan;
-
-/// Whether a tier reads the bytes of this problem itself.
-pub(super) fn reads_bytes(
-    query: &Tensor<4>,
-    key: [usize; 2],
-    plan: &AttentionPlan,
-    device: &CubeDevice,
-) -> bool {
-    let problem = kernels::Problem {
-        stored: Stored::Int8,
-        ..cube::problem(query.dims(), key, &plan.options(1.0))
-    };
-    let elem = dtype_to_storage_type(query.dtype());
-    kernels::prepare(&problem, elem, device.client().properties()).is_ok()
-}
 
 /// Words are read two at a time.
 pub(super) fn words(tensor: CubeTensor) -> CubeTensor {

@@ -1,5 +1,5 @@
 //! Selections on every CubeCL runtime: the stages of [`sparse_accelerate_kernels::select`] one after the
-//! other, with attention among them. What [`check`] accepted runs; nothing is read back.
+//! other, with attention among them. What [`prepare`] accepted runs; nothing is read back.
 
 use burn::{
     backend::cubecl::dtype_to_storage_type,
@@ -22,31 +22,42 @@ use sparse_accelerate_kernels::{
 
 use super::{
     SelectionOps,
-    cube::{owned, readable},
+    cube::{owned, readable, refused},
 };
 use crate::{error::AttentionError, select::SelectOptions};
 
-/// Asks the kernels whether this device runs every stage, before any launch.
-pub(super) fn check_device(
+/// How the kernels run a selection and the attention in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct SelectLaunch {
+    stages: index::Plans,
+    sparse: kernels::Plan,
+    dense: kernels::Plan,
+}
+
+/// Asks the kernels how this device runs every stage, and adds their answer to the options.
+pub(super) fn prepare(
     query: &Tensor<4>,
     kv_heads: usize,
     options: &SelectOptions,
     bands: usize,
     device: &CubeDevice,
-) -> Result<(), AttentionError> {
+) -> Result<SelectOptions, AttentionError> {
     let client = device.client();
     let elem = dtype_to_storage_type(query.dtype());
     let shape = options.shape(query.dims(), kv_heads);
-    let refused = |refusal: Refusal| AttentionError::Device {
-        op: "attend",
-        reason: refusal.to_string(),
-    };
     let properties = client.properties();
-    index::prepare(&shape, &stages(options, bands), elem, properties).map_err(refused)?;
-    for problem in [sparse(&shape, options), dense(&shape)] {
-        kernels::prepare(&problem, elem, properties).map_err(refused)?;
-    }
-    Ok(())
+    let plan = |problem| kernels::prepare(&problem, elem, properties);
+    let launch = || {
+        Ok(SelectLaunch {
+            stages: index::prepare(&shape, &stages(options, bands), elem, properties)?,
+            sparse: plan(sparse(&shape, options))?,
+            dense: plan(dense(&shape))?,
+        })
+    };
+    Ok(SelectOptions {
+        launch: Some(launch().map_err(|refusal| refused("attend", refusal))?),
+        ..*options
+    })
 }
 
 /// The scalars of the stages up to the index.
@@ -133,13 +144,14 @@ struct Call<'a> {
     probes: CubeTensor,
     shape: Shape,
     options: &'a SelectOptions,
+    launch: SelectLaunch,
     table_words: usize,
     address: AddressType,
 }
 
 impl Call<'_> {
     /// From the probes to the index.
-    fn choose(&self, client: &Client) -> Result<Index, Refusal> {
+    fn choose(&self, client: &Client) -> Index {
         let inputs = Inputs {
             query: view(&self.query),
             key: view(&self.key),
@@ -153,20 +165,28 @@ impl Call<'_> {
         };
         let elem = dtype_to_storage_type(self.query.dtype);
         let options = stages(self.options, self.bands.meta.shape()[0]);
-        index::select(client, &self.shape, &options, elem, &inputs, &mut |_| {})
+        let plans = &self.launch.stages;
+        index::select(
+            client,
+            &self.shape,
+            &options,
+            plans,
+            elem,
+            &inputs,
+            &mut |_| {},
+        )
     }
 
     /// One pass of attention over the table: the heads that the problem's gate lets through.
     fn attend(
         &self,
         client: &Client,
-        problem: &kernels::Problem,
+        (problem, plan): (&kernels::Problem, &kernels::Plan),
         table: &Words,
         out: &CubeTensor,
         lse: &CubeTensor,
-    ) -> Result<(), Refusal> {
+    ) {
         let elem = dtype_to_storage_type(self.query.dtype);
-        let plan = kernels::prepare(problem, elem, client.properties())?;
         let tensors = kernels::Tensors {
             query: self.query.clone().into_tensor_arg(),
             key: self.key.clone().into_tensor_arg(),
@@ -179,8 +199,7 @@ impl Call<'_> {
             scratch: None,
             address: self.address,
         };
-        kernels::launch(client, problem, &plan, elem, tensors);
-        Ok(())
+        kernels::launch(client, problem, plan, elem, tensors);
     }
 
     /// From the index to the check, and the heads that it found wanting.
@@ -197,7 +216,8 @@ impl Call<'_> {
             true => Words(self.spans.handle.clone(), self.spans.meta.shape()[0]),
             false => built.clone(),
         };
-        self.attend(client, &sparse(shape, options), &read, out, kept_lse)?;
+        let kept = (&sparse(shape, options), &self.launch.sparse);
+        self.attend(client, kept, &read, out, kept_lse);
         if options.correction.order().is_some() {
             let tensors = correct::Tensors {
                 query: self.query.clone().into_tensor_arg(),
@@ -224,13 +244,10 @@ impl Call<'_> {
             report: words(&chosen.report, indexes * REPORT_WORDS),
         };
         check::launch(client, shape, tensors);
-        self.attend(client, &dense(shape), &read, out, lse)
+        let again = (&dense(shape), &self.launch.dense);
+        self.attend(client, again, &read, out, lse);
+        Ok(())
     }
-}
-
-/// The public function asks `check_device`; only a direct call of the extension gets here.
-fn refused(refusal: &Refusal) -> ! {
-    panic!("attend: {refusal}")
 }
 
 impl SelectionOps for CubeBackend {
@@ -299,7 +316,12 @@ impl SelectionOps for CubeBackend {
             false => AddressType::U32,
         };
         let address = address.into_iter().fold(own, AddressType::max);
+        // The public function calls `prepare`; only a direct call of the extension meets these panics.
+        let Some(launch) = options.launch else {
+            panic!("attend: its options were made for another device");
+        };
         let call = Call {
+            launch,
             query,
             key,
             value,
@@ -313,7 +335,7 @@ impl SelectionOps for CubeBackend {
             table_words,
             address,
         };
-        let chosen = call.choose(&client).unwrap_or_else(|r| refused(&r));
+        let chosen = call.choose(&client);
         // Allocated only now: the buffers of the choice are free again.
         // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as by attention without a selection.
         let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
@@ -325,7 +347,7 @@ impl SelectionOps for CubeBackend {
             Some(_) => empty(&[batch, heads, rows], DType::F32),
         };
         call.run(&client, &chosen, &out, [&kept_lse, &lse])
-            .unwrap_or_else(|r| refused(&r));
+            .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
         let tensor = |handle: Handle, shape: &[usize], dtype| {
             let shape = shape.to_vec().into();
             CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)

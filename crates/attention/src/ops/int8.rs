@@ -2,18 +2,14 @@
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
-use burn::{
-    backend::{
-        Backend, backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::Tensor,
+use burn::backend::{
+    Backend, backend_extension,
+    tensor::{FloatTensor, IntTensor},
 };
 
 use super::AttendOptions;
 #[cfg(feature = "cube")]
 use super::query_dims;
-use crate::plan::AttentionPlan;
 
 pub use sparse_accelerate_contract::CachePart;
 
@@ -103,15 +99,4 @@ fn append_int8_spec(
     _part: &CachePart,
 ) -> (TensorSpec, TensorSpec) {
     (words.clone(), scales.clone())
-}
-
-/// Whether attention of this chunk reads bytes on its device; `key` is the number of KV heads and of keys.
-/// Elsewhere they are dequantized first.
-pub(crate) fn reads_bytes(query: &Tensor<4>, key: [usize; 2], plan: &AttentionPlan) -> bool {
-    #[cfg(feature = "cube")]
-    if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
-        return !plan.selects() && super::cube_int8::reads_bytes(query, key, plan, device);
-    }
-    let _ = (query, key);
-    !plan.selects()
 }

@@ -17,7 +17,6 @@ mod select;
 #[cfg(feature = "cube")]
 mod tuning;
 
-pub(crate) use int8::reads_bytes;
 pub use int8::{CachePart, Int8CacheOps};
 pub use select::SelectionOps;
 
@@ -32,13 +31,16 @@ use burn::{
 };
 
 use crate::{
-    diagnostics::TunedPlan, error::AttentionError, plan::AttentionPlan, select::SelectOptions,
+    diagnostics::TunedPlan,
+    error::AttentionError,
+    plan::AttentionPlan,
+    select::{LayerSelection, SelectOptions},
 };
 
 /// The scalars of one attention call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttendOptions {
-    /// Softmax scale, `1 / sqrt(d)`.
+    /// Softmax scale.
     pub scale: f32,
     /// Heads of the index; 0 for dense, whose single range `[0, p]` is implicit.
     pub index_heads: usize,
@@ -48,11 +50,36 @@ pub struct AttendOptions {
     pub columns: bool,
     /// Sinks and window of the index's band, if it has one.
     pub band: Option<(u32, u32)>,
+    /// Latest keys that a row may see at all, its own included; `None` for all.
+    pub window: Option<u32>,
     /// Causal (query, key) pairs of the batch, for one head. This and `density` decide whether and under
     /// which key a kernel is chosen by measurement, never what is computed.
     pub causal_pairs: u64,
     /// Share of them that is kept; `None` if the index was built on the device.
     pub density: Option<f32>,
+    /// How the kernels run it; `None` for a backend that needs no preparation.
+    pub(crate) launch: Option<Launch>,
+}
+
+/// The launch that the kernels chose for one call; there is none without kernels.
+#[cfg(feature = "cube")]
+pub(crate) type Launch = sparse_accelerate_kernels::attend::Plan;
+#[cfg(not(feature = "cube"))]
+pub(crate) type Launch = std::convert::Infallible;
+
+/// The same for a selection and the attention in it.
+#[cfg(feature = "cube")]
+pub(crate) use cube_select::SelectLaunch;
+#[cfg(not(feature = "cube"))]
+pub(crate) type SelectLaunch = std::convert::Infallible;
+
+/// How a cache stores keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// As elements of the query's type.
+    Elements,
+    /// As int8 with a scale per token and KV head.
+    Int8,
 }
 
 /// Sparse attention and the cache update, per backend.
@@ -154,34 +181,40 @@ fn attend_with_lse_spec(
     (query.clone(), lse)
 }
 
-/// Refuses what the tensor's device cannot run, before any launch; `key` is the number of KV heads and
-/// of keys.
-pub(crate) fn check_device(
+/// The options of one call over keys `[B, Hk, S, d]`, ready for the device of the query.
+///
+/// # Errors
+/// What that device cannot run: nothing is launched before.
+pub(crate) fn prepare(
     query: &Tensor<4>,
-    key: [usize; 2],
+    keys: [usize; 4],
+    stored: Stored,
     plan: &AttentionPlan,
-) -> Result<(), AttentionError> {
+) -> Result<AttendOptions, AttentionError> {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
-        return cube::check(query, key, plan, device);
+        return cube::prepare(query, [keys[1], keys[2]], stored, &plan.options(), device);
     }
-    let _ = (query, key, plan);
-    Ok(())
+    let _ = (query, keys, stored);
+    Ok(plan.options())
 }
 
-/// Refuses a selection that the tensor's device cannot run, before any launch.
-pub(crate) fn check_selection(
+/// The options of a selection, ready for the device of the query.
+///
+/// # Errors
+/// What that device cannot run: nothing is launched before.
+pub(crate) fn prepare_selection(
     query: &Tensor<4>,
     kv_heads: usize,
-    options: &SelectOptions,
-    bands: usize,
-) -> Result<(), AttentionError> {
+    selection: &LayerSelection,
+) -> Result<SelectOptions, AttentionError> {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(device) = query.device().as_dispatch() {
-        return cube_select::check_device(query, kv_heads, options, bands, device);
+        let bands = selection.bands.dims()[0];
+        return cube_select::prepare(query, kv_heads, &selection.options, bands, device);
     }
-    let _ = (query, kv_heads, options, bands);
-    Ok(())
+    let _ = (query, kv_heads);
+    Ok(selection.options)
 }
 
 /// Refuses an element type that the device does not compute in.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::AttentionError, pattern::Pattern};
+use crate::{error::AttentionError, heads::Heads, pattern::Pattern};
 
 /// Patterns by layer and head. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,28 +35,25 @@ impl HeadPatterns {
         &self.0
     }
 
-    /// The patterns of a layer whose index has `heads` heads.
+    /// Checks that a layer is listed, with a pattern for every query head or for every KV head.
     ///
     /// # Errors
     /// [`AttentionError::Setting`] if there is no such layer, or it has another number of heads.
-    pub fn layer(&self, layer: usize, heads: usize) -> Result<&[Pattern], AttentionError> {
-        let refuse = |field, got: usize, limit: String| AttentionError::Setting {
-            op: "head patterns",
-            field,
-            got: got.to_string(),
-            limit,
-            hint: "search the patterns of this model, for the heads that choose",
+    pub fn check(&self, layer: usize, heads: Heads) -> Result<(), AttentionError> {
+        let Some(row) = self.0.get(layer) else {
+            return Err(Self::missing(layer, self.0.len()));
         };
-        let known = self.0.len();
-        let row = self
-            .0
-            .get(layer)
-            .ok_or_else(|| refuse("layer", layer, format!("below {known}, the layers listed")))?;
-        if row.len() != heads {
-            let limit = format!("{heads}, the heads that choose in layer {layer}");
-            return Err(refuse("heads", row.len(), limit));
+        if row.len() == heads.query || row.len() == heads.kv {
+            return Ok(());
         }
-        Ok(row)
+        let (query, kv) = (heads.query, heads.kv);
+        let limit = format!("{query} (query heads) or {kv} (KV heads) in layer {layer}");
+        Err(refused("heads", row.len(), limit))
+    }
+
+    /// The refusal of a layer past the `known` ones.
+    pub(crate) fn missing(layer: usize, known: usize) -> AttentionError {
+        refused("layer", layer, format!("below {known}, the layers listed"))
     }
 
     /// Checks every pattern: each must be dense, Triangular, or chosen from the input.
@@ -67,7 +64,7 @@ impl HeadPatterns {
         for (layer, row) in self.0.iter().enumerate() {
             for pattern in row {
                 pattern.validate()?;
-                if matches!(pattern, Pattern::FixedBlocks(_)) {
+                if matches!(pattern, Pattern::FixedBlocks(_) | Pattern::Index) {
                     return Err(AttentionError::Setting {
                         op: "head patterns",
                         field: "kind",
@@ -81,5 +78,15 @@ impl HeadPatterns {
             }
         }
         Ok(())
+    }
+}
+
+fn refused(field: &'static str, got: usize, limit: String) -> AttentionError {
+    AttentionError::Setting {
+        op: "head patterns",
+        field,
+        got: got.to_string(),
+        limit,
+        hint: "search the patterns of this model, for its query heads or its KV heads",
     }
 }

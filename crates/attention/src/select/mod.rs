@@ -29,6 +29,7 @@ pub(crate) use pooled_layers::PooledLayers;
 pub use preset::Preset;
 pub use record::{HeadRecord, SelectionRecord};
 use rules::LayerRules;
+pub(crate) use run::attend_selected_checked;
 pub use run::{Selected, attend_selected};
 pub use settings::{Granularity, Selection};
 pub use sparse_accelerate_contract::{

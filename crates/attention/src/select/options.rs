@@ -4,6 +4,8 @@ use sparse_accelerate_contract::{
     Correction, ListLayout, Order, Prices, Shape, TableLayout, Thresholds,
 };
 
+use crate::ops::SelectLaunch;
+
 /// What [`crate::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SelectOptions {
@@ -28,6 +30,8 @@ pub struct SelectOptions {
     /// Whether attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
+    /// How the kernels run it; `None` for a backend that needs no preparation.
+    pub(crate) launch: Option<SelectLaunch>,
 }
 
 impl SelectOptions {

@@ -1,9 +1,4 @@
-//! A chunk's selection, ready for a layer: rules and bands on the device, scalars.
-
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+//! A chunk's selection, ready for every layer: rules and bands on the device, scalars.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -11,8 +6,11 @@ use sparse_accelerate_contract::{RULE_WORDS, SPAN_WORDS, Sequence, Thresholds};
 
 use super::{Granularity, HeadPatterns, LayerRules, SelectOptions, Selection, bands};
 use crate::{
+    attend::same,
     error::AttentionError,
+    heads::Heads,
     pattern::Pattern,
+    settings::AttentionSettings,
     span::{self, Span},
 };
 
@@ -22,21 +20,19 @@ const LEAST_COLUMN_SHARE: f32 = 2.5e-4;
 /// The part of a plan that belongs to a selection.
 #[derive(Debug, Clone)]
 pub(crate) struct SelectionPlan {
-    pattern: Pattern,
-    selection: Selection,
-    heads: Option<HeadPatterns>,
-    /// Base of the rotary frequencies, if the heads are rotated.
-    rotary_base: Option<f64>,
-    keys: usize,
-    causal_pairs: u64,
-    /// Spans of the probe rows.
-    probes: Vec<u32>,
-    /// Made once for all layers that have the same rules.
-    made: Arc<Mutex<HashMap<Key, LayerSelection>>>,
+    dense_layers: usize,
+    kv_heads: usize,
+    layers: Layers,
 }
 
-/// Layer (0 where all are alike), index heads, head dimension.
-type Key = (usize, usize, usize);
+/// What the layers that are not dense by setting need.
+#[derive(Debug, Clone)]
+enum Layers {
+    /// The same in every layer.
+    Alike(LayerSelection),
+    /// By layer, as head patterns list them, with the heads that choose.
+    Each(Vec<(usize, Option<LayerSelection>)>),
+}
 
 /// What one layer needs.
 #[derive(Debug, Clone)]
@@ -51,114 +47,177 @@ pub(crate) struct LayerSelection {
 }
 
 impl SelectionPlan {
+    /// `imposed` are the heads of the index that is read in place of what is selected.
     pub(crate) fn new(
-        pattern: Pattern,
-        selection: &Selection,
-        heads: Option<&HeadPatterns>,
+        settings: &AttentionSettings,
         spans: &[Span],
-    ) -> Self {
-        Self {
-            pattern,
-            selection: *selection,
-            heads: heads.cloned(),
-            rotary_base: None,
-            keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
-            causal_pairs: span::causal_pairs(spans),
-            probes: spans.iter().flat_map(|s| probes(selection, s)).collect(),
-            made: Arc::default(),
-        }
+        heads: Heads,
+        imposed: Option<usize>,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
+        let shared = Shared::new(settings, spans, heads, imposed, device);
+        let dense_layers = settings.selection.dense_layers;
+        let layers = match &settings.heads {
+            None => {
+                let index_heads = match settings.selection.granularity {
+                    Granularity::PerKvHead => heads.kv,
+                    Granularity::PerQueryHead => heads.query,
+                };
+                Layers::Alike(shared.layer(&vec![settings.pattern; index_heads])?)
+            }
+            Some(listed) => Layers::Each(shared.each(listed, dense_layers)?),
+        };
+        Ok(Self {
+            dense_layers,
+            kv_heads: heads.kv,
+            layers,
+        })
     }
 
-    pub(crate) fn set_rotary_base(&mut self, base: f64) {
-        self.rotary_base = Some(base);
-        self.made = Arc::default();
+    /// Layers from the first that are dense by setting.
+    pub(crate) fn dense_layers(&self) -> usize {
+        self.dense_layers
     }
 
-    /// First position whose rows see everything.
-    pub(crate) fn dense_from(selection: &Selection, span: &Span) -> usize {
-        span.prompt_len.saturating_sub(selection.last)
-    }
-
-    /// Whether a layer is not dense by setting.
-    pub(crate) fn selects_in(&self, layer: usize) -> bool {
-        layer >= self.selection.dense_layers
-    }
-
-    /// Heads that choose in a layer.
-    pub(crate) fn index_heads(&self, layer: usize, [heads, kv_heads]: [usize; 2]) -> usize {
-        match (self.selection.granularity, &self.heads) {
-            (_, Some(list)) => match list.layers().get(layer).map(Vec::len) {
-                Some(listed) if listed == heads => heads,
-                _ => kv_heads,
-            },
-            (Granularity::PerKvHead, None) => kv_heads,
-            (Granularity::PerQueryHead, None) => heads,
+    /// Heads that choose in a layer, or would if it were not dense by setting.
+    pub(crate) fn index_heads(&self, layer: usize) -> usize {
+        match &self.layers {
+            Layers::Alike(selection) => selection.options.index_heads,
+            Layers::Each(layers) => layers.get(layer).map_or(self.kv_heads, |(heads, _)| *heads),
         }
     }
 
     /// The selection of a layer; `None` if it is dense by setting.
-    pub(crate) fn layer(
-        &self,
-        layer: usize,
-        [heads, kv_heads, head_dim]: [usize; 3],
-        device: &Device,
-    ) -> Result<Option<LayerSelection>, AttentionError> {
-        if !self.selects_in(layer) {
+    pub(crate) fn layer(&self, layer: usize) -> Result<Option<&LayerSelection>, AttentionError> {
+        if layer < self.dense_layers {
             return Ok(None);
         }
-        let index_heads = self.index_heads(layer, [heads, kv_heads]);
-        let key = match self.heads {
-            Some(_) => (layer, index_heads, head_dim),
-            None => (0, index_heads, head_dim),
-        };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ready) = made.get(&key) {
-            return Ok(Some(ready.clone()));
+        match &self.layers {
+            Layers::Alike(selection) => Ok(Some(selection)),
+            Layers::Each(layers) => match layers.get(layer) {
+                Some((_, selection)) => Ok(selection.as_ref()),
+                None => Err(HeadPatterns::missing(layer, layers.len())),
+            },
         }
-        let heads = self.heads.as_ref();
-        let rules = LayerRules::new(&self.pattern, heads, &self.selection, layer, index_heads)?;
+    }
+}
+
+/// What all layers share.
+struct Shared<'a> {
+    selection: &'a Selection,
+    heads: Heads,
+    imposed: Option<usize>,
+    keys: usize,
+    causal_pairs: u64,
+    probes: Tensor<1, Int>,
+    bands: Tensor<2>,
+    device: &'a Device,
+}
+
+impl<'a> Shared<'a> {
+    fn new(
+        settings: &'a AttentionSettings,
+        spans: &[Span],
+        heads: Heads,
+        imposed: Option<usize>,
+        device: &'a Device,
+    ) -> Self {
+        let selection = &settings.selection;
+        let probes: Vec<u32> = spans.iter().flat_map(|s| probes(selection, s)).collect();
+        let probes = TensorData::new(probes, [4 * spans.len()]);
+        // Columns and slashes of the other patterns see what the second band is for.
+        let rotary_base = match settings.pattern {
+            Pattern::BlockCluster(_) => heads.rotary_base,
+            _ => None,
+        };
+        let weights = bands::weights(heads.dim, rotary_base);
+        let count = weights.len() / heads.dim;
+        let weights = TensorData::new(weights, [count, heads.dim]);
+        Self {
+            selection,
+            heads,
+            imposed,
+            keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
+            causal_pairs: span::causal_pairs(spans),
+            probes: Tensor::from_data(probes, (device, DType::U32)),
+            bands: Tensor::from_data(weights, (device, DType::F32)),
+            device,
+        }
+    }
+
+    /// The layers of head patterns; those with the same patterns share their rules on the device.
+    fn each(
+        &self,
+        listed: &HeadPatterns,
+        dense_layers: usize,
+    ) -> Result<Vec<(usize, Option<LayerSelection>)>, AttentionError> {
+        let rows = listed.layers();
+        let mut made: Vec<(usize, Option<LayerSelection>)> = Vec::with_capacity(rows.len());
+        for (layer, row) in rows.iter().enumerate() {
+            let selection = match layer < dense_layers {
+                true => None,
+                false => {
+                    listed.check(layer, self.heads)?;
+                    let known = (dense_layers..layer).find(|&at| rows[at] == *row);
+                    match known.and_then(|at| made[at].1.clone()) {
+                        Some(same) => Some(same),
+                        None => Some(self.layer(row)?),
+                    }
+                }
+            };
+            made.push((row.len(), selection));
+        }
+        Ok(made)
+    }
+
+    /// A layer with these patterns by index head.
+    fn layer(&self, patterns: &[Pattern]) -> Result<LayerSelection, AttentionError> {
+        let index_heads = patterns.len();
+        if let Some(imposed) = self.imposed {
+            let what = "the imposed index's heads";
+            same("attention plan", what, [imposed], [index_heads])?;
+        }
+        let selection = self.selection;
+        let rules = LayerRules::new(patterns, selection);
         let options = SelectOptions {
-            scale: 0.0,
+            scale: self.heads.scale(),
             index_heads,
             keys: self.keys,
             columns: rules.columns,
             slashes: rules.slashes,
             thresholds: Thresholds {
-                column: (self.selection.column_share).max(LEAST_COLUMN_SHARE * self.keys as f32),
-                slash: self.selection.slash_share,
+                column: selection
+                    .column_share
+                    .max(LEAST_COLUMN_SHARE * self.keys as f32),
+                slash: selection.slash_share,
             },
-            prices: self.selection.costs,
-            correction: self.selection.correction,
+            prices: selection.costs,
+            correction: selection.correction,
             causal_pairs: self.causal_pairs,
-            imposed: false,
+            imposed: self.imposed.is_some(),
+            launch: None,
         };
         let words = TensorData::new(rules.words, [index_heads * RULE_WORDS]);
-        // Columns and slashes of the other patterns see what the second band is for.
-        let rotary_base = match self.pattern {
-            Pattern::BlockCluster(_) => self.rotary_base,
-            _ => None,
-        };
-        let weights = bands::weights(head_dim, rotary_base);
-        let count = weights.len() / head_dim;
-        let probes = TensorData::new(self.probes.clone(), [self.probes.len()]);
-        let ready = LayerSelection {
+        Ok(LayerSelection {
             options,
-            probes: Tensor::from_data(probes, (device, DType::U32)),
-            rules: Tensor::from_data(words, (device, DType::U32)),
-            bands: Tensor::from_data(
-                TensorData::new(weights, [count, head_dim]),
-                (device, DType::F32),
-            ),
-        };
-        made.insert(key, ready.clone());
-        Ok(Some(ready))
+            rules: Tensor::from_data(words, (self.device, DType::U32)),
+            bands: self.bands.clone(),
+            probes: self.probes.clone(),
+        })
+    }
+}
+
+impl Selection {
+    /// First position of a sequence whose rows see everything.
+    pub(crate) fn dense_from(&self, span: &Span) -> usize {
+        span.prompt_len.saturating_sub(self.last)
     }
 }
 
 /// The span of which probe rows are taken: without the rows that see everything, if there are others.
 /// Those would hide what the others miss, and need no columns.
 fn probes(selection: &Selection, span: &Span) -> [u32; SPAN_WORDS] {
-    let before = SelectionPlan::dense_from(selection, span).saturating_sub(span.offset());
+    let before = selection.dense_from(span).saturating_sub(span.offset());
     let rows = match before {
         0 => span.query_len,
         n => n.min(span.query_len),

@@ -2,11 +2,8 @@
 
 use sparse_accelerate_contract::{Choice, RULE_WORDS, Rules};
 
-use super::{HeadPatterns, Selection};
-use crate::{
-    error::AttentionError,
-    pattern::{BlockCluster, IntervalSlash, Pattern},
-};
+use super::Selection;
+use crate::pattern::{BlockCluster, IntervalSlash, Pattern};
 
 /// Bits of the choices that rules allow.
 const DENSE: u32 = Choice::Dense.bit();
@@ -26,30 +23,20 @@ pub(crate) struct LayerRules {
 }
 
 impl LayerRules {
-    /// The rules of `heads` index heads in a layer.
-    pub(crate) fn new(
-        pattern: &Pattern,
-        by_head: Option<&HeadPatterns>,
-        selection: &Selection,
-        layer: usize,
-        heads: usize,
-    ) -> Result<Self, AttentionError> {
-        let patterns = match by_head {
-            Some(list) => list.layer(layer, heads)?.to_vec(),
-            None => vec![*pattern; heads],
-        };
+    /// The rules of index heads with these patterns.
+    pub(crate) fn new(patterns: &[Pattern], selection: &Selection) -> Self {
         let mut rules = Self {
-            words: Vec::with_capacity(RULE_WORDS * heads),
+            words: Vec::with_capacity(RULE_WORDS * patterns.len()),
             columns: 0,
             slashes: 0,
         };
-        for pattern in &patterns {
+        for pattern in patterns {
             let rule = rule(pattern, selection);
             rules.columns = rules.columns.max(rule.columns as usize);
             rules.slashes = rules.slashes.max(rule.slashes as usize);
             rules.words.extend(rule.words());
         }
-        Ok(rules)
+        rules
     }
 }
 
@@ -64,7 +51,9 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
         slashes: 0,
     };
     let (allowed, lists, blocks) = match pattern {
-        Pattern::Dense | Pattern::FixedBlocks(_) => (DENSE, none, BlockCluster::default()),
+        Pattern::Dense | Pattern::FixedBlocks(_) | Pattern::Index => {
+            (DENSE, none, BlockCluster::default())
+        }
         Pattern::Triangular(t) => {
             (sink, window, floor) = (t.sink, t.window, 0.0);
             (TRIANGULAR, none, BlockCluster::default())

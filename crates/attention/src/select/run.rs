@@ -7,10 +7,10 @@ use burn::{
 
 use super::{PooledKeys, SelectionRecord};
 use crate::{
-    attend::{attend_with_lse, check, same},
+    attend::{attend_with_lse_checked, check},
     error::AttentionError,
+    layer_plan::LayerPlan,
     ops::{self, SelectionOps},
-    plan::AttentionPlan,
 };
 
 /// What [`attend_selected`] gives.
@@ -28,49 +28,50 @@ pub struct Selected {
     pub table: Option<Tensor<1, Int>>,
 }
 
-/// Attention of new query rows over cached keys and values, every head choosing its keys as the plan's
-/// settings say; on any other plan, as [`crate::attend_with_lse`].
+/// Attends new query rows to cached keys and values, every head choosing its keys as the plan's settings
+/// say; in a layer that does not select, as [`crate::attend_with_lse`].
 ///
 /// `pooled` is brought up to date; give the same with the next chunk of the same sequences, or `None` to
 /// pool all keys anew.
 ///
 /// # Shapes
-/// As [`crate::attend`]. `layer` counts from 0 and rules the layers that are always dense.
+/// As [`crate::attend`].
 ///
 /// # Errors
-/// As [`crate::attend`]; pooled keys of another shape; head patterns without this layer or its heads.
+/// As [`crate::attend`]; pooled keys of another shape.
 pub fn attend_selected(
     query: Tensor<4>,
     key: &Tensor<4>,
     value: &Tensor<4>,
     pooled: Option<&mut PooledKeys>,
-    layer: usize,
-    plan: &AttentionPlan,
+    layer: &LayerPlan<'_>,
 ) -> Result<Selected, AttentionError> {
-    let ([batch, heads, _, head_dim], [_, kv_heads, keys, _]) = (query.dims(), key.dims());
+    check(&query, key, value, layer.plan())?;
+    attend_selected_checked(query, key, value, pooled, layer)
+}
+
+/// [`attend_selected`] after the check of its shapes.
+pub(crate) fn attend_selected_checked(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    pooled: Option<&mut PooledKeys>,
+    layer: &LayerPlan<'_>,
+) -> Result<Selected, AttentionError> {
+    let (plan, batch) = (layer.plan(), query.dims()[0]);
     let pairs = plan.decision().causal_pairs;
-    let Some(selection) = plan.selection(layer, [heads, kv_heads, head_dim], &query.device())?
-    else {
-        let (output, lse) = attend_with_lse(query, key, value, plan)?;
+    let Some(selection) = layer.selection() else {
+        let (output, lse) = attend_with_lse_checked(query, key, value, plan)?;
+        let shape = [batch, layer.recorded_heads()];
         return Ok(Selected {
             output,
             lse,
-            record: SelectionRecord::dense(
-                layer,
-                pairs,
-                [batch, plan.recorded_heads(layer, [heads, kv_heads])],
-            ),
+            record: SelectionRecord::dense(layer.layer(), pairs, shape),
             table: None,
         });
     };
-    let mut options = selection.options;
-    options.scale = check(&query, key, value, plan)?;
-    if let Some(index) = plan.index() {
-        let (got, expected) = (index.heads(), options.index_heads);
-        same("attend", "the imposed index's heads", [got], [expected])?;
-        options.imposed = true;
-    }
-    ops::check_selection(&query, kv_heads, &options, selection.bands.dims()[0])?;
+    let [_, kv_heads, keys, head_dim] = key.dims();
+    let options = ops::prepare_selection(&query, kv_heads, selection)?;
     let mut fresh = None;
     let pooled = match pooled {
         Some(pooled) => pooled,
@@ -80,6 +81,7 @@ pub fn attend_selected(
         )),
     };
     pooled.update(key, value, plan)?;
+    let selection = selection.clone();
     let (output, lse, report, table) = Dispatch::attend_selected(
         query.into_dispatch(),
         key.clone().into_dispatch(),
@@ -92,10 +94,11 @@ pub fn attend_selected(
         options,
     );
     let shape = [batch, options.index_heads];
+    let report = Tensor::from_dispatch(report);
     Ok(Selected {
         output: Tensor::from_dispatch(output),
         lse: Tensor::from_dispatch(lse),
-        record: SelectionRecord::device(layer, pairs, Tensor::from_dispatch(report), shape),
+        record: SelectionRecord::device(layer.layer(), pairs, report, shape),
         table: Some(Tensor::from_dispatch(table)),
     })
 }

@@ -47,9 +47,7 @@ impl Decisions {
             }
             if !records.is_empty() {
                 // Imposed blocks have a density, whatever was selected.
-                if decision.density.is_nan() {
-                    decision.density = kept / records.len() as f64;
-                }
+                decision.density.get_or_insert(kept / records.len() as f64);
                 selections.push(ChunkSelection { tokens, heads });
             }
             decisions.push(decision);
@@ -60,10 +58,11 @@ impl Decisions {
 
 /// Mean density of the chunks, weighted by their causal pairs.
 pub(super) fn density(decisions: &[Decision]) -> f64 {
-    let all: f64 = decisions.iter().map(|d| d.causal_pairs as f64).sum();
-    let kept: f64 = decisions
+    let known = decisions
         .iter()
-        .map(|d| d.density * d.causal_pairs as f64)
-        .sum();
+        .filter_map(|d| Some((d.density?, d.causal_pairs as f64)));
+    let (kept, all) = known.fold((0.0, 0.0), |(kept, all), (density, pairs)| {
+        (kept + density * pairs, all + pairs)
+    });
     if all > 0.0 { kept / all } else { 1.0 }
 }

@@ -20,7 +20,9 @@ pub(crate) use selected::{Chosen, chunk_plan};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use sparse_accelerate::{AttentionError, AttentionPlan, AttentionSettings, PooledKeys, Span};
+use sparse_accelerate::{
+    AttentionError, AttentionPlan, AttentionSettings, Heads, PooledKeys, Span, Visible,
+};
 use sparse_accelerate_models::{LayerObserver, LayerView, ModelError};
 
 /// Attention of a chunk whose heads choose.
@@ -92,7 +94,7 @@ struct Compared {
 pub(crate) struct RecallObserver {
     rows: Vec<Row>,
     attentions: Vec<Compared>,
-    rotary_base: f64,
+    model_heads: Heads,
     /// The chunk that the attentions' plans are for.
     planned: Option<Span>,
     /// `[attention][layer][head]`.
@@ -102,12 +104,12 @@ pub(crate) struct RecallObserver {
 }
 
 impl RecallObserver {
-    /// Makes the plans of `count` rows of a prompt of `length`; `rotary_base` is that of the model.
+    /// Makes the plans of `count` rows of a prompt of `length`; `model_heads` are those of the model.
     pub(crate) fn new(
         length: usize,
         count: usize,
         attentions: &[AttentionSettings],
-        rotary_base: f64,
+        model_heads: Heads,
         device: &Device,
     ) -> Result<Self, AttentionError> {
         let mut rows = Vec::new();
@@ -117,7 +119,9 @@ impl RecallObserver {
                 kv_len: at + 1,
                 prompt_len: length,
             }];
-            let plan = |settings| AttentionPlan::new(settings, &span, device);
+            let plan = |settings| {
+                AttentionPlan::new(settings, &span, model_heads, Visible::Causal, device)
+            };
             rows.push(Row {
                 at,
                 dense: plan(&AttentionSettings::dense())?,
@@ -132,7 +136,7 @@ impl RecallObserver {
         Ok(Self {
             rows,
             attentions: compared.collect(),
-            rotary_base,
+            model_heads,
             planned: None,
             heads: vec![Vec::new(); attentions.len()],
             seconds: 0.0,
@@ -152,7 +156,7 @@ impl RecallObserver {
             for attention in &mut self.attentions {
                 let settings = &attention.settings;
                 let device = view.query.device();
-                attention.plan = chunk_plan(settings, spans, self.rotary_base, &device)?;
+                attention.plan = chunk_plan(settings, spans, self.model_heads, &device)?;
             }
             self.planned = Some(spans[0]);
         }

@@ -36,11 +36,11 @@ impl Outcome {
         from: usize,
         plans: impl Iterator<Item = (usize, &'p AttentionPlan)>,
     ) -> Result<Self, ModelError> {
-        let (keys, values) = (view.cache.key(view.layer), view.cache.value(view.layer));
+        let (keys, values) = (view.cache.key(view.layer)?, view.cache.value(view.layer)?);
         let (mut outputs, mut lses) = (Vec::new(), Vec::new());
         for (at, plan) in plans {
             let query = view.query.clone().slice_dim(2, at - from..at - from + 1);
-            let (output, lse) = attend_with_lse(query, &keys, &values, plan)?;
+            let (output, lse) = attend_with_lse(query, &keys, &values, &plan.layer(view.layer)?)?;
             outputs.push(output);
             lses.push(lse);
         }

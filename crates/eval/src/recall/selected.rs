@@ -4,8 +4,8 @@
 
 use burn::tensor::Device;
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Choice, HeadRecord, PooledKeys, Span,
-    attend_selected, select::Why,
+    AttentionError, AttentionPlan, AttentionSettings, Choice, HeadRecord, Heads, PooledKeys, Span,
+    Visible, attend_selected, select::Why,
 };
 use sparse_accelerate_models::{LayerView, ModelError};
 
@@ -15,14 +15,14 @@ use super::rows::Outcome;
 pub(crate) fn chunk_plan(
     settings: &AttentionSettings,
     spans: &[Span],
-    rotary_base: f64,
+    heads: Heads,
     device: &Device,
 ) -> Result<Option<AttentionPlan>, AttentionError> {
     // The index of a Triangular chunk is not needed, and costs time.
     if !settings.selects() {
         return Ok(None);
     }
-    let plan = AttentionPlan::new(settings, spans, device)?.with_rotary_base(rotary_base);
+    let plan = AttentionPlan::new(settings, spans, heads, Visible::Causal, device)?;
     Ok(plan.selects().then_some(plan))
 }
 
@@ -34,10 +34,11 @@ pub(crate) fn rows(
     pooled: &mut Option<PooledKeys>,
     rows: &[usize],
 ) -> Result<(Outcome, Vec<HeadRecord>), ModelError> {
-    let (keys, values) = (view.cache.key(view.layer), view.cache.value(view.layer));
+    let (keys, values) = (view.cache.key(view.layer)?, view.cache.value(view.layer)?);
     let pooled = pooled.get_or_insert_with(|| PooledKeys::new(keys.dims(), &keys.device()));
     let query = view.query.clone();
-    let selected = attend_selected(query, &keys, &values, Some(pooled), view.layer, plan)?;
+    let layer = plan.layer(view.layer)?;
+    let selected = attend_selected(query, &keys, &values, Some(pooled), &layer)?;
     let outcome = Outcome::of_chunk(selected.output, selected.lse, rows)?;
     Ok((outcome, selected.record.read()?))
 }

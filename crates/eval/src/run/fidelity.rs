@@ -216,9 +216,8 @@ fn reference(
     let length = item.ids.len();
     let settings: Vec<AttentionSettings> =
         item.missing.iter().map(|a| a.settings.clone()).collect();
-    let base = subject.model.config().rope_theta;
-    let device = subject.model.whole()?.device();
-    let mut observer = RecallObserver::new(length, rows, &settings, base, device)?;
+    let model = subject.model.whole()?;
+    let mut observer = RecallObserver::new(length, rows, &settings, model.heads(), model.device())?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(

@@ -129,8 +129,7 @@ pub fn search(
     let sparse: Vec<Pattern> = sparse.filter(|c| *c != Pattern::Dense).collect();
     let model = Model {
         layers: config.layers,
-        kv_heads: config.kv_heads,
-        rotary_base: config.rope_theta,
+        heads: subject.model.whole()?.heads(),
         device: subject.model.whole()?.device(),
     };
     let mut observer =

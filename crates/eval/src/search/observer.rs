@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use sparse_accelerate::{
-    AttentionError, AttentionMode, AttentionPlan, AttentionSettings, HeadPatterns, Pattern,
-    PooledKeys, Selection, Span,
+    AttentionError, AttentionMode, AttentionPlan, AttentionSettings, HeadPatterns, Heads, Pattern,
+    PooledKeys, Selection, Span, Visible,
     select::{LEAST_ROWS, Prices},
 };
 use sparse_accelerate_models::{LayerObserver, LayerView, ModelError};
@@ -31,7 +31,7 @@ pub(super) struct CandidateObserver {
     /// Positions, each with a dense plan.
     rows: Vec<(usize, AttentionPlan)>,
     candidates: Vec<AttentionSettings>,
-    rotary_base: f64,
+    heads: Heads,
     /// The chunk in hand, and the candidates' plans for it.
     planned: Option<(Span, Vec<AttentionPlan>)>,
     /// By layer. One for all candidates: it depends on nothing but the keys and values.
@@ -44,8 +44,7 @@ pub(super) struct CandidateObserver {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Model<'a> {
     pub(super) layers: usize,
-    pub(super) kv_heads: usize,
-    pub(super) rotary_base: f64,
+    pub(super) heads: Heads,
     pub(super) device: &'a Device,
 }
 
@@ -64,22 +63,24 @@ impl CandidateObserver {
                 kv_len: at + 1,
                 prompt_len: length,
             }];
-            let plan = AttentionPlan::new(&AttentionSettings::dense(), &span, model.device)?;
+            let dense = AttentionSettings::dense();
+            let (heads, visible) = (model.heads, Visible::Causal);
+            let plan = AttentionPlan::new(&dense, &span, heads, visible, model.device)?;
             Ok((at, plan))
         };
         let rows = sampled_rows(length, count).into_iter().map(row);
         let settings = candidates.iter().map(|pattern| {
-            let heads = vec![vec![*pattern; model.kv_heads]; model.layers];
+            let heads = vec![vec![*pattern; model.heads.kv]; model.layers];
             as_it_is(*pattern, heads.into(), selection)
         });
         let none = vec![Sums::default(); candidates.len()];
         Ok(Self {
             rows: rows.collect::<Result<_, AttentionError>>()?,
             candidates: settings.collect(),
-            rotary_base: model.rotary_base,
+            heads: model.heads,
             planned: None,
             pooled: vec![None; model.layers],
-            sums: vec![vec![none; model.kv_heads]; model.layers],
+            sums: vec![vec![none; model.heads.kv]; model.layers],
         })
     }
 
@@ -109,7 +110,7 @@ impl CandidateObserver {
         }
         let device = view.query.device();
         let plans = self.candidates.iter();
-        let plans = plans.map(|c| chunk_plan(c, spans, self.rotary_base, &device));
+        let plans = plans.map(|c| chunk_plan(c, spans, self.heads, &device));
         let plans: Vec<Option<AttentionPlan>> = plans.collect::<Result<_, _>>()?;
         let plans: Option<Vec<AttentionPlan>> = plans.into_iter().collect();
         let plans = plans.ok_or_else(|| failed("a candidate of the search does not select"))?;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use sparse_accelerate::{AttentionPlan, Span, attend};
+use sparse_accelerate::{AttentionPlan, Heads, Span, Visible, attend};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_report::record::KernelRow;
@@ -64,7 +64,9 @@ pub fn kernel(
         }
     }
     contained("attention", || {
-        let plan = AttentionPlan::new(&case.settings, &[Span::whole(shape.length)], device)?;
+        let heads = Heads::new(shape.heads, shape.kv_heads, shape.head_dim);
+        let spans = [Span::whole(shape.length)];
+        let plan = AttentionPlan::new(&case.settings, &spans, heads, Visible::Causal, device)?;
         let layer = Layer::new(device, shape, settings, plan);
         let error = layer.error()?;
         let limit = limit(settings.dtype);
@@ -78,12 +80,14 @@ pub fn kernel(
         }
         let times = layer.time(settings.runs)?;
         let decision = layer.plan.decision();
-        let pairs = decision.density * decision.causal_pairs as f64 * shape.heads as f64;
+        // No case of this bench has heads that choose.
+        let density = decision.density.unwrap_or(1.0);
+        let pairs = density * decision.causal_pairs as f64 * shape.heads as f64;
         let median_ms = median(&times);
         Ok(KernelRow {
             attention: case.name.clone(),
             length: shape.length,
-            density: decision.density,
+            density,
             heads: shape.heads,
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -139,7 +143,12 @@ impl Layer {
 
     /// Relative L2 error of the sampled rows of the sampled heads.
     fn error(&self) -> Result<f64, SpeedError> {
-        let out = attend(self.query.clone(), &self.key, &self.value, &self.plan)?;
+        let out = attend(
+            self.query.clone(),
+            &self.key,
+            &self.value,
+            &self.plan.layer(0)?,
+        )?;
         let shape = self.shape;
         let last = shape.length - 1;
         let mut rows = CHECKED_ROWS
@@ -183,7 +192,7 @@ impl Layer {
                 self.query.clone(),
                 &self.key,
                 &self.value,
-                &self.plan,
+                &self.plan.layer(0)?,
             )?)
         };
         Batches::new(&self.device, call)?.all_ms(runs)

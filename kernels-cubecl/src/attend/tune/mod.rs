@@ -135,22 +135,36 @@ pub fn prepare(
     tensors: impl Fn() -> Tensors + Sync,
 ) -> Result<Plan, Refusal> {
     let first = plan::prepare(problem, elem, client.properties())?;
+    Ok(refine(client, problem, elem, work, tuning, first, tensors))
+}
+
+/// As [`prepare`] for a problem whose first plan, that of [`super::prepare`], is at hand.
+pub fn refine(
+    client: &Client,
+    problem: &Problem,
+    elem: ElemType,
+    work: &Work,
+    tuning: Tuning,
+    first: Plan,
+    tensors: impl Fn() -> Tensors + Sync,
+) -> Plan {
     let large = work.operations(problem) >= tuning.least_operations;
     if !large
         || problem.gated_heads.is_some()
         || cubecl::dry_run::dry_run()
         || client.is_capturing()
     {
-        return Ok(first);
+        return first;
     }
-    let plans = shortlist(problem, elem, client)?;
+    // Who has a first plan is refused no list of them.
+    let plans = shortlist(problem, elem, client).unwrap_or_default();
     if plans.len() < 2 {
-        return Ok(first);
+        return first;
     }
     let key = Key::new(problem, elem, work, &plans);
     let run = |plan: &Plan| launch(client, problem, plan, elem, tensors());
     // A device that cannot be had fails the launch that follows, which says so.
-    Ok(choose(client, &key, &plans, run).map_or(first, |i| plans[i]))
+    choose(client, &key, &plans, run).map_or(first, |i| plans[i])
 }
 
 /// Which of the plans of a key to take: what was chosen before, else what [`measure`] finds now. One

@@ -268,6 +268,8 @@ impl Fixed {
             tiles: shape.tiles(),
             columns: options.columns > 0,
             band: None,
+            window: None,
+            launch: None,
             causal_pairs: options.causal_pairs,
             density: None,
         };

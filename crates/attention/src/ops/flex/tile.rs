@@ -12,7 +12,7 @@ use super::{
 use sparse_accelerate_contract::{IndexRow, SPAN_WORDS, Sequence};
 use sparse_accelerate_cpu::{Rows, exp, int8, product, softmax};
 
-use crate::index::QUERY_TILE;
+use crate::index::{QUERY_TILE, RANGE_ALIGN};
 
 /// A strided `[B, H, rows, d]` tensor as slices.
 struct View<'a, E> {
@@ -119,11 +119,19 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
         }
     }
 
-    /// Key blocks of a tile whose last visible position is `end - 1`.
-    fn blocks(&self, b: usize, group: usize, tile: usize, end: usize) -> Vec<Block> {
+    /// Key blocks of a tile whose rows stand at `[first, end)`.
+    fn blocks(
+        &self,
+        (b, group, tile): (usize, usize, usize),
+        [first, end]: [usize; 2],
+    ) -> Vec<Block> {
         let heads = self.options.index_heads;
         if heads == 0 {
-            return blocks(&[0, end as u32], &[], end, false);
+            let start = self.options.window.map_or(0, |window| {
+                let first = (first + 1).saturating_sub(window as usize);
+                (first / RANGE_ALIGN * RANGE_ALIGN) as u32
+            });
+            return blocks(&[start, end as u32], &[], end, false);
         }
         let groups = self.dims[1] / self.pack;
         let row = (b * heads + group * heads / groups) * self.options.tiles + tile;
@@ -164,7 +172,7 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
 
         let walk = match live {
             0 => Vec::new(),
-            _ => self.blocks(b, group, tile, offset + first + live),
+            _ => self.blocks((b, group, tile), [offset + first, offset + first + live]),
         };
         for block in &walk {
             let position = |r: usize| offset + first + r / self.pack;
@@ -254,7 +262,11 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
                 hidden_from = block.keys.below(sink as usize).min(seen);
                 hidden_to = block.keys.below(from).clamp(hidden_from, seen);
             }
-            // Visible: [0, hidden_from) and [hidden_to, seen).
+            // Visible: [0, hidden_from) and [hidden_to, seen), of these what the window shows.
+            if let Some(window) = self.options.window {
+                let before = block.keys.below((p + 1).saturating_sub(window as usize));
+                row[..before].fill(f32::NEG_INFINITY);
+            }
             row[hidden_from..hidden_to].fill(f32::NEG_INFINITY);
             row[seen..].fill(f32::NEG_INFINITY);
             let (maximum, sum) = softmax::row(self.arch, row, scratch.maximum[r]);

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, FixedBlocks, IntervalSlash, Pattern, Span, attend,
+    AttentionPlan, AttentionSettings, FixedBlocks, Heads, Pattern, Span, Visible, attend,
     index::{QUERY_TILE, TileIndex, interval_slash},
 };
 
@@ -41,7 +41,9 @@ fn plans(
     length: usize,
 ) -> Result<Vec<(String, AttentionPlan)>, SpeedError> {
     let spans = [Span::whole(length)];
-    let dense = AttentionPlan::new(&AttentionSettings::dense(), &spans, device)?;
+    let heads = Heads::new(settings.heads, settings.kv_heads, settings.head_dim);
+    let plan = |settings| AttentionPlan::new(&settings, &spans, heads, Visible::Causal, device);
+    let dense = plan(AttentionSettings::dense())?;
     let mut plans = vec![("dense".to_owned(), dense)];
     for density in DENSITIES {
         let blocks = AttentionSettings::sparse(Pattern::FixedBlocks(FixedBlocks {
@@ -50,8 +52,7 @@ fn plans(
             density,
             seed: SEED,
         }));
-        let plan = AttentionPlan::new(&blocks, &spans, device)?;
-        plans.push((format!("blocks of density {density}"), plan));
+        plans.push((format!("blocks of density {density}"), plan(blocks)?));
     }
     for count in COLUMNS.into_iter().filter(|count| 2 * count <= length) {
         let stride = length / count;
@@ -60,11 +61,7 @@ fn plans(
             .collect();
         let diagonal = vec![vec![0]; settings.kv_heads];
         let index = interval_slash(&spans, &columns, &diagonal)?;
-        let pattern = Pattern::IntervalSlash(IntervalSlash {
-            columns: count,
-            slashes: 1,
-        });
-        let plan = AttentionPlan::with_index(index, pattern, device)?;
+        let plan = AttentionPlan::with_index(index, heads, device)?;
         plans.push((format!("{count} columns"), plan));
     }
     Ok(plans)
@@ -123,7 +120,14 @@ impl Layer {
     }
 
     fn time(&self, device: &Device, plan: &AttentionPlan, runs: usize) -> Result<f64, SpeedError> {
-        let call = || Ok(attend(self.query.clone(), &self.key, &self.value, plan)?);
+        let call = || {
+            Ok(attend(
+                self.query.clone(),
+                &self.key,
+                &self.value,
+                &plan.layer(0)?,
+            )?)
+        };
         Ok(median(&Batches::new(device, call)?.all_ms(runs)?))
     }
 }
@@ -141,10 +145,17 @@ mod tests {
         let index = interval_slash(&spans, &[vec![3, 70]], &[vec![0]]).unwrap();
         assert_eq!(index_work(&index), [3.0, 3.0 / 64.0, 3.0]);
         let device = select(DeviceChoice::FLEX).unwrap().device;
-        let none = Pattern::IntervalSlash(IntervalSlash::default());
-        let plan = AttentionPlan::with_index(index, none, &device).unwrap();
+        let heads = Heads::new(4, 1, 64);
+        let plan = AttentionPlan::with_index(index, heads, &device).unwrap();
         assert_eq!(work(&plan, 4, 192), [0.0, 12.0, 12.0 / 64.0, 12.0]);
-        let dense = AttentionPlan::new(&AttentionSettings::dense(), &spans, &device).unwrap();
+        let dense = AttentionPlan::new(
+            &AttentionSettings::dense(),
+            &spans,
+            heads,
+            Visible::Causal,
+            &device,
+        )
+        .unwrap();
         assert_eq!(work(&dense, 4, 192), [24.0, 0.0, 0.0, 0.0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::bf16;
-use sparse_accelerate::{AttentionPlan, AttentionSettings, Span, attend_with_lse};
+use sparse_accelerate::{AttentionPlan, AttentionSettings, Heads, Span, Visible, attend_with_lse};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_inputs::{Family, HEAD_DIM, InputError, Shape, key, query, value};
@@ -22,6 +22,12 @@ pub struct FrontierShape {
     pub kv_heads: usize,
     /// Prompt tokens.
     pub length: usize,
+}
+
+impl FrontierShape {
+    pub(super) fn heads(&self) -> Heads {
+        Heads::new(self.heads, self.kv_heads, HEAD_DIM)
+    }
 }
 
 /// Which inputs, judged and timed how often.
@@ -88,8 +94,14 @@ impl Frontier {
             let key = tensor(key, shape.kv_heads)?;
             let value = tensor(value, shape.kv_heads)?;
             let spans = [Span::whole(shape.length)];
-            let plan = AttentionPlan::new(&AttentionSettings::dense(), &spans, device)?;
-            let (output, lse) = attend_with_lse(query.clone(), &key, &value, &plan)?;
+            let plan = AttentionPlan::new(
+                &AttentionSettings::dense(),
+                &spans,
+                shape.heads(),
+                Visible::Causal,
+                device,
+            )?;
+            let (output, lse) = attend_with_lse(query.clone(), &key, &value, &plan.layer(0)?)?;
             Ok(Self {
                 shape,
                 runs: settings.runs,

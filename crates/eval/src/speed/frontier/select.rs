@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, Choice, HeadRecord, Path, SelectionRecord, Span, attend,
+    AttentionPlan, Choice, HeadRecord, Path, SelectionRecord, Span, Visible, attend,
     attend_selected,
     index::TileIndex,
     select::{Prices, Why},
@@ -43,7 +43,8 @@ impl Frontier {
         contained("selection", || {
             let settings = selector.settings(floor, costs, min_sparse_len);
             let spans = [Span::whole(self.shape.length)];
-            let plan = AttentionPlan::new(&settings, &spans, &self.device)?;
+            let heads = self.shape.heads();
+            let plan = AttentionPlan::new(&settings, &spans, heads, Visible::Causal, &self.device)?;
             let (output, choice) = self.call(&plan)?;
             let error = self.error(&output)?;
             drop(output);
@@ -53,14 +54,15 @@ impl Frontier {
             };
             let (total_ms, dense_ms) = self.times(|| self.call(&plan))?;
             let attend_ms = match table {
-                Some(table) => Some(self.attend_ms(table, heads.len(), &settings)?),
+                Some(table) => Some(self.attend_ms(table, heads.len())?),
                 None => None,
             };
             let row = FrontierRow {
                 length: self.shape.length,
                 selector: selector.name().into(),
                 floor,
-                density: plan.decision().density,
+                // Heads that choose tell their own.
+                density: plan.decision().density.unwrap_or(f64::NAN),
                 error,
                 total_ms,
                 selection_ms: attend_ms.map(|ms| (total_ms - ms).max(0.0)),
@@ -84,20 +86,16 @@ impl Frontier {
 
     fn call(&self, plan: &AttentionPlan) -> Result<(Tensor<4>, Option<Chosen>), SpeedError> {
         let query = self.query.clone();
+        let layer = plan.layer(0)?;
         if !plan.selects() {
-            return Ok((attend(query, &self.key, &self.value, plan)?, None));
+            return Ok((attend(query, &self.key, &self.value, &layer)?, None));
         }
-        let got = attend_selected(query, &self.key, &self.value, None, 0, plan)?;
+        let got = attend_selected(query, &self.key, &self.value, None, &layer)?;
         Ok((got.output, Some((got.record, got.table))))
     }
 
     /// Median milliseconds of attention alone over the index that a selection built.
-    fn attend_ms(
-        &self,
-        table: Tensor<1, Int>,
-        heads: usize,
-        settings: &AttentionSettings,
-    ) -> Result<f64, SpeedError> {
+    fn attend_ms(&self, table: Tensor<1, Int>, heads: usize) -> Result<f64, SpeedError> {
         let failed = |reason: String| EngineError::Execution {
             op: "read the index",
             reason,
@@ -107,7 +105,7 @@ impl Frontier {
         let words = words.map_err(|e| failed(format!("{e:?}")))?;
         let spans = [Span::whole(self.shape.length)];
         let index = TileIndex::from_table(&spans, heads, &words)?;
-        let plan = AttentionPlan::with_index(index, settings.pattern, &self.device)?;
+        let plan = AttentionPlan::with_index(index, self.shape.heads(), &self.device)?;
         let call = || self.call(&plan);
         Ok(median(
             &Batches::new(&self.device, call)?.all_ms(self.runs)?,
