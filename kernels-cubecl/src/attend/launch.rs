@@ -47,7 +47,7 @@ pub struct Tensors {
 /// Without the scratch that the plan needs, or without the scales of bytes.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
     let index = problem.index;
-    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
+    let (sink, band) = index.and_then(|i| i.band).unwrap_or((0, 0));
     let count = CubeCount::Static(plan.grid.0, plan.grid.1, 1);
     // One list of arguments for every tier: they differ in cube, vector width and blueprint.
     macro_rules! run {
@@ -74,7 +74,8 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
                 problem.index_heads().unwrap_or(1) as u32,
                 problem.scale,
                 sink,
-                window,
+                band,
+                problem.window().into(),
                 tensors.with_lse,
                 $blueprint,
                 elem,

@@ -5,7 +5,7 @@
 use cubecl::ir::{DeviceProperties, ElemType};
 
 use super::{
-    CmmaBlueprint, DecodeBlueprint, MmaBlueprint, Stored, UnitBlueprint, cmma, decode, mma,
+    CmmaBlueprint, DecodeBlueprint, MmaBlueprint, Stored, UnitBlueprint, Visible, cmma, decode, mma,
 };
 use crate::{
     Refusal,
@@ -24,7 +24,8 @@ pub struct Problem {
     pub kv_heads: usize,
     /// Query rows of the longest sequence.
     pub rows: usize,
-    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split.
+    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split, and that a
+    /// window of as many keys or more hides none.
     pub keys: usize,
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
@@ -41,6 +42,8 @@ pub struct Problem {
     /// How keys and values are stored. [`Tier::SplitK`] alone reads int8: it waits for memory, where the
     /// other tiers would convert a key once for every query tile that sees it.
     pub stored: Stored,
+    /// The keys that a row may see, on top of the index and its band.
+    pub visible: Visible,
 }
 
 /// The index's shape and element rule.
@@ -66,6 +69,16 @@ impl Problem {
             Some(heads) if heads == self.heads => 1,
             _ => self.heads / self.kv_heads,
         }
+    }
+
+    /// Keys of the window; `None` where every row sees all keys up to its own.
+    pub(super) fn window(&self) -> Option<u32> {
+        self.visible.window(self.keys)
+    }
+
+    /// Most keys that a row sees.
+    pub(super) fn row_keys(&self) -> usize {
+        self.window().map_or(self.keys, |keys| keys as usize)
     }
 
     /// Heads that the table tells apart, by rows or by gates alone.
@@ -157,7 +170,7 @@ impl Plan {
         let tokens = tier.tile_tokens().min(problem.rows);
         let groups = problem.heads / problem.pack();
         let splits = match tier {
-            Tier::SplitK(_) => decode::splits(problem.keys, problem.batch * groups, device),
+            Tier::SplitK(_) => decode::splits(split_keys(problem), problem.batch * groups, device),
             _ => (tokens * problem.pack()).div_ceil(tier.rows()),
         };
         let cubes = problem.batch * groups * tiles * splits;
@@ -180,6 +193,14 @@ impl Plan {
             grid: fold(cubes, device)?,
             scratch,
         })
+    }
+}
+
+/// Keys that the rows of a sequence see between them, at most.
+fn split_keys(problem: &Problem) -> usize {
+    match problem.window() {
+        Some(_) => (problem.row_keys() + problem.rows).min(problem.keys),
+        None => problem.keys,
     }
 }
 

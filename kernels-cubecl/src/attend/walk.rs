@@ -9,6 +9,8 @@
 
 use cubecl::prelude::*;
 
+use super::visible::Rule;
+
 /// What of a blueprint decides the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Walk {
@@ -20,6 +22,8 @@ pub(super) struct Walk {
     pub(super) columns: bool,
     /// Triangular's element rule applies.
     pub(super) banded: bool,
+    /// Rows see a window of keys.
+    pub(super) windowed: bool,
 }
 
 /// Where the rows of one head lie: first vector, vectors from row to row.
@@ -51,14 +55,13 @@ impl Step {
     }
 
     /// Whether some row of the cube may not see some slot: the step crosses the diagonal, its item's
-    /// end or the band. `first` and `end` are the positions of the cube's first row and past its last.
+    /// end, the band or the window. `first` and `end` are the positions of the cube's first row and past
+    /// its last.
     pub(super) fn crosses(
         &self,
         first: u32,
         end: u32,
-        sink: u32,
-        window: u32,
-        dense_from: u32,
+        rule: &Rule,
         #[comptime] walk: Walk,
     ) -> bool {
         let last = self.at + comptime!(walk.keys as u32);
@@ -66,39 +69,16 @@ impl Step {
         if !self.gathered {
             partial = partial || last > first + 1;
             if comptime!(walk.banded) {
-                let inside = last <= sink || end - self.at <= window || first >= dense_from;
-                partial = partial || !inside;
+                partial = partial || rule.band_cuts(self.at, last, first, end);
             }
+            if comptime!(walk.windowed) {
+                partial = partial || rule.window_cuts(self.at, end);
+            }
+        }
+        if comptime!(walk.windowed && walk.columns) {
+            partial = partial || self.gathered;
         }
         partial
-    }
-}
-
-/// What the element mask of a step needs.
-#[derive(CubeType)]
-pub(super) struct Mask {
-    pub(super) at: u32,
-    pub(super) end: u32,
-    pub(super) gathered: bool,
-    pub(super) sink: u32,
-    pub(super) window: u32,
-    pub(super) dense_from: u32,
-}
-
-#[cube]
-impl Mask {
-    /// Whether the row at `position` sees slot `at + offset`.
-    pub(super) fn sees(&self, offset: u32, position: u32, #[comptime] walk: Walk) -> bool {
-        let slot = self.at + offset;
-        let mut sees = slot < self.end && (self.gathered || slot <= position);
-        if comptime!(walk.banded) {
-            if sees && !self.gathered {
-                sees = slot < self.sink
-                    || position - slot < self.window
-                    || position >= self.dense_from;
-            }
-        }
-        sees
     }
 }
 
@@ -114,15 +94,18 @@ pub(super) struct Cursor {
     ranges_at: u32,
     n_columns: u32,
     columns_at: u32,
+    first: u32,
     causal_end: u32,
 }
 
 #[cube]
 impl Cursor {
-    /// A cursor on the first step of an index row, or of `[0, causal_end)` where there is none.
+    /// A cursor on the first step of an index row, or of `[first, causal_end)` where there is none. Keys
+    /// below `first`, which no row of the cube sees, are passed over in ranges as well.
     pub(super) fn new(
         table: &[u32],
         row: u32,
+        first: u32,
         causal_end: u32,
         live: bool,
         #[comptime] walk: Walk,
@@ -137,8 +120,12 @@ impl Cursor {
             ranges_at: 0u32.runtime(),
             n_columns: 0u32.runtime(),
             columns_at: 0u32.runtime(),
+            first,
             causal_end,
         };
+        if comptime!(walk.windowed) {
+            cursor.at = first;
+        }
         cursor.end = causal_end;
         cursor.live = live;
         if comptime!(walk.indexed) {
@@ -206,10 +193,52 @@ impl Cursor {
         }
     }
 
+    /// Whether the row at `position` sees slot `step.at + offset` of a step that this cursor stood on.
+    pub(super) fn sees(
+        &self,
+        step: &Step,
+        offset: u32,
+        position: u32,
+        rule: &Rule,
+        table: &[u32],
+        #[comptime] walk: Walk,
+    ) -> bool {
+        let slot = step.at + offset;
+        let mut sees = slot < step.end && (step.gathered || slot <= position);
+        if comptime!(walk.banded) {
+            if sees && !step.gathered {
+                sees = rule.in_band(slot, position);
+            }
+        }
+        if comptime!(walk.windowed) {
+            let mut key = slot;
+            if comptime!(walk.columns) {
+                if sees && step.gathered {
+                    key = table[(self.columns_at + slot) as usize];
+                }
+            }
+            sees = sees && rule.in_window(key, position);
+        }
+        sees
+    }
+
     fn enter(&mut self, table: &[u32], #[comptime] walk: Walk) {
+        if comptime!(walk.windowed) {
+            let mut before = true.runtime();
+            while before && self.item < self.n_ranges {
+                let entry = self.ranges_at + self.item * 2;
+                before = table[(entry + 1) as usize] <= self.first;
+                if before {
+                    self.item += 1;
+                }
+            }
+        }
         if self.item < self.n_ranges {
             let entry = self.ranges_at + self.item * 2;
             self.at = table[entry as usize];
+            if comptime!(walk.windowed) {
+                self.at = max(self.at, self.first);
+            }
             self.end = min(table[(entry + 1) as usize], self.causal_end);
         } else if comptime!(walk.columns) {
             if self.item == self.n_ranges && self.n_columns > 0 {

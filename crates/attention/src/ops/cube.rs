@@ -42,6 +42,7 @@ pub(super) fn problem(
         }),
         gated_heads: None,
         stored: kernels::Stored::Elements,
+        visible: kernels::Visible::Causal,
     }
 }
 

@@ -9,7 +9,8 @@ use cubecl::{cmma, prelude::*};
 use super::{CmmaBlueprint, PLANE_ROWS, product, product::Quad, softmax::Row};
 use crate::attend::{
     gate,
-    walk::{Cursor, Mask, Rows, Step},
+    visible::Rule,
+    walk::{Cursor, Rows, Step},
 };
 
 /// Arguments as in `attend_unit`; all strides are multiples of 8, `N` is the blueprint's width.
@@ -32,7 +33,8 @@ pub(crate) fn attend_cmma<E: Float, N: Size>(
     index_heads: u32,
     scale: f32,
     sink: u32,
-    window: u32,
+    band: u32,
+    window: ComptimeOption<u32>,
     #[comptime] with_lse: bool,
     #[comptime] bp: CmmaBlueprint,
     #[define(E)] _elem: ElemType,
@@ -71,6 +73,7 @@ pub(crate) fn attend_cmma<E: Float, N: Size>(
     let kv_len = table[(b * 4 + 1) as usize];
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
+    let rule = Rule::new(sink, band, dense_from, &window);
 
     // Fragments begin at multiples of 32 bytes.
     let mut memory = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.staged()), 128usize);
@@ -143,6 +146,7 @@ pub(crate) fn attend_cmma<E: Float, N: Size>(
     let mut ahead = Cursor::new(
         table,
         index_row,
+        rule.start(offset + cube_first, comptime!(bp.windowed)),
         offset + cube_last,
         cube_first < q_len,
         walk,
@@ -201,23 +205,19 @@ pub(crate) fn attend_cmma<E: Float, N: Size>(
         } else {
             sync_plane();
         }
-        let masked = step.crosses(
-            offset + cube_first,
-            offset + cube_last,
-            sink,
-            window,
-            dense_from,
-            walk,
+        let masked = step.crosses(offset + cube_first, offset + cube_last, &rule, walk);
+        own.weigh(
+            &mut scores,
+            &mut weights,
+            &mut o,
+            &ahead,
+            &step,
+            &rule,
+            table,
+            masked,
+            factor,
+            bp,
         );
-        let mask = Mask {
-            at: step.at,
-            end: step.end,
-            gathered: step.gathered,
-            sink,
-            window,
-            dense_from,
-        };
-        own.weigh(&mut scores, &mut weights, &mut o, &mask, masked, factor, bp);
         if comptime!(bp.one_tile) {
             sync_cube();
         } else {

@@ -86,6 +86,8 @@ pub struct CmmaBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl CmmaBlueprint {
@@ -105,6 +107,7 @@ impl CmmaBlueprint {
             indexed: self.indexed,
             columns: self.columns,
             banded: self.banded,
+            windowed: self.windowed,
         }
     }
 
@@ -283,6 +286,7 @@ pub(super) fn blueprints(
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
         gated: problem.gated_heads.is_some(),
+        windowed: problem.window().is_some(),
     };
     let one_tile = CmmaBlueprint {
         one_tile: true,

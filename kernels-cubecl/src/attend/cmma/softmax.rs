@@ -9,7 +9,11 @@ use super::{
     CmmaBlueprint, PLANE_ROWS, QUAD,
     product::{self, Quad, Sums},
 };
-use crate::attend::{mma::exp2, walk::Mask};
+use crate::attend::{
+    mma::exp2,
+    visible::Rule,
+    walk::{Cursor, Step},
+};
 
 /// Maximum of a row that has seen nothing: above [`UNSEEN`], below every score.
 const NOTHING: f32 = -1.0e30;
@@ -62,7 +66,10 @@ impl Row {
         scores: &mut Shared<[Quad]>,
         weights: &mut Shared<[Vector<E, N>]>,
         o: &mut Sums,
-        mask: &Mask,
+        cursor: &Cursor,
+        step: &Step,
+        rule: &Rule,
+        table: &[u32],
         masked: bool,
         factor: f32,
         #[comptime] bp: CmmaBlueprint,
@@ -82,7 +89,8 @@ impl Row {
                     #[unroll]
                     for c in 0..QUAD {
                         let offset = (quad * QUAD + c) as u32;
-                        let sees = mask.sees(offset, self.position, comptime!(bp.walk()));
+                        let walk = comptime!(bp.walk());
+                        let sees = cursor.sees(step, offset, self.position, rule, table, walk);
                         if !sees {
                             x.insert(c, f32::new(UNSEEN));
                         }

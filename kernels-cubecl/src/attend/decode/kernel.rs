@@ -20,9 +20,9 @@ use super::{
     DecodeBlueprint, FLOOR, SPLIT_KEYS, UNSEEN,
     combine::combine,
     exchange::exchange,
-    load::{load, load_scales, widen},
+    load::{load, load_scales, position as position_of, widen},
 };
-use crate::int8::CachePart;
+use crate::{attend::visible::Rule, int8::CachePart};
 
 /// See the module documentation. Keys and values are `T`, see `load`. `table` as in the extension trait;
 /// `scratch` holds [`DecodeBlueprint::pitch`] floats for each sequence, group, split and packed row, in
@@ -47,7 +47,8 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     tiles: u32,
     scale: f32,
     sink: u32,
-    window: u32,
+    band: u32,
+    window: ComptimeOption<u32>,
     #[comptime] bp: DecodeBlueprint,
     #[define(E)] _elem: ElemType,
     #[define(T)] _stored: ElemType,
@@ -74,13 +75,18 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
     let kv_len = table[(b * 4 + 1) as usize];
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
+    let rule = Rule::new(sink, band, dense_from, &window);
 
     // What the sequence sees, laid end to end. A sequence without rows sees nothing.
     let mut n_ranges = 1u32;
     let mut n_columns = 0u32;
     let mut ranges_at = 0u32;
     let mut columns_at = 0u32;
+    let window_start = rule.first_key(offset, comptime!(bp.windowed));
     let mut total = kv_len;
+    if comptime!(bp.windowed) {
+        total -= window_start;
+    }
     if comptime!(bp.indexed) {
         let index_head = group * index_heads / groups;
         let row = batch * 4 + ((b * index_heads + index_head) * tiles) * 4;
@@ -90,7 +96,10 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
         n_columns = table[(row + 3) as usize];
         total = n_columns;
         for i in 0..n_ranges {
-            let start = table[(ranges_at + i * 2) as usize];
+            let mut start = table[(ranges_at + i * 2) as usize];
+            if comptime!(bp.windowed) {
+                start = max(start, window_start);
+            }
             let end = min(table[(ranges_at + i * 2 + 1) as usize], kv_len);
             total += max(end, start) - start;
         }
@@ -188,11 +197,18 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
         let gathered = item == n_ranges;
         let mut start = 0u32;
         let mut end = total;
+        if comptime!(bp.windowed && !bp.indexed) {
+            start = window_start;
+            end = kv_len;
+        }
         if comptime!(bp.indexed) {
             if gathered {
                 end = n_columns;
             } else {
                 start = table[(ranges_at + item * 2) as usize];
+                if comptime!(bp.windowed) {
+                    start = max(start, window_start);
+                }
                 end = max(
                     min(table[(ranges_at + item * 2 + 1) as usize], kv_len),
                     start,
@@ -252,8 +268,16 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                     let slot = at + u32::cast_from(comptime!(u * bp.sets)) + set;
                     let mut seen = slot < end;
                     if comptime!(bp.single && bp.banded) {
-                        seen =
-                            seen && (gathered || in_band(slot, offset, sink, window, dense_from));
+                        seen = seen && (gathered || rule.in_band(slot, offset));
+                    }
+                    // Ranges begin at the window of the first row, columns anywhere.
+                    let key_at = if comptime!(bp.windowed && bp.columns) {
+                        position_of(table, at, set, end, gathered, columns_at, u, bp) as u32
+                    } else {
+                        slot
+                    };
+                    if comptime!(bp.single && bp.windowed && bp.columns) {
+                        seen = seen && (!gathered || rule.in_window(key_at, offset));
                     }
                     let bias = select(seen, f32::new(0.0), f32::new(UNSEEN));
                     #[unroll]
@@ -263,9 +287,12 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
                         if comptime!(!bp.single) {
                             let mut seen = slot <= position[r];
                             if comptime!(bp.banded) {
-                                seen = seen && in_band(slot, position[r], sink, window, dense_from);
+                                seen = seen && rule.in_band(slot, position[r]);
                             }
                             seen = exists[r] && (gathered || seen);
+                            if comptime!(bp.windowed) {
+                                seen = seen && rule.in_window(key_at, position[r]);
+                            }
                             s[i] = select(seen, bias, f32::new(UNSEEN));
                         }
                     }
@@ -412,10 +439,4 @@ pub(super) fn attend_split<E: Float, N: Size, T: Numeric, M: Size>(
         active,
         bp,
     );
-}
-
-/// Triangular's element rule for a key at or before the row's position.
-#[cube]
-fn in_band(key: u32, position: u32, sink: u32, window: u32, dense_from: u32) -> bool {
-    key < sink || position - key < window || position >= dense_from
 }

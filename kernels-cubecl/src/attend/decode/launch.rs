@@ -27,7 +27,7 @@ pub(in crate::attend) fn launch(
     // SAFETY: `prepare` sized the scratch.
     let scratch = || unsafe { BufferArg::from_raw_parts(scratch.clone(), plan.scratch) };
     let index = problem.index;
-    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
+    let (sink, band) = index.and_then(|i| i.band).unwrap_or((0, 0));
     let groups = problem.heads / problem.pack();
     let stored = if bp.words || bp.int8 { WORD } else { elem };
     assert_eq!(
@@ -61,7 +61,8 @@ pub(in crate::attend) fn launch(
             index.map_or(1, |i| i.tiles) as u32,
             problem.scale,
             sink,
-            window,
+            band,
+            problem.window().into(),
             bp,
             elem,
             stored,

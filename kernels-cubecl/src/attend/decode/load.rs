@@ -67,7 +67,7 @@ pub(super) fn load_scales(
 /// Where the unit's key number `u` of the step lies; past the end, the last one.
 #[cube]
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
-fn position(
+pub(super) fn position(
     table: &[u32],
     at: u32,
     set: u32,

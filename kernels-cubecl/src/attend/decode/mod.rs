@@ -56,10 +56,14 @@ pub struct DecodeBlueprint {
     pub planes: bool,
     /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
     pub indexed: bool,
+    /// The index may have columns.
+    pub columns: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
     /// One query row per sequence: every key of a range is seen by all packed rows.
     pub single: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl DecodeBlueprint {
@@ -169,8 +173,10 @@ mod tests {
             keys: 8,
             planes: true,
             indexed: false,
+            columns: false,
             banded: false,
             single: true,
+            windowed: false,
         }
     }
 

@@ -70,8 +70,10 @@ pub(in crate::attend) fn blueprint(
         planes: device.features.plane.contains(Plane::Ops)
             && hardware.plane_size_min as usize >= lanes,
         indexed: problem.index.is_some(),
+        columns: problem.index.is_some_and(|i| i.columns),
         banded: problem.index.is_some_and(|i| i.band.is_some()),
         single: problem.rows == 1,
+        windowed: problem.window().is_some(),
     };
     while blueprint.shared_bytes() > hardware.max_shared_memory_size && blueprint.keys > 1 {
         blueprint.keys /= 2;

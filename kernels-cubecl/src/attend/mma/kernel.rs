@@ -9,7 +9,8 @@ use super::{
 };
 use crate::attend::{
     gate,
-    walk::{Cursor, Mask, Rows},
+    visible::Rule,
+    walk::{Cursor, Rows},
 };
 
 /// Maximum of a row that has seen nothing: above [`tile::UNSEEN`], below every score.
@@ -35,7 +36,8 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     index_heads: u32,
     scale: f32,
     sink: u32,
-    window: u32,
+    band: u32,
+    window: ComptimeOption<u32>,
     #[comptime] with_lse: bool,
     #[comptime] bp: MmaBlueprint,
     #[define(E)] _elem: ElemType,
@@ -77,6 +79,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let kv_len = table[(b * 4 + 1) as usize];
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
+    let rule = Rule::new(sink, band, dense_from, &window);
 
     let mut memory =
         Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(bp.shared_vectors()), 1024usize);
@@ -175,6 +178,7 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
     let mut ahead = Cursor::new(
         table,
         index_row,
+        rule.start(offset + cube_first, comptime!(bp.windowed)),
         offset + cube_last,
         cube_first < q_len,
         walk,
@@ -322,24 +326,9 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         } else {
             tile::scores(&def, &memory, key_here, &held, bp)
         };
-        let partial = step.crosses(
-            offset + cube_first,
-            offset + cube_last,
-            sink,
-            window,
-            dense_from,
-            walk,
-        );
+        let partial = step.crosses(offset + cube_first, offset + cube_last, &rule, walk);
         if partial {
-            let mask = Mask {
-                at: step.at,
-                end: step.end,
-                gathered: step.gathered,
-                sink,
-                window,
-                dense_from,
-            };
-            tile::mask(&mut s, &position, &mask, bp);
+            tile::mask(&mut s, &position, &ahead, &step, &rule, table, bp);
         }
         let p = tile::softmax::<E>(&s, &mut maximum, &mut sum, &mut o, factor, bp);
         if comptime!(bp.late_values) {

@@ -79,6 +79,8 @@ pub struct MmaBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl MmaBlueprint {
@@ -98,6 +100,7 @@ impl MmaBlueprint {
             indexed: self.indexed,
             columns: self.columns,
             banded: self.banded,
+            windowed: self.windowed,
         }
     }
 
@@ -241,6 +244,7 @@ pub(super) fn blueprints(
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
         gated: problem.gated_heads.is_some(),
+        windowed: problem.window().is_some(),
     };
     let mut all = Vec::new();
     // Only 9.0 has `wgmma`: it is the one with tensor copies but not the newer kind of them.
@@ -286,7 +290,7 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     // With panels of 16 elements `mma` is better than one group.
     let alone = base.head_dim <= 128 && base.panel() > 2;
     let groups: &[usize] = match base.head_dim {
-        128 if problem.keys < MANY_KEYS => &[1, 3, 2],
+        128 if problem.row_keys() < MANY_KEYS => &[1, 3, 2],
         128 => &[3, 1, 2],
         _ if alone => &[2, 1],
         _ => &[2],

@@ -103,6 +103,8 @@ pub struct Key {
     pub columns: bool,
     /// Whether Triangular's element rule applies.
     pub banded: bool,
+    /// Keys of the window that rows see; `None` for all up to their own.
+    pub window: Option<Class>,
     /// What was to choose from, in the static order: problems of one class can differ in what fits them.
     pub tiers: Vec<Tier>,
 }
@@ -123,6 +125,7 @@ impl Key {
             tile_tokens: index.map(|i| i.tile_tokens),
             columns: index.is_some_and(|i| i.columns),
             banded: index.is_some_and(|i| i.band.is_some()),
+            window: problem.window().map(|keys| Class::of(u64::from(keys))),
             tiers: plans.iter().map(|plan| plan.tier).collect(),
         }
     }
@@ -135,6 +138,9 @@ impl fmt::Display for Key {
             "{}, head_dim {}, pack {}, groups {}, rows {}, keys {}, ",
             self.elem, self.head_dim, self.pack, self.groups, self.rows, self.keys
         )?;
+        if let Some(window) = self.window {
+            write!(f, "window {window}, ")?;
+        }
         match self.tile_tokens {
             None => write!(f, "dense"),
             Some(tokens) => write!(

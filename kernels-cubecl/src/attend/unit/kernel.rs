@@ -16,7 +16,7 @@
 use cubecl::prelude::*;
 
 use super::{CHUNK, KEYS, PER_UNIT, PITCH, UNITS_X, UnitBlueprint};
-use crate::attend::gate;
+use crate::attend::{gate, visible::Rule};
 
 type Vec4<E> = Vector<E, Const<4>>;
 
@@ -47,7 +47,8 @@ pub(crate) fn attend_unit<E: Float>(
     index_heads: u32,
     scale: f32,
     sink: u32,
-    window: u32,
+    band: u32,
+    window: ComptimeOption<u32>,
     #[comptime] with_lse: bool,
     #[comptime] bp: UnitBlueprint,
     #[define(E)] _elem: ElemType,
@@ -89,6 +90,7 @@ pub(crate) fn attend_unit<E: Float>(
     let kv_len = table[(b * 4 + 1) as usize];
     let dense_from = table[(b * 4 + 2) as usize];
     let offset = kv_len - q_len;
+    let rule = Rule::new(sink, band, dense_from, &window);
 
     let mut q_tile = Shared::<[Vec4<f32>]>::new_slice(comptime!(bp.rows() * PITCH));
     let mut kv_tile = Shared::<[Vec4<f32>]>::new_slice(comptime!(KEYS * PITCH));
@@ -145,6 +147,7 @@ pub(crate) fn attend_unit<E: Float>(
         items = 0;
     }
     let causal_end = offset + cube_last;
+    let window_start = rule.start(offset + cube_first, comptime!(bp.windowed));
 
     for item in 0..items {
         let gathered = item == n_ranges;
@@ -156,6 +159,11 @@ pub(crate) fn attend_unit<E: Float>(
             } else {
                 start = table[(ranges_at + item * 2) as usize];
                 end = min(table[(ranges_at + item * 2 + 1) as usize], causal_end);
+            }
+        }
+        if comptime!(bp.windowed) {
+            if !gathered {
+                start = max(start, window_start);
             }
         }
         let mut at = start;
@@ -247,8 +255,11 @@ pub(crate) fn attend_unit<E: Float>(
                     let mut sees = exists[r] && j <= position;
                     if comptime!(bp.banded) {
                         if sees && !gathered {
-                            sees = j < sink || position - j < window || position >= dense_from;
+                            sees = rule.in_band(j, position);
                         }
+                    }
+                    if comptime!(bp.windowed) {
+                        sees = sees && rule.in_window(j, position);
                     }
                     seen[i] = sees;
                     let s = scores[i];

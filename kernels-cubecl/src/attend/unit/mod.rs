@@ -32,6 +32,8 @@ pub struct UnitBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl UnitBlueprint {
@@ -43,6 +45,7 @@ impl UnitBlueprint {
             indexed: problem.index.is_some(),
             banded: problem.index.is_some_and(|i| i.band.is_some()),
             gated: problem.gated_heads.is_some(),
+            windowed: problem.window().is_some(),
         }
     }
 

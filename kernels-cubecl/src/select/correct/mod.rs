@@ -160,6 +160,7 @@ pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec
             columns: true,
             banded: false,
             gated: true,
+            windowed: false,
         };
         let common = Variant::Mma(tile).blueprint(tile.head_dim, Order::Second, true);
         let needed = MmaCorrection { common, tile }.shared_bytes();

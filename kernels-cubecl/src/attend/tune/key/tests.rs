@@ -3,7 +3,7 @@
 use cubecl::ir::{ElemType, FloatKind};
 
 use super::*;
-use crate::attend::{IndexShape, Stored};
+use crate::attend::{IndexShape, Stored, Visible};
 
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
@@ -19,6 +19,7 @@ fn problem(rows: usize, index: Option<IndexShape>) -> Problem {
         index,
         gated_heads: None,
         stored: Stored::Elements,
+        visible: Visible::Causal,
     }
 }
 
