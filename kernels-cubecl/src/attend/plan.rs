@@ -5,7 +5,8 @@
 use cubecl::ir::{DeviceProperties, ElemType};
 
 use super::{
-    CmmaBlueprint, DecodeBlueprint, MmaBlueprint, Stored, UnitBlueprint, Visible, cmma, decode, mma,
+    CmmaBlueprint, MmaBlueprint, SplitKBlueprint, Stored, UnitBlueprint, Visible, cmma, mma,
+    split_k,
 };
 use crate::{
     Refusal,
@@ -55,19 +56,24 @@ pub struct IndexShape {
     pub tiles: usize,
     /// Query positions per index row.
     pub tile_tokens: usize,
-    /// Whether any row has columns.
+    /// Rows may have columns.
     pub columns: bool,
     /// Sinks and window of Triangular's element rule.
     pub band: Option<(u32, u32)>,
 }
 
 impl Problem {
-    /// Query heads that one cube packs into its rows: the whole group, unless the index tells the
-    /// group's heads apart.
-    pub fn pack(&self) -> usize {
+    /// Query heads that share a KV head.
+    pub fn heads_per_kv(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Query heads that one cube packs into its rows: those that share a KV head, unless the index tells
+    /// them apart.
+    pub fn packed_heads(&self) -> usize {
         match self.index_heads() {
             Some(heads) if heads == self.heads => 1,
-            _ => self.heads / self.kv_heads,
+            _ => self.heads_per_kv(),
         }
     }
 
@@ -98,7 +104,7 @@ pub enum Tier {
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
     /// Few query rows, keys split over many cubes: plane operations if there are any.
-    SplitK(DecodeBlueprint),
+    SplitK(SplitKBlueprint),
 }
 
 impl Tier {
@@ -131,7 +137,7 @@ impl Tier {
 
     fn tile_tokens(&self) -> usize {
         match self {
-            Self::SplitK(_) => decode::MAX_ROWS,
+            Self::SplitK(_) => split_k::MAX_ROWS,
             Self::Mma(b) => b.tile_tokens,
             Self::Cmma(b) => b.tile_tokens,
             Self::Unit(b) => b.tile_tokens,
@@ -168,14 +174,14 @@ impl Plan {
             None => problem.rows.div_ceil(tier.tile_tokens()),
         };
         let tokens = tier.tile_tokens().min(problem.rows);
-        let groups = problem.heads / problem.pack();
+        let groups = problem.heads / problem.packed_heads();
         let splits = match tier {
-            Tier::SplitK(_) => decode::splits(split_keys(problem), problem.batch * groups, device),
-            _ => (tokens * problem.pack()).div_ceil(tier.rows()),
+            Tier::SplitK(_) => split_k::splits(split_keys(problem), problem.batch * groups, device),
+            _ => (tokens * problem.packed_heads()).div_ceil(tier.rows()),
         };
         let cubes = problem.batch * groups * tiles * splits;
         let scratch = match tier {
-            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.pack() * b.pitch()),
+            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.packed_heads() * b.pitch()),
             _ => 0,
         };
         if scratch > u32::MAX as usize {
@@ -239,7 +245,7 @@ fn tiers(
     device: &DeviceProperties,
 ) -> Result<Vec<Tier>, Refusal> {
     supports(elem, device)?;
-    let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)
+    let mut tiers: Vec<Tier> = split_k::blueprint(problem, elem, device)
         .into_iter()
         .map(Tier::SplitK)
         .collect();
@@ -262,7 +268,7 @@ fn tiers(
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
     let large = UnitBlueprint::new(problem, 16);
     let small = UnitBlueprint::new(problem, 8);
-    if large.tile_tokens.min(problem.rows) * problem.pack() > small.rows() {
+    if large.tile_tokens.min(problem.rows) * problem.packed_heads() > small.rows() {
         tiers.push(Tier::Unit(large));
     }
     tiers.push(Tier::Unit(small));

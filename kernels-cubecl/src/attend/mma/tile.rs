@@ -9,10 +9,7 @@ use cubecl::{
 };
 
 use super::{MmaBlueprint, N8};
-use crate::attend::{
-    visible::Rule,
-    walk::{Cursor, Step},
-};
+use crate::table::{Cursor, Rule, Step};
 
 pub(crate) type Pair<E> = Vector<E, Const<2>>;
 pub(crate) type Fragments<E> = Sequence<Array<Pair<E>>>;

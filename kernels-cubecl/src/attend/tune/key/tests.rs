@@ -126,6 +126,6 @@ fn whatever_changes_the_kernel_is_in_the_key() {
 fn a_key_reads_as_words() {
     assert_eq!(
         whole(8192).to_string(),
-        "bf16, head_dim 128, pack 4, groups <= 8, rows <= 8192, keys <= 4096, dense"
+        "bf16, head_dim 128, packed heads 4, groups <= 8, rows <= 8192, keys <= 4096, dense"
     );
 }
