@@ -4,12 +4,18 @@
 //! knows nothing of Burn. A launch reports no error, so [`attend::prepare`] checks a problem against
 //! the device first and says why it refuses; what it accepted, [`attend::launch`] runs.
 //!
-//! * [`attend`]: attention over an index, tier by tier.
-//! * [`select`]: which keys the heads of a chunk attend to, from probe rows to an index and its check.
-//! * [`append`]: writing new keys and values into a cache.
-//! * [`rope_append`]: the same from the product of queries, keys and values, rotated on the way.
-//! * [`int8`]: keys and values as bytes with a scale per row, and back.
-//! * [`rms_norm`], [`swiglu`]: what stands between attention and linear layers.
+//! | module | holds |
+//! | --- | --- |
+//! | [`attend`] | attention over an index, tier by tier, and the choice among tiers |
+//! | [`select`] | which keys the rows of a chunk attend to, decided and indexed on the device |
+//! | `table` | the words of the table by name; which rows a cube works on, which keys they see, in what order |
+//! | `tile` | tiles that attention and its correction share |
+//! | [`append`] | writing new keys and values into a cache |
+//! | [`rope_append`] | the same from the product of queries, keys and values, rotated on the way |
+//! | [`int8`] | keys and values as int8 with a scale per row, and back |
+//! | [`rms_norm`], [`swiglu`] | the passes between attention and linear layers |
+//! | `layout` | vector widths, cubes and buffers of kernels on rows |
+//! | `refusal` | why a problem will not run on a device |
 //!
 //! Sizes, layouts and words that the host shares stand in [`sparse_accelerate_contract`].
 
@@ -23,6 +29,7 @@ pub mod rope_append;
 pub mod select;
 pub mod swiglu;
 mod table;
+mod tile;
 
 pub use layout::supports;
 pub use refusal::Refusal;

@@ -1,6 +1,8 @@
 //! Rows as signed bytes with one scale, written from the formula: the largest magnitude over 127, elements
 //! over the scale to the nearest integer, halves to even.
 
+use crate::problem::{Inputs, Problem};
+
 /// Rows of `d` elements as words of four bytes, and their scales.
 pub fn quantize(values: &[f32], d: usize) -> (Vec<u32>, Vec<f32>) {
     let (mut words, mut scales) = (Vec::new(), Vec::new());
@@ -32,6 +34,19 @@ pub fn dequantize(words: &[u32], scales: &[f32]) -> Vec<f32> {
         bytes.map(move |byte| f32::from(byte as i8) * scale)
     })
     .collect()
+}
+
+/// The inputs that int8 keys and values of a problem stand for.
+pub fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
+    let back = |x: &[f32]| {
+        let (words, scales) = quantize(x, problem.head_dim);
+        dequantize(&words, &scales)
+    };
+    Inputs {
+        query: inputs.query.clone(),
+        key: back(&inputs.key),
+        value: back(&inputs.value),
+    }
 }
 
 /// Scales of keys and of values, `[H, S]` each, as a cache of bytes has them: `[H, 2, S]`.

@@ -162,6 +162,10 @@ pub fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem 
         }),
         gated_heads: None,
         stored: attend::Stored::Elements,
+        visible: match problem.window {
+            None => attend::Visible::Causal,
+            Some(keys) => attend::Visible::Window(keys.try_into().expect("a window of keys")),
+        },
     }
 }
 
@@ -357,11 +361,13 @@ pub fn compare(
     written: &Written,
 ) {
     let group = problem.heads / problem.kv_heads;
-    let sees = |b: usize, h: usize, i: usize, j: usize| match index {
+    let allowed = |b: usize, h: usize, i: usize, j: usize| match index {
         None => j <= problem.spans[b].offset() + i,
         Some(index) if index.heads() == problem.heads => index.sees(b, h, i, j),
         Some(index) => index.sees(b, h / group * index.heads() / problem.kv_heads, i, j),
     };
+    let sees =
+        |b: usize, h: usize, i: usize, j: usize| problem.in_window(b, i, j) && allowed(b, h, i, j);
     let exact = oracle::exact(problem, inputs, &sees);
     let plain = oracle::plain(problem, inputs, &sees);
     let dtype = problem.dtype;

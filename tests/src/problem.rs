@@ -34,6 +34,8 @@ pub struct Problem {
     pub magnitude: f32,
     /// Layout of the query.
     pub layout: Layout,
+    /// Keys that a row sees, its own included; `None` for all up to its own.
+    pub window: Option<u32>,
 }
 
 /// Inputs rounded to the problem's type, as f32 values in `[B, H, N, d]` order.
@@ -59,6 +61,7 @@ impl Problem {
             slack: 0,
             magnitude: 1.0,
             layout: Layout::Contiguous,
+            window: None,
         }
     }
 
@@ -106,6 +109,12 @@ impl Problem {
     pub fn plan(&self, settings: &AttentionSettings, device: &Device) -> AttentionPlan {
         let heads = self.model_heads();
         AttentionPlan::new(settings, &self.spans, heads, Visible::Causal, device).expect("plan")
+    }
+
+    /// Returns true where the window shows row `i` of a sequence key `j`.
+    pub fn in_window(&self, sequence: usize, i: usize, j: usize) -> bool {
+        let position = self.spans[sequence].offset() + i;
+        self.window.is_none_or(|keys| j + keys as usize > position)
     }
 
     /// Query rows of the longest sequence.

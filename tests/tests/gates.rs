@@ -196,6 +196,19 @@ fn gates_of_query_heads() {
 }
 
 #[test]
+fn gates_under_a_window() {
+    launches::each_device(|name, client, dtype| {
+        for window in [1, 33, 64] {
+            let problem = Problem {
+                window: Some(window),
+                ..Problem::ragged(dtype, [4, 2, 64], &[(65, 100), (3, 80)])
+            };
+            on(name, client, &problem, 2);
+        }
+    });
+}
+
+#[test]
 fn split_keys_know_no_gates() {
     for (name, client) in launches::clients() {
         let problem = Problem::ragged(DType::F32, [4, 2, 64], &[(1, 1000)]);

@@ -20,7 +20,7 @@ use sparse_accelerate_kernels::{
 use sparse_accelerate_tests::{
     bytes,
     launches::{self, BEYOND, buffer, read, tensor, upload, upload_as},
-    problem::{Inputs, Problem, round},
+    problem::{Problem, round},
 };
 
 /// Written by no kernel: no byte is -128.
@@ -292,23 +292,10 @@ fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem {
     }
 }
 
-/// Inputs with keys and values after quantisation to int8 and back.
-fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
-    let back = |x: &[f32]| {
-        let (words, scales) = bytes::quantize(x, problem.head_dim);
-        bytes::dequantize(&words, &scales)
-    };
-    Inputs {
-        query: inputs.query.clone(),
-        key: back(&inputs.key),
-        value: back(&inputs.value),
-    }
-}
-
 /// As it is, twice, and as if the device had no plane operations.
 fn decode(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>, last: usize) {
     let inputs = problem.inputs(11);
-    let stored = stored(problem, &inputs);
+    let stored = bytes::stored(problem, &inputs);
     let name = format!("{name}/{:?}/{:?}", problem.query_dims(), problem.spans);
     let (request, elem) = (request(problem, index), launches::elem(problem.dtype));
     let mut device = client.properties().clone();

@@ -309,7 +309,7 @@ fn a_large_call_through_burn_is_measured_once() {
     };
     let of_this = || {
         let mut plans = diagnostics::tuned_plans();
-        plans.retain(|p| p.problem.contains("head_dim 64, pack 32"));
+        plans.retain(|p| p.problem.contains("head_dim 64, packed heads 32"));
         plans
     };
     let first = run();

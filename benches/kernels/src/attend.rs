@@ -5,7 +5,7 @@ use cubecl::server::Handle;
 use sparse_accelerate_inputs::{
     BlockMask, Family, Shape, key, oracle, query, random_block_mask, value,
 };
-use sparse_accelerate_kernels::attend::{IndexShape, Problem, Stored};
+use sparse_accelerate_kernels::attend::{self, IndexShape, Problem, Stored};
 
 use crate::{
     args::{Blocks, Choosers, Dense, Sizes},
@@ -134,6 +134,7 @@ fn run(
             index: case.index,
             gated_heads: None,
             stored: Stored::Elements,
+            visible: attend::Visible::Causal,
         },
         tensors: &inputs.device,
         scales: None,

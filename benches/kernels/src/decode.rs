@@ -6,7 +6,7 @@ use half::bf16;
 use sparse_accelerate_inputs::{Family, Shape, key, oracle, query, value};
 use sparse_accelerate_kernels::{
     append,
-    attend::{Problem, Stored},
+    attend::{Problem, Stored, Visible},
     int8::{self, CachePart, PER_WORD},
 };
 
@@ -58,6 +58,7 @@ pub(crate) fn run(bench: &Bench, args: &Decode, report: &mut Report) -> Result<(
             scale: 1.0 / (dim as f32).sqrt(),
             index: None,
             gated_heads: None,
+            visible: Visible::Causal,
             stored: match args.int8 {
                 true => Stored::Int8,
                 false => Stored::Elements,

@@ -13,6 +13,7 @@
 //! | [`rules`] | what an index head may choose, as words |
 //! | [`report`] | what an index head chose and why, as words |
 //! | [`options`] | prices, thresholds, corrections, storage of a cache |
+//! | [`visible`] | the keys that a row may see: causal, or a window of them |
 //! | [`scratch`] | lengths of every buffer that a selection takes |
 
 pub mod lists;
@@ -23,6 +24,7 @@ pub mod scratch;
 pub mod shape;
 pub mod sizes;
 pub mod table;
+pub mod visible;
 
 pub use lists::ListLayout;
 pub use options::{CachePart, Correction, Order, Prices, Stored, Thresholds};
@@ -31,3 +33,4 @@ pub use rules::{RULE_WORDS, Rules};
 pub use shape::{Sequence, Shape, probe_row};
 pub use sizes::{BLOCK, GRANULE, LEAST_ROWS, PROBE_GROUP, PROBES, QUERY_TILE, RANGE_ALIGN};
 pub use table::{IndexRow, RANGE_WORDS, ROW_WORDS, SPAN_WORDS, TableLayout};
+pub use visible::Visible;

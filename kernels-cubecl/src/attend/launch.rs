@@ -10,10 +10,11 @@ use cubecl::{
 use super::{
     Plan, Problem, Tier,
     cmma::attend_cmma,
-    decode,
     mma::{VECTOR, attend_mma},
+    split_k,
     unit::attend_unit,
 };
+use crate::table::{CallLaunch, LimitsLaunch};
 
 /// The buffers of one call. `query`, `key`, `value` and `out` share one element type, have a
 /// contiguous last dimension and strides that are multiples of 8 (4 are enough for [`Tier::Unit`]).
@@ -25,7 +26,7 @@ pub struct Tensors {
     pub key: TensorArg,
     /// As `key`.
     pub value: TensorArg,
-    /// Where keys and values are bytes, their scales `[B, Hk, 2, S]`.
+    /// The scales `[B, Hk, 2, S]` of keys and values that are int8.
     pub scales: Option<TensorArg>,
     /// `u32`: spans, index rows, gates if there are any, ranges, columns in one table.
     pub table: BufferArg,
@@ -33,7 +34,7 @@ pub struct Tensors {
     pub out: TensorArg,
     /// `[B, Hq, N]` f32 log-sum-exp, contiguous, or any one f32 when not wanted.
     pub lse: BufferArg,
-    /// Whether `lse` is written.
+    /// `lse` is written.
     pub with_lse: bool,
     /// At least [`Plan::scratch`] floats, if the plan needs any.
     pub scratch: Option<Handle>,
@@ -46,8 +47,6 @@ pub struct Tensors {
 /// # Panics
 /// Without the scratch that the plan needs, or without the scales of bytes.
 pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, tensors: Tensors) {
-    let index = problem.index;
-    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
     let count = CubeCount::Static(plan.grid.0, plan.grid.1, 1);
     // One list of arguments for every tier: they differ in cube, vector width and blueprint.
     macro_rules! run {
@@ -64,17 +63,8 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
                 tensors.table,
                 tensors.out,
                 tensors.lse,
-                problem.batch as u32,
-                (problem.heads / problem.pack()) as u32,
-                problem.pack() as u32,
-                (problem.heads / problem.kv_heads) as u32,
-                problem.rows as u32,
-                plan.tiles as u32,
-                plan.splits as u32,
-                problem.index_heads().unwrap_or(1) as u32,
-                problem.scale,
-                sink,
-                window,
+                call(problem, plan),
+                limits(problem),
                 tensors.with_lse,
                 $blueprint,
                 elem,
@@ -105,11 +95,32 @@ pub fn launch(client: &Client, problem: &Problem, plan: &Plan, elem: ElemType, t
             }
         }
         Tier::SplitK(blueprint) => {
-            decode::launch(client, problem, plan, blueprint, elem, tensors);
+            split_k::launch(client, problem, plan, blueprint, elem, tensors);
         }
         Tier::Unit(blueprint) => {
             let dim = CubeDim::new_2d(blueprint.units_x() as u32, blueprint.units_y as u32);
             run!(attend_unit::launch, dim, [], blueprint)
         }
     }
+}
+
+/// The scalars of a call.
+pub(super) fn call(problem: &Problem, plan: &Plan) -> CallLaunch {
+    CallLaunch::new(
+        problem.batch as u32,
+        (problem.heads / problem.packed_heads()) as u32,
+        problem.packed_heads() as u32,
+        problem.heads_per_kv() as u32,
+        problem.rows as u32,
+        plan.tiles as u32,
+        plan.splits as u32,
+        problem.index_heads().unwrap_or(1) as u32,
+        problem.scale,
+    )
+}
+
+/// The scalars of its rule of visibility.
+pub(super) fn limits(problem: &Problem) -> LimitsLaunch {
+    let (sink, band) = problem.index.and_then(|i| i.band).unwrap_or((0, 0));
+    LimitsLaunch::new(sink, band, problem.window().into())
 }

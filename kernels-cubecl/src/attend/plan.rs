@@ -5,7 +5,8 @@
 use cubecl::ir::{DeviceProperties, ElemType};
 
 use super::{
-    CmmaBlueprint, DecodeBlueprint, MmaBlueprint, Stored, UnitBlueprint, cmma, decode, mma,
+    CmmaBlueprint, MmaBlueprint, SplitKBlueprint, Stored, UnitBlueprint, Visible, cmma, mma,
+    split_k,
 };
 use crate::{
     Refusal,
@@ -24,7 +25,8 @@ pub struct Problem {
     pub kv_heads: usize,
     /// Query rows of the longest sequence.
     pub rows: usize,
-    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split.
+    /// Keys of the longest sequence, or the cache's length: decides how finely keys are split, and that a
+    /// window of as many keys or more hides none.
     pub keys: usize,
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
@@ -41,6 +43,8 @@ pub struct Problem {
     /// How keys and values are stored. [`Tier::SplitK`] alone reads int8: it waits for memory, where the
     /// other tiers would convert a key once for every query tile that sees it.
     pub stored: Stored,
+    /// The keys that a row may see, on top of the index and its band.
+    pub visible: Visible,
 }
 
 /// The index's shape and element rule.
@@ -52,20 +56,35 @@ pub struct IndexShape {
     pub tiles: usize,
     /// Query positions per index row.
     pub tile_tokens: usize,
-    /// Whether any row has columns.
+    /// Rows may have columns.
     pub columns: bool,
     /// Sinks and window of Triangular's element rule.
     pub band: Option<(u32, u32)>,
 }
 
 impl Problem {
-    /// Query heads that one cube packs into its rows: the whole group, unless the index tells the
-    /// group's heads apart.
-    pub fn pack(&self) -> usize {
+    /// Query heads that share a KV head.
+    pub fn heads_per_kv(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Query heads that one cube packs into its rows: those that share a KV head, unless the index tells
+    /// them apart.
+    pub fn packed_heads(&self) -> usize {
         match self.index_heads() {
             Some(heads) if heads == self.heads => 1,
-            _ => self.heads / self.kv_heads,
+            _ => self.heads_per_kv(),
         }
+    }
+
+    /// Keys of the window; `None` where every row sees all keys up to its own.
+    pub(super) fn window(&self) -> Option<u32> {
+        self.visible.window(self.keys)
+    }
+
+    /// Most keys that a row sees.
+    pub(super) fn row_keys(&self) -> usize {
+        self.window().map_or(self.keys, |keys| keys as usize)
     }
 
     /// Heads that the table tells apart, by rows or by gates alone.
@@ -85,7 +104,7 @@ pub enum Tier {
     /// Scalar and 4-wide vector arithmetic, shared memory, barriers: runs on every device.
     Unit(UnitBlueprint),
     /// Few query rows, keys split over many cubes: plane operations if there are any.
-    SplitK(DecodeBlueprint),
+    SplitK(SplitKBlueprint),
 }
 
 impl Tier {
@@ -118,7 +137,7 @@ impl Tier {
 
     fn tile_tokens(&self) -> usize {
         match self {
-            Self::SplitK(_) => decode::MAX_ROWS,
+            Self::SplitK(_) => split_k::MAX_ROWS,
             Self::Mma(b) => b.tile_tokens,
             Self::Cmma(b) => b.tile_tokens,
             Self::Unit(b) => b.tile_tokens,
@@ -155,14 +174,14 @@ impl Plan {
             None => problem.rows.div_ceil(tier.tile_tokens()),
         };
         let tokens = tier.tile_tokens().min(problem.rows);
-        let groups = problem.heads / problem.pack();
+        let groups = problem.heads / problem.packed_heads();
         let splits = match tier {
-            Tier::SplitK(_) => decode::splits(problem.keys, problem.batch * groups, device),
-            _ => (tokens * problem.pack()).div_ceil(tier.rows()),
+            Tier::SplitK(_) => split_k::splits(split_keys(problem), problem.batch * groups, device),
+            _ => (tokens * problem.packed_heads()).div_ceil(tier.rows()),
         };
         let cubes = problem.batch * groups * tiles * splits;
         let scratch = match tier {
-            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.pack() * b.pitch()),
+            Tier::SplitK(b) => cubes.saturating_mul(tokens * problem.packed_heads() * b.pitch()),
             _ => 0,
         };
         if scratch > u32::MAX as usize {
@@ -180,6 +199,14 @@ impl Plan {
             grid: fold(cubes, device)?,
             scratch,
         })
+    }
+}
+
+/// Keys that the rows of a sequence see between them, at most.
+fn split_keys(problem: &Problem) -> usize {
+    match problem.window() {
+        Some(_) => (problem.row_keys() + problem.rows).min(problem.keys),
+        None => problem.keys,
     }
 }
 
@@ -218,7 +245,7 @@ fn tiers(
     device: &DeviceProperties,
 ) -> Result<Vec<Tier>, Refusal> {
     supports(elem, device)?;
-    let mut tiers: Vec<Tier> = decode::blueprint(problem, elem, device)
+    let mut tiers: Vec<Tier> = split_k::blueprint(problem, elem, device)
         .into_iter()
         .map(Tier::SplitK)
         .collect();
@@ -241,7 +268,7 @@ fn tiers(
     // The larger tile reads K and V half as often; the smaller fits WebGPU's guaranteed 16 KiB.
     let large = UnitBlueprint::new(problem, 16);
     let small = UnitBlueprint::new(problem, 8);
-    if large.tile_tokens.min(problem.rows) * problem.pack() > small.rows() {
+    if large.tile_tokens.min(problem.rows) * problem.packed_heads() > small.rows() {
         tiers.push(Tier::Unit(large));
     }
     tiers.push(Tier::Unit(small));

@@ -5,6 +5,8 @@
 //! that device would run, every kernel of it. A new tier needs no line here unless it asks for a
 //! problem that no case has.
 
+use std::num::NonZeroU32;
+
 use cubecl::{
     client::Client,
     ir::{AddressType, DeviceProperties, ElemType, FloatKind},
@@ -12,7 +14,7 @@ use cubecl::{
 };
 use sparse_accelerate_kernels::{
     Refusal, append,
-    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Stored, Tensors, Tier},
+    attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Stored, Tensors, Tier, Visible},
     int8::{self, CachePart},
     rms_norm, rope_append, swiglu,
 };
@@ -214,11 +216,41 @@ pub fn attends() -> Vec<Attend> {
             ..ungated
         });
     }
+    // Windows.
+    for (phase, rows) in PHASES {
+        for (elem, index) in [(F32, 0), (F16, 0), (F16, 1), (F16, 2), (BF16, 1)] {
+            all.push(windowed(attend(phase, rows, 128, elem, INDEXES[index])));
+        }
+    }
+    let bytes = attend("decode", 1, 128, F16, INDEXES[1]);
+    all.push(windowed(Attend {
+        name: format!("{}/int8", bytes.name),
+        problem: Problem {
+            stored: Stored::Int8,
+            ..bytes.problem
+        },
+        ..bytes
+    }));
     // Long prompts take larger tiles.
     for elem in [F16, BF16] {
         all.push(attend("long", 1 << 15, 128, elem, INDEXES[0]));
     }
     all
+}
+
+/// Keys of a window.
+const WINDOW: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+
+/// A call whose rows see a window of keys.
+fn windowed(attend: Attend) -> Attend {
+    Attend {
+        name: format!("{}/window", attend.name),
+        problem: Problem {
+            visible: Visible::Window(WINDOW),
+            ..attend.problem
+        },
+        ..attend
+    }
 }
 
 /// Cached keys of a decoding step.
@@ -245,6 +277,7 @@ fn attend(
         }),
         gated_heads: None,
         stored: Stored::Elements,
+        visible: Visible::Causal,
     };
     Attend {
         name: format!("{phase}/{index_name}/{elem_name}/d{head_dim}"),

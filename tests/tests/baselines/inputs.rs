@@ -24,6 +24,7 @@ impl Case {
             slack: 5,
             magnitude: 1.0,
             layout: Layout::Swapped,
+            window: None,
         };
         let inputs = problem.inputs(11);
         let name = format!("{name} {spans:?}");

@@ -25,7 +25,10 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("layers", &["cpu", "kernels"]),
     ("baselines", &["attention"]),
     ("models", &["attention", "checkpoint", "layers"]),
-    ("engine", &["attention", "checkpoint", "layers", "models"]),
+    (
+        "engine",
+        &["contract", "attention", "checkpoint", "layers", "models"],
+    ),
     (
         "eval",
         &[
@@ -54,6 +57,7 @@ const EDGES: [(&str, &[&str]); 19] = [
     (
         "tests",
         &[
+            "contract",
             "inputs",
             "report",
             "checkpoint",
@@ -67,7 +71,7 @@ const EDGES: [(&str, &[&str]); 19] = [
         ],
     ),
     ("ptx-check", &["kernels"]),
-    ("bench-kernels", &["inputs", "kernels"]),
+    ("bench-kernels", &["contract", "inputs", "kernels"]),
     ("benches", &["attention", "checkpoint", "engine", "models"]),
     ("xtask-features", &[]),
     ("xtask", &["xtask-features"]),

@@ -123,18 +123,19 @@ impl TileIndex {
             let first = visible.first(span.offset() + flat % self.tiles * QUERY_TILE) as u32;
             let start = first / RANGE_ALIGN as u32 * RANGE_ALIGN as u32;
             let row = self.row_at(flat);
-            let at = [cut.ranges.len() / 2, cut.columns.len()];
+            let at = [cut.ranges.len() / RANGE_WORDS, cut.columns.len()];
             for range in row.ranges.chunks_exact(2).filter(|r| r[1] > first) {
                 cut.ranges.extend([range[0].max(start), range[1]]);
             }
             let kept = row.columns.partition_point(|&c| c < first);
             cut.columns.extend_from_slice(&row.columns[kept..]);
-            cut.rows[flat * 4..flat * 4 + 4].copy_from_slice(&[
-                at[0] as u32,
-                (cut.ranges.len() / 2 - at[0]) as u32,
-                at[1] as u32,
-                (cut.columns.len() - at[1]) as u32,
-            ]);
+            let row = IndexRow {
+                ranges_at: at[0] as u32,
+                ranges: (cut.ranges.len() / RANGE_WORDS - at[0]) as u32,
+                columns_at: at[1] as u32,
+                columns: (cut.columns.len() - at[1]) as u32,
+            };
+            cut.rows[flat * ROW_WORDS..][..ROW_WORDS].copy_from_slice(&row.words());
         }
         Ok(cut)
     }

@@ -1,5 +1,7 @@
 //! The extension on every CubeCL runtime: allocate, then launch what [`prepare`] chose.
 
+use std::num::NonZeroU32;
+
 use burn::{
     backend::cubecl::dtype_to_storage_type,
     tensor::{DType, Tensor},
@@ -51,6 +53,10 @@ fn problem(
             Stored::Elements => kernels::Stored::Elements,
             Stored::Int8 => kernels::Stored::Int8,
         },
+        visible: match options.window.and_then(NonZeroU32::new) {
+            None => kernels::Visible::Causal,
+            Some(window) => kernels::Visible::Window(window),
+        },
     }
 }
 
@@ -64,15 +70,6 @@ pub(super) fn prepare(
     device: &CubeDevice,
 ) -> Result<AttendOptions, AttentionError> {
     tuning()?;
-    if let Some(window) = options.window {
-        return Err(AttentionError::Setting {
-            op: "attend",
-            field: "window",
-            got: window.to_string(),
-            limit: "none on this device".into(),
-            hint: "windows are honoured on the CPU backend `flex`",
-        });
-    }
     let client = device.client();
     let problem = problem(query.dims(), key, stored, options);
     let elem = dtype_to_storage_type(query.dtype());

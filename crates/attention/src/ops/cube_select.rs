@@ -98,6 +98,7 @@ fn dense(shape: &Shape) -> kernels::Problem {
         index: None,
         gated_heads: Some(shape.index_heads),
         stored: kernels::Stored::Elements,
+        visible: kernels::Visible::Causal,
     }
 }
 

@@ -124,7 +124,7 @@ impl<'a> Shared<'a> {
     ) -> Self {
         let selection = &settings.selection;
         let probes: Vec<u32> = spans.iter().flat_map(|s| probes(selection, s)).collect();
-        let probes = TensorData::new(probes, [4 * spans.len()]);
+        let probes = TensorData::new(probes, [SPAN_WORDS * spans.len()]);
         // Columns and slashes of the other patterns see what the second band is for.
         let rotary_base = match settings.pattern {
             Pattern::BlockCluster(_) => heads.rotary_base,

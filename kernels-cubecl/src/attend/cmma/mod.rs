@@ -24,7 +24,8 @@ use cubecl::{
     ir::{DeviceProperties, ElemType, FloatKind, OpaqueType},
 };
 
-use super::{Problem, QUERY_TILE, walk::Walk};
+use super::{Problem, QUERY_TILE};
+use crate::table::{Serves, Tiling, Walk};
 
 /// Query rows of a plane.
 const PLANE_ROWS: usize = 16;
@@ -55,7 +56,7 @@ pub struct Fragment {
     pub k: usize,
 }
 
-/// What a kernel of this tier is compiled for.
+/// The compile-time choices of a kernel of this tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CmmaBlueprint {
     /// Head dimension, a multiple of 8.
@@ -86,6 +87,8 @@ pub struct CmmaBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl CmmaBlueprint {
@@ -99,12 +102,21 @@ impl CmmaBlueprint {
         self.planes * self.plane
     }
 
+    fn tiling(&self) -> Tiling {
+        Tiling {
+            rows: self.rows(),
+            tile_tokens: self.tile_tokens,
+            serves: Serves::of(self.gated, self.indexed),
+        }
+    }
+
     fn walk(&self) -> Walk {
         Walk {
             keys: self.keys,
             indexed: self.indexed,
             columns: self.columns,
             banded: self.banded,
+            windowed: self.windowed,
         }
     }
 
@@ -164,7 +176,7 @@ impl CmmaBlueprint {
         self.rows() * self.pitch() / self.width
     }
 
-    /// Where K begins in the staged tiles, in vectors.
+    /// First vector of K in the staged tiles, in vectors.
     fn key_at(&self) -> usize {
         match self.query_in_fragments {
             true => 0,
@@ -172,7 +184,7 @@ impl CmmaBlueprint {
         }
     }
 
-    /// Where V begins in the staged tiles, in vectors.
+    /// First vector of V in the staged tiles, in vectors.
     fn value_at(&self) -> usize {
         match self.one_tile {
             true => self.key_at(),
@@ -283,6 +295,7 @@ pub(super) fn blueprints(
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
         gated: problem.gated_heads.is_some(),
+        windowed: problem.window().is_some(),
     };
     let one_tile = CmmaBlueprint {
         one_tile: true,

@@ -166,7 +166,7 @@ pub(super) fn weigh<E: Float, N: Size>(
     }
 }
 
-/// Where fragment `(m, j)` of the plane's rows lies in the scores, in vectors of 4.
+/// The place of fragment `(m, j)` of the plane's rows in the scores, in vectors of 4.
 #[cube]
 fn place(
     plane_row: usize,

@@ -9,7 +9,10 @@ use super::{
     CmmaBlueprint, PLANE_ROWS, QUAD,
     product::{self, Quad, Sums},
 };
-use crate::attend::{mma::exp2, walk::Mask};
+use crate::{
+    attend::mma::exp2,
+    table::{Cursor, Place, Rule, Step},
+};
 
 /// Maximum of a row that has seen nothing: above [`UNSEEN`], below every score.
 const NOTHING: f32 = -1.0e30;
@@ -29,7 +32,7 @@ pub(super) struct Row {
     part: usize,
     /// Of the row, among the sequence's keys.
     position: u32,
-    /// What probabilities are relative to, in units of scores; at most [`SLACK`] below the true maximum.
+    /// The score that probabilities are relative to, in units of scores; at most [`SLACK`] below the true maximum.
     maximum: f32,
     /// This unit's share of the sum.
     sum: f32,
@@ -62,7 +65,10 @@ impl Row {
         scores: &mut Shared<[Quad]>,
         weights: &mut Shared<[Vector<E, N>]>,
         o: &mut Sums,
-        mask: &Mask,
+        cursor: &Cursor,
+        step: &Step,
+        rule: &Rule,
+        table: &[u32],
         masked: bool,
         factor: f32,
         #[comptime] bp: CmmaBlueprint,
@@ -82,7 +88,8 @@ impl Row {
                     #[unroll]
                     for c in 0..QUAD {
                         let offset = (quad * QUAD + c) as u32;
-                        let sees = mask.sees(offset, self.position, comptime!(bp.walk()));
+                        let walk = comptime!(bp.walk());
+                        let sees = cursor.sees(step, offset, self.position, rule, table, walk);
                         if !sees {
                             x.insert(c, f32::new(UNSEEN));
                         }
@@ -166,8 +173,7 @@ impl Row {
     }
 
     /// Writes the row divided by its sum, and its log-sum-exp; a row past its sequence is zeros with
-    /// `lse = -inf`. `to` is the row's first vector in `out` and `lse_at` its place in `lse`, if it is
-    /// `written` at all; `live` if it is a row of the sequence.
+    /// `lse = -inf`. `packed` is the row in its tile.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn write<E: Float, N: Size>(
         &self,
@@ -175,21 +181,21 @@ impl Row {
         o: &Sums,
         out: &mut Tensor<Vector<E, N>>,
         lse: &mut [f32],
-        to: usize,
-        lse_at: usize,
-        written: bool,
-        live: bool,
-        scale: f32,
+        place: &Place,
+        packed: u32,
         #[comptime] with_lse: bool,
         #[comptime] bp: CmmaBlueprint,
     ) {
+        let token = place.row(packed);
+        let written = packed < place.tile_rows && token < place.call.rows;
+        let to = place.row_at(&*out, packed) / comptime!(bp.width);
         let mut total = self.sum;
         sync_plane();
         #[unroll]
         for i in 0..comptime!(bp.reductions()) {
             total += plane_shuffle_xor(total, comptime!(1u32 << i));
         }
-        if !live {
+        if token >= place.span.query_len {
             total = f32::new(0.0);
         }
         let mut inverse = f32::new(0.0);
@@ -199,7 +205,7 @@ impl Row {
         if comptime!(with_lse) {
             if written && self.part == 0 {
                 // ln(0) = -inf for a row that saw nothing.
-                lse[lse_at] = self.maximum * scale + total.ln();
+                lse[place.lse_at(packed)] = self.maximum * place.call.scale + total.ln();
             }
         }
         let quads = comptime!(bp.width / QUAD);

@@ -2,8 +2,41 @@
 
 use cubecl::prelude::*;
 
-use super::{MmaBlueprint, hopper};
-use crate::attend::walk::{Rows, Step};
+use super::{MmaBlueprint, VECTOR, hopper};
+use crate::table::{KvRows, Place, Step};
+
+/// Copies the cube's query rows to the beginning of shared memory; rows that do not exist are zeros.
+#[cube]
+pub(crate) fn stage_query<E: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    memory: &mut Shared<[Vector<E, N>]>,
+    place: &Place,
+    #[comptime] bp: MmaBlueprint,
+) {
+    let units = comptime!(bp.units());
+    let vectors = comptime!(bp.vectors());
+    let total = comptime!(bp.rows() * bp.vectors());
+    let first = place.sequence_at(query);
+    #[unroll]
+    for i in 0..comptime!(total.div_ceil(units)) {
+        let slot = UNIT_POS as usize + i * units;
+        let (row, vector) = (slot / vectors, slot % vectors);
+        if comptime!((i + 1) * units <= total) || slot < total {
+            let packed = place.first_packed + row as u32;
+            let token = place.row(packed);
+            let mut loaded = Vector::<E, N>::new(E::from_int(0));
+            if packed < place.tile_rows && token < place.span.query_len {
+                let from = place.row_from(first, query, packed);
+                loaded = query[from / comptime!(VECTOR) + vector];
+            }
+            if comptime!(bp.wgmma()) {
+                memory[hopper::swizzled(row, vector, comptime!(bp.rows()), bp)] = loaded;
+            } else {
+                memory[row * comptime!(bp.pitch()) + vector] = loaded;
+            }
+        }
+    }
+}
 
 /// Copies the keys or values of a step's slots to `tile[tile_at..]`; slots past the step's end
 /// become zeros, since what lies past a sequence may be anything.
@@ -11,7 +44,7 @@ use crate::attend::walk::{Rows, Step};
 #[allow(clippy::too_many_arguments)]
 pub(super) fn stage<E: Float, N: Size>(
     from: &Tensor<Vector<E, N>>,
-    rows: &Rows,
+    source: &KvRows,
     tile: &mut Shared<[Vector<E, N>]>,
     base: u32,
     tile_at: usize,
@@ -37,7 +70,7 @@ pub(super) fn stage<E: Float, N: Size>(
                     position = positions[positions_at + row];
                 }
             }
-            let source = rows.first + position as usize * rows.stride + vector;
+            let source = source.first + position as usize * source.stride + vector;
             let mut target = tile_at;
             if comptime!(bp.wgmma()) {
                 target += hopper::swizzled(row, vector, comptime!(bp.keys), bp);

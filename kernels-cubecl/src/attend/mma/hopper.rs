@@ -13,7 +13,7 @@ use super::{
     tile::{Fragments, Pair},
 };
 
-/// Where the 16-byte vector `vector` of row `row` lies in a staged tile of `rows` rows, in vectors:
+/// The place of the 16-byte vector `vector` of row `row` in a staged tile of `rows` rows, in vectors:
 /// panel by panel, a vector's place in its row mixed with the row's place in its 1,024, 512 or 256 bytes.
 #[cube]
 pub(super) fn swizzled(
@@ -45,7 +45,7 @@ fn descriptor(bp: &MmaBlueprint) -> u32 {
     (swizzle << 30) | (8 * bp.panel() as u32)
 }
 
-/// What every product begins with; `zero` and `add` tell an instruction to ignore or keep what its
+/// The beginning of every product; `zero` and `add` tell an instruction to ignore or keep what its
 /// accumulators hold.
 const BEGIN: &str = "{ .reg .pred zero, add; .reg .b64 a, b; .reg .b32 l; \
     setp.ne.b32 zero, 0, 0; setp.eq.b32 add, 0, 0; wgmma.fence.sync.aligned; ";

@@ -12,8 +12,9 @@
 pub(crate) mod copy;
 mod hopper;
 mod kernel;
+mod pipeline;
+pub(crate) mod rows;
 pub(crate) mod tile;
-mod write;
 
 pub(super) use kernel::attend_mma;
 pub(crate) use tile::exp2;
@@ -23,7 +24,8 @@ use cubecl::{
     ir::{DeviceProperties, ElemType, FloatKind},
 };
 
-use super::{Problem, walk::Walk};
+use super::Problem;
+use crate::table::{Serves, Tiling, Walk};
 
 /// Rows, columns and depth of one matrix instruction.
 pub(crate) const M: usize = 16;
@@ -48,7 +50,7 @@ const MANY_KEYS: usize = 16384;
 /// Query positions per tile where there is no index.
 const DENSE_TOKENS: usize = 128;
 
-/// What a kernel of this tier is compiled for.
+/// The compile-time choices of a kernel of this tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MmaBlueprint {
     /// Head dimension, a multiple of 8.
@@ -79,6 +81,8 @@ pub struct MmaBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl MmaBlueprint {
@@ -92,12 +96,21 @@ impl MmaBlueprint {
         self.planes * PLANE
     }
 
+    fn tiling(&self) -> Tiling {
+        Tiling {
+            rows: self.rows(),
+            tile_tokens: self.tile_tokens,
+            serves: Serves::of(self.gated, self.indexed),
+        }
+    }
+
     fn walk(&self) -> Walk {
         Walk {
             keys: self.keys,
             indexed: self.indexed,
             columns: self.columns,
             banded: self.banded,
+            windowed: self.windowed,
         }
     }
 
@@ -115,12 +128,12 @@ impl MmaBlueprint {
         }
     }
 
-    /// Where the K tile of a stage begins, in vectors.
+    /// First vector of the K tile of a stage.
     fn key_at(&self, stage: usize) -> usize {
         self.kv_at() + stage * self.tile()
     }
 
-    /// Where the first V tile begins, in vectors.
+    /// First vector of the first V tile.
     fn value_at(&self) -> usize {
         self.key_at(self.key_stages())
     }
@@ -162,7 +175,7 @@ impl MmaBlueprint {
         1 << self.vectors().trailing_zeros().min(3)
     }
 
-    /// Where the first K tile begins in shared memory, in vectors.
+    /// First vector of the first K tile in shared memory.
     fn kv_at(&self) -> usize {
         match (self.instruction, self.query_in_registers) {
             (Instruction::Wgmma, _) => self.rows() * self.padded(),
@@ -198,7 +211,7 @@ impl MmaBlueprint {
     }
 }
 
-/// Whether a device multiplies elements of this type with operands in registers.
+/// Tells whether a device multiplies elements of this type with operands in registers.
 pub(crate) fn serves(elem: ElemType, device: &DeviceProperties) -> bool {
     let config = MmaConfig {
         a_type: elem,
@@ -241,6 +254,7 @@ pub(super) fn blueprints(
         columns: index.is_some_and(|i| i.columns),
         banded: index.is_some_and(|i| i.band.is_some()),
         gated: problem.gated_heads.is_some(),
+        windowed: problem.window().is_some(),
     };
     let mut all = Vec::new();
     // Only 9.0 has `wgmma`: it is the one with tensor copies but not the newer kind of them.
@@ -257,7 +271,7 @@ pub(super) fn blueprints(
 
 /// Query rows that a tile has when the heads of a group are packed.
 fn packed_rows(tile_tokens: usize, problem: &Problem) -> usize {
-    tile_tokens.min(problem.rows) * problem.pack()
+    tile_tokens.min(problem.rows) * problem.packed_heads()
 }
 
 /// `wgmma`: warpgroups that share K and V load them less often, and wait for each other. One H100, TFLOP/s
@@ -286,7 +300,7 @@ fn hopper_tiles(base: &MmaBlueprint, problem: &Problem) -> Vec<MmaBlueprint> {
     // With panels of 16 elements `mma` is better than one group.
     let alone = base.head_dim <= 128 && base.panel() > 2;
     let groups: &[usize] = match base.head_dim {
-        128 if problem.keys < MANY_KEYS => &[1, 3, 2],
+        128 if problem.row_keys() < MANY_KEYS => &[1, 3, 2],
         128 => &[3, 1, 2],
         _ if alone => &[2, 1],
         _ => &[2],

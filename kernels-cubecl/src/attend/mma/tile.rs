@@ -9,7 +9,7 @@ use cubecl::{
 };
 
 use super::{MmaBlueprint, N8};
-use crate::attend::walk::Mask;
+use crate::table::{Cursor, Rule, Step};
 
 pub(crate) type Pair<E> = Vector<E, Const<2>>;
 pub(crate) type Fragments<E> = Sequence<Array<Pair<E>>>;
@@ -246,12 +246,16 @@ pub(crate) fn softmax<E: Float>(
 /// Score of a key that is not seen: its probability is 0 against any maximum that a row can have.
 pub(super) const UNSEEN: f32 = -3.0e38;
 
-/// Replaces the scores of keys that a row does not see. `position` holds the rows' positions.
+/// Replaces the scores of keys of a step that a row does not see. `position` holds the rows' positions.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn mask(
     s: &mut Fragments<f32>,
     position: &Array<u32>,
-    mask: &Mask,
+    cursor: &Cursor,
+    step: &Step,
+    rule: &Rule,
+    table: &[u32],
     #[comptime] bp: MmaBlueprint,
 ) {
     let column = (UNIT_POS_X % 4) * 2;
@@ -268,7 +272,7 @@ pub(super) fn mask(
                 #[unroll]
                 for c in 0..2usize {
                     let offset = column + u32::cast_from(comptime!(j * N8 + c));
-                    let sees = mask.sees(offset, i, comptime!(bp.walk()));
+                    let sees = cursor.sees(step, offset, i, rule, table, comptime!(bp.walk()));
                     if !sees {
                         pair.insert(c, f32::new(UNSEEN));
                     }

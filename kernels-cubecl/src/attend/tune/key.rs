@@ -79,7 +79,7 @@ impl fmt::Display for Density {
     }
 }
 
-/// What one measurement answers for, on one device.
+/// The problems that one measurement answers for, on one device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Element type of queries, keys and values.
@@ -87,7 +87,7 @@ pub struct Key {
     /// Head dimension.
     pub head_dim: usize,
     /// Query heads packed into the rows of one cube.
-    pub pack: usize,
+    pub packed_heads: usize,
     /// Packed groups of heads of all sequences: how many cubes there are beside the rows.
     pub groups: Class,
     /// Query rows of the longest sequence.
@@ -99,30 +99,33 @@ pub struct Key {
     pub density: Density,
     /// Query positions per row of the index; `None` for dense.
     pub tile_tokens: Option<usize>,
-    /// Whether the index may have columns.
+    /// The index may have columns.
     pub columns: bool,
-    /// Whether Triangular's element rule applies.
+    /// Triangular's element rule applies.
     pub banded: bool,
-    /// What was to choose from, in the static order: problems of one class can differ in what fits them.
+    /// Keys of the window that rows see; `None` for all up to their own.
+    pub window: Option<Class>,
+    /// The tiers to choose from, in the static order: problems of one class can differ in what fits them.
     pub tiers: Vec<Tier>,
 }
 
 impl Key {
     /// The key of a call that could run under `plans`.
     pub fn new(problem: &Problem, elem: ElemType, work: &Work, plans: &[Plan]) -> Self {
-        let (pack, index) = (problem.pack(), problem.index);
+        let (packed_heads, index) = (problem.packed_heads(), problem.index);
         let rows = (problem.batch * problem.rows).max(1) as u64;
         Self {
             elem,
             head_dim: problem.head_dim,
-            pack,
-            groups: Class::of((problem.batch * problem.heads / pack) as u64),
+            packed_heads,
+            groups: Class::of((problem.batch * problem.heads / packed_heads) as u64),
             rows: Class::of(problem.rows as u64),
             keys: Class::of(work.causal_pairs / rows),
             density: Density::of(work.density),
             tile_tokens: index.map(|i| i.tile_tokens),
             columns: index.is_some_and(|i| i.columns),
             banded: index.is_some_and(|i| i.band.is_some()),
+            window: problem.window().map(|keys| Class::of(u64::from(keys))),
             tiers: plans.iter().map(|plan| plan.tier).collect(),
         }
     }
@@ -132,9 +135,12 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, head_dim {}, pack {}, groups {}, rows {}, keys {}, ",
-            self.elem, self.head_dim, self.pack, self.groups, self.rows, self.keys
+            "{}, head_dim {}, packed heads {}, groups {}, rows {}, keys {}, ",
+            self.elem, self.head_dim, self.packed_heads, self.groups, self.rows, self.keys
         )?;
+        if let Some(window) = self.window {
+            write!(f, "window {window}, ")?;
+        }
         match self.tile_tokens {
             None => write!(f, "dense"),
             Some(tokens) => write!(

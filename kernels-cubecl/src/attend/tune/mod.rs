@@ -32,7 +32,7 @@ pub const WORTH: f64 = 2.5e11;
 /// Share of the pairs that an index of unknown density is taken to keep, when its work is estimated.
 const UNREAD: f64 = 1.0 / 16.0;
 
-/// What the host knows of the work of a call, beyond its shapes.
+/// The work of a call as far as the host knows it, beyond its shapes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Work {
     /// Causal (query, key) pairs of all sequences, for one head.

@@ -5,19 +5,12 @@ mod kernel;
 pub(super) use kernel::attend_unit;
 
 use super::{Problem, QUERY_TILE};
+use crate::{
+    table::{Serves, Tiling, Walk},
+    tile::unit::{KEYS, PITCH, UNITS_X, UnitTile},
+};
 
-/// Keys per step.
-const KEYS: usize = 32;
-/// Units along keys, and along the head dimension.
-const UNITS_X: usize = 8;
-/// Query rows per unit, and keys per unit and step.
-const PER_UNIT: usize = 4;
-/// Vectors of 4 per chunk of the head dimension.
-const CHUNK: usize = 8;
-/// Row pitch of staged tiles in vectors: one more than a chunk, against bank conflicts.
-const PITCH: usize = CHUNK + 1;
-
-/// What a kernel of this tier is compiled for.
+/// The compile-time choices of a kernel of this tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UnitBlueprint {
     /// Units along query rows; a cube owns four times as many rows.
@@ -32,6 +25,8 @@ pub struct UnitBlueprint {
     pub banded: bool,
     /// Heads have gates.
     pub gated: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
 impl UnitBlueprint {
@@ -43,17 +38,43 @@ impl UnitBlueprint {
             indexed: problem.index.is_some(),
             banded: problem.index.is_some_and(|i| i.band.is_some()),
             gated: problem.gated_heads.is_some(),
+            windowed: problem.window().is_some(),
+        }
+    }
+
+    fn tile(&self) -> UnitTile {
+        UnitTile {
+            units_y: self.units_y,
+            head_dim: self.head_dim,
+        }
+    }
+
+    fn tiling(&self) -> Tiling {
+        Tiling {
+            rows: self.rows(),
+            tile_tokens: self.tile_tokens,
+            serves: Serves::of(self.gated, self.indexed),
+        }
+    }
+
+    fn walk(&self) -> Walk {
+        Walk {
+            keys: KEYS,
+            indexed: self.indexed,
+            columns: self.indexed,
+            banded: self.banded,
+            windowed: self.windowed,
         }
     }
 
     /// Query rows of a cube.
     pub fn rows(&self) -> usize {
-        self.units_y * PER_UNIT
+        self.tile().rows()
     }
 
     /// Units of a cube.
     pub fn units(&self) -> usize {
-        self.units_y * UNITS_X
+        self.tile().units()
     }
 
     pub(super) fn units_x(&self) -> usize {

@@ -5,14 +5,14 @@ use cubecl::prelude::*;
 use super::{NOTHING_LEFT, Segment};
 use crate::select::BLOCK;
 
-/// What is known of a segment of key blocks.
+/// The keys left out of a segment of key blocks.
 #[derive(CubeType)]
 pub(super) struct LeftOut {
     /// Kept keys per block.
     kept: Shared<[Atomic<u32>]>,
     /// Logarithm of the keys left out per block; [`NOTHING_LEFT`] for none.
     pub(super) logs: Shared<[f32]>,
-    /// Whether any block of a step has keys left out, per step.
+    /// Steps of which any block has keys left out: 1, else 0.
     pub(super) live: Shared<[u32]>,
 }
 

@@ -14,21 +14,21 @@
 
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
-use super::{Blueprint, Order, left_out::LeftOut};
+use super::{Blueprint, Order, left_out::LeftOut, pooled_at, whole_blocks};
 use crate::{
     attend::mma::{
-        MmaBlueprint, N8, VECTOR, copy,
+        MmaBlueprint, N8, VECTOR, copy, rows,
         tile::{self, Fragments, Pair},
     },
-    select::BLOCK,
+    table::{Call, Place},
 };
 
-/// What `q` is divided by before it is squared.
+/// The divisor of `q` before it is squared.
 const QUERY_SHIFT: f32 = 16.0;
 /// Largest f16 that is a multiple of 32.
 const MOST_F16: f32 = 65504.0;
 
-/// What the kernel is compiled for.
+/// The compile-time choices of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct MmaCorrection {
     pub(super) common: Blueprint,
@@ -48,7 +48,7 @@ impl MmaCorrection {
         if self.tile.asynchronous { 2 } else { 1 }
     }
 
-    /// Where a part of the first stage begins, in vectors.
+    /// First vector of a part of the first stage.
     fn part_at(&self, part: usize) -> usize {
         self.tile.rows() * self.tile.pitch() + part * self.tile.tile()
     }
@@ -100,16 +100,8 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     out: &mut Tensor<Vector<E, N>>,
     lse: &[f32],
     corrected: &mut [f32],
-    batch: u32,
-    groups: u32,
-    pack: u32,
-    heads_per_kv: u32,
-    n_rows: u32,
-    tiles: u32,
-    splits: u32,
-    index_heads: u32,
+    call: Call,
     capacity: u32,
-    scale: f32,
     cap: f32,
     #[comptime] all: MmaCorrection,
     #[define(E)] _elem: ElemType,
@@ -117,57 +109,31 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     let bp = comptime!(all.tile);
     let rows = comptime!(bp.rows());
     let pitch = comptime!(bp.pitch());
-    let vectors = comptime!(bp.vectors());
-    let units = comptime!(bp.units());
     let segment = comptime!(all.common.segment);
     let lane = UNIT_POS_X;
-    let unit = UNIT_POS as usize;
     let plane_row = UNIT_POS_Y * comptime!((bp.m_tiles * 16) as u32);
-
-    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    if cube >= batch * groups * tiles * splits {
-        terminate!();
-    }
-    let split = cube % splits;
-    let tile = tiles - 1 - (cube / splits) % tiles;
-    let group = (cube / (splits * tiles)) % groups;
-    let b = cube / (splits * tiles * groups);
-    let kv_head = group * pack / heads_per_kv;
-    let index_head = b * index_heads + group * index_heads / groups;
-    let rows_end = batch * 4 + batch * index_heads * tiles * 4;
-    if table[(rows_end + index_head) as usize] == 1 {
-        terminate!();
-    }
-    let q_len = table[(b * 4) as usize];
-    let offset = table[(b * 4 + 1) as usize] - q_len;
-    let tile_first = tile * comptime!(bp.tile_tokens as u32);
-    let tile_rows = comptime!(bp.tile_tokens as u32) * pack;
-    let first_packed = split * comptime!(rows as u32);
-    // Blocks that every row of the tile sees whole.
-    let mut blocks = 0u32;
-    if tile_first + first_packed / pack < q_len {
-        blocks = (offset + tile_first) / comptime!(BLOCK as u32);
-    }
+    let place = Place::new(table, call, comptime!(all.common.tiling(bp.rows())));
+    let blocks = whole_blocks(&place);
 
     // The rows of this unit begin with what attention has found: a sum of 1 at its log-sum-exp.
     let mut maximum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
     let mut sum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
     #[unroll]
     for r in 0..comptime!(bp.m_tiles * 2) {
-        let packed = first_packed + plane_row + lane / 4 + comptime!(r as u32 * 8);
-        let token = tile_first + packed / pack;
+        let packed = place.first_packed + plane_row + lane / 4 + comptime!(r as u32 * 8);
+        let token = place.row(packed);
         maximum[r] = f32::new(0.0);
         sum[r] = f32::new(0.0);
-        if packed < tile_rows && token < n_rows {
-            let at = ((b * groups + group) * pack + packed % pack) * n_rows + token;
-            let found = lse[at as usize];
+        if packed < place.tile_rows && token < place.call.rows {
+            let at = place.lse_at(packed);
+            let found = lse[at];
             if comptime!(all.common.with_lse) {
                 // A row past its sequence keeps its own.
-                if lane % 4 == 0 && (token >= q_len || blocks == 0) {
-                    corrected[at as usize] = found;
+                if lane % 4 == 0 && (token >= place.span.query_len || blocks == 0) {
+                    corrected[at] = found;
                 }
             }
-            if token < q_len {
+            if token < place.span.query_len {
                 maximum[r] = found;
                 if lane % 4 == 0 {
                     sum[r] = f32::new(1.0);
@@ -183,25 +149,7 @@ pub(super) fn correct_mma<E: Float, N: Size>(
         Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(all.shared_vectors()), 128usize);
     let mut left = LeftOut::new(segment);
 
-    // Q to shared memory; rows that do not exist are zeros.
-    let query_at = b as usize * query.stride(0);
-    #[unroll]
-    for i in 0..comptime!((rows * vectors).div_ceil(units)) {
-        let slot = unit + i * units;
-        let (row, vector) = (slot / vectors, slot % vectors);
-        if comptime!((i + 1) * units <= rows * vectors) || slot < rows * vectors {
-            let packed = first_packed + row as u32;
-            let token = tile_first + packed / pack;
-            let mut loaded = Vector::<E, N>::new(E::from_int(0));
-            if packed < tile_rows && token < q_len {
-                let head = group * pack + packed % pack;
-                let from =
-                    query_at + head as usize * query.stride(1) + token as usize * query.stride(2);
-                loaded = query[from / comptime!(VECTOR) + vector];
-            }
-            memory[row * pitch + vector] = loaded;
-        }
-    }
+    copy::stage_query(query, &mut memory, &place, bp);
     copy::pad(&mut memory, 0usize, rows, bp);
     copy::pad(
         &mut memory,
@@ -216,8 +164,8 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     if comptime!(bp.asynchronous) {
         base = copy::address(&memory);
     }
-    let index_row = (batch * 4 + (index_head * tiles + tile) * 4) as usize;
-    let head_at = (b * (groups * pack / heads_per_kv) + kv_head) as usize * capacity as usize;
+    let index_row = place.index_row() as usize;
+    let head_at = pooled_at(&place, capacity);
     let mut first = 0u32;
     while first < blocks {
         left.count(table, index_row, first, blocks, segment);
@@ -250,7 +198,16 @@ pub(super) fn correct_mma<E: Float, N: Size>(
             }
             let stage_at = now * comptime!(all.stage());
             let logs_at = (step * comptime!(segment.step as u32)) as usize;
-            let logits = logits(&def, &memory, stage_at, &left, logs_at, scale, cap, all);
+            let logits = logits(
+                &def,
+                &memory,
+                stage_at,
+                &left,
+                logs_at,
+                place.call.scale,
+                cap,
+                all,
+            );
             let factor = f32::new(core::f32::consts::LOG2_E);
             let p = tile::softmax::<E>(&logits, &mut maximum, &mut sum, &mut o, factor, bp);
             let value_at = stage_at + comptime!(all.part_at(all.parts() - 1));
@@ -262,34 +219,21 @@ pub(super) fn correct_mma<E: Float, N: Size>(
 
     // What attention wrote comes to where Q was, is merged unit by unit, and leaves in whole vectors.
     sync_cube();
-    let out_at = b as usize * out.stride(0);
-    let plane_rows = comptime!(bp.m_tiles * 16);
-    #[unroll]
-    for i in 0..comptime!((bp.m_tiles * 16 * vectors).div_ceil(32)) {
-        let slot = lane as usize + comptime!(i * 32);
-        let (row, vector) = (plane_row as usize + slot / vectors, slot % vectors);
-        let packed = first_packed + row as u32;
-        let token = tile_first + packed / pack;
-        if slot < plane_rows * vectors && packed < tile_rows && token < q_len {
-            let head = group * pack + packed % pack;
-            let from = out_at + head as usize * out.stride(1) + token as usize * out.stride(2);
-            memory[row * pitch + vector] = out[from / comptime!(VECTOR) + vector];
-        }
-    }
+    rows::load(&*out, &mut memory, &place, place.span.query_len, bp);
     sync_plane();
     let pairs = memory.with_vector_size_mut::<Const<2>>();
     #[unroll]
     for r in 0..comptime!(bp.m_tiles * 2) {
         let row = plane_row + lane / 4 + comptime!(r as u32 * 8);
-        let packed = first_packed + row;
-        let token = tile_first + packed / pack;
+        let packed = place.first_packed + row;
+        let token = place.row(packed);
         let mut total = sum[r];
         total += plane_shuffle_xor(total, 1);
         total += plane_shuffle_xor(total, 2);
-        if packed < tile_rows && token < q_len {
+        if packed < place.tile_rows && token < place.span.query_len {
             let inverse = 1.0 / total;
             // Read again: it would take a register all the while.
-            let lse_at = (((b * groups + group) * pack + packed % pack) * n_rows + token) as usize;
+            let lse_at = place.lse_at(packed);
             let share = (lse[lse_at] - maximum[r]).exp() * inverse;
             let at = row as usize * comptime!(pitch * VECTOR / 2) + (lane % 4) as usize;
             #[unroll]
@@ -307,18 +251,7 @@ pub(super) fn correct_mma<E: Float, N: Size>(
         }
     }
     sync_plane();
-    #[unroll]
-    for i in 0..comptime!((bp.m_tiles * 16 * vectors).div_ceil(32)) {
-        let slot = lane as usize + comptime!(i * 32);
-        let (row, vector) = (plane_row as usize + slot / vectors, slot % vectors);
-        let packed = first_packed + row as u32;
-        let token = tile_first + packed / pack;
-        if slot < plane_rows * vectors && packed < tile_rows && token < q_len {
-            let head = group * pack + packed % pack;
-            let to = out_at + head as usize * out.stride(1) + token as usize * out.stride(2);
-            out[to / comptime!(VECTOR) + vector] = memory[row * pitch + vector];
-        }
-    }
+    rows::store(out, &memory, &place, place.span.query_len, bp);
 }
 
 /// The first step from `step` on that has keys left out; `steps` if there is none.

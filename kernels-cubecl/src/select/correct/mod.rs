@@ -26,7 +26,7 @@ use cubecl::{
 use mma::MmaCorrection;
 pub use sparse_accelerate_contract::{Correction, Order};
 
-use super::Shape;
+use super::{BLOCK, Shape};
 use crate::{
     Refusal,
     attend::{
@@ -35,6 +35,8 @@ use crate::{
         plan::fold,
     },
     layout,
+    table::{CallLaunch, Place, Serves, Tiling},
+    tile::unit::{KEYS, PER_UNIT, UNITS_X},
 };
 
 /// Logarithm that stands for no keys at all; finite, since not every device has infinities.
@@ -58,7 +60,7 @@ pub enum Variant {
     Unit,
 }
 
-/// What a kernel is compiled for.
+/// The compile-time choices of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Blueprint {
     head_dim: usize,
@@ -66,6 +68,33 @@ struct Blueprint {
     segment: Segment,
     order: Order,
     with_lse: bool,
+}
+
+impl Blueprint {
+    fn tiling(&self, rows: usize) -> Tiling {
+        Tiling {
+            rows,
+            tile_tokens: self.tile_tokens,
+            serves: Serves::Sparse,
+        }
+    }
+}
+
+/// Key blocks that every row of the cube's tile sees whole.
+#[cube]
+fn whole_blocks(place: &Place) -> u32 {
+    let mut blocks = 0u32;
+    if place.has_rows() {
+        blocks = (place.offset + place.tile_first) / comptime!(BLOCK as u32);
+    }
+    blocks
+}
+
+/// First of the KV head's blocks in `pooled`, which has room for `capacity` of every head.
+#[cube]
+fn pooled_at(place: &Place, capacity: u32) -> usize {
+    let kv_heads = place.call.groups * place.call.packed_heads / place.call.heads_per_kv;
+    (place.b * kv_heads + place.kv_head) as usize * capacity as usize
 }
 
 /// The buffers of a call. Query and output share one element type, have a contiguous last dimension and
@@ -86,7 +115,7 @@ pub struct Tensors {
     pub lse: BufferArg,
     /// `[B, Hq, N]`, written for heads whose gate is 0, or any one f32 when not wanted.
     pub corrected: BufferArg,
-    /// Whether `corrected` is written.
+    /// `corrected` is written.
     pub with_lse: bool,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
@@ -102,14 +131,14 @@ impl Variant {
     fn rows(&self) -> usize {
         match self {
             Self::Mma(tile) => tile.rows(),
-            Self::Unit => unit::ROWS,
+            Self::Unit => unit::UNITS_Y * PER_UNIT,
         }
     }
 
     fn segment(&self) -> Segment {
         let (blocks, step) = match self {
             Self::Mma(tile) => (MANY_BLOCKS, tile.keys),
-            Self::Unit => (FEW_BLOCKS, unit::KEYS),
+            Self::Unit => (FEW_BLOCKS, KEYS),
         };
         Segment { blocks, step }
     }
@@ -126,7 +155,7 @@ impl Variant {
 }
 
 /// Query heads that a cube packs into its rows.
-fn pack(shape: &Shape) -> usize {
+fn packed_heads(shape: &Shape) -> usize {
     match shape.index_heads == shape.heads {
         true => 1,
         false => shape.heads / shape.kv_heads,
@@ -137,7 +166,7 @@ fn pack(shape: &Shape) -> usize {
 pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec<Variant> {
     let mut all = Vec::new();
     if serves(elem, device) {
-        let packed = QUERY_TILE.min(shape.rows) * pack(shape);
+        let packed = QUERY_TILE.min(shape.rows) * packed_heads(shape);
         let wide = shape.head_dim <= 128 && packed > QUERY_TILE;
         let m_tiles = if wide { 2 } else { 1 };
         let tile = MmaBlueprint {
@@ -160,6 +189,7 @@ pub fn variants(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Vec
             columns: true,
             banded: false,
             gated: true,
+            windowed: false,
         };
         let common = Variant::Mma(tile).blueprint(tile.head_dim, Order::Second, true);
         let needed = MmaCorrection { common, tile }.shared_bytes();
@@ -190,13 +220,24 @@ pub fn launch(
     };
     let device = client.properties();
     let variant = variant.unwrap_or_else(|| variants(shape, elem, device)[0]);
-    let pack = pack(shape);
-    let groups = shape.heads / pack;
-    let tile_rows = QUERY_TILE.min(shape.rows) * pack;
+    let packed_heads = packed_heads(shape);
+    let groups = shape.heads / packed_heads;
+    let tile_rows = QUERY_TILE.min(shape.rows) * packed_heads;
     let splits = tile_rows.div_ceil(variant.rows());
     let cubes = shape.batch * groups * shape.tiles() * splits;
     let grid = fold(cubes, device)?;
     let count = CubeCount::Static(grid.0, grid.1, 1);
+    let call = CallLaunch::new(
+        shape.batch as u32,
+        groups as u32,
+        packed_heads as u32,
+        (shape.heads / shape.kv_heads) as u32,
+        shape.rows as u32,
+        shape.tiles() as u32,
+        splits as u32,
+        shape.index_heads as u32,
+        shape.scale,
+    );
     let common = variant.blueprint(shape.head_dim, order, tensors.with_lse);
     macro_rules! run {
         ($kernel:path, $dim:expr, [$($width:expr)?], $pooled:expr, $blueprint:expr) => {
@@ -214,16 +255,8 @@ pub fn launch(
                     tensors.out,
                     tensors.lse,
                     tensors.corrected,
-                    shape.batch as u32,
-                    groups as u32,
-                    pack as u32,
-                    (shape.heads / shape.kv_heads) as u32,
-                    shape.rows as u32,
-                    shape.tiles() as u32,
-                    splits as u32,
-                    shape.index_heads as u32,
+                    call,
                     tensors.capacity as u32,
-                    shape.scale,
                     correction.cap(),
                     $blueprint,
                     elem,
@@ -251,7 +284,7 @@ pub fn launch(
             );
         }
         Variant::Unit => {
-            let dim = CubeDim::new_2d(unit::UNITS_X as u32, unit::UNITS_Y as u32);
+            let dim = CubeDim::new_2d(UNITS_X as u32, unit::UNITS_Y as u32);
             run!(
                 unit::correct_unit::launch_unchecked,
                 dim,

@@ -255,7 +255,9 @@ impl<E: FlexFloat> Case<E> {
                 for tile in 0..self.shape.tiles() {
                     if let Some((first, last)) = builder.tile_positions(b, tile) {
                         let (ranges, columns) = keep(b, head, first, last);
-                        builder.set((b, head, tile), ranges, columns);
+                        builder
+                            .set((b, head, tile), ranges, columns)
+                            .expect("a row");
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use cubecl::ir::{ElemType, FloatKind};
 
 use super::*;
-use crate::attend::{IndexShape, Stored};
+use crate::attend::{IndexShape, Stored, Visible};
 
 const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
@@ -19,6 +19,7 @@ fn problem(rows: usize, index: Option<IndexShape>) -> Problem {
         index,
         gated_heads: None,
         stored: Stored::Elements,
+        visible: Visible::Causal,
     }
 }
 
@@ -125,6 +126,6 @@ fn whatever_changes_the_kernel_is_in_the_key() {
 fn a_key_reads_as_words() {
     assert_eq!(
         whole(8192).to_string(),
-        "bf16, head_dim 128, pack 4, groups <= 8, rows <= 8192, keys <= 4096, dense"
+        "bf16, head_dim 128, packed heads 4, groups <= 8, rows <= 8192, keys <= 4096, dense"
     );
 }

@@ -1,4 +1,4 @@
-//! The decode tier: few query rows, many keys, which many cubes split.
+//! The split-K tier: few query rows, many keys, which many cubes split.
 //!
 //! Decoding reads every key and value once and computes little, so the tier is built around loads:
 //! 16 bytes per unit, several in flight, no shared memory between them and their use. `kernel` writes
@@ -15,7 +15,7 @@ mod plan;
 pub(super) use launch::launch;
 pub(super) use plan::{MAX_ROWS, blueprint, splits};
 
-use crate::int8::PER_WORD;
+use crate::{int8::PER_WORD, table::Walk};
 
 /// Head elements of a unit.
 const PER_UNIT: usize = 8;
@@ -29,9 +29,9 @@ const UNSEEN: f32 = -1.0e30;
 /// of an unseen key is 0.
 const FLOOR: f32 = -1.0e28;
 
-/// What the kernels of this tier are compiled for.
+/// The compile-time choices of the kernels of this tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DecodeBlueprint {
+pub struct SplitKBlueprint {
     /// Head dimension, a multiple of 8.
     pub head_dim: usize,
     /// Elements per load: 16 bytes, or what the device takes; of bytes, all of a unit.
@@ -56,13 +56,27 @@ pub struct DecodeBlueprint {
     pub planes: bool,
     /// Ranges and columns come from the table; otherwise the range `[0, p]` is implicit.
     pub indexed: bool,
+    /// The index may have columns.
+    pub columns: bool,
     /// Triangular's element rule applies.
     pub banded: bool,
     /// One query row per sequence: every key of a range is seen by all packed rows.
     pub single: bool,
+    /// Rows see a window of keys.
+    pub windowed: bool,
 }
 
-impl DecodeBlueprint {
+impl SplitKBlueprint {
+    fn walk(&self) -> Walk {
+        Walk {
+            keys: self.step(),
+            indexed: self.indexed,
+            columns: self.indexed,
+            banded: self.banded,
+            windowed: self.windowed,
+        }
+    }
+
     /// Units of a cube.
     pub fn units(&self) -> usize {
         self.lanes * self.sets * self.chunks
@@ -102,7 +116,7 @@ impl DecodeBlueprint {
         }
     }
 
-    /// What a load takes of a tensor's strides. Words of 16-bit elements are a view of a tensor whose strides
+    /// Units of a tensor's strides that a load takes. Words of 16-bit elements are a view of a tensor whose strides
     /// count elements; words of bytes are the elements of theirs.
     fn stride_width(&self) -> usize {
         match self.int8 {
@@ -155,8 +169,8 @@ impl DecodeBlueprint {
 mod tests {
     use super::*;
 
-    fn blueprint(width: usize, words: bool, int8: bool) -> DecodeBlueprint {
-        DecodeBlueprint {
+    fn blueprint(width: usize, words: bool, int8: bool) -> SplitKBlueprint {
+        SplitKBlueprint {
             head_dim: 128,
             width,
             words,
@@ -169,8 +183,10 @@ mod tests {
             keys: 8,
             planes: true,
             indexed: false,
+            columns: false,
             banded: false,
             single: true,
+            windowed: false,
         }
     }
 

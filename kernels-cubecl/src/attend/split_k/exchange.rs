@@ -8,7 +8,7 @@
 
 use cubecl::prelude::*;
 
-use super::DecodeBlueprint;
+use super::SplitKBlueprint;
 
 /// `lane` is the unit's place in its set, whose lane 0 is unit `first` of the plane; `state` the maximum
 /// and the sum of the lane's row. Afterwards `p` holds all probabilities and `alpha` the factor by which
@@ -25,7 +25,7 @@ pub(super) fn exchange(
     dealt: &mut Shared<[f32]>,
     lane: u32,
     first: u32,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
 ) -> bool {
     if comptime!(bp.planes) {
         by_planes(s, state, p, alpha, lane, first, bp)
@@ -43,7 +43,7 @@ fn by_planes(
     alpha: &mut Array<f32>,
     lane: u32,
     first: u32,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
 ) -> bool {
     #[unroll]
     for stage in 0..comptime!(bp.lanes.ilog2() as usize) {
@@ -98,7 +98,7 @@ fn by_barriers(
     maxima: &mut Shared<[f32]>,
     dealt: &mut Shared<[f32]>,
     lane: u32,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
 ) -> bool {
     let units = comptime!(bp.units());
     let lane = lane as usize;
@@ -161,7 +161,7 @@ fn weigh(
     s: &mut Array<f32>,
     state: &mut Array<f32>,
     highest: f32,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
 ) -> f32 {
     let maximum = max(state[0], highest);
     let factor = (state[0] - maximum).exp();

@@ -1,11 +1,11 @@
-//! When the decode tier serves a problem, and how it is cut into splits.
+//! When the split-K tier serves a problem, and how it is cut into splits.
 
 use cubecl::{
     features::Plane,
     ir::{DeviceProperties, ElemType, FloatKind},
 };
 
-use super::{DecodeBlueprint, PER_UNIT, SPLIT_KEYS};
+use super::{PER_UNIT, SPLIT_KEYS, SplitKBlueprint};
 use crate::attend::{Problem, Stored};
 
 /// Most query rows per sequence.
@@ -23,14 +23,14 @@ const MOST_SPLIT_KEYS: usize = 8192;
 /// Bytes of one load.
 const LOAD_BYTES: usize = 16;
 
-/// What serves a problem on this device; `None` leaves it to the other tiers.
+/// The blueprint that serves a problem on this device; `None` leaves it to the other tiers.
 pub(in crate::attend) fn blueprint(
     problem: &Problem,
     elem: ElemType,
     device: &DeviceProperties,
-) -> Option<DecodeBlueprint> {
+) -> Option<SplitKBlueprint> {
     let hardware = &device.hardware;
-    let packed = problem.rows * problem.pack();
+    let packed = problem.rows * problem.packed_heads();
     if problem.gated_heads.is_some()
         || problem.rows > MAX_ROWS
         || packed > MAX_PACKED
@@ -56,7 +56,7 @@ pub(in crate::attend) fn blueprint(
     // Loads in flight per unit, against registers: a row takes 16 for its query and output.
     let loads = if rows <= 2 { 8 } else { 4 };
     let bytes = if int8 { 1 } else { elem.size() };
-    let mut blueprint = DecodeBlueprint {
+    let mut blueprint = SplitKBlueprint {
         head_dim: problem.head_dim,
         width,
         words: !int8 && elem.size() == 2 && width == PER_UNIT,
@@ -70,8 +70,10 @@ pub(in crate::attend) fn blueprint(
         planes: device.features.plane.contains(Plane::Ops)
             && hardware.plane_size_min as usize >= lanes,
         indexed: problem.index.is_some(),
+        columns: problem.index.is_some_and(|i| i.columns),
         banded: problem.index.is_some_and(|i| i.band.is_some()),
         single: problem.rows == 1,
+        windowed: problem.window().is_some(),
     };
     while blueprint.shared_bytes() > hardware.max_shared_memory_size && blueprint.keys > 1 {
         blueprint.keys /= 2;

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{DecodeBlueprint, FLOOR, PER_UNIT};
+use super::{FLOOR, PER_UNIT, SplitKBlueprint};
 
 /// Writes output, maximum and sum of every packed row of this cube, and how many splits there are.
 /// Row by row, so that shared memory holds one row of every unit. `packed` is the number of packed rows.
@@ -18,7 +18,7 @@ pub(super) fn combine<N: Size>(
     cube: u32,
     packed: u32,
     active: u32,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
 ) {
     let units = comptime!(bp.units());
     let lanes = comptime!(bp.lanes);

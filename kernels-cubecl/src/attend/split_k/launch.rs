@@ -2,9 +2,13 @@
 
 use cubecl::{client::Client, ir::ElemType, prelude::*};
 
-use super::{DecodeBlueprint, kernel::attend_split, merge::merge_splits};
+use super::{SplitKBlueprint, kernel::attend_split, merge::merge_splits};
 use crate::{
-    attend::{Plan, Problem, Tensors, plan::fold},
+    attend::{
+        Plan, Problem, Tensors,
+        launch::{call, limits},
+        plan::fold,
+    },
     int8::WORD,
 };
 
@@ -17,7 +21,7 @@ pub(in crate::attend) fn launch(
     client: &Client,
     problem: &Problem,
     plan: &Plan,
-    bp: DecodeBlueprint,
+    bp: SplitKBlueprint,
     elem: ElemType,
     tensors: Tensors,
 ) {
@@ -26,9 +30,6 @@ pub(in crate::attend) fn launch(
     };
     // SAFETY: `prepare` sized the scratch.
     let scratch = || unsafe { BufferArg::from_raw_parts(scratch.clone(), plan.scratch) };
-    let index = problem.index;
-    let (sink, window) = index.and_then(|i| i.band).unwrap_or((0, 0));
-    let groups = problem.heads / problem.pack();
     let stored = if bp.words || bp.int8 { WORD } else { elem };
     assert_eq!(
         bp.int8,
@@ -51,17 +52,8 @@ pub(in crate::attend) fn launch(
             tensors.scales.into(),
             tensors.table,
             scratch(),
-            problem.batch as u32,
-            groups as u32,
-            problem.pack() as u32,
-            (problem.heads / problem.kv_heads) as u32,
-            problem.rows as u32,
-            plan.splits as u32,
-            index.map_or(1, |i| i.heads) as u32,
-            index.map_or(1, |i| i.tiles) as u32,
-            problem.scale,
-            sink,
-            window,
+            call(problem, plan),
+            limits(problem),
             bp,
             elem,
             stored,
@@ -79,11 +71,7 @@ pub(in crate::attend) fn launch(
             scratch(),
             tensors.out,
             tensors.lse,
-            rows as u32,
-            problem.heads as u32,
-            problem.pack() as u32,
-            problem.rows as u32,
-            plan.splits as u32,
+            call(problem, plan),
             tensors.with_lse,
             bp,
             elem,

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::{DecodeBlueprint, FLOOR};
+use super::{FLOOR, SplitKBlueprint};
+use crate::table::Call;
 
 type Vec4<E> = Vector<E, Const<4>>;
 
@@ -10,20 +11,16 @@ type Vec4<E> = Vector<E, Const<4>>;
 const BATCH: usize = 4;
 
 /// One cube per row of the output, `head_dim / 4` units wide; its slots take the splits in turn. A row
-/// that saw nothing becomes zeros and `lse = -inf`. `rows` of the output in all.
+/// that saw nothing becomes zeros and `lse = -inf`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
 pub(super) fn merge_splits<E: Float>(
     scratch: &[Vec4<f32>],
     out: &mut Tensor<Vec4<E>>,
     lse: &mut [f32],
-    rows: u32,
-    heads: u32,
-    pack: u32,
-    n_rows: u32,
-    splits: u32,
+    call: Call,
     #[comptime] with_lse: bool,
-    #[comptime] bp: DecodeBlueprint,
+    #[comptime] bp: SplitKBlueprint,
     #[define(E)] _elem: ElemType,
 ) {
     let width = comptime!(bp.head_dim / 4);
@@ -31,18 +28,19 @@ pub(super) fn merge_splits<E: Float>(
     let x = UNIT_POS_X as usize;
     let y = UNIT_POS_Y as usize;
     let at = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    if at >= rows {
+    let heads = call.groups * call.packed_heads;
+    if at >= call.batch * heads * call.rows {
         terminate!();
     }
-    let row = at % n_rows;
-    let head = (at / n_rows) % heads;
-    let b = at / (n_rows * heads);
-    let packed = row * pack + head % pack;
-    let group = (b * heads + head) / pack;
+    let row = at % call.rows;
+    let head = (at / call.rows) % heads;
+    let b = at / (call.rows * heads);
+    let packed = row * call.packed_heads + head % call.packed_heads;
+    let group = (b * heads + head) / call.packed_heads;
     let pitch = comptime!(bp.pitch() / 4);
-    let base =
-        (group as usize * splits as usize * (n_rows * pack) as usize + packed as usize) * pitch;
-    let stride = (n_rows * pack) as usize * pitch;
+    let packed_rows = (call.rows * call.packed_heads) as usize;
+    let base = (group as usize * call.splits as usize * packed_rows + packed as usize) * pitch;
+    let stride = packed_rows * pitch;
     let active = u32::cast_from(scratch[base + width].extract(2usize)) as usize;
 
     let mut maximum = f32::new(FLOOR);

@@ -1,0 +1,3 @@
+//! Tiles that kernels share: their sizes, and the steps between memory and registers.
+
+pub(crate) mod unit;
