@@ -451,11 +451,15 @@ fn what_does_not_fit_is_refused() {
     let plan = fill(&mut cache, &problem, &inputs, backend);
     let key = rows(&problem, &inputs.key, &[(0, 3)], backend);
     let half = key.clone().cast(DType::F16);
+    let (dense, heads) = (AttentionSettings::dense(), problem.model_heads());
+    let next = cache
+        .plan(&dense, heads, Visible::Causal, &[3], &[8])
+        .expect("plan");
     let refused = cache
-        .append(1, key.clone(), half, &plan)
+        .append(1, key.clone(), half, &next)
         .expect_err("types");
     assert!(matches!(refused, AttentionError::Shape { .. }), "{refused}");
-    let refused = cache.append(2, key.clone(), key, &plan).expect_err("layer");
+    let refused = cache.append(2, key.clone(), key, &next).expect_err("layer");
     assert!(refused.to_string().contains("layer"), "{refused}");
     let query = query(&problem, &inputs, backend).cast(DType::F16);
     let refused = cache.attend(1, query, &plan).expect_err("types");
