@@ -26,12 +26,10 @@ pub type Key = (String, String, String);
 ///
 /// Spills of the selection are small beside the kernels' traffic, except in the correction of heads of
 /// 256 on units, and are to be removed with a GPU at hand.
-const KNOWN_SPILLS: [(&str, &str, u32); 13] = [
+const KNOWN_SPILLS: [(&str, &str, u32); 11] = [
     ("probe_parts_e_bf16_f_bf16_n_8", "/d256", 12),
     ("probe_shares_e_bf16_f_bf16_n_8", "/d256", 32),
-    ("score_blocks_e_f32_f_f32_n_4", "/d128", 4),
     ("score_blocks_e_bf16_f_bf16_n_8", "/d128", 36),
-    ("score_blocks_e_bf16_f_f32_n_4", "/d256", 4),
     ("score_blocks_e_bf16_f_bf16_n_8", "/d256", 4),
     ("score_blocks_e_f16_f_f16_n_8", "/d64", 44),
     ("correct_unit_e_bf16", "/d256", 352),
