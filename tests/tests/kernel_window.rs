@@ -123,7 +123,7 @@ fn ranges_and_columns_per_index_head() {
 #[test]
 fn blocks_that_the_window_hides() {
     each(|name, client, dtype, window| {
-        let problem = problem(dtype, [4, 2, 64], &[(200, 460)], window);
+        let problem = problem(dtype, [4, 2, 64], &[(200, 456)], window);
         let keep = |h: usize, q: usize, k: usize| (q * 7 + k * 3 + h).is_multiple_of(3);
         let index = index::block_cluster(&problem.spans, 2, 64, keep).expect("index");
         on(name, client, &problem, Some(&index), 0);

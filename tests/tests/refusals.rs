@@ -346,6 +346,7 @@ mod kernels {
 
     fn problem() -> Problem {
         Problem {
+            visible: sparse_accelerate_kernels::attend::Visible::Causal,
             batch: 1,
             heads: 8,
             kv_heads: 2,

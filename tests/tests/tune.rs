@@ -206,6 +206,7 @@ fn a_plan_that_fails_is_left_out() {
         }
         let portable = call.portable(&client);
         let foreign = Tier::Mma(MmaBlueprint {
+            windowed: false,
             head_dim: 96,
             instruction: Instruction::Mma,
             half: true,

@@ -450,7 +450,7 @@ impl<'m> Sequence<'m> {
             }
             while failed.is_none() && sent < chunks && sent - answered < window {
                 let range = send_at..send_at + run.sizes[sent];
-                self.runner.send(Chunk {
+                let begun = self.runner.send(Chunk {
                     op: run.op,
                     ids: &run.ids[range.clone()],
                     prompt,
@@ -460,8 +460,15 @@ impl<'m> Sequence<'m> {
                         Some(observer) => Some(&mut **observer),
                         None => None,
                     },
-                })?;
-                (sent, send_at) = (sent + 1, range.end);
+                });
+                match begun {
+                    Ok(()) => (sent, send_at) = (sent + 1, range.end),
+                    // What was sent before is answered first, or the next run would read those answers.
+                    Err(error) => {
+                        self.runner.stop();
+                        failed = Some(error);
+                    }
+                }
             }
             if answered == sent {
                 return failed.map_or(Ok(()), Err);

@@ -254,7 +254,10 @@ impl<E: FlexFloat> Case<E> {
             for head in 0..self.shape.index_heads {
                 for tile in 0..self.shape.tiles() {
                     if let Some((first, last)) = builder.tile_positions(b, tile) {
-                        let (ranges, columns) = keep(b, head, first, last);
+                        let (mut ranges, mut columns) = keep(b, head, first, last);
+                        let keys = spans[b].kv_len;
+                        ranges.retain(|&(start, _)| start < keys);
+                        columns.retain(|&column| column < keys);
                         builder
                             .set((b, head, tile), ranges, columns)
                             .expect("a row");
