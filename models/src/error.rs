@@ -1,4 +1,4 @@
-//! What can go wrong between a model directory and its logits.
+//! Errors between a model directory and its logits.
 //!
 //! Every variant says what was asked for and what the limit is. Errors of the crates below pass
 //! through unchanged: their messages already name the file, the tensor or the shape.
@@ -111,13 +111,13 @@ pub enum ModelError {
     /// A part of a model was asked for what another part does.
     #[error("{op}: layers {start}..{end} {lacks}; ask the stage that has it")]
     StageLacks {
-        /// What was asked.
+        /// The request.
         op: &'static str,
         /// First layer of the stage.
         start: usize,
         /// Layer after its last.
         end: usize,
-        /// What is missing.
+        /// The missing part.
         lacks: &'static str,
     },
     /// Hidden states of another chunk, model or type.
@@ -162,7 +162,7 @@ pub enum ModelError {
         field: &'static str,
         /// Its value.
         got: String,
-        /// What it must be.
+        /// The value that it must have.
         limit: &'static str,
     },
 }

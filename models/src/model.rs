@@ -51,7 +51,7 @@ pub struct CausalLm {
     pub(crate) facts: Facts,
 }
 
-/// What a model remembers of how it was made.
+/// Properties of a model that its loading fixed.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) config: ModelConfig,
@@ -63,7 +63,7 @@ pub(crate) struct Facts {
     pub(crate) part: StagePart,
 }
 
-/// What a stage is given of a chunk.
+/// Input of a stage for one chunk.
 // One value a chunk: its size does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub enum StageInput<'a> {
     },
 }
 
-/// What a stage gives of a chunk.
+/// Output of a stage for one chunk.
 #[derive(Debug)]
 pub struct StageOutput {
     /// For the next stage `[B * N, hidden]`; of a stage with the output layer as
@@ -87,11 +87,11 @@ pub struct StageOutput {
     pub hidden: Tensor<2>,
     /// How attention ran.
     pub decision: Decision,
-    /// What the heads of each of its layers chose; still on the device.
+    /// Choices of the heads of each of its layers; still on the device.
     pub selection: Vec<SelectionRecord>,
 }
 
-/// What one chunk gives.
+/// Output of a model for one chunk.
 #[derive(Debug)]
 pub struct ChunkOutput {
     /// Hidden state of each sequence's last new token, after the final norm: `[B, hidden]`; of the
@@ -99,7 +99,7 @@ pub struct ChunkOutput {
     pub last_hidden: Tensor<2>,
     /// How attention ran.
     pub decision: Decision,
-    /// What the heads of each layer chose, where they choose from the input; still on the device.
+    /// Choices of the heads of each layer, where they choose from the input; still on the device.
     pub selection: Vec<SelectionRecord>,
 }
 

@@ -9,7 +9,7 @@ use sparse_accelerate::{AttentionPlan, KvCache};
 
 use crate::error::ModelError;
 
-/// What attention of one layer is about to read.
+/// Tensors that attention of one layer is about to read.
 #[derive(Debug)]
 pub struct LayerView<'a> {
     /// The decoder layer.
@@ -33,7 +33,7 @@ pub trait LayerObserver {
     fn layer(&mut self, view: &LayerView<'_>) -> Result<(), ModelError>;
 }
 
-/// What to take from a pass beside its cache.
+/// Parts to take from a pass beside its cache.
 #[derive(Default)]
 pub struct Watch<'a> {
     /// Rows of the chunk, of a batch of one, whose hidden states are wanted in place of the last's.

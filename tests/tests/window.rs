@@ -58,7 +58,7 @@ fn run(
     Ok((floats(out), floats(lse)))
 }
 
-/// Whether a row sees a key by the window and by the index, which is read without its own window.
+/// Tells whether a row sees a key by the window and by the index, which is read without its own window.
 fn sees<'a>(
     problem: &'a Problem,
     window: usize,

@@ -150,7 +150,7 @@ pub(crate) fn check_append_into(
     fits(c[2], plan)
 }
 
-/// Whether every sequence's tokens fit a cache of `capacity`.
+/// Checks that every sequence's tokens fit a cache of `capacity`.
 pub(crate) fn fits(capacity: usize, plan: &AttentionPlan) -> Result<(), AttentionError> {
     let mut spans = plan.spans().iter().enumerate();
     match spans.find(|(_, span)| span.kv_len > capacity) {

@@ -6,7 +6,7 @@
 //! is copied unless somebody holds another handle; [`crate::diagnostics::append_copies`] counts
 //! the times that happened.
 //!
-//! What outlives a layer is allocated outside the pools that activations are carved from: there a tensor
+//! Tensors that outlive a layer are allocated outside the pools that activations are carved from: there a tensor
 //! of 64 MiB would hold a page of 113. Its memory goes back to the device with the first
 //! `Device::memory_cleanup` after the cache was dropped.
 //!
@@ -349,7 +349,7 @@ impl KvCache {
         Ok(query)
     }
 
-    /// Where a layer is held.
+    /// Position of a layer among those that are held.
     fn held(&self, layer: usize) -> Result<usize, AttentionError> {
         let held = layer.checked_sub(self.first);
         held.filter(|&at| at < self.layers.len())
@@ -365,7 +365,7 @@ impl KvCache {
         same("kv cache", "the batch of the plan", [got], [expected])
     }
 
-    /// Where a layer is held that a chunk may be appended to.
+    /// Position of a layer that a chunk may be appended to.
     fn begins(&self, layer: usize, plan: &AttentionPlan) -> Result<usize, AttentionError> {
         let at = self.held(layer)?;
         self.check_batch(plan)?;

@@ -1,4 +1,4 @@
-//! What cannot be seen from a call's result: hidden copies, kernels chosen by measurement.
+//! Events that a call's result does not show: hidden copies, kernels chosen by measurement.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ pub struct TunedPlan {
     pub candidates: Vec<(String, Option<f64>)>,
 }
 
-/// What was measured since the program started, oldest first; empty on Flex, and where nothing was worth
+/// Kernels measured since the program started, oldest first; empty on Flex, and where nothing was worth
 /// a measurement. Operations of lazy backends count when they run: read a result first.
 pub fn tuned_plans() -> Vec<TunedPlan> {
     crate::ops::tuned_plans()

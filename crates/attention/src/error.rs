@@ -20,7 +20,7 @@ pub enum AttentionError {
         got: String,
         /// The allowed values.
         limit: String,
-        /// What to do instead.
+        /// The way out.
         hint: &'static str,
     },
     /// Two tensors, or a tensor and the spans, disagree.
@@ -34,7 +34,7 @@ pub enum AttentionError {
         got: String,
         /// The value that would fit.
         expected: String,
-        /// What to do instead.
+        /// The way out.
         hint: &'static str,
     },
     /// A sequence does not fit the cache.
@@ -63,7 +63,7 @@ pub enum AttentionError {
         held: usize,
         /// Tokens that the plan expects to be held.
         expected: usize,
-        /// What to do instead.
+        /// The way out.
         hint: &'static str,
     },
     /// A cache does not hold the layer.
@@ -135,7 +135,7 @@ pub enum DeviceRefusal {
         resource: &'static str,
         /// The least that is needed.
         needed: usize,
-        /// What the device has.
+        /// Amount that the device has.
         limit: usize,
     },
     /// The problem is too large for one launch or one buffer.

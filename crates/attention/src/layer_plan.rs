@@ -41,7 +41,7 @@ impl<'a> LayerPlan<'a> {
         self.layer
     }
 
-    /// Whether the heads of this layer choose their keys. They do not in the first layers that are dense by
+    /// Tells whether the heads of this layer choose their keys. They do not in the first layers that are dense by
     /// setting.
     pub fn selects(&self) -> bool {
         self.selection.is_some()

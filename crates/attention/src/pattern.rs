@@ -93,7 +93,7 @@ pub struct Dynamic {
     pub interval_slash: IntervalSlash,
     /// Rule of Block-Cluster.
     pub block_cluster: BlockCluster,
-    /// Whether the union of Interval-Slash and Block-Cluster is a choice too.
+    /// True makes the union of Interval-Slash and Block-Cluster a choice too.
     pub hybrid: bool,
 }
 
@@ -140,7 +140,7 @@ impl Pattern {
         }
     }
 
-    /// Whether heads choose their keys from the input, on the device.
+    /// Tells whether heads choose their keys from the input, on the device.
     pub fn selects(&self) -> bool {
         matches!(
             self,

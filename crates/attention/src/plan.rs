@@ -84,7 +84,7 @@ impl AttentionPlan {
         Ok(LayerPlan::new(self, layer, selection))
     }
 
-    /// Whether heads choose their keys in some layer: [`crate::attend_selected`] then also says what they
+    /// Tells whether heads choose their keys in some layer: [`crate::attend_selected`] then also says what they
     /// chose.
     pub fn selects(&self) -> bool {
         self.selection.is_some()

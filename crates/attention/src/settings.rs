@@ -1,4 +1,4 @@
-//! What a caller asks for, and what was decided: settings in, a [`Decision`] out.
+//! Wishes of a caller and the decision over them: settings in, a [`Decision`] out.
 //!
 //! Nothing changes path in silence: every plan carries the decision with its reason, the density
 //! of what will be computed and the pattern that rules it.
@@ -13,7 +13,7 @@ use crate::{
     select::{HeadPatterns, Selection},
 };
 
-/// Whether to use a sparse pattern.
+/// Use of a sparse pattern: never, always, or by length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttentionMode {
@@ -72,7 +72,7 @@ impl AttentionSettings {
         }
     }
 
-    /// Whether heads choose their keys from the input, where attention is not dense.
+    /// Tells whether heads choose their keys from the input, where attention is not dense.
     pub fn selects(&self) -> bool {
         self.pattern.selects() || self.heads.is_some()
     }
@@ -113,7 +113,7 @@ impl AttentionSettings {
         }
     }
 
-    /// Whether the mode lets a prompt of so many tokens be anything but dense.
+    /// Tells whether the mode lets a prompt of so many tokens be anything but dense.
     pub fn is_sparse_at(&self, prompt: usize) -> bool {
         match self.mode {
             AttentionMode::Dense => false,
@@ -222,7 +222,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What was decided for one chunk.
+/// The decision over one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Dense or sparse.

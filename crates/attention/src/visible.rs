@@ -29,7 +29,7 @@ impl Visible {
         }
     }
 
-    /// Whether the row at absolute position `position` sees key `key`.
+    /// Tells whether the row at absolute position `position` sees key `key`.
     pub fn sees(self, position: usize, key: usize) -> bool {
         key <= position && key >= self.first(position)
     }

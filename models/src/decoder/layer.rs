@@ -15,13 +15,13 @@ use sparse_accelerate::{AttentionPlan, KvCache, SelectionRecord};
 use super::{Attention, Mlp};
 use crate::{error::ModelError, observe::LayerObserver};
 
-/// What one chunk carries through the layers.
+/// State that one chunk carries through the layers.
 pub(crate) struct Pass<'a> {
     /// Cosines and sines by position, at least up to the chunk's last.
     pub(crate) rotation: &'a Tensor<2>,
     pub(crate) plan: &'a AttentionPlan,
     pub(crate) cache: &'a mut KvCache,
-    /// What the heads of each layer so far chose.
+    /// Choices of the heads of each layer so far.
     pub(crate) selection: Vec<SelectionRecord>,
     pub(crate) observer: Option<&'a mut dyn LayerObserver>,
 }

@@ -24,7 +24,7 @@ use crate::{
     placement::StagePart,
 };
 
-/// Where parameters come from.
+/// The source of parameters.
 pub(crate) enum Supply<'a> {
     /// From the host, part by part.
     Host(&'a mut dyn WeightSource),
@@ -43,7 +43,7 @@ pub(crate) struct Assembler<'a> {
     done: Done<'a>,
 }
 
-/// What is loaded so far, and who is told.
+/// The bytes loaded so far, and the callback that is told.
 struct Done<'a> {
     progress: &'a mut dyn FnMut(LoadProgress<'_>),
     index: usize,

@@ -1,4 +1,4 @@
-//! Where weights come from, and the checkpoint as such a place.
+//! Sources of weights, and the checkpoint as one.
 //!
 //! A source is asked once for every tensor of the stage, in the order of the layers, with the shape
 //! the configuration implies, and told how many it is not asked for in between.

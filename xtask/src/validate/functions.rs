@@ -9,17 +9,6 @@ use crate::layout::Layout;
 
 /// Longest a function may be, in lines from `fn` to its closing brace.
 const LIMIT: usize = 200;
-/// Functions that are still to be cut, by file and name. Only ever shorter.
-const EXEMPT: [(&str, &str); 8] = [
-    ("kernels-cubecl/src/attend/cmma/kernel.rs", "attend_cmma"),
-    ("kernels-cubecl/src/attend/decode/kernel.rs", "attend_split"),
-    ("kernels-cubecl/src/attend/mma/kernel.rs", "attend_mma"),
-    ("kernels-cubecl/src/attend/unit/kernel.rs", "attend_unit"),
-    ("kernels-cubecl/src/select/build.rs", "build_rows"),
-    ("kernels-cubecl/src/select/choose.rs", "choose_patterns"),
-    ("kernels-cubecl/src/select/correct/mma.rs", "correct_mma"),
-    ("kernels-cubecl/src/select/correct/unit.rs", "correct_unit"),
-];
 const SHOWN: usize = 5;
 
 /// Prints the longest functions and fails above the limit.
@@ -35,19 +24,9 @@ pub(crate) fn check(layout: &Layout) -> Result<()> {
     }
     let too_long: Vec<String> = all
         .iter()
-        .filter(|(lines, file, name)| {
-            *lines > LIMIT && !EXEMPT.contains(&(file.as_str(), name.as_str()))
-        })
+        .filter(|(lines, ..)| *lines > LIMIT)
         .map(|(lines, file, name)| format!("{file}: {name} ({lines})"))
         .collect();
-    for (file, name) in EXEMPT {
-        let cut = !all
-            .iter()
-            .any(|(lines, f, n)| *lines > LIMIT && f == file && n == name);
-        if cut {
-            println!("   {file}: {name} is cut: take it out of the list of exempt functions");
-        }
-    }
     if !too_long.is_empty() {
         bail!("over {LIMIT} lines, to be cut: {}", too_long.join(", "));
     }

@@ -1,45 +1,20 @@
 //! First words of docs: a doc comment says subject, verb and object, and so does not begin with a
 //! relative pronoun. "What a row weighs" leaves the reader to find the noun; "Weight of a row" has it.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 
 use crate::layout::Layout;
 
 /// Words that no doc comment begins with.
 const BANNED: [&str; 3] = ["What", "Whether", "Where"];
-/// Folders that are still to be rewritten. Only ever shorter.
-const EXEMPT: [&str; 6] = [
-    "crates/attention/",
-    "crates/cli/",
-    "crates/engine/",
-    "crates/eval/",
-    "kernels-cubecl/",
-    "models/",
-];
 const SHOWN: usize = 60;
 
-/// Prints what is left in exempt folders and fails for a comment in any other.
+/// Fails with the place of every comment that begins so.
 pub(crate) fn check(layout: &Layout) -> Result<()> {
     let mut found = Vec::new();
-    let mut left: BTreeMap<&str, usize> = EXEMPT.iter().map(|folder| (*folder, 0)).collect();
     for (name, text) in super::sources(layout)? {
-        let finds = finds(&text);
-        match EXEMPT.iter().find(|folder| name.starts_with(**folder)) {
-            Some(folder) => *left.entry(folder).or_default() += finds.len(),
-            None => found.extend(
-                finds
-                    .iter()
-                    .map(|(at, line)| format!("{name}:{at}: {line}")),
-            ),
-        }
-    }
-    for (folder, count) in left {
-        match count {
-            0 => println!("   {folder} is rewritten: take it out of the list of exempt folders"),
-            _ => println!("   {count:>4} left in {folder}"),
-        }
+        let finds = finds(&text).into_iter();
+        found.extend(finds.map(|(at, line)| format!("{name}:{at}: {line}")));
     }
     if !found.is_empty() {
         let count = found.len();

@@ -1,4 +1,4 @@
-//! What a cache holds of one layer: elements, or bytes with their scales.
+//! Keys and values of one layer in a cache: elements, or bytes with their scales.
 
 use burn::{
     backend::Dispatch,

@@ -20,7 +20,7 @@ impl Band {
         span.prompt_len.saturating_sub(self.last)
     }
 
-    /// Whether the row at absolute position `p` sees key `j`; both below `kv_len`.
+    /// Tells whether the row at absolute position `p` sees key `j`; both below `kv_len`.
     pub fn sees(&self, span: &Span, p: usize, j: usize) -> bool {
         j <= p && (j < self.sink || p - j < self.window || p >= self.dense_from(span))
     }

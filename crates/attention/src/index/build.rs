@@ -193,7 +193,7 @@ fn refused(field: &'static str, got: String, limit: String) -> AttentionError {
     }
 }
 
-/// Whether a key lies in one of the ascending ranges.
+/// Tells whether a key lies in one of the ascending ranges.
 fn covered(ranges: &[u32], key: u32) -> bool {
     let (pairs, _) = ranges.as_chunks::<2>();
     let at = pairs.partition_point(|r| r[1] <= key);

@@ -183,7 +183,7 @@ impl TileIndex {
         }
     }
 
-    /// Whether query row `i` (0-based among the new rows) of a sequence sees key `j`.
+    /// Tells whether query row `i` (0-based among the new rows) of a sequence sees key `j`.
     pub fn sees(&self, sequence: usize, head: usize, i: usize, j: usize) -> bool {
         let span = &self.spans[sequence];
         let p = span.offset() + i;

@@ -46,7 +46,7 @@ pub struct AttendOptions {
     pub index_heads: usize,
     /// Query tiles per sequence and head of the index.
     pub tiles: usize,
-    /// Whether the index has columns.
+    /// True where the index has columns.
     pub columns: bool,
     /// Sinks and window of the index's band, if it has one.
     pub band: Option<(u32, u32)>,
@@ -184,7 +184,7 @@ fn attend_with_lse_spec(
 /// The options of one call over keys `[B, Hk, S, d]`, ready for the device of the query.
 ///
 /// # Errors
-/// What that device cannot run: nothing is launched before.
+/// Refusals of that device: nothing is launched before.
 pub(crate) fn prepare(
     query: &Tensor<4>,
     keys: [usize; 4],
@@ -202,7 +202,7 @@ pub(crate) fn prepare(
 /// The options of a selection, ready for the device of the query.
 ///
 /// # Errors
-/// What that device cannot run: nothing is launched before.
+/// Refusals of that device: nothing is launched before.
 pub(crate) fn prepare_selection(
     query: &Tensor<4>,
     kv_heads: usize,

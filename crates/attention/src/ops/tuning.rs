@@ -1,4 +1,4 @@
-//! Whether kernels are chosen by measurement: the environment's word, read once.
+//! The environment's word on choosing kernels by measurement, read once.
 //!
 //! `SPARSE_ACCELERATE_TUNE`: `on` (also when unset or empty) or `off`. Anything else is refused by the
 //! check before a call, so that a misspelt `off` does not pass as `on`.
@@ -25,7 +25,7 @@ fn parse(value: Option<&str>) -> Result<Tuning, AttentionError> {
     }
 }
 
-/// What the environment said at the first call.
+/// The word of the environment at the first call.
 pub(super) fn tuning() -> Result<Tuning, AttentionError> {
     static TUNING: OnceLock<Result<Tuning, AttentionError>> = OnceLock::new();
     let read = || {

@@ -6,7 +6,7 @@ use sparse_accelerate_contract::{
 
 use crate::ops::SelectLaunch;
 
-/// What [`crate::SelectionOps::attend_selected`] needs beside its tensors.
+/// The scalars that [`crate::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SelectOptions {
     /// Softmax scale, `1 / sqrt(d)`.
@@ -27,7 +27,7 @@ pub struct SelectOptions {
     pub correction: Correction,
     /// Causal (query, key) pairs of the batch, for one head.
     pub causal_pairs: u64,
-    /// Whether attention and correction read the index in the plan's table, behind its spans, in place of
+    /// True makes attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
     /// How the kernels run it; `None` for a backend that needs no preparation.
@@ -62,7 +62,7 @@ impl SelectOptions {
         }
     }
 
-    /// Where the parts of the index stand.
+    /// Places of the parts of the index.
     pub(crate) fn table(&self, shape: &Shape) -> TableLayout {
         TableLayout::new(shape, &self.lists())
     }

@@ -25,7 +25,7 @@ pub(crate) struct SelectionPlan {
     layers: Layers,
 }
 
-/// What the layers that are not dense by setting need.
+/// Selections of the layers that are not dense by setting.
 #[derive(Debug, Clone)]
 enum Layers {
     /// The same in every layer.
@@ -34,7 +34,7 @@ enum Layers {
     Each(Vec<(usize, Option<LayerSelection>)>),
 }
 
-/// What one layer needs.
+/// The part of a selection that one layer needs.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSelection {
     pub(crate) options: SelectOptions,
@@ -102,7 +102,7 @@ impl SelectionPlan {
     }
 }
 
-/// What all layers share.
+/// The part that all layers share.
 struct Shared<'a> {
     selection: &'a Selection,
     heads: Heads,

@@ -50,7 +50,7 @@ impl Preset {
         }
     }
 
-    /// What it stands for; sparse from [`AttentionSettings::min_sparse_len`] on.
+    /// The settings that the preset stands for; sparse from [`AttentionSettings::min_sparse_len`] on.
     pub fn settings(self) -> AttentionSettings {
         let dynamic = |hybrid, selection| AttentionSettings {
             pattern: Pattern::Dynamic(Dynamic {

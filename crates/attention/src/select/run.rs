@@ -13,7 +13,7 @@ use crate::{
     ops::{self, SelectionOps},
 };
 
-/// What [`attend_selected`] gives.
+/// Results of [`attend_selected`].
 #[derive(Debug)]
 pub struct Selected {
     /// `[B, Hq, N, d]`, as of [`crate::attend`].
@@ -21,7 +21,7 @@ pub struct Selected {
     /// Log-sum-exp of the rows, `[B, Hq, N]` in f32; with a correction it counts what stands in for
     /// the keys left out.
     pub lse: Tensor<3>,
-    /// What the heads chose.
+    /// Choices of the heads.
     pub record: SelectionRecord,
     /// The index that was built, as the kernels read it; `None` where the layer is dense. See
     /// [`crate::index::TileIndex::from_table`]. Where blocks are imposed it is what would have been read.

@@ -12,7 +12,7 @@ pub struct Selection {
     /// The quality contract: least share of a head's softmax mass that must lie on kept keys, 0 to 1,
     /// measured on probe rows. A head that would keep less is dense.
     pub recall: f32,
-    /// What stands in for the keys that are left out.
+    /// The stand-in for the keys that are left out.
     pub correction: Correction,
     /// Whose keys one choice is for: a query head's, or those of all query heads of a KV head.
     pub granularity: Granularity,

@@ -44,7 +44,7 @@ pub enum HeadsError {
     Form {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The fault and its place.
         reason: String,
     },
     /// A pattern that is out of range, or has no place in a list.

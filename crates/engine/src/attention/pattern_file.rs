@@ -28,7 +28,7 @@ pub enum PatternFileError {
     Form {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The fault in it.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What is done row by row: online softmax of a step, rescaling of the output, and leaving.
+//! Work done row by row: online softmax of a step, rescaling of the output, and leaving.
 //!
 //! Unit `u` of a plane owns row `u / share` of the plane together with `share - 1` neighbours. All
 //! traffic through shared memory stays inside a plane, so a plane's barrier is enough.

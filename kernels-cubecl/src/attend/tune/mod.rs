@@ -1,6 +1,6 @@
 //! Choosing among the plans of a large problem by measuring them, once per kind of problem.
 //!
-//! What is taken without a measurement is the first of [`candidates`], whose order was measured on other
+//! The plan taken without a measurement is the first of [`candidates`], whose order was measured on other
 //! devices. A measurement costs up to four seconds of compilation per plan, so only problems that are
 //! large and have several matrix-unit plans get one ([`Tuning`]), and only the first [`MOST`] plans take
 //! part. A choice holds for the process: two runs of one problem are bitwise equal, from any thread.

@@ -61,7 +61,7 @@ pub(super) fn rope_append<E: FlexFloat>(
     (query, key, value)
 }
 
-/// What is rotated, and by what.
+/// The rows that are rotated, and their angles.
 pub(super) struct Pass<'a, E> {
     source: Rows<'a, E>,
     angles: Rows<'a, f32>,
