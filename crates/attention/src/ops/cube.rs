@@ -49,10 +49,7 @@ fn problem(
             band: options.band,
         }),
         gated_heads: None,
-        stored: match stored {
-            Stored::Elements => kernels::Stored::Elements,
-            Stored::Int8 => kernels::Stored::Int8,
-        },
+        stored,
         visible: match options.window.and_then(NonZeroU32::new) {
             None => kernels::Visible::Causal,
             Some(window) => kernels::Visible::Window(window),

@@ -73,14 +73,7 @@ pub(crate) use cube_select::SelectLaunch;
 #[cfg(not(feature = "cube"))]
 pub(crate) type SelectLaunch = std::convert::Infallible;
 
-/// How a cache stores keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// As elements of the query's type.
-    Elements,
-    /// As int8 with a scale per token and KV head.
-    Int8,
-}
+pub(crate) use sparse_accelerate_contract::Stored;
 
 /// Sparse attention and the cache update, per backend.
 ///
