@@ -1,40 +1,16 @@
-//! A family in numbers and names: sizes, biases, rotary frequencies and tensor names.
+//! Blueprint of a decoder: sizes, weights of a layer and rotary frequencies, free of the family.
 //!
 //! The decoder and the loader see this and never the family. A family adds a function from
 //! [`ModelConfig`] to [`Blueprint`]; sizes that no family may break are checked here, once.
 
-use sparse_accelerate_checkpoint::{Architecture, ModelConfig};
+use sparse_accelerate_checkpoint::{Architecture, LayerPart, LayerWeight, ModelConfig};
 
 use crate::{error::ModelError, placement::StagePart};
 
-/// Names of a family's tensors, in Hugging Face checkpoints.
-///
-/// `embedding`, `final_norm` and `head` are whole names; the others are parts of
-/// `{layers}.{index}.{part}.weight` (or `.bias`).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyMap {
-    pub(crate) embedding: &'static str,
-    pub(crate) final_norm: &'static str,
-    pub(crate) head: &'static str,
-    pub(crate) layers: &'static str,
-    pub(crate) attention_norm: &'static str,
-    pub(crate) query: &'static str,
-    pub(crate) key: &'static str,
-    pub(crate) value: &'static str,
-    pub(crate) output: &'static str,
-    pub(crate) mlp_norm: &'static str,
-    pub(crate) gate: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
-}
-
-/// Which projections of a family carry a bias.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Biases {
-    pub(crate) qkv: bool,
-    pub(crate) output: bool,
-    pub(crate) mlp: bool,
-}
+/// Projections of the layer's input, stacked into one parameter.
+pub(crate) const QKV: [LayerPart; 3] = [LayerPart::Query, LayerPart::Key, LayerPart::Value];
+/// Projections of the MLP's input, stacked into one parameter.
+pub(crate) const GATE_UP: [LayerPart; 2] = [LayerPart::Gate, LayerPart::Up];
 
 /// A decoder's description, free of its family.
 #[derive(Debug, Clone)]
@@ -49,10 +25,10 @@ pub(crate) struct Blueprint {
     pub(crate) max_positions: usize,
     pub(crate) norm_eps: f64,
     pub(crate) tied_embeddings: bool,
-    pub(crate) biases: Biases,
     /// Radians a position, `[head_dim / 2]`.
     pub(crate) frequencies: Vec<f64>,
-    pub(crate) keys: KeyMap,
+    /// Weights of a layer, from the table in the checkpoint crate.
+    pub(crate) weights: Vec<LayerWeight>,
 }
 
 impl Blueprint {
@@ -67,12 +43,7 @@ impl Blueprint {
     }
 
     /// The part every family shares: the sizes as they stand in the configuration.
-    pub(crate) fn sized(
-        config: &ModelConfig,
-        biases: Biases,
-        frequencies: Vec<f64>,
-        keys: KeyMap,
-    ) -> Self {
+    pub(crate) fn sized(config: &ModelConfig, frequencies: Vec<f64>) -> Self {
         Self {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
@@ -84,9 +55,8 @@ impl Blueprint {
             max_positions: config.max_positions,
             norm_eps: config.norm_eps,
             tied_embeddings: config.tied_embeddings,
-            biases,
             frequencies,
-            keys,
+            weights: config.layer_weights().collect(),
         }
     }
 
@@ -147,50 +117,32 @@ impl Blueprint {
         part.input || (part.output && self.tied_embeddings)
     }
 
-    /// Tensors of one layer in a checkpoint, and the parameters they are stacked into.
+    /// Number of one layer's tensors in a checkpoint, and of the parameters they are stacked into.
     pub(crate) fn layer_tensors(&self) -> (u64, u64) {
-        let biases = [
-            (self.biases.qkv, 3, 1),
-            (self.biases.output, 1, 1),
-            (self.biases.mlp, 3, 2),
-        ];
-        let some = biases.iter().filter(|(there, ..)| *there);
-        some.fold((9, 6), |(tensors, parameters), (_, t, p)| {
-            (tensors + t, parameters + p)
+        let first = |part| part == QKV[0] || part == GATE_UP[0];
+        let stacked = |part| QKV.contains(&part) || GATE_UP.contains(&part);
+        let parts = self.weights.iter();
+        parts.fold((0, 0), |(tensors, parameters), weight| {
+            let count = weight.tensors() as u64;
+            let own = first(weight.part) || !stacked(weight.part);
+            (tensors + count, parameters + if own { count } else { 0 })
         })
     }
 
     /// Number of a stage's tensors, and their bytes with weights of `element` bytes (gains of norms are
     /// f32).
-    pub(crate) fn census(&self, part: &StagePart, element: usize) -> (usize, u64) {
-        let (q, kv, h, f) = (
-            self.query_width(),
-            self.kv_width(),
-            self.hidden,
-            self.intermediate,
-        );
-        let count = |yes: bool, values: usize| if yes { values } else { 0 };
-        let biases = count(self.biases.qkv, q + 2 * kv)
-            + count(self.biases.output, h)
-            + count(self.biases.mlp, 2 * f + h);
-        let matrices = (q + 2 * kv) * h + q * h + 3 * f * h;
+    pub(crate) fn count(&self, part: &StagePart, element: usize) -> (usize, u64) {
         let head = part.output && !self.tied_embeddings;
         let tables = usize::from(self.has_table(part)) + usize::from(head);
         let (layers, norms) = (part.layers.len(), usize::from(part.output));
         let tensors = layers * self.layer_tensors().0 as usize + norms + tables;
-        let values = layers * (matrices + biases) + tables * self.vocab * h;
-        let gains = (2 * layers + norms) * h;
-        (tensors, (values * element + gains * 4) as u64)
-    }
-
-    /// Width of the query rows of the fused projection, `heads * head_dim`.
-    pub(crate) fn query_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Width of the key rows (and of the value rows), `kv_heads * head_dim`.
-    pub(crate) fn kv_width(&self) -> usize {
-        self.kv_heads * self.head_dim
+        let layer = self.weights.iter().map(|weight| match weight.columns {
+            Some(columns) => weight.rows * (columns + usize::from(weight.bias)) * element,
+            None => weight.rows * size_of::<f32>(),
+        });
+        let ends =
+            tables * self.vocab * self.hidden * element + norms * self.hidden * size_of::<f32>();
+        (tensors, (layers * layer.sum::<usize>() + ends) as u64)
     }
 }
 

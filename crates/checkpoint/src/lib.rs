@@ -19,7 +19,10 @@ mod model_dir;
 mod text;
 mod weights;
 
-pub use config::{Architecture, Llama3Scaling, ModelConfig, WeightDtype};
+pub use config::{
+    Architecture, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight, Llama3Scaling,
+    ModelConfig, WeightDtype,
+};
 pub use error::{CheckpointError, ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
 pub use generation::GenerationConfig;
 pub use gguf::{ImportOptions, ImportProgress, ImportSummary, import_gguf};

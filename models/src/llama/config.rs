@@ -5,15 +5,10 @@
 
 use sparse_accelerate_checkpoint::ModelConfig;
 
-use super::{frequencies::frequencies, keys::KEYS};
-use crate::blueprint::{Biases, Blueprint};
+use super::frequencies::frequencies;
+use crate::blueprint::Blueprint;
 
 /// The blueprint of a Llama model.
 pub(crate) fn blueprint(config: &ModelConfig) -> Blueprint {
-    let biases = Biases {
-        qkv: config.qkv_bias,
-        output: config.output_bias,
-        mlp: config.mlp_bias,
-    };
-    Blueprint::sized(config, biases, frequencies(config), KEYS)
+    Blueprint::sized(config, frequencies(config))
 }

@@ -6,6 +6,5 @@
 
 mod config;
 mod frequencies;
-mod keys;
 
 pub(crate) use config::blueprint;

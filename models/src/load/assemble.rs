@@ -8,7 +8,9 @@ use burn::{
     module::{Param, ParamId},
     tensor::{Device, Tensor},
 };
-use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
+use sparse_accelerate_checkpoint::{
+    EMBEDDING, FINAL_NORM, HEAD, LayerPart, LayerWeight, ModelConfig, WeightDtype,
+};
 
 use super::{
     host::HostTensor,
@@ -17,7 +19,7 @@ use super::{
     source::WeightSource,
 };
 use crate::{
-    blueprint::Blueprint,
+    blueprint::{Blueprint, GATE_UP, QKV},
     decoder::{Attention, DecoderLayer, Mlp, Projection, RmsNorm, Rotary},
     error::ModelError,
     model::{CausalLm, Facts},
@@ -79,7 +81,7 @@ impl<'a> Assembler<'a> {
         progress: &'a mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Self, ModelError> {
         let part = blueprint.part(options.part.as_ref())?;
-        let (total, total_bytes) = blueprint.census(&part, dtype_of(dtype).size());
+        let (total, total_bytes) = blueprint.count(&part, dtype_of(dtype).size());
         Ok(Self {
             supply,
             blueprint,
@@ -105,7 +107,7 @@ impl<'a> Assembler<'a> {
         let b = self.blueprint;
         let part = self.part.clone();
         let embedding = match b.has_table(&part) {
-            true => Some(self.table(b.keys.embedding)?),
+            true => Some(self.table(EMBEDDING)?),
             false => {
                 self.skip(1, 1);
                 None
@@ -114,13 +116,13 @@ impl<'a> Assembler<'a> {
         let (tensors, parameters) = b.layer_tensors();
         let before = part.layers.start as u64;
         self.skip(before * tensors, before * parameters);
-        let layers = part.layers.clone().map(|index| self.layer(index));
+        let layers = part.layers.clone().map(|index| self.layer(config, index));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let (mut norm, mut head) = (None, None);
         if part.output {
-            norm = Some(self.norm(b.keys.final_norm.to_owned())?);
+            norm = Some(self.norm(FINAL_NORM.to_owned())?);
             if !b.tied_embeddings {
-                let weight = self.table(b.keys.head)?;
+                let weight = self.table(HEAD)?;
                 head = Some(Projection { weight, bias: None });
             }
         }
@@ -156,28 +158,15 @@ impl<'a> Assembler<'a> {
         self.parameter(&[(name.to_owned(), shape)], shape, self.dtype)
     }
 
-    fn layer(&mut self, index: usize) -> Result<DecoderLayer, ModelError> {
-        let b = self.blueprint;
-        let (keys, biases) = (b.keys, b.biases);
-        let name = |part: &str| format!("{}.{index}.{part}", keys.layers);
-        let norm = self.norm(format!("{}.weight", name(keys.attention_norm)))?;
-        let qkv = [
-            (name(keys.query), b.query_width()),
-            (name(keys.key), b.kv_width()),
-            (name(keys.value), b.kv_width()),
-        ];
-        let qkv = self.projection(&qkv, b.hidden, biases.qkv)?;
-        let output = [(name(keys.output), b.hidden)];
-        let output = self.projection(&output, b.query_width(), biases.output)?;
+    fn layer(&mut self, config: &ModelConfig, index: usize) -> Result<DecoderLayer, ModelError> {
+        let weight = |part| config.layer_weight(part);
+        let norm = self.layer_norm(index, weight(LayerPart::AttentionNorm))?;
+        let qkv = self.projection(index, &QKV.map(weight))?;
+        let output = self.projection(index, &[weight(LayerPart::Output)])?;
         let attention = Attention { norm, qkv, output };
-        let norm = self.norm(format!("{}.weight", name(keys.mlp_norm)))?;
-        let gate_up = [
-            (name(keys.gate), b.intermediate),
-            (name(keys.up), b.intermediate),
-        ];
-        let gate_up = self.projection(&gate_up, b.hidden, biases.mlp)?;
-        let down = [(name(keys.down), b.hidden)];
-        let down = self.projection(&down, b.intermediate, biases.mlp)?;
+        let norm = self.layer_norm(index, weight(LayerPart::MlpNorm))?;
+        let gate_up = self.projection(index, &GATE_UP.map(weight))?;
+        let down = self.projection(index, &[weight(LayerPart::Down)])?;
         let mlp = Mlp {
             norm,
             gate_up,
@@ -187,13 +176,20 @@ impl<'a> Assembler<'a> {
         Ok(DecoderLayer { attention, mlp })
     }
 
-    /// Projections of one input, stacked along their rows.
+    fn layer_norm(&mut self, index: usize, weight: LayerWeight) -> Result<RmsNorm, ModelError> {
+        self.norm(format!("{}.weight", weight.name(index)))
+    }
+
+    /// Projections of one input, stacked along their rows. They have the same width, and all have biases
+    /// or none has.
     fn projection(
         &mut self,
-        parts: &[Part],
-        width: usize,
-        biased: bool,
+        index: usize,
+        weights: &[LayerWeight],
     ) -> Result<Projection, ModelError> {
+        let width = weights[0].columns.unwrap_or_default();
+        let biased = weights[0].bias;
+        let parts: Vec<Part> = weights.iter().map(|w| (w.name(index), w.rows)).collect();
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let named = |kind: &str, (name, rows): &Part| (format!("{name}.{kind}"), *rows);
         let weights = parts.iter().map(|part| {

@@ -12,7 +12,7 @@ mod options;
 mod random;
 mod source;
 
-use sparse_accelerate_checkpoint::{ModelConfig, Weights};
+use sparse_accelerate_checkpoint::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, ModelConfig, Weights};
 
 use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm, placement::StagePart};
 
@@ -44,19 +44,18 @@ pub(crate) fn from_weights(
 
 /// Counts as used what a stage does not read: other stages account for it.
 fn leave_to_others(weights: &mut Weights, blueprint: &Blueprint, part: &StagePart) {
-    let keys = &blueprint.keys;
     let elsewhere = |layer: usize| layer < blueprint.layers && !part.layers.contains(&layer);
     let others: Vec<String> = weights
         .names()
         .filter(|name| {
             let layer = name
-                .strip_prefix(keys.layers)
+                .strip_prefix(LAYERS)
                 .and_then(|rest| rest.strip_prefix('.')?.split('.').next()?.parse().ok());
             layer.is_some_and(elsewhere)
-                || (*name == keys.embedding && !blueprint.has_table(part))
-                || (*name == keys.final_norm && !part.output)
+                || (*name == EMBEDDING && !blueprint.has_table(part))
+                || (*name == FINAL_NORM && !part.output)
                 // Some exporters write the head although it is tied.
-                || (*name == keys.head && (!part.output || blueprint.tied_embeddings))
+                || (*name == HEAD && (!part.output || blueprint.tied_embeddings))
         })
         .map(str::to_owned)
         .collect();

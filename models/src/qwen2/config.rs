@@ -5,16 +5,10 @@
 
 use sparse_accelerate_checkpoint::ModelConfig;
 
-use super::keys::KEYS;
-use crate::blueprint::{Biases, Blueprint, base_frequencies};
+use crate::blueprint::{Blueprint, base_frequencies};
 
 /// The blueprint of a Qwen2 model.
 pub(crate) fn blueprint(config: &ModelConfig) -> Blueprint {
-    let biases = Biases {
-        qkv: config.qkv_bias,
-        output: config.output_bias,
-        mlp: config.mlp_bias,
-    };
     let frequencies = base_frequencies(config.rope_theta, config.head_dim);
-    Blueprint::sized(config, biases, frequencies, KEYS)
+    Blueprint::sized(config, frequencies)
 }

@@ -6,6 +6,5 @@
 //! turns it on.
 
 mod config;
-mod keys;
 
 pub(crate) use config::blueprint;

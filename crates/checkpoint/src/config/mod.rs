@@ -5,6 +5,7 @@
 
 mod dtype;
 mod fields;
+mod layer;
 mod model;
 mod parse;
 mod rope;
@@ -13,4 +14,5 @@ mod unsupported;
 
 pub use dtype::WeightDtype;
 pub(crate) use fields::{Fields, describe};
+pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
 pub use model::{Architecture, Llama3Scaling, ModelConfig};

@@ -2,7 +2,7 @@
 //!
 //! Tensor names are those of the Hugging Face classes. Matrices are `[out, in]`, row-major.
 
-use super::{ModelConfig, WeightDtype, parse};
+use super::{EMBEDDING, FINAL_NORM, HEAD, ModelConfig, WeightDtype, parse};
 use crate::CheckpointError;
 
 impl ModelConfig {
@@ -19,9 +19,8 @@ impl ModelConfig {
     pub fn parameter_count(&self) -> u64 {
         let product = |shape: &[usize]| shape.iter().map(|&dim| dim as u64).product::<u64>();
         let block: u64 = self
-            .block_tensors()
-            .iter()
-            .map(|(_, shape)| product(shape))
+            .layer_tensors(0)
+            .map(|(_, shape)| product(&shape))
             .sum();
         let ends: u64 = self
             .end_tensors()
@@ -46,14 +45,7 @@ impl ModelConfig {
             .into_iter()
             .map(|(name, shape)| (name.to_owned(), shape));
         all.extend(ends.next());
-        let block = self.block_tensors();
-        for layer in 0..self.layers {
-            all.extend(
-                block
-                    .iter()
-                    .map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape.clone())),
-            );
-        }
+        all.extend((0..self.layers).flat_map(|layer| self.layer_tensors(layer)));
         all.extend(ends);
         all
     }
@@ -61,36 +53,24 @@ impl ModelConfig {
     fn end_tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
         let table = vec![self.vocab_size, self.hidden_size];
         let mut ends = vec![
-            ("model.embed_tokens.weight", table.clone()),
-            ("model.norm.weight", vec![self.hidden_size]),
+            (EMBEDDING, table.clone()),
+            (FINAL_NORM, vec![self.hidden_size]),
         ];
         if !self.tied_embeddings {
-            ends.push(("lm_head.weight", table));
+            ends.push((HEAD, table));
         }
         ends
     }
 
-    fn block_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let (query, key) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let projections = [
-            ("self_attn.q_proj", query, hidden, self.qkv_bias),
-            ("self_attn.k_proj", key, hidden, self.qkv_bias),
-            ("self_attn.v_proj", key, hidden, self.qkv_bias),
-            ("self_attn.o_proj", hidden, query, self.output_bias),
-            ("mlp.gate_proj", inner, hidden, self.mlp_bias),
-            ("mlp.up_proj", inner, hidden, self.mlp_bias),
-            ("mlp.down_proj", hidden, inner, self.mlp_bias),
-        ];
-        let mut block = Vec::new();
-        for (name, rows, columns, bias) in projections {
-            block.push((format!("{name}.weight"), vec![rows, columns]));
-            if bias {
-                block.push((format!("{name}.bias"), vec![rows]));
-            }
-        }
-        block.push(("input_layernorm.weight".to_owned(), vec![hidden]));
-        block.push(("post_attention_layernorm.weight".to_owned(), vec![hidden]));
-        block
+    fn layer_tensors(&self, layer: usize) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+        self.layer_weights().flat_map(move |weight| {
+            let name = weight.name(layer);
+            let bias = weight
+                .bias
+                .then(|| (format!("{name}.bias"), vec![weight.rows]));
+            [Some((format!("{name}.weight"), weight.shape())), bias]
+                .into_iter()
+                .flatten()
+        })
     }
 }

@@ -4,7 +4,7 @@
 //! table where both ends are on one stage, one each where they are not.
 
 use serde::Serialize;
-use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_checkpoint::{LayerPart, ModelConfig};
 use sparse_accelerate_models::StagePart;
 
 use super::{product, sum};
@@ -45,25 +45,29 @@ impl Weights {
 
 /// Elements of the matrices of one hidden layer: query, key and value; output; gate, up and down.
 pub(crate) fn matrices(config: &ModelConfig) -> [u64; 3] {
-    let (h, q) = (config.hidden_size, config.heads * config.head_dim);
-    let kv = config.kv_heads * config.head_dim;
+    let elements = |parts: &[LayerPart]| {
+        let each = parts.iter().map(|part| {
+            let weight = config.layer_weight(*part);
+            product(&weight.shape())
+        });
+        sum(&each.collect::<Vec<_>>())
+    };
     [
-        product(&[h, q + 2 * kv]),
-        product(&[h, q]),
-        product(&[3, h, config.intermediate_size]),
+        elements(&[LayerPart::Query, LayerPart::Key, LayerPart::Value]),
+        elements(&[LayerPart::Output]),
+        elements(&[LayerPart::Gate, LayerPart::Up, LayerPart::Down]),
     ]
 }
 
 fn layer(config: &ModelConfig, element: usize) -> u64 {
-    let (h, f) = (config.hidden_size, config.intermediate_size);
-    let qkv = (config.heads + 2 * config.kv_heads) * config.head_dim;
-    let biases = [
-        (config.qkv_bias, qkv),
-        (config.output_bias, h),
-        (config.mlp_bias, 2 * f + h),
-    ];
-    let biases: usize = biases.iter().map(|(has, n)| usize::from(*has) * n).sum();
-    let values = sum(&matrices(config)).saturating_add(biases as u64);
-    let gains = product(&[2, h, size_of::<f32>()]);
-    values.saturating_mul(element as u64).saturating_add(gains)
+    let bytes = config.layer_weights().map(|weight| {
+        let bias = if weight.bias { weight.rows as u64 } else { 0 };
+        let element = match weight.columns {
+            Some(_) => element,
+            None => size_of::<f32>(),
+        };
+        let values = product(&weight.shape()).saturating_add(bias);
+        values.saturating_mul(element as u64)
+    });
+    sum(&bytes.collect::<Vec<_>>())
 }

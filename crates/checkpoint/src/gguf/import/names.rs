@@ -1,20 +1,8 @@
 //! Tensor names of GGUF and of Hugging Face.
 //!
-//! Both architectures share one table. `rope_freqs.weight` holds rotary scaling as numbers and has no counterpart.
+//! The parts of a layer are in the table of [`LayerPart`]. `rope_freqs.weight` holds rotary scaling as numbers and has no counterpart.
 
-use crate::Architecture;
-
-const BLOCK_PARTS: &[(&str, &str)] = &[
-    ("attn_norm", "input_layernorm"),
-    ("ffn_norm", "post_attention_layernorm"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
+use crate::config::{self, Architecture, LAYERS, LayerPart};
 
 /// Rotary scaling as one divisor per frequency.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -26,14 +14,18 @@ pub(super) const OUTPUT: &str = "output.weight";
 /// The GGUF name of a Hugging Face tensor.
 pub(super) fn to_gguf(name: &str) -> Option<String> {
     match name {
-        "model.embed_tokens.weight" => return Some(EMBEDDING.to_owned()),
-        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
-        "lm_head.weight" => return Some(OUTPUT.to_owned()),
+        config::EMBEDDING => return Some(EMBEDDING.to_owned()),
+        config::FINAL_NORM => return Some("output_norm.weight".to_owned()),
+        config::HEAD => return Some(OUTPUT.to_owned()),
         _ => {}
     }
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (layer, rest) = name
+        .strip_prefix(LAYERS)?
+        .strip_prefix('.')?
+        .split_once('.')?;
     let (part, suffix) = rest.rsplit_once('.')?;
-    let (short, _) = BLOCK_PARTS.iter().find(|(_, long)| *long == part)?;
+    let part = LayerPart::ALL.into_iter().find(|p| p.name() == part)?;
+    let short = part.gguf_name();
     Some(format!("blk.{layer}.{short}.{suffix}"))
 }
 
@@ -48,9 +40,10 @@ pub(super) fn interleaved_heads(
     if architecture != Architecture::Llama {
         return None;
     }
-    match gguf_name.split('.').nth(2) {
-        Some("attn_q") => Some(heads),
-        Some("attn_k") => Some(kv_heads),
+    let part = gguf_name.split('.').nth(2)?;
+    match LayerPart::ALL.into_iter().find(|p| p.gguf_name() == part)? {
+        LayerPart::Query => Some(heads),
+        LayerPart::Key => Some(kv_heads),
         _ => None,
     }
 }
