@@ -214,7 +214,8 @@ fn decisions_tell_path_density_and_reason() {
             assert_eq!(decision.causal_pairs, causal, "{name}");
             let (density, pattern) = match path {
                 Path::Sparse => (kept as f64 / causal as f64, sparse.pattern),
-                Path::Dense | Path::Selected => (1.0, Pattern::Dense),
+                Path::Dense => (1.0, Pattern::Dense),
+                other => panic!("{name}: {other:?}"),
             };
             assert_eq!(decision.pattern, pattern, "{name}");
             let apart = (decision.density.expect("known") - density).abs();

@@ -83,6 +83,7 @@ impl CacheShape {
 /// How a cache keeps keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum KvType {
     /// In the model's element type.
     #[default]

@@ -24,7 +24,6 @@ pub use error::{AttentionError, DeviceRefusal};
 pub use heads::Heads;
 pub use layer_plan::LayerPlan;
 pub use module::{Attended, SparseAttention, SparseAttentionConfig};
-pub use ops::{AttendOptions, CachePart, Int8CacheOps, SelectionOps, SparseAttentionOps};
 pub use parse::{Parameter, ParseError};
 pub use pattern::{BlockCluster, Dynamic, FixedBlocks, IntervalSlash, Pattern, Triangular};
 pub use plan::AttentionPlan;

@@ -12,6 +12,7 @@ use crate::{error::AttentionError, index::QUERY_TILE};
 /// A pattern and its parameters. Serialised as `{"kind": "triangular", "sink": 64, ...}`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Pattern {
     /// Every key up to the row itself.
     Dense,

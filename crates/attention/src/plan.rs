@@ -120,7 +120,7 @@ impl AttentionPlan {
         self.selection.as_ref()
     }
 
-    /// The device table, see [`crate::SparseAttentionOps`].
+    /// The device table, see [`crate::ops::SparseAttentionOps`].
     pub(crate) fn table(&self) -> Tensor<1, Int> {
         self.table.clone()
     }
@@ -348,7 +348,7 @@ fn span_table(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
     table::spans(sequences(spans, dense_from))
 }
 
-/// The table of an index, see [`crate::SparseAttentionOps`].
+/// The table of an index, see [`crate::ops::SparseAttentionOps`].
 fn banded_table(index: &TileIndex) -> Vec<u32> {
     let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
     index_table(index, dense_from, 0)

@@ -16,6 +16,7 @@ use crate::{
 /// Use of a sparse pattern: never, always, or by length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum AttentionMode {
     /// Sparse from [`AttentionSettings::min_sparse_len`] prompt tokens on, dense below.
     #[default]
@@ -135,6 +136,7 @@ impl AttentionSettings {
 /// Which computation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Path {
     /// Every causal key, by implicit ranges.
     Dense,

@@ -41,8 +41,8 @@ impl RunTarget {
     pub(crate) fn describe(&self) -> String {
         let reason = self.devices.reason();
         let kv = match self.devices.model.kv {
-            KvType::Model => "",
-            KvType::Int8 => ", int8 KV cache",
+            KvType::Model => String::new(),
+            other => format!(", {} KV cache", other.name()),
         };
         format!("{reason} [{}{kv}, chunk {}]", self.dtype, self.chunk)
     }

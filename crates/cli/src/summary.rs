@@ -86,9 +86,7 @@ pub(crate) fn decision(decisions: &[Decision]) -> String {
     };
     let path = match heaviest.path {
         sparse_accelerate::Path::Dense => "dense",
-        sparse_accelerate::Path::Sparse | sparse_accelerate::Path::Selected => {
-            heaviest.pattern.name()
-        }
+        _ => heaviest.pattern.name(),
     };
     format!("{path}{chunks}: {}", heaviest.reason)
 }

@@ -21,10 +21,7 @@ use crate::{
 /// So few that every head falls below its floor.
 fn blocks(granularity: Granularity) -> FixedBlocks {
     FixedBlocks {
-        heads: match granularity {
-            Granularity::PerQueryHead => HEADS[0],
-            Granularity::PerKvHead => HEADS[1],
-        },
+        heads: granularity.choices(HEADS[0], HEADS[1]),
         block: 128,
         density: 0.2,
         seed: 5,

@@ -7,24 +7,23 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
-use super::AttendOptions;
+use super::{AttendOptions, CachePart};
 #[cfg(feature = "cube")]
 use super::query_dims;
 
-pub use sparse_accelerate_contract::CachePart;
 
 /// A cache of signed bytes, per backend: words `[B, Hk, S, d / 4]` of four bytes, and for every token the
 /// scale of its keys and that of its values, `[B, Hk, 2, S]` in f32.
 ///
 /// The unchecked layer under a [`crate::KvCache`] of [`crate::KvType::Int8`]; use that. `table` begins with
-/// the spans, see [`crate::SparseAttentionOps`].
+/// the spans, see [`crate::ops::SparseAttentionOps`].
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
     Fusion: cfg(feature = "cube")
 )]
-pub trait Int8CacheOps: Backend {
-    /// As [`crate::SparseAttentionOps::rope_append`], keys and values rounded to bytes from f32.
+pub(crate) trait Int8CacheOps: Backend {
+    /// As [`crate::ops::SparseAttentionOps::rope_append`], keys and values rounded to bytes from f32.
     #[fusion(meta = rope_append_int8_spec)]
     fn rope_append_int8(
         qkv: FloatTensor<Self>,
@@ -62,7 +61,7 @@ pub trait Int8CacheOps: Backend {
         rows: usize,
     ) -> FloatTensor<Self>;
 
-    /// As [`crate::SparseAttentionOps::attend`], over bytes.
+    /// As [`crate::ops::SparseAttentionOps::attend`], over bytes.
     #[fusion(dtype = query, shape = query)]
     fn attend_int8(
         query: FloatTensor<Self>,

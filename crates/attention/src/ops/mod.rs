@@ -17,8 +17,8 @@ mod select;
 #[cfg(feature = "cube")]
 mod tuning;
 
-pub use int8::{CachePart, Int8CacheOps};
-pub use select::SelectionOps;
+pub(crate) use int8::Int8CacheOps;
+pub(crate) use select::SelectionOps;
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -39,7 +39,7 @@ use crate::{
 
 /// The scalars of one attention call.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttendOptions {
+pub(crate) struct AttendOptions {
     /// Softmax scale.
     pub scale: f32,
     /// Heads of the index; 0 for dense, whose single range `[0, p]` is implicit.
@@ -73,7 +73,7 @@ pub(crate) use cube_select::SelectLaunch;
 #[cfg(not(feature = "cube"))]
 pub(crate) type SelectLaunch = std::convert::Infallible;
 
-pub(crate) use sparse_accelerate_contract::Stored;
+pub(crate) use sparse_accelerate_contract::{CachePart, Stored};
 
 /// Sparse attention and the cache update, per backend.
 ///
@@ -87,7 +87,7 @@ pub(crate) use sparse_accelerate_contract::Stored;
     Flex: cfg(feature = "flex"),
     Fusion: cfg(feature = "cube")
 )]
-pub trait SparseAttentionOps: Backend {
+pub(crate) trait SparseAttentionOps: Backend {
     /// Attention of `query` `[B, Hq, N, d]` over `key`, `value` `[B, Hk, S, d]`.
     #[fusion(dtype = query, shape = query)]
     fn attend(

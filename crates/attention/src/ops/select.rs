@@ -22,7 +22,7 @@ use crate::select::SelectOptions;
     Flex: cfg(feature = "flex"),
     Fusion: cfg(feature = "cube")
 )]
-pub trait SelectionOps: Backend {
+pub(crate) trait SelectionOps: Backend {
     /// Pools the key blocks that the new rows of the spans in `table` fall into: `key`, `value`
     /// `[B, Hk, S, d]` to `pooled` `[B, Hk, blocks, 3, d]`, in place.
     #[fusion(dtype = pooled, shape = pooled)]

@@ -22,7 +22,7 @@ mod run;
 mod settings;
 
 pub use heads::HeadPatterns;
-pub use options::SelectOptions;
+pub(crate) use options::SelectOptions;
 pub(crate) use plan::{LayerSelection, SelectionPlan};
 pub use pooled::PooledKeys;
 pub(crate) use pooled_layers::PooledLayers;

@@ -6,9 +6,9 @@ use sparse_accelerate_contract::{
 
 use crate::ops::SelectLaunch;
 
-/// The scalars that [`crate::SelectionOps::attend_selected`] needs beside its tensors.
+/// The scalars that [`crate::ops::SelectionOps::attend_selected`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SelectOptions {
+pub(crate) struct SelectOptions {
     /// Softmax scale, `1 / sqrt(d)`.
     pub scale: f32,
     /// Heads that choose: the KV heads or the query heads.

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use sparse_accelerate_contract::{RULE_WORDS, SPAN_WORDS, Sequence, Thresholds};
 
-use super::{Granularity, HeadPatterns, LayerRules, SelectOptions, Selection, bands};
+use super::{HeadPatterns, LayerRules, SelectOptions, Selection, bands};
 use crate::{
     attend::same,
     error::AttentionError,
@@ -59,10 +59,8 @@ impl SelectionPlan {
         let dense_layers = settings.selection.dense_layers;
         let layers = match &settings.heads {
             None => {
-                let index_heads = match settings.selection.granularity {
-                    Granularity::PerKvHead => heads.kv,
-                    Granularity::PerQueryHead => heads.query,
-                };
+                let granularity = settings.selection.granularity;
+                let index_heads = granularity.choices(heads.query, heads.kv);
                 Layers::Alike(shared.layer(&vec![settings.pattern; index_heads])?)
             }
             Some(listed) => Layers::Each(shared.each(listed, dense_layers)?),

@@ -15,6 +15,7 @@ use crate::{
 /// Named settings, from exact to fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Preset {
     /// Dense attention.
     Exact,

@@ -54,12 +54,24 @@ impl Default for Selection {
 /// The heads that one choice of keys is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Granularity {
     /// The query heads of a KV head share one choice, judged by the worst of them, and the keys they load.
     PerKvHead,
     /// Every query head on its own: about half the density on a trained model with seven to a group.
     #[default]
     PerQueryHead,
+}
+
+impl Granularity {
+    /// The number of choices, given the query heads and the KV heads of a model.
+    #[must_use]
+    pub fn choices(self, query_heads: usize, kv_heads: usize) -> usize {
+        match self {
+            Self::PerQueryHead => query_heads,
+            Self::PerKvHead => kv_heads,
+        }
+    }
 }
 
 impl Selection {

@@ -40,7 +40,7 @@ pub(super) fn render(name: &str, request: &PlanRequest, plan: &Plan) -> String {
         request.max_tokens,
         match request.footprint.kv {
             KvType::Model => "as the weights",
-            KvType::Int8 => "int8",
+            other => other.name(),
         },
         request.chunk,
         request.split,

@@ -8,7 +8,7 @@
 
 use sparse_accelerate::{
     AttentionMode, AttentionSettings, FixedBlocks, Pattern,
-    select::{Granularity, Preset},
+    select::{Preset},
 };
 use sparse_accelerate_engine::parse_lengths;
 
@@ -78,10 +78,7 @@ impl ForcedDensity {
     /// no density is given. `heads` are the query heads and the KV heads.
     pub fn selected(&self, length: usize, [heads, kv_heads]: [usize; 2]) -> Option<Case> {
         let settings = PRESET.settings();
-        let choosing = match settings.selection.granularity {
-            Granularity::PerQueryHead => heads,
-            Granularity::PerKvHead => kv_heads,
-        };
+        let choosing = settings.selection.granularity.choices(heads, kv_heads);
         Some(Case {
             name: Self::name(),
             settings: AttentionSettings {

@@ -71,9 +71,10 @@ impl Frontier {
                 recall: None,
                 least_recall: None,
                 heads: self.shape.kv_heads,
-                dense_heads: match plan.decision().path {
-                    Path::Dense => self.shape.kv_heads,
-                    Path::Sparse | Path::Selected => 0,
+                dense_heads: if plan.decision().path == Path::Dense {
+                    self.shape.kv_heads
+                } else {
+                    0
                 },
                 mix: BTreeMap::new(),
             };
