@@ -1,50 +1,7 @@
-//! Why a problem will not run on a device, as data.
+//! The resources of a launch against the limits of a device.
 
 use cubecl::ir::{DeviceProperties, ElemType};
-use thiserror::Error;
-
-/// A refusal: what was asked, the value, the device's limit, the way out.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The device does not compute with this element type.
-    #[error("element type {got} is not supported by this device; use {hint}")]
-    ElementType {
-        /// The type asked for.
-        got: String,
-        /// Types that would work.
-        hint: &'static str,
-    },
-    /// The device has too little of a resource.
-    #[error("{resource} is {limit} on this device, {needed} is needed; use another device")]
-    Resource {
-        /// Which limit.
-        resource: &'static str,
-        /// The need of the smallest tile.
-        needed: usize,
-        /// The limit of the device.
-        limit: usize,
-    },
-    /// Bytes are read by the tier for few query rows and many keys alone.
-    #[error(
-        "keys and values of bytes are read for few query rows and many keys, not for {rows} rows of this \
-         problem; dequantize them first"
-    )]
-    Bytes {
-        /// Query rows of the problem.
-        rows: usize,
-    },
-    /// The problem is too large for one launch or one buffer.
-    #[error("{what} is {got}, this device takes at most {limit}; use a smaller chunk or batch")]
-    TooLarge {
-        /// Which quantity.
-        what: &'static str,
-        /// The value got.
-        got: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
+pub use sparse_accelerate_contract::Refusal;
 
 /// Refuses a cube that needs more shared memory (bytes) or units than the device has.
 pub(crate) fn cube_fits(

@@ -450,7 +450,7 @@ fn many_rows_over_bytes_are_refused() {
         assert!(request([8, 1, 64], &[(4, 1000)]).is_ok());
         for (heads, spans) in [([8, 1, 64], (5, 1000)), ([9, 1, 64], (4, 1000))] {
             let refusal = request(heads, &[spans]).expect_err("refused");
-            assert_eq!(refusal, Refusal::Bytes { rows: spans.0 });
+            assert_eq!(refusal, Refusal::Int8 { rows: spans.0 });
             assert!(refusal.to_string().contains("dequantize"), "{refusal}");
         }
     }

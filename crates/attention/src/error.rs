@@ -3,6 +3,7 @@
 //! Everything a caller can get wrong is checked in the functions that return these, before any
 //! launch: Burn's backend methods cannot return errors, and a launch reports nothing.
 
+use sparse_accelerate_contract::Refusal;
 use thiserror::Error;
 
 /// Why an attention call, an index or a cache was refused.
@@ -104,7 +105,7 @@ pub enum AttentionError {
         /// The operation that refused.
         op: &'static str,
         /// The limit that was hit.
-        refusal: DeviceRefusal,
+        refusal: Refusal,
     },
     /// The device failed.
     #[error("{op}: {reason}")]
@@ -112,46 +113,6 @@ pub enum AttentionError {
         /// The operation that failed.
         op: &'static str,
         /// The device's own words.
-        reason: String,
-    },
-}
-
-/// A limit of a device that a problem does not keep.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DeviceRefusal {
-    /// The device does not compute with the element type.
-    #[error("element type {got} is not supported by this device; use {hint}")]
-    ElementType {
-        /// The type asked for.
-        got: String,
-        /// Types that would work.
-        hint: &'static str,
-    },
-    /// The device has too little of a resource.
-    #[error("{resource} is {limit} on this device, {needed} is needed; use another device")]
-    Resource {
-        /// The resource.
-        resource: &'static str,
-        /// The least that is needed.
-        needed: usize,
-        /// Amount that the device has.
-        limit: usize,
-    },
-    /// The problem is too large for one launch or one buffer.
-    #[error("{what} is {got}, this device takes at most {limit}; use a smaller chunk or batch")]
-    TooLarge {
-        /// The quantity.
-        what: &'static str,
-        /// The value got.
-        got: usize,
-        /// The most that the device takes.
-        limit: usize,
-    },
-    /// The kernels have no way to run the problem.
-    #[error("{reason}")]
-    Other {
-        /// The kernels' reason, with value and way out.
         reason: String,
     },
 }

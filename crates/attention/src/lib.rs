@@ -20,7 +20,7 @@ mod visible;
 
 pub use attend::{HEAD_DIMS, append_kv, attend, attend_with_lse};
 pub use cache::{CacheShape, KvCache, KvType};
-pub use error::{AttentionError, DeviceRefusal};
+pub use error::AttentionError;
 pub use heads::Heads;
 pub use layer_plan::LayerPlan;
 pub use module::{Attended, SparseAttention, SparseAttentionConfig};
@@ -34,4 +34,5 @@ pub use select::{
 };
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
 pub use span::{MAX_KV_LEN, Span};
+pub use sparse_accelerate_contract::Refusal;
 pub use visible::Visible;

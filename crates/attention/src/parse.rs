@@ -3,7 +3,7 @@
 //! A parameter is `name=value`; one function knows which parameters a pattern has and how their values
 //! are written, and every way to give one goes through it.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::de::{DeserializeOwned, value::StrDeserializer};
 use thiserror::Error;
@@ -151,6 +151,56 @@ impl FromStr for Pattern {
     }
 }
 
+/// The short form that [`Pattern::from_str`] reads: the name, then every parameter that has not its default.
+/// Fixed blocks and an index have none; they are their names.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        let count = |f: &mut fmt::Formatter<'_>, name: Parameter, value: usize, default: usize| {
+            if value == default {
+                return Ok(());
+            }
+            write!(f, ":{}={value}", name.name)
+        };
+        match self {
+            Self::Triangular(t) => {
+                let default = Triangular::default();
+                count(f, SINK, t.sink, default.sink)?;
+                count(f, WINDOW, t.window, default.window)?;
+                count(f, LAST, t.last, default.last)?;
+            }
+            Self::IntervalSlash(lists)
+            | Self::Hybrid(Dynamic {
+                interval_slash: lists,
+                ..
+            })
+            | Self::Dynamic(Dynamic {
+                interval_slash: lists,
+                ..
+            }) => {
+                let default = IntervalSlash::default();
+                count(f, COLUMNS, lists.columns, default.columns)?;
+                count(f, SLASHES, lists.slashes, default.slashes)?;
+            }
+            _ => {}
+        }
+        match self {
+            Self::BlockCluster(blocks)
+            | Self::Hybrid(Dynamic {
+                block_cluster: blocks,
+                ..
+            })
+            | Self::Dynamic(Dynamic {
+                block_cluster: blocks,
+                ..
+            }) if *blocks != BlockCluster::default() => {
+                write!(f, ":{}={}", ALPHA.name, blocks.alpha)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn pattern_named(name: &str) -> Result<Pattern, ParseError> {
     let named = Pattern::named();
     let found = named.iter().find(|pattern| pattern.name() == name);
@@ -290,6 +340,19 @@ mod tests {
         let lists = both.interval_slash;
         assert_eq!((lists.columns, lists.slashes), (4, 5));
         assert_eq!(both.block_cluster.alpha, 0.25);
+        for text in [
+            "dense",
+            "triangular",
+            "triangular:window=512",
+            "triangular:sink=0:window=1:last=2",
+            "interval-slash:slashes=7",
+            "block-cluster:alpha=0.125",
+            "hybrid:columns=4:alpha=0.5",
+            "dynamic:columns=4:slashes=5:alpha=0.25",
+        ] {
+            let pattern: Pattern = text.parse().expect(text);
+            assert_eq!(pattern.to_string(), text);
+        }
     }
 
     #[test]

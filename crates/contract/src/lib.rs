@@ -11,6 +11,7 @@
 //! | [`table`] | the `u32` table that tells attention which keys a query tile sees, and its writer |
 //! | [`lists`] | kept columns and slashes of an index head |
 //! | [`rules`] | what an index head may choose, as words |
+//! | [`refusal`] | the limits of a device that a problem does not keep |
 //! | [`report`] | what an index head chose and why, as words |
 //! | [`options`] | prices, thresholds, corrections, storage of a cache |
 //! | [`visible`] | the keys that a row may see: causal, or a window of them |
@@ -18,6 +19,7 @@
 
 pub mod lists;
 pub mod options;
+pub mod refusal;
 pub mod report;
 pub mod rules;
 pub mod scratch;
@@ -28,6 +30,7 @@ pub mod visible;
 
 pub use lists::ListLayout;
 pub use options::{CachePart, Correction, Order, Prices, Stored, Thresholds};
+pub use refusal::Refusal;
 pub use report::{Choice, REPORT_WORDS, Report, Why};
 pub use rules::{RULE_WORDS, Rules};
 pub use shape::{Sequence, Shape, probe_row};

@@ -251,7 +251,7 @@ fn tiers(
         .collect();
     if problem.stored == Stored::Int8 {
         return match tiers.is_empty() {
-            true => Err(Refusal::Bytes { rows: problem.rows }),
+            true => Err(Refusal::Int8 { rows: problem.rows }),
             false => Ok(tiers),
         };
     }

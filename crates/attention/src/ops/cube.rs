@@ -22,10 +22,7 @@ use sparse_accelerate_kernels::{
 use super::{
     AttendOptions, SparseAttentionOps, Stored, cube_int8::words, query_dims, tuning::tuning,
 };
-use crate::{
-    diagnostics,
-    error::{AttentionError, DeviceRefusal},
-};
+use crate::{diagnostics, error::AttentionError};
 
 fn problem(
     query: [usize; 4],
@@ -92,22 +89,6 @@ pub(super) fn check_type(
 
 /// The error of a call that the kernels refuse.
 pub(super) fn refused(op: &'static str, refusal: Refusal) -> AttentionError {
-    let refusal = match refusal {
-        Refusal::ElementType { got, hint } => DeviceRefusal::ElementType { got, hint },
-        Refusal::Resource {
-            resource,
-            needed,
-            limit,
-        } => DeviceRefusal::Resource {
-            resource,
-            needed,
-            limit,
-        },
-        Refusal::TooLarge { what, got, limit } => DeviceRefusal::TooLarge { what, got, limit },
-        other => DeviceRefusal::Other {
-            reason: other.to_string(),
-        },
-    };
     AttentionError::Refused { op, refusal }
 }
 

@@ -7,10 +7,9 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 
-use super::{AttendOptions, CachePart};
 #[cfg(feature = "cube")]
 use super::query_dims;
-
+use super::{AttendOptions, CachePart};
 
 /// A cache of signed bytes, per backend: words `[B, Hk, S, d / 4]` of four bytes, and for every token the
 /// scale of its keys and that of its values, `[B, Hk, 2, S]` in f32.

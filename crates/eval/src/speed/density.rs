@@ -6,10 +6,7 @@
 //! those of selection and attention at that density. Attention alone reads the blocks without a selection.
 //! Answers mean nothing.
 
-use sparse_accelerate::{
-    AttentionMode, AttentionSettings, FixedBlocks, Pattern,
-    select::{Preset},
-};
+use sparse_accelerate::{AttentionMode, AttentionSettings, FixedBlocks, Pattern, select::Preset};
 use sparse_accelerate_engine::parse_lengths;
 
 use super::{Case, SpeedError};
