@@ -309,6 +309,7 @@ fn work_for_one_device_is_refused_in_stages() {
     let (model, pipeline) = (model(), pipeline(&[2, 2]));
     let (ids, dense) = (prompt(100, 1), AttentionSettings::dense());
     let mut many = pipeline.sequence(128).expect("a sequence");
+    prefill(&mut many, &ids, 50.into(), &dense);
     let mut seen = Sees(0);
     let errors = [
         many.score(&ids, 20, 50.into(), &dense, &mut |_| ()).err(),
@@ -319,6 +320,7 @@ fn work_for_one_device_is_refused_in_stages() {
         let refused = matches!(error, Some(EngineError::Staged { stages: 2 }));
         assert!(refused, "{error:?}");
     }
+    assert_eq!(many.tokens(), ids, "a refusal keeps what was held");
     let mut one = Sequence::new(&model, 128).expect("a sequence");
     let observed = one.prefill_observed(&ids, 50.into(), &dense, Some(&mut seen), &mut |_| ());
     assert_eq!(seen.0, 2 * 4);

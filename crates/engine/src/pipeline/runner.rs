@@ -86,6 +86,10 @@ impl Runner for Staged<'_> {
         Footprint::new(pipeline.dtype().size(), &pipeline.model, gpu)
     }
 
+    fn check_whole(&self) -> Result<(), EngineError> {
+        Err(self.pipeline.staged())
+    }
+
     /// As many as the stages and their channels hold.
     fn window(&self) -> usize {
         2 * self.pipeline.devices().len() + 2

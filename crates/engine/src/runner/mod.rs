@@ -31,6 +31,9 @@ pub(crate) trait Runner: fmt::Debug {
     /// The properties that the planned memory follows from.
     fn footprint(&self) -> Footprint;
 
+    /// Refuses work that needs every layer in one place: scores, observers.
+    fn check_whole(&self) -> Result<(), EngineError>;
+
     /// Number of chunks that may be sent before the first of them is received, at least 1.
     fn window(&self) -> usize;
 

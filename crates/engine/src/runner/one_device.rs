@@ -51,6 +51,10 @@ impl Runner for OneDevice<'_> {
         Footprint::new(self.model.dtype().size(), self.model.options(), gpu)
     }
 
+    fn check_whole(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn window(&self) -> usize {
         1
     }

@@ -160,6 +160,9 @@ impl<'m> Sequence<'m> {
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Prefill, EngineError> {
         self.check(ids.len(), 0)?;
+        if observer.is_some() {
+            self.runner.check_whole()?;
+        }
         self.rewind(0)?;
         self.extend_observed(ids, chunking, settings, observer, progress)
     }
@@ -299,6 +302,7 @@ impl<'m> Sequence<'m> {
         settings: &AttentionSettings,
         progress: &mut dyn FnMut(PrefillProgress),
     ) -> Result<Scored, EngineError> {
+        self.runner.check_whole()?;
         self.check(ids.len(), 0)?;
         let total = ids.len();
         if scored == 0 || scored >= total {
