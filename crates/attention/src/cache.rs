@@ -437,10 +437,10 @@ impl KvCache {
         if !plan.selects() {
             return Ok((attend(query, key, value, &planned)?, None));
         }
-        // A layer that is dense by setting pools nothing.
-        let pooled = match planned.selects() {
-            true => self.pooled.of(at, &key.device()),
-            false => None,
+        // A layer that is dense by setting pools nothing, nor does one whose keys a selector chooses.
+        let pooled = match planned.selection() {
+            Some(_) => self.pooled.of(at, &key.device()),
+            None => None,
         };
         let selected = attend_selected(query, key, value, pooled, &planned)?;
         Ok((selected.output, Some(selected.record)))

@@ -56,8 +56,8 @@ pub(crate) struct TtftArgs {
     )]
     lengths: String,
 
-    /// Attentions beside dense: auto, sparse, triangular, safe, balanced, fast, paper, ... with parameters
-    /// after colons; `eval --help` lists them
+    /// Attentions beside dense: auto, sparse, triangular, safe, balanced, fast, paper, ..., baseline:NAME, with
+    /// parameters after colons; `eval --help` lists them
     /// [default: triangular, or none with --density]
     #[arg(long, value_name = "A,A...", help_heading = "What to measure")]
     attention: Option<String>,
