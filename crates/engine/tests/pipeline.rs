@@ -395,16 +395,16 @@ fn a_stage_that_ends_is_an_error_and_not_a_hang() {
     for stage in 0..3 {
         let pipeline = pipeline(&[1, 2, 1]);
         let mut session = pipeline.sequence(320).expect("a sequence");
-        let mut told = 0;
+        let mut computed = 0;
         let error = session
             .prefill(&ids, 32.into(), &dense, &mut |progress| {
-                told = progress.done;
+                computed = progress.done;
                 if progress.done >= 64 {
                     inject(&pipeline, stage, Fault::Exit);
                 }
             })
             .expect_err("a lost stage");
-        assert!(told >= 64);
+        assert!(computed >= 64);
         assert!(
             matches!(error, EngineError::StageLost { stage: at, .. } if at == stage),
             "{error}"

@@ -1,4 +1,4 @@
-//! The backend extension of caches that hold bytes.
+//! The backend extension of int8 caches.
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -24,7 +24,7 @@ pub use sparse_accelerate_contract::CachePart;
     Fusion: cfg(feature = "cube")
 )]
 pub trait Int8CacheOps: Backend {
-    /// As [`crate::SparseAttentionOps::rope_append`], keys and values rounded to bytes from f32.
+    /// As [`crate::SparseAttentionOps::rope_append`], keys and values rounded to int8 from f32.
     #[fusion(meta = rope_append_int8_spec)]
     fn rope_append_int8(
         qkv: FloatTensor<Self>,
@@ -40,7 +40,7 @@ pub trait Int8CacheOps: Backend {
         FloatTensor<Self>,
     );
 
-    /// Writes `new` `[B, Hk, N, d]` as bytes at each sequence's offset.
+    /// Writes `new` `[B, Hk, N, d]` as int8 at each sequence's offset.
     #[fusion(meta = append_int8_spec)]
     fn append_int8(
         words: IntTensor<Self>,
@@ -62,7 +62,7 @@ pub trait Int8CacheOps: Backend {
         rows: usize,
     ) -> FloatTensor<Self>;
 
-    /// As [`crate::SparseAttentionOps::attend`], over bytes.
+    /// As [`crate::SparseAttentionOps::attend`], over int8.
     #[fusion(dtype = query, shape = query)]
     fn attend_int8(
         query: FloatTensor<Self>,

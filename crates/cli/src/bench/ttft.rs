@@ -284,7 +284,7 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
     About {
         command: "bench ttft".into(),
         seed: args.seed,
-        model: Some(subject.facts.clone()),
+        model: Some(subject.metadata.clone()),
         device: subject.target.devices.reason(),
         dtype: subject.target.dtype.to_string(),
         chunk: subject.target.chunk,

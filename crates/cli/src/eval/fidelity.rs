@@ -113,8 +113,8 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         }
         let format = Format::new(&opened.dir, args.raw);
         let ids = format.message(&text)?;
-        let facts = json!({"file": text_hash(&text), "raw": format.is_raw()});
-        return run(&Prompts::One(&ids), facts, ids.len());
+        let settings = json!({"file": text_hash(&text), "raw": format.is_raw()});
+        return run(&Prompts::One(&ids), settings, ids.len());
     }
     let corpus = args.text.corpus(opened.dir.tokenizer())?;
     let prompts = Prompts::Slices {
@@ -122,8 +122,8 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         lengths: &lengths,
         samples: args.compared.samples,
     };
-    let facts = json!({
-        "lengths": lengths, "samples": args.compared.samples, "text": common::text_facts(&corpus),
+    let settings = json!({
+        "lengths": lengths, "samples": args.compared.samples, "text": common::text_metadata(&corpus),
     });
-    run(&prompts, facts, lengths.last().copied().unwrap_or(0))
+    run(&prompts, settings, lengths.last().copied().unwrap_or(0))
 }
