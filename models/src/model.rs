@@ -48,12 +48,12 @@ pub struct CausalLm {
     #[module(skip)]
     pub(crate) rotary: Rotary,
     #[module(skip)]
-    pub(crate) facts: Facts,
+    pub(crate) metadata: Metadata,
 }
 
 /// Properties of a model that its loading fixed.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct Metadata {
     pub(crate) config: ModelConfig,
     pub(crate) blueprint: Blueprint,
     pub(crate) device: Device,
@@ -163,41 +163,41 @@ impl CausalLm {
 
     /// The configuration it was made from.
     pub fn config(&self) -> &ModelConfig {
-        &self.facts.config
+        &self.metadata.config
     }
 
     /// The device its weights are on.
     pub fn device(&self) -> &Device {
-        &self.facts.device
+        &self.metadata.device
     }
 
     /// The type of its weights, and of the hidden state.
     pub fn dtype(&self) -> WeightDtype {
-        self.facts.dtype
+        self.metadata.dtype
     }
 
     /// Bytes of its weights on the device; tied embeddings count once.
     pub fn weight_bytes(&self) -> u64 {
-        self.facts.weight_bytes
+        self.metadata.weight_bytes
     }
 
     /// The options it was loaded with; [`CausalLm::dtype`] is the type they came to.
     pub fn options(&self) -> &ModelOptions {
-        &self.facts.options
+        &self.metadata.options
     }
 
     /// The part of the model it is.
     pub fn part(&self) -> &StagePart {
-        &self.facts.part
+        &self.metadata.part
     }
 
     /// The shape of a cache for `batch` sequences of up to `capacity` tokens, of this part's layers.
     ///
     /// Allocate it in the type of [`CausalLm::cache_dtype`], or let [`CausalLm::cache`] do it.
     pub fn cache_shape(&self, batch: usize, capacity: usize) -> CacheShape {
-        let blueprint = &self.facts.blueprint;
+        let blueprint = &self.metadata.blueprint;
         CacheShape {
-            layers: self.facts.part.layers.len(),
+            layers: self.metadata.part.layers.len(),
             batch,
             kv_heads: blueprint.kv_heads,
             capacity,
@@ -207,12 +207,12 @@ impl CausalLm {
 
     /// The type a cache of this model must have.
     pub fn cache_dtype(&self) -> DType {
-        load::dtype_of(self.facts.dtype)
+        load::dtype_of(self.metadata.dtype)
     }
 
     /// How its caches keep keys and values.
     pub fn kv_type(&self) -> KvType {
-        self.facts.options.kv
+        self.metadata.options.kv
     }
 
     /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
@@ -223,11 +223,11 @@ impl CausalLm {
         let shape = self.cache_shape(batch, capacity);
         let cache = KvCache::with_type(
             &shape,
-            self.facts.options.kv,
+            self.metadata.options.kv,
             self.cache_dtype(),
-            &self.facts.device,
+            &self.metadata.device,
         )?;
-        Ok(cache.with_first_layer(self.facts.part.layers.start))
+        Ok(cache.with_first_layer(self.metadata.part.layers.start))
     }
 
     /// Runs one chunk of a ragged batch and appends it to the cache.
@@ -265,7 +265,7 @@ impl CausalLm {
         settings: &AttentionSettings,
         watch: Watch<'_>,
     ) -> Result<ChunkOutput, ModelError> {
-        if !self.facts.part.output {
+        if !self.metadata.part.output {
             return Err(self.lacks("forward", "have no output layer"));
         }
         let input = StageInput::Tokens(ids);
@@ -291,8 +291,8 @@ impl CausalLm {
         settings: &AttentionSettings,
         watch: Watch<'_>,
     ) -> Result<StageOutput, ModelError> {
-        let (device, blueprint) = (&self.facts.device, &self.facts.blueprint);
-        let part = &self.facts.part;
+        let (device, blueprint) = (&self.metadata.device, &self.metadata.blueprint);
+        let part = &self.metadata.part;
         let (chunk, states) = self.take(input, prompt_lens)?;
         let spans = cache.spans(&chunk.lens, prompt_lens)?;
         let limit = blueprint.max_positions;
@@ -346,7 +346,7 @@ impl CausalLm {
 
     /// The heads of its layers, as a plan of attention needs them.
     pub fn heads(&self) -> Heads {
-        let config = &self.facts.config;
+        let config = &self.metadata.config;
         Heads::new(config.heads, config.kv_heads, config.head_dim)
             .with_rotary_base(config.rope_theta)
     }
@@ -357,12 +357,12 @@ impl CausalLm {
         input: StageInput<'_>,
         prompt_lens: &[usize],
     ) -> Result<(Chunk, Option<Tensor<2>>), ModelError> {
-        let blueprint = &self.facts.blueprint;
+        let blueprint = &self.metadata.blueprint;
         match input {
-            StageInput::Tokens(_) if !self.facts.part.input => {
+            StageInput::Tokens(_) if !self.metadata.part.input => {
                 Err(self.lacks("forward", "have no input layer: give hidden states"))
             }
-            StageInput::Hidden { .. } if self.facts.part.input => {
+            StageInput::Hidden { .. } if self.metadata.part.input => {
                 Err(self.lacks("forward", "begin with the input layer: give token ids"))
             }
             StageInput::Tokens(ids) => Ok((Chunk::new(ids, prompt_lens, blueprint)?, None)),
@@ -385,7 +385,7 @@ impl CausalLm {
     }
 
     fn lacks(&self, op: &'static str, lacks: &'static str) -> ModelError {
-        let Range { start, end } = self.facts.part.layers;
+        let Range { start, end } = self.metadata.part.layers;
         ModelError::StageLacks {
             op,
             start,
@@ -402,7 +402,9 @@ impl CausalLm {
     pub fn logits(&self, last_hidden: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         match (&self.head, &self.embedding) {
             (Some(head), _) => head.forward(last_hidden),
-            (None, Some(tied)) if self.facts.part.output => Ok(linear(last_hidden, &tied.val())?),
+            (None, Some(tied)) if self.metadata.part.output => {
+                Ok(linear(last_hidden, &tied.val())?)
+            }
             _ => Err(self.lacks("logits", "have no output layer")),
         }
     }

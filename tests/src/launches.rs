@@ -15,7 +15,7 @@ use sparse_accelerate_contract::{Sequence, table};
 use sparse_accelerate_kernels::attend;
 
 use crate::{
-    backends, bytes, oracle,
+    backends, int8_rows, oracle,
     problem::{Inputs, Problem},
     tolerance,
 };
@@ -239,11 +239,11 @@ pub fn run_plan(
     )
 }
 
-/// [`run_plan`] over the bytes of keys and values; rows past a sequence have scale NaN.
+/// [`run_plan`] over int8 keys and values; rows past a sequence have scale NaN.
 ///
 /// # Panics
 /// If it writes past its outputs.
-pub fn run_bytes(
+pub fn run_int8(
     name: &str,
     client: &Client,
     plan: &attend::Plan,
@@ -253,9 +253,9 @@ pub fn run_bytes(
     last: usize,
 ) -> Written {
     let [batch, heads, capacity, d] = problem.key_dims();
-    let (key, key_scales) = bytes::quantize(&inputs.key, d);
-    let (value, value_scales) = bytes::quantize(&inputs.value, d);
-    let scales = bytes::interleave(&key_scales, &value_scales, capacity);
+    let (key, key_scales) = int8_rows::quantize(&inputs.key, d);
+    let (value, value_scales) = int8_rows::quantize(&inputs.value, d);
+    let scales = int8_rows::interleave(&key_scales, &value_scales, capacity);
     let words = |x: &[u32]| tensor(&upload(client, x), [batch, heads, capacity, d / 4]);
     let scales = tensor(&upload(client, &scales), [batch, heads, 2, capacity]);
     let cache = (words(&key), words(&value), Some(scales));

@@ -4,7 +4,7 @@
 //! asks only whether a row sees a key. Everything is deterministic.
 
 pub mod backends;
-pub mod bytes;
+pub mod int8_rows;
 #[cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 pub mod launches;
 pub mod models;

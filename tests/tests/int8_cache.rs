@@ -1,5 +1,5 @@
-//! Caches of bytes on every backend: what goes in comes out within half a scale, attention is that over what
-//! the bytes stand for, and appending, truncating and selecting are as in a cache of elements.
+//! Int8 caches on every backend: what goes in comes out within half a scale, attention is that over what
+//! the int8 stands for, and appending, truncating and selecting are as in a cache of elements.
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sparse_accelerate::{
@@ -8,7 +8,7 @@ use sparse_accelerate::{
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
-    bytes, oracle,
+    int8_rows, oracle,
     problem::{Inputs, Layout, Problem, floats, round},
     tolerance,
 };
@@ -96,8 +96,8 @@ fn fill(cache: &mut KvCache, problem: &Problem, inputs: &Inputs, on: &Backend) -
 /// Inputs after quantisation to int8 and back.
 fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
     let back = |x: &[f32]| {
-        let (words, scales) = bytes::quantize(x, problem.head_dim);
-        bytes::dequantize(&words, &scales)
+        let (words, scales) = int8_rows::quantize(x, problem.head_dim);
+        int8_rows::dequantize(&words, &scales)
     };
     Inputs {
         query: inputs.query.clone(),
@@ -130,7 +130,7 @@ const CHUNKS: [&[(usize, usize)]; 4] = [
 ];
 
 #[test]
-fn attention_is_that_over_what_the_bytes_stand_for() {
+fn attention_is_that_over_what_int8_stands_for() {
     let heads = [[4, 2, 64], [3, 1, 40], [2, 2, 32], [7, 1, 128]];
     for (heads, spans) in heads.into_iter().zip(CHUNKS) {
         each(heads, spans, |name, backend, problem| {
@@ -224,7 +224,7 @@ fn elements_come_back_within_half_a_scale() {
 
 /// Equal elements become equal int8 values on every backend, to the bit.
 #[test]
-fn backends_hold_the_same_bytes() {
+fn backends_hold_the_same_int8() {
     let problem = Problem::ragged(DType::F32, [4, 2, 72], CHUNKS[1]);
     let mut inputs = problem.inputs(17);
     // A zero row, a tiny one, one that is not finite, one of halves.
@@ -361,9 +361,9 @@ fn selecting(problem: &Problem, on: &Backend) -> AttentionPlan {
     problem.plan(&settings, &on.device)
 }
 
-/// Selections read what the bytes stand for: as a cache of elements that holds just that.
+/// Selections read what the int8 stands for: as a cache of elements that holds just that.
 #[test]
-fn heads_choose_over_bytes_as_over_elements() {
+fn heads_choose_over_int8_as_over_elements() {
     each(
         [4, 2, 64],
         &[(600, 900), (513, 513)],
@@ -417,7 +417,7 @@ fn a_value_that_is_no_number_reaches_the_output() {
 }
 
 #[test]
-fn bytes_are_counted() {
+fn the_bytes_of_int8_are_counted() {
     let shape = CacheShape {
         layers: 32,
         batch: 1,

@@ -1,6 +1,6 @@
-//! The kernels of caches of bytes, launched by hand: outputs are filled with what no kernel writes and longer
+//! The kernels of int8 caches, launched by hand: outputs are filled with what no kernel writes and longer
 //! than needed. Words and scales are compared bit for bit with the formula, attention with the f64 oracle
-//! over what the bytes stand for.
+//! over what the int8 stands for.
 #![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
 use burn::tensor::DType;
@@ -18,7 +18,7 @@ use sparse_accelerate_kernels::{
     rope_append,
 };
 use sparse_accelerate_tests::{
-    bytes,
+    int8_rows,
     launches::{self, BEYOND, buffer, read, tensor, upload, upload_as},
     problem::{Problem, round},
 };
@@ -78,7 +78,7 @@ fn landed(b: usize, position: usize) -> Option<usize> {
     (kv - q..kv).contains(&position).then(|| position + q - kv)
 }
 
-/// Compares what was written with the bytes of the new rows, `row(b, head, i)`.
+/// Compares what was written with the int8 of the new rows, `row(b, head, i)`.
 fn compare(
     name: &str,
     d: usize,
@@ -99,7 +99,7 @@ fn compare(
                     assert_eq!(scale, -1.0, "{name}: touched a scale");
                     continue;
                 };
-                let (expected, scales) = bytes::quantize(&row(b, head, i), d);
+                let (expected, scales) = int8_rows::quantize(&row(b, head, i), d);
                 let same = scale.to_bits() == scales[0].to_bits()
                     || (scale.is_nan() && scales[0].is_nan());
                 assert!(same, "{name}: scale {scale}, expected {}", scales[0]);
@@ -248,13 +248,13 @@ fn dequantizing_writes_every_token_and_nothing_else() {
             let dims = [SPANS.len(), HEADS, CAPACITY, d];
             let len: usize = dims.iter().product();
             let rows = rows(len / d, d, DType::F32);
-            let (words, scales) = bytes::quantize(&rows, d);
-            let expected = bytes::dequantize(&words, &scales);
+            let (words, scales) = int8_rows::quantize(&rows, d);
+            let expected = int8_rows::dequantize(&words, &scales);
             let none = vec![-1.0; scales.len()];
             for part in [CachePart::Key, CachePart::Value] {
                 let both = match part {
-                    CachePart::Key => bytes::interleave(&scales, &none, CAPACITY),
-                    CachePart::Value => bytes::interleave(&none, &scales, CAPACITY),
+                    CachePart::Key => int8_rows::interleave(&scales, &none, CAPACITY),
+                    CachePart::Value => int8_rows::interleave(&none, &scales, CAPACITY),
                 };
                 let out = upload_as(client, &vec![-7.0; len + BEYOND], dtype);
                 let table = spans();
@@ -295,17 +295,17 @@ fn request(problem: &Problem, index: Option<&TileIndex>) -> attend::Problem {
 /// As it is, twice, and as if the device had no plane operations.
 fn decode(name: &str, client: &Client, problem: &Problem, index: Option<&TileIndex>, last: usize) {
     let inputs = problem.inputs(11);
-    let stored = bytes::stored(problem, &inputs);
+    let stored = int8_rows::stored(problem, &inputs);
     let name = format!("{name}/{:?}/{:?}", problem.query_dims(), problem.spans);
     let (request, elem) = (request(problem, index), launches::elem(problem.dtype));
     let mut device = client.properties().clone();
     let run = |device: &DeviceProperties| {
-        let plan = attend::prepare(&request, elem, device).expect("something reads bytes");
+        let plan = attend::prepare(&request, elem, device).expect("something reads int8");
         let Tier::SplitK(blueprint) = plan.tier else {
             panic!("{name}: {plan:?}")
         };
         assert!(blueprint.int8, "{name}: {plan:?}");
-        let written = launches::run_bytes(&name, client, &plan, problem, &inputs, index, last);
+        let written = launches::run_int8(&name, client, &plan, problem, &inputs, index, last);
         launches::compare(&name, problem, &stored, index, &written);
         (written, blueprint.planes)
     };
@@ -320,7 +320,7 @@ fn decode(name: &str, client: &Client, problem: &Problem, index: Option<&TileInd
 }
 
 #[test]
-fn decoding_reads_bytes_of_every_head_dim() {
+fn decoding_reads_int8_of_every_head_dim() {
     each_type(|name, client, dtype| {
         for (d, longest) in [
             (32, 4097),
@@ -350,7 +350,7 @@ fn decoding_reads_bytes_of_every_head_dim() {
 }
 
 #[test]
-fn decoding_reads_bytes_of_every_group() {
+fn decoding_reads_int8_of_every_group() {
     each_type(|name, client, dtype| {
         for group in [1, 2, 3, 4, 7, 16] {
             let spans = [(1, 1), (1, 700), (1, 300)];
@@ -376,7 +376,7 @@ fn decoding_reads_bytes_of_every_group() {
 }
 
 #[test]
-fn decoding_reads_bytes_under_bands_and_columns() {
+fn decoding_reads_int8_under_bands_and_columns() {
     for (name, client) in &launches::clients() {
         let dtype = DType::F32;
         let spans = [(1, 1), (3, 1500), (1, 600)];
@@ -404,7 +404,7 @@ fn decoding_reads_bytes_under_bands_and_columns() {
 }
 
 #[test]
-fn large_logits_over_bytes() {
+fn large_logits_over_int8() {
     each_type(|name, client, dtype| {
         let problem = Problem {
             magnitude: 8.0,
@@ -429,7 +429,7 @@ fn a_key_or_a_value_that_is_no_number_reaches_the_output() {
             let request = request(&problem, None);
             let elem = launches::elem(dtype);
             let plan = attend::prepare(&request, elem, client.properties()).expect("plan");
-            let got = launches::run_bytes(name, client, &plan, &problem, &inputs, None, 0);
+            let got = launches::run_int8(name, client, &plan, &problem, &inputs, None, 0);
             for (at, x) in got.out.iter().enumerate() {
                 let (b, head) = (at / 256, at / 64 % 4);
                 let expected = b == 0 && head >= 2;
@@ -440,7 +440,7 @@ fn a_key_or_a_value_that_is_no_number_reaches_the_output() {
 }
 
 #[test]
-fn many_rows_over_bytes_are_refused() {
+fn many_rows_over_int8_are_refused() {
     for (_, client) in launches::clients() {
         let request = |heads, spans: &[(usize, usize)]| {
             let problem = Problem::decoding(DType::F32, heads, spans);

@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use cubecl::{client::Client, features::Plane, ir::AddressType};
 use sparse_accelerate::{Triangular, index, index::TileIndex};
 use sparse_accelerate_kernels::attend::{self, Plan, Tier};
-use sparse_accelerate_tests::{bytes, launches, problem::Problem};
+use sparse_accelerate_tests::{int8_rows, launches, problem::Problem};
 
 /// Keys of a window: its own row alone, less than a step, a whole step, more; and more than any prompt here,
 /// but less than its cache.
@@ -187,8 +187,8 @@ fn decoding_over_int8() {
             let elem = launches::elem(dtype);
             let plan = attend::prepare(&request, elem, client.properties()).expect("plan");
             let name = named(name, &problem, &plan);
-            let written = launches::run_bytes(&name, client, &plan, &problem, &inputs, index, 0);
-            let stored = bytes::stored(&problem, &inputs);
+            let written = launches::run_int8(&name, client, &plan, &problem, &inputs, index, 0);
+            let stored = int8_rows::stored(&problem, &inputs);
             launches::compare(&name, &problem, &stored, index, &written);
         }
     });

@@ -319,7 +319,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn twins_follow_the_rules(case in case(), seed in any::<u64>(), broken in 0usize..4) {
+    fn the_cpu_follows_the_rules(case in case(), seed in any::<u64>(), broken in 0usize..4) {
         let mut scores = case.scores(seed, false);
         if broken == 0 {
             let at = seed as usize % scores.lse.len();
@@ -438,7 +438,7 @@ mod kernels {
     }
 
     #[test]
-    fn kernels_have_the_bits_of_the_twins() {
+    fn kernels_have_the_bits_of_the_cpu() {
         let ragged = [(1, 1), (63, 64), (129, 1000), (65, 65), (256, 700)];
         for heads in [[1, 1, 1], [4, 2, 2], [4, 2, 4], [7, 1, 1], [6, 2, 2]] {
             for hostile in [false, true] {
@@ -451,7 +451,7 @@ mod kernels {
     }
 
     #[test]
-    fn kernels_have_the_bits_of_the_twins_under_other_rules() {
+    fn kernels_have_the_bits_of_the_cpu_under_other_rules() {
         let lengths = [(300, 2500), (130, 2049)];
         let mut case = Case::new([4, 4, 4], &lengths, rules());
         case.rules[0].alpha = 0.3;
@@ -475,7 +475,7 @@ mod kernels {
     }
 
     #[test]
-    fn long_rows_have_the_bits_of_the_twins() {
+    fn long_rows_have_the_bits_of_the_cpu() {
         // More positions than one stretch of a scan, more blocks than one stretch of mask words.
         let rules = Rules {
             columns: 700,

@@ -9,7 +9,7 @@ use sparse_accelerate::{
 };
 use sparse_accelerate_tests::{
     backends::{self, Backend},
-    bytes, oracle,
+    int8_rows, oracle,
     problem::{Inputs, Layout, Problem, floats},
     tolerance,
 };
@@ -278,8 +278,8 @@ fn chunks_and_decoding_are_the_whole() {
             let stored = match kv {
                 KvType::Int8 => {
                     let back = |x: &[f32]| {
-                        let (words, scales) = bytes::quantize(x, 64);
-                        bytes::dequantize(&words, &scales)
+                        let (words, scales) = int8_rows::quantize(x, 64);
+                        int8_rows::dequantize(&words, &scales)
                     };
                     Inputs {
                         query: inputs.query.clone(),

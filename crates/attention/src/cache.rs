@@ -1,6 +1,6 @@
 //! A preallocated KV cache, updated in place.
 //!
-//! One key and one value tensor per layer, `[B, Hk, capacity, d]`, allocated once; in a cache of bytes
+//! One key and one value tensor per layer, `[B, Hk, capacity, d]`, allocated once; in an int8 cache
 //! ([`KvType::Int8`]) words of them and their scales. Appending takes
 //! the tensor out, hands it to the operation as its only owner and puts the result back, so nothing
 //! is copied unless somebody holds another handle; [`crate::diagnostics::append_copies`] counts
@@ -10,7 +10,7 @@
 //! of 64 MiB would hold a page of 113. Its memory goes back to the device with the first
 //! `Device::memory_cleanup` after the cache was dropped.
 //!
-//! Bytes are made from f32 where keys and values are written. Decoding reads them as they are, as does
+//! Int8 is made from f32 where keys and values are written. Decoding reads it as it is, as does
 //! attention on the CPU. A prefill kernel meets every key once per query tile, and would convert it as
 //! often: its layer is written out first, in one pass, into a pair of tensors that all layers share.
 
@@ -115,7 +115,7 @@ pub struct KvCache {
     /// Number of the first layer held.
     first: usize,
     layers: Vec<Layer>,
-    /// Keys and values of one layer of bytes, written out; made when a chunk first needs them.
+    /// Keys and values of one layer of an int8 cache, written out; made when a chunk first needs them.
     elements: Option<[Tensor<4>; 2]>,
     lens: Vec<usize>,
     /// Tokens that each layer has of each sequence: those of `lens`, and of the chunk in hand once it is
@@ -135,7 +135,7 @@ impl KvCache {
         Self::with_type(shape, KvType::Model, dtype, device)
     }
 
-    /// The same for a cache of bytes, of a model that computes in `dtype`; see [`KvType::Int8`].
+    /// The same for an int8 cache, of a model that computes in `dtype`; see [`KvType::Int8`].
     ///
     /// # Errors
     /// As [`KvCache::new`], or a head dimension that is not a multiple of 8.
@@ -172,14 +172,14 @@ impl KvCache {
                 op: "kv cache",
                 field: "head_dim",
                 got: shape.head_dim.to_string(),
-                limit: format!("a multiple of {} in a cache of bytes", HEAD_DIMS.2),
+                limit: format!("a multiple of {} in an int8 cache", HEAD_DIMS.2),
                 hint: "keep keys and values in the model's type",
             });
         }
         ops::check_type("kv cache", device, dtype)?;
         let layer = |_| match kv {
             KvType::Model => Layer::elements(dims, dtype, device),
-            KvType::Int8 => Layer::bytes(dims, dtype, device),
+            KvType::Int8 => Layer::int8(dims, dtype, device),
         };
         let layers = device
             .memory_persistent_allocations(shape.layers, |layers| (0..layers).map(layer).collect());
@@ -424,13 +424,13 @@ impl KvCache {
         }
         let (key, value) = match &self.layers[at] {
             Layer::Elements(key, value) => (key, value),
-            Layer::Bytes(bytes) => {
-                bytes.check(&query, plan)?;
-                if let Some(options) = bytes.options(&query, plan) {
-                    return Ok((bytes.attend(query, plan, options), None));
+            Layer::Int8(int8) => {
+                int8.check(&query, plan)?;
+                if let Some(options) = int8.options(&query, plan) {
+                    return Ok((int8.attend(query, plan, options), None));
                 }
-                let [key, value] = self.elements.get_or_insert_with(|| bytes.elements());
-                bytes.write([key, value], plan);
+                let [key, value] = self.elements.get_or_insert_with(|| int8.elements());
+                int8.write([key, value], plan);
                 (&*key, &*value)
             }
         };
@@ -438,17 +438,17 @@ impl KvCache {
         if !plan.selects() {
             return Ok((attend(query, key, value, &planned)?, None));
         }
-        // A layer that is dense by setting pools nothing.
-        let pooled = match planned.selects() {
-            true => self.pooled.of(at, &key.device()),
-            false => None,
+        // A layer that is dense by setting pools nothing, nor does one whose keys a selector chooses.
+        let pooled = match planned.selection() {
+            Some(_) => self.pooled.of(at, &key.device()),
+            None => None,
         };
         let selected = attend_selected(query, key, value, pooled, &planned)?;
         Ok((selected.output, Some(selected.record)))
     }
 
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful. While the
-    /// handle is alive, an append copies them. Of a cache of bytes, a copy in the model's type.
+    /// handle is alive, an append copies them. Of an int8 cache, a copy in the model's type.
     ///
     /// # Errors
     /// A layer that is not there.
@@ -468,7 +468,7 @@ impl KvCache {
         Ok(match (&self.layers[self.held(layer)?], part) {
             (Layer::Elements(key, _), CachePart::Key) => key.clone(),
             (Layer::Elements(_, value), CachePart::Value) => value.clone(),
-            (Layer::Bytes(bytes), part) => bytes.copy(part),
+            (Layer::Int8(int8), part) => int8.copy(part),
         })
     }
 

@@ -99,6 +99,17 @@ pub enum AttentionError {
         /// Name of the pattern.
         pattern: &'static str,
     },
+    /// A selector beside another setting that says which keys are kept.
+    #[error(
+        "attention: the selector `{selector}` and the setting `{other}` both say which keys are kept; leave one \
+         of them out"
+    )]
+    SelectorBeside {
+        /// Name of the selector.
+        selector: String,
+        /// The other setting.
+        other: &'static str,
+    },
     /// The kernels of the device refuse the problem.
     #[error("{op}: {refusal}")]
     Refused {

@@ -41,10 +41,10 @@ impl<'a> LayerPlan<'a> {
         self.layer
     }
 
-    /// Tells whether the heads of this layer choose their keys. They do not in the first layers that are dense by
-    /// setting.
+    /// Tells whether the heads of this layer, or a selector, choose its keys. Heads do not in the first layers
+    /// that are dense by setting.
     pub fn selects(&self) -> bool {
-        self.selection.is_some()
+        self.selection.is_some() || self.plan.selector().is_some()
     }
 
     /// The decision for this layer: that of the chunk, or dense where the layer is so by setting.

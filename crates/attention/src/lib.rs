@@ -29,8 +29,8 @@ pub use pattern::{BlockCluster, Dynamic, FixedBlocks, IntervalSlash, Pattern, Tr
 pub use plan::AttentionPlan;
 pub use rope::{rope_append, rotation_table};
 pub use select::{
-    Choice, HeadPatterns, HeadRecord, PooledKeys, Preset, Selected, Selection, SelectionRecord,
-    attend_selected,
+    Choice, HeadPatterns, HeadRecord, IndexSelector, PooledKeys, Preset, Selected, Selection,
+    SelectionRecord, SharedSelector, attend_selected,
 };
 pub use settings::{AttentionMode, AttentionSettings, Decision, Path, Reason};
 pub use span::{MAX_KV_LEN, Span};

@@ -243,9 +243,9 @@ impl Selection {
 
 impl AttentionSettings {
     /// The parameters that [`AttentionSettings::set`] takes: of the selection where heads choose their
-    /// keys, and of the pattern; none where attention is dense.
+    /// keys, and of the pattern; none where attention is dense, or a selector chooses.
     pub fn parameters(&self) -> Vec<Parameter> {
-        if self.mode == AttentionMode::Dense {
+        if self.mode == AttentionMode::Dense || self.selector.is_some() {
             return Vec::new();
         }
         if self.heads.is_some() {

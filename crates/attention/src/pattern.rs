@@ -28,8 +28,8 @@ pub enum Pattern {
     Dynamic(Dynamic),
     /// Random key blocks of a given density, for measuring times without a selection.
     FixedBlocks(FixedBlocks),
-    /// An index made by hand or by a selector, see [`crate::AttentionPlan::with_index`]: recorded in
-    /// decisions, refused in settings.
+    /// An index made by hand or by a selector, see [`crate::AttentionPlan::with_index`] and
+    /// [`crate::AttentionSettings::selector`]: recorded in decisions, refused in settings.
     Index,
 }
 

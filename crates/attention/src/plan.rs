@@ -14,7 +14,7 @@ use crate::{
     layer_plan::LayerPlan,
     ops::AttendOptions,
     pattern::Pattern,
-    select::{LEAST_ROWS, SelectionPlan},
+    select::{LEAST_ROWS, SelectionPlan, SharedSelector},
     settings::{AttentionMode, AttentionSettings, Decision, Path, Reason},
     span::{self, Span},
     visible::{self, Visible},
@@ -34,6 +34,7 @@ pub struct AttentionPlan {
     table: Tensor<1, Int>,
     options: AttendOptions,
     selection: Option<SelectionPlan>,
+    selector: Option<SharedSelector>,
 }
 
 impl AttentionPlan {
@@ -41,7 +42,8 @@ impl AttentionPlan {
     ///
     /// # Errors
     /// Contradicting spans or heads; parameters out of range; head patterns of other heads; a window
-    /// together with heads that choose their keys ([`AttentionError::WindowedSelection`]).
+    /// together with keys that are chosen from the input ([`AttentionError::WindowedSelection`]); a selector
+    /// beside another choice ([`AttentionError::SelectorBeside`]).
     pub fn new(
         settings: &AttentionSettings,
         spans: &[Span],
@@ -84,10 +86,15 @@ impl AttentionPlan {
         Ok(LayerPlan::new(self, layer, selection))
     }
 
-    /// Tells whether heads choose their keys in some layer: [`crate::attend_selected`] then also says what they
-    /// chose.
+    /// Tells whether heads, or a selector, choose the keys in some layer: [`crate::attend_selected`] then also
+    /// says what was chosen.
     pub fn selects(&self) -> bool {
-        self.selection.is_some()
+        self.selection.is_some() || self.selector.is_some()
+    }
+
+    /// The selector that is asked in every layer, if one is.
+    pub fn selector(&self) -> Option<&SharedSelector> {
+        self.selector.as_ref()
     }
 
     /// The sequences of the chunk.
@@ -111,7 +118,7 @@ impl AttentionPlan {
         &self.decision
     }
 
-    /// The index; `None` on the dense path, whose ranges are implicit, and where heads choose theirs.
+    /// The index; `None` on the dense path, whose ranges are implicit, and where it is chosen layer by layer.
     pub fn index(&self) -> Option<&TileIndex> {
         self.index.as_ref()
     }
@@ -176,7 +183,7 @@ impl<'a> Chunk<'a> {
             return Ok(self.dense(reason));
         }
         let index = match &settings.pattern {
-            _ if settings.heads.is_some() => None,
+            _ if settings.heads.is_some() || settings.selector.is_some() => None,
             Pattern::Triangular(t) => Some(index::triangular(self.spans, t)?),
             Pattern::FixedBlocks(f) => Some(index::fixed_blocks(self.spans, f)?),
             _ => None,
@@ -193,7 +200,7 @@ impl<'a> Chunk<'a> {
         self.sparse(index, kept, table, settings.pattern, reason)
     }
 
-    /// A plan whose heads choose their keys; dense if the chunk is too short for that.
+    /// A plan whose keys are chosen from the input; dense if the chunk is too short for that.
     fn selected(
         self,
         settings: &AttentionSettings,
@@ -209,6 +216,15 @@ impl<'a> Chunk<'a> {
                 window,
                 pattern: settings.selecting_name(),
             });
+        }
+        if let Some(selector) = &settings.selector {
+            // Of a layer that the selector computes densely, the plan is that of dense.
+            let mut plan = self.dense(reason);
+            plan.decision.path = Path::Selected;
+            plan.decision.pattern = Pattern::Index;
+            plan.decision.density = None;
+            plan.selector = Some(selector.clone());
+            return Ok(plan);
         }
         let dense_from = |span: &Span| clamp(settings.selection.dense_from(span));
         let imposed = match &settings.imposed {
@@ -265,6 +281,7 @@ impl<'a> Chunk<'a> {
                 launch: None,
             },
             selection: None,
+            selector: None,
         }
     }
 
@@ -314,6 +331,7 @@ impl<'a> Chunk<'a> {
             },
             index: Some(index),
             selection: None,
+            selector: None,
         })
     }
 }
@@ -324,9 +342,7 @@ fn reason(settings: &AttentionSettings, spans: &[Span]) -> Reason {
     let threshold = settings.min_sparse_len;
     match settings.mode {
         AttentionMode::Dense => Reason::DenseRequested,
-        _ if settings.pattern == Pattern::Dense && settings.heads.is_none() => {
-            Reason::DenseRequested
-        }
+        _ if settings.pattern == Pattern::Dense && !settings.selects() => Reason::DenseRequested,
         AttentionMode::Sparse => Reason::SparseRequested,
         AttentionMode::Auto if prompt < threshold => Reason::BelowThreshold { prompt, threshold },
         AttentionMode::Auto => Reason::AtOrAboveThreshold { prompt, threshold },

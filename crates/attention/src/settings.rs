@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::AttentionError,
     pattern::{Dynamic, FixedBlocks, Pattern},
-    select::{HeadPatterns, Selection},
+    select::{HeadPatterns, IndexSelector, Selection, SharedSelector},
 };
 
 /// Use of a sparse pattern: never, always, or by length.
@@ -49,6 +49,10 @@ pub struct AttentionSettings {
     /// timed together with attention of a given density. The blocks' heads must be those that choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imposed: Option<FixedBlocks>,
+    /// A selector that chooses the keys in place of `pattern`, see [`IndexSelector`]; `selection` is not read
+    /// then, and `heads` and `imposed` must be `None`. It is written out by its name and cannot be read back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<SharedSelector>,
 }
 
 impl Default for AttentionSettings {
@@ -60,6 +64,7 @@ impl Default for AttentionSettings {
             selection: Selection::default(),
             heads: None,
             imposed: None,
+            selector: None,
         }
     }
 }
@@ -73,21 +78,33 @@ impl AttentionSettings {
         }
     }
 
-    /// Tells whether heads choose their keys from the input, where attention is not dense.
+    /// Tells whether keys are chosen from the input, by the heads or by a selector, where attention is not
+    /// dense.
     pub fn selects(&self) -> bool {
-        self.pattern.selects() || self.heads.is_some()
+        self.pattern.selects() || self.heads.is_some() || self.selector.is_some()
     }
 
     /// Checks every part.
     ///
     /// # Errors
     /// [`AttentionError::Setting`] with the first field that is out of range, or blocks imposed on a pattern
-    /// whose heads choose nothing.
+    /// whose heads choose nothing; [`AttentionError::SelectorBeside`] for a selector beside patterns by head or
+    /// imposed blocks.
     pub fn validate(&self) -> Result<(), AttentionError> {
         self.pattern.validate()?;
         self.selection.validate()?;
         if let Some(heads) = &self.heads {
             heads.validate()?;
+        }
+        if let Some(selector) = &self.selector {
+            let beside = [
+                ("heads", self.heads.is_some()),
+                ("imposed", self.imposed.is_some()),
+            ];
+            if let Some((other, _)) = beside.into_iter().find(|(_, given)| *given) {
+                let selector = selector.name();
+                return Err(AttentionError::SelectorBeside { selector, other });
+            }
         }
         let Some(imposed) = &self.imposed else {
             return Ok(());
@@ -106,11 +123,12 @@ impl AttentionSettings {
         })
     }
 
-    /// The name of what chooses: the pattern, or the patterns by head.
+    /// The name of what chooses: the pattern, the patterns by head, or a selector.
     pub(crate) fn selecting_name(&self) -> &'static str {
-        match self.heads {
-            Some(_) => "a pattern per head",
-            None => self.pattern.name(),
+        match (&self.heads, &self.selector) {
+            (Some(_), _) => "a pattern per head",
+            (None, Some(_)) => "an index selector",
+            (None, None) => self.pattern.name(),
         }
     }
 
@@ -120,6 +138,15 @@ impl AttentionSettings {
             AttentionMode::Dense => false,
             AttentionMode::Sparse => true,
             AttentionMode::Auto => prompt >= self.min_sparse_len,
+        }
+    }
+
+    /// The keys that a selector chooses, whatever the length.
+    pub fn selected_by(selector: impl IndexSelector + 'static) -> Self {
+        Self {
+            mode: AttentionMode::Sparse,
+            selector: Some(SharedSelector::new(selector)),
+            ..Self::default()
         }
     }
 
@@ -142,7 +169,7 @@ pub enum Path {
     Dense,
     /// The keys of an index.
     Sparse,
-    /// The keys that every head chooses from the input.
+    /// The keys that every head, or a selector, chooses from the input.
     Selected,
 }
 
@@ -229,10 +256,11 @@ impl fmt::Display for Reason {
 pub struct Decision {
     /// Dense or sparse.
     pub path: Path,
-    /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path).
+    /// The pattern that rules the chunk ([`Pattern::Dense`] on the dense path, [`Pattern::Index`] where a
+    /// selector chooses).
     pub pattern: Pattern,
     /// Kept (query, key) pairs over all that the model lets the chunk's rows see, 0 to 1. `None` on a plan
-    /// whose heads choose from the input: each layer's is in its
+    /// whose keys are chosen from the input: each layer's is in its
     /// [`SelectionRecord`](crate::SelectionRecord). The blocks' where blocks are imposed.
     pub density: Option<f64>,
     /// All pairs that the chunk's rows may see, for one head: causal, and inside the window where there is

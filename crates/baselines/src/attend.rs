@@ -5,31 +5,33 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 use sparse_accelerate::{
-    AttentionError, AttentionPlan, AttentionSettings, Heads, Span, Visible, index::TileIndex,
+    AttentionError, AttentionPlan, AttentionSettings, Heads, IndexSelector, Span, Visible,
+    index::TileIndex,
 };
 
-use crate::{Baseline, index, scores};
+use crate::scores;
 
 /// The result of [`attend`].
 #[derive(Debug, Clone)]
 pub struct BaselineOutput {
     /// As of [`sparse_accelerate::attend`].
     pub output: Tensor<4>,
-    /// The keys that were kept; `None` where the baseline computes this layer densely.
+    /// The keys that were kept; `None` where the selector computes this layer densely.
     pub index: Option<TileIndex>,
     /// Wall time of scores, cuts and index, seconds; not of the index's upload.
     pub selection_seconds: f64,
 }
 
-/// Attends to the keys that a baseline chooses for this layer and chunk.
+/// Attends to the keys that a selector, such as a [`Baseline`](crate::Baseline), chooses for this layer and
+/// chunk, and times the choice.
 ///
 /// # Shapes
 /// As [`sparse_accelerate::attend`].
 ///
 /// # Errors
-/// As [`index()`] and [`sparse_accelerate::attend`].
+/// As [`IndexSelector::index`] and [`sparse_accelerate::attend`].
 pub fn attend(
-    baseline: &Baseline,
+    selector: &dyn IndexSelector,
     layer: usize,
     query: Tensor<4>,
     key: &Tensor<4>,
@@ -43,7 +45,7 @@ pub fn attend(
         .sync()
         .map_err(|error| scores::failed(error.to_string()))?;
     let start = Instant::now();
-    let index = index(baseline, layer, &query, key, spans)?;
+    let index = selector.index(layer, &query, key, spans)?;
     let selection_seconds = start.elapsed().as_secs_f64();
     let plan = match &index {
         Some(index) => AttentionPlan::with_index(index.clone(), heads, &device)?,

@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use sparse_accelerate::{AttentionError, index::QUERY_TILE};
+use burn::tensor::Tensor;
+use sparse_accelerate::{
+    AttentionError, IndexSelector, SharedSelector, Span,
+    index::{QUERY_TILE, TileIndex},
+};
 
-use crate::OP;
+use crate::{OP, index};
 
 /// A published selector. Serialised as `{"kind": "xattention", "stride": 16, "threshold": 0.9}`; fields
 /// left out have their defaults. [`Baseline::parse`] reads `xattention:stride=16:threshold=0.9`.
@@ -78,6 +82,9 @@ pub enum Baseline {
         /// Share of the largest energy, 0 to 1; higher is sparser.
         #[serde(default = "default::alpha_v1")]
         alpha: f64,
+        /// Blocks of rows at the end of the prompt that see everything.
+        #[serde(default = "default::last_blocks")]
+        last_blocks: usize,
     },
     /// The same over all query heads of a KV head at once. FlashPrefill V2 (arXiv 2608.19758), whose
     /// correction for dropped blocks is no part of the selection and not done here.
@@ -86,6 +93,9 @@ pub enum Baseline {
         /// As in V1.
         #[serde(default = "default::alpha_v2")]
         alpha: f64,
+        /// As in V1.
+        #[serde(default = "default::last_blocks")]
+        last_blocks: usize,
     },
     /// Dense layers up to `first_layer`, then A-shape with dense last rows. TriangleMix
     /// (arXiv 2507.21526).
@@ -126,6 +136,7 @@ pub(crate) mod default {
         threshold: f64 = 0.9;
         alpha_v1: f64 = 0.18;
         alpha_v2: f64 = 0.1;
+        last_blocks: usize = 2;
         first_layer: usize = 16;
         mix_sink: usize = 8;
         mix_window: usize = 512;
@@ -161,9 +172,11 @@ impl Baseline {
             },
             Baseline::FlashPrefillV1 {
                 alpha: default::alpha_v1(),
+                last_blocks: default::last_blocks(),
             },
             Baseline::FlashPrefillV2 {
                 alpha: default::alpha_v2(),
+                last_blocks: default::last_blocks(),
             },
             Baseline::TriangleMix {
                 first_layer: default::first_layer(),
@@ -219,13 +232,45 @@ impl Baseline {
                 }
                 share("threshold", threshold)
             }
-            Baseline::FlashPrefillV1 { alpha } | Baseline::FlashPrefillV2 { alpha } => {
+            Baseline::FlashPrefillV1 { alpha, .. } | Baseline::FlashPrefillV2 { alpha, .. } => {
                 if alpha.is_finite() && (0.0..=1.0).contains(&alpha) {
                     return Ok(());
                 }
                 Err(setting("alpha", alpha.to_string(), "between 0 and 1"))
             }
         }
+    }
+}
+
+/// Its name in settings has every parameter. Rows are those of the chunk that it is asked for: what a method
+/// measures on the last rows, it measures on the last rows of every chunk.
+impl IndexSelector for Baseline {
+    fn name(&self) -> String {
+        self.to_string()
+    }
+
+    fn index(
+        &self,
+        layer: usize,
+        query: &Tensor<4>,
+        key: &Tensor<4>,
+        spans: &[Span],
+    ) -> Result<Option<TileIndex>, AttentionError> {
+        index(self, layer, query, key, spans)
+    }
+
+    fn without_last(&self) -> Option<SharedSelector> {
+        let mut without = *self;
+        match &mut without {
+            Baseline::TriShape { last, .. } | Baseline::TriangleMix { last, .. } => *last = 0,
+            Baseline::FlashPrefillV1 { last_blocks, .. }
+            | Baseline::FlashPrefillV2 { last_blocks, .. } => *last_blocks = 0,
+            Baseline::AShape { .. }
+            | Baseline::MInference { .. }
+            | Baseline::FlexPrefill { .. }
+            | Baseline::XAttention { .. } => return None,
+        }
+        Some(SharedSelector::new(without))
     }
 }
 

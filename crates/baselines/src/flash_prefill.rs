@@ -6,7 +6,7 @@
 //!
 //! over its rows at or after the block's last token, and keeps `J` iff `E_J >= alpha * max_J E_J`. The
 //! first two blocks are kept; so are the diagonal and three (V1) or four (V2) blocks before it. The
-//! last two blocks of rows of the prompt see everything.
+//! last `last_blocks` blocks of rows of the prompt, two as published, see everything.
 //!
 //! V1 has tiles of 128 rows of one query head. V2 has tiles of 128 rows that all query heads of a KV head
 //! share; here they are [`QUERY_TILE`] tokens of every head of the group, which is the same for groups
@@ -29,16 +29,16 @@ use crate::{
 };
 
 const SINK_BLOCKS: usize = 2;
-/// Dense blocks of rows at the prompt's end.
-const LAST_BLOCKS: usize = 2;
 
 /// V1: one choice per query head.
 pub(crate) fn per_query_head(
     problem: &Problem<'_>,
     alpha: f64,
+    last_blocks: usize,
 ) -> Result<TileIndex, AttentionError> {
     let rule = Rule {
         alpha,
+        last_blocks,
         window: 3,
         tile: BLOCK,
     };
@@ -46,9 +46,14 @@ pub(crate) fn per_query_head(
 }
 
 /// V2: one choice per KV head.
-pub(crate) fn per_kv_head(problem: &Problem<'_>, alpha: f64) -> Result<TileIndex, AttentionError> {
+pub(crate) fn per_kv_head(
+    problem: &Problem<'_>,
+    alpha: f64,
+    last_blocks: usize,
+) -> Result<TileIndex, AttentionError> {
     let rule = Rule {
         alpha,
+        last_blocks,
         window: 4,
         tile: QUERY_TILE,
     };
@@ -57,6 +62,8 @@ pub(crate) fn per_kv_head(problem: &Problem<'_>, alpha: f64) -> Result<TileIndex
 
 struct Rule {
     alpha: f64,
+    /// Blocks of rows at the prompt's end that see everything.
+    last_blocks: usize,
     /// Blocks before the diagonal that are kept.
     window: usize,
     /// Tokens of a tile.
@@ -88,7 +95,11 @@ impl Rule {
     /// The blocks kept by every tile of a sequence, from energies `[tiles, blocks]`.
     fn keep(&self, span: &Span, energies: &[f32]) -> Vec<Vec<usize>> {
         let blocks = span.kv_len.div_ceil(BLOCK);
-        let dense_from = span.prompt_len.div_ceil(BLOCK).saturating_sub(LAST_BLOCKS) * BLOCK;
+        let dense_from = span
+            .prompt_len
+            .div_ceil(BLOCK)
+            .saturating_sub(self.last_blocks)
+            * BLOCK;
         let origin = span.offset() / self.tile * self.tile;
         let row = |(i, row): (usize, &[f32])| {
             let first = (origin + i * self.tile).max(span.offset());

@@ -73,9 +73,11 @@ pub fn index(
         Baseline::XAttention { stride, threshold } => {
             xattention::index(&problem, stride, threshold).map(Some)
         }
-        Baseline::FlashPrefillV1 { alpha } => {
-            flash_prefill::per_query_head(&problem, alpha).map(Some)
+        Baseline::FlashPrefillV1 { alpha, last_blocks } => {
+            flash_prefill::per_query_head(&problem, alpha, last_blocks).map(Some)
         }
-        Baseline::FlashPrefillV2 { alpha } => flash_prefill::per_kv_head(&problem, alpha).map(Some),
+        Baseline::FlashPrefillV2 { alpha, last_blocks } => {
+            flash_prefill::per_kv_head(&problem, alpha, last_blocks).map(Some)
+        }
     }
 }

@@ -87,9 +87,11 @@ impl Baseline {
             Baseline::XAttention { stride, threshold } => {
                 vec![("stride", Count(stride)), ("threshold", Number(threshold))]
             }
-            Baseline::FlashPrefillV1 { alpha } | Baseline::FlashPrefillV2 { alpha } => {
-                vec![("alpha", Number(alpha))]
-            }
+            Baseline::FlashPrefillV1 { alpha, last_blocks }
+            | Baseline::FlashPrefillV2 { alpha, last_blocks } => vec![
+                ("alpha", Number(alpha)),
+                ("last_blocks", Count(last_blocks)),
+            ],
             Baseline::TriangleMix {
                 first_layer,
                 sink,

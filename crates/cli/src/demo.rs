@@ -15,6 +15,7 @@ use sparse_accelerate_engine::{
 
 use crate::{
     args::ModelArgs,
+    attention::set,
     demo_report::Report,
     demo_spec::Spec,
     exit::usage,
@@ -71,7 +72,7 @@ pub(crate) struct DemoArgs {
 
     /// Least share of a head's attention mass to keep, 0 to 1 [default: the preset's]
     #[arg(long, value_name = "X", requires = "preset", help_heading = "Demo")]
-    recall: Option<f32>,
+    recall: Option<String>,
 
     /// One JSON object on standard output instead of the table
     #[arg(long, help_heading = "Demo")]
@@ -99,7 +100,9 @@ impl DemoArgs {
                 }
                 let mut settings = preset.settings();
                 settings.mode = AttentionMode::Sparse;
-                settings.selection.recall = self.recall.unwrap_or(settings.selection.recall);
+                if let Some(recall) = &self.recall {
+                    set(&mut settings, "recall", recall)?;
+                }
                 settings
             }
         };

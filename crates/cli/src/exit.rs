@@ -12,6 +12,7 @@ use sparse_accelerate_engine::{
     placement::SplitError,
 };
 use sparse_accelerate_eval::{EvalError, speed::SpeedError};
+use sparse_accelerate_report::record::RecordError;
 
 use crate::interrupt;
 
@@ -45,7 +46,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         above = text;
     }
     let engine = engine_error(error);
-    let arguments = engine.map_or(&[][..], arguments);
+    let mut arguments = engine.map_or(&[][..], arguments).to_vec();
+    arguments.extend(record_error(error).map_or(&[][..], file_arguments));
     if !arguments.is_empty() {
         eprintln!("  see {}", arguments.join(", "));
     }
@@ -94,6 +96,33 @@ fn engine_error(error: &anyhow::Error) -> Option<&EngineError> {
         };
         own.or_else(eval).or_else(speed)
     })
+}
+
+/// The error of a run file that is written, behind a chain. Files that are only read are shown as errors of the
+/// report, which name no file to write.
+fn record_error(error: &anyhow::Error) -> Option<&RecordError> {
+    error.chain().find_map(|cause| {
+        let own = cause.downcast_ref::<RecordError>();
+        let eval = || match cause.downcast_ref() {
+            Some(EvalError::Record(error)) => Some(error),
+            _ => None,
+        };
+        own.or_else(eval)
+    })
+}
+
+/// The arguments that name another file, or ask for the run that is in it.
+fn file_arguments(error: &RecordError) -> &'static [&'static str] {
+    match error {
+        RecordError::OtherRun { field, .. } => match field.as_str() {
+            "seed" => &["--out", "--seed"],
+            "dtype" => &["--out", "--dtype"],
+            "chunk" => &["--out", "--chunk"],
+            _ => &["--out"],
+        },
+        error if error.wants_another_file() => &["--out"],
+        _ => &[],
+    }
 }
 
 /// The arguments that change what an error complains of.
@@ -157,6 +186,32 @@ mod tests {
         };
         assert!(message(&length.into()).starts_with("--lengths: length 9: this model has 8"));
         assert_eq!(message(&usage("as it is")), "as it is");
+    }
+
+    #[test]
+    fn a_run_file_that_is_in_the_way_is_named_by_its_arguments() {
+        let other = |field: &str| RecordError::OtherRun {
+            path: "run.jsonl".into(),
+            field: field.into(),
+            in_file: "7".into(),
+            asked: "8".into(),
+        };
+        let arguments = |error: anyhow::Error| record_error(&error).map(file_arguments);
+        let seed = Some(&["--out", "--seed"][..]);
+        assert_eq!(arguments(other("seed").into()), seed);
+        assert_eq!(arguments(EvalError::Record(other("seed")).into()), seed);
+        let own = Some(&["--out"][..]);
+        assert_eq!(arguments(other("the model's hash").into()), own);
+        let locked = RecordError::Locked {
+            path: "run.jsonl".into(),
+        };
+        assert_eq!(arguments(locked.into()), own);
+        let full = RecordError::Full {
+            path: "run.jsonl".into(),
+            rows: 3,
+        };
+        assert_eq!(arguments(full.into()), Some(&[][..]));
+        assert_eq!(arguments(usage("as it is")), None);
     }
 
     #[test]

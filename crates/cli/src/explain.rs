@@ -126,9 +126,10 @@ fn text(chunks: &[ChunkSelection], decisions: &[Decision]) -> String {
     for chunk in chunks {
         let rows: Vec<Vec<String>> = chunk.heads.iter().map(row).collect();
         let counts: Vec<String> = Choice::ALL
-            .iter()
+            .into_iter()
+            .chain([Choice::Index])
             .filter_map(|choice| {
-                let of = |head: &&HeadRecord| head.choice == *choice;
+                let of = |head: &&HeadRecord| head.choice == choice;
                 let count = chunk.heads.iter().filter(of).count();
                 (count > 0).then(|| format!("{count} {}", choice.name()))
             })

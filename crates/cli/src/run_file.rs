@@ -39,8 +39,8 @@ impl About {
     }
 }
 
-/// The facts of a model directory; hashes it, with the bytes done and all of them to `progress`.
-pub(crate) fn checkpoint_facts(
+/// Describes a model directory; hashes it, with the bytes done and all of them to `progress`.
+pub(crate) fn checkpoint_metadata(
     dir: &ModelDir,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<ModelMetadata> {

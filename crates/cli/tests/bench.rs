@@ -125,7 +125,7 @@ fn ttft_of_random_weights_becomes_a_page() {
         .command("ttft", &other)
         .assert()
         .failure()
-        .stderr(contains("holds another run"));
+        .stderr(contains("holds another run: seed is").and(contains("see --out, --seed")));
 
     let figures = bench.path("figures");
     program()

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
-use support::{by_letter, model, program};
+use support::{by_letter, long_model, model, program};
 use tempfile::TempDir;
 
 /// The model with a token for each letter, and a text of 200 letters.
@@ -257,6 +257,50 @@ fn output_that_cannot_be_written_is_refused() {
             .code(1)
             .stderr(contains("disk is full").and(contains("are safe")));
     }
+}
+
+#[test]
+fn baselines_stand_in_the_list_and_an_unknown_one_is_refused_with_those_there_are() {
+    let (dir, (_letters, text)) = (long_model(256), letters());
+    by_letter(&dir);
+    let folder = TempDir::new().expect("a folder");
+    let (model, out) = (path(&dir, ""), path(&folder, "rows.jsonl"));
+    let run = |list: &str| {
+        let mut command = program();
+        command.args([
+            "eval",
+            "perplexity",
+            "--model",
+            &model,
+            "--device",
+            "flex",
+            "--text",
+            &text,
+            "--lengths",
+            "192",
+            "--samples",
+            "1",
+            "--attention",
+            list,
+            "--out",
+            &out,
+            "--no-plots",
+        ]);
+        command.assert()
+    };
+    let known = contains("one of a-shape, tri-shape, minference").and(contains("trianglemix"));
+    run("dense,baseline:magic")
+        .code(2)
+        .stdout("")
+        .stderr(contains("`magic`").and(known));
+    run("dense,baseline:a-shape:sink=4:window=8")
+        .success()
+        .stdout(contains("baseline:a-shape:sink=4:window=8"));
+    let rows = lines(&out);
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[1]["density"], 1.0);
+    let density = rows[2]["density"].as_f64().expect("a density");
+    assert!(density > 0.05 && density < 0.2, "{density}");
 }
 
 #[test]

@@ -73,6 +73,19 @@ fn the_list_of_attentions_has_every_parameter_and_the_length_of_auto() {
 }
 
 #[test]
+fn the_lists_of_baselines_have_all_with_their_defaults() {
+    for command in [&["eval"][..], &["bench", "frontier"]] {
+        let help = help(command);
+        for baseline in sparse_accelerate_baselines::Baseline::all() {
+            let text = format!("baseline:{baseline}");
+            assert!(help.contains(&text), "{command:?}: {text}");
+        }
+    }
+    let help = help(&["bench", "ttft"]);
+    assert!(help.contains("baseline:NAME"), "{help}");
+}
+
+#[test]
 fn the_readme_has_the_floors_of_the_presets_and_the_length_of_auto() {
     let readme = include_str!("../../../README.md");
     for preset in [Preset::Safe, Preset::Balanced, Preset::Fast, Preset::Paper] {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Words of an index head's report.
 pub const REPORT_WORDS: usize = 16;
-/// Choices there are.
+/// Choices that a selection has.
 pub const CHOICES: usize = Choice::ALL.len();
 
 /// The pattern that a head chose. Its number is what kernels write; numbers never change.
@@ -30,10 +30,12 @@ pub enum Choice {
     BlockCluster = 3,
     /// With columns, slashes and blocks.
     Hybrid = 4,
+    /// The index of a selector outside. It has no price, and no kernel writes it.
+    Index = 5,
 }
 
 impl Choice {
-    /// Every choice, in the order of their numbers.
+    /// Every choice that a selection has, in the order of their numbers: all but [`Choice::Index`].
     pub const ALL: [Self; 5] = [
         Self::Dense,
         Self::Triangular,
@@ -47,7 +49,7 @@ impl Choice {
         self as u32
     }
 
-    /// Finds the choice of a number.
+    /// Finds the choice of a number that a kernel writes.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.get(number as usize).copied()
     }
@@ -75,6 +77,7 @@ impl Choice {
             Self::IntervalSlash => "interval-slash",
             Self::BlockCluster => "block-cluster",
             Self::Hybrid => "hybrid",
+            Self::Index => "index",
         }
     }
 }
@@ -98,17 +101,20 @@ pub enum Why {
     MeasuredBelowFloor = 4,
     /// The layer is one of the first, which are dense by setting. No kernel writes it.
     DenseLayer = 5,
+    /// A selector outside chose for all heads. No kernel writes it.
+    IndexSelector = 6,
 }
 
 impl Why {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cheapest,
         Self::DenseIsCheapest,
         Self::NothingKeepsTheFloor,
         Self::NotFinite,
         Self::MeasuredBelowFloor,
         Self::DenseLayer,
+        Self::IndexSelector,
     ];
 
     /// Gives the number that kernels write.
@@ -131,6 +137,7 @@ impl fmt::Display for Why {
             Self::NotFinite => "scores are not finite",
             Self::MeasuredBelowFloor => "measured recall was below the floor",
             Self::DenseLayer => "one of the first layers, dense by setting",
+            Self::IndexSelector => "chosen by a selector of the caller",
         })
     }
 }
@@ -284,7 +291,8 @@ mod tests {
             assert_eq!(Why::from_number(number as u32), Some(why));
         }
         assert_eq!(Choice::from_number(5), None);
-        assert_eq!(Why::from_number(6), None);
+        assert_eq!(Why::from_number(7), None);
+        assert_eq!((Choice::Index.number(), Choice::Index.name()), (5, "index"));
     }
 
     #[test]
@@ -316,9 +324,9 @@ mod tests {
             assert_eq!(error.word, Report::CHOICE);
         }
         words[Report::CHOICE] = 4.0;
-        words[Report::WHY] = 6.0;
+        words[Report::WHY] = 7.0;
         let error = Report::read(&words).unwrap_err();
-        assert_eq!(error.to_string(), "word 1 is 6, which no selection writes");
+        assert_eq!(error.to_string(), "word 1 is 7, which no selection writes");
     }
 
     #[test]

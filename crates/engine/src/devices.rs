@@ -233,14 +233,14 @@ impl Devices {
     ) -> Result<CausalLm, EngineError> {
         let mut options = LoadOptions::new(self.first().device.clone());
         options.model = self.options(dtype);
-        let mut told = |p: sparse_accelerate_models::LoadProgress<'_>| {
+        let mut on_progress = |p: sparse_accelerate_models::LoadProgress<'_>| {
             progress(p.bytes, p.total_bytes);
         };
         let model = crate::contained("load", || {
             Ok::<_, EngineError>(match source {
-                ModelSource::Checkpoint(dir) => CausalLm::load(dir, &options, &mut told)?,
+                ModelSource::Checkpoint(dir) => CausalLm::load(dir, &options, &mut on_progress)?,
                 ModelSource::Random { config, seed } => {
-                    CausalLm::random_on_device(config, seed, &options, &mut told)?
+                    CausalLm::random_on_device(config, seed, &options, &mut on_progress)?
                 }
             })
         })?;

@@ -5,7 +5,8 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use burn::tensor::Device;
-use sparse_accelerate::{AttentionSettings, Dynamic, Pattern, Triangular};
+use sparse_accelerate::{AttentionSettings, Dynamic, HeadRecord, Pattern, Triangular};
+use sparse_accelerate_baselines::Baseline;
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_engine::{
     Chunking, EngineError, EqualTime, Pipeline, PipelineOptions, Prefill, Sequence, Transport,
@@ -58,7 +59,7 @@ fn prompt(len: usize, seed: usize) -> Vec<u32> {
         .collect()
 }
 
-fn settings() -> [(&'static str, AttentionSettings); 3] {
+fn settings() -> [(&'static str, AttentionSettings); 4] {
     let triangular = Triangular {
         sink: 16,
         window: 64,
@@ -73,6 +74,13 @@ fn settings() -> [(&'static str, AttentionSettings); 3] {
         (
             "dynamic",
             AttentionSettings::sparse(Pattern::Dynamic(Dynamic::default())),
+        ),
+        (
+            "baseline",
+            AttentionSettings::selected_by(Baseline::XAttention {
+                stride: 16,
+                threshold: 0.3,
+            }),
         ),
     ]
 }
@@ -164,6 +172,32 @@ fn what_was_decided_is_told_for_every_layer() {
     assert_eq!(memory.stages.len(), 2);
     // Both stages are this process.
     assert!(memory.measured.bytes <= memory.stages.iter().map(|s| s.bytes).max().expect("two"));
+}
+
+#[test]
+fn a_selector_is_asked_by_the_numbers_of_the_model() {
+    let model = model();
+    let ids = prompt(600, 2);
+    // Its first layers are dense: a stage that counted its own layers from 0 would make others so.
+    let settings = AttentionSettings::selected_by(Baseline::TriangleMix {
+        first_layer: 3,
+        sink: 8,
+        window: 32,
+        last: 16,
+    });
+    let mut one = Sequence::new(&model, 600).expect("a sequence");
+    let expected = prefill(&mut one, &ids, 300.into(), &settings);
+    let pipeline = pipeline(&[2, 2]);
+    let mut many = pipeline.sequence(600).expect("a sequence");
+    let got = prefill(&mut many, &ids, 300.into(), &settings);
+    assert_eq!(got.last_hidden, expected.last_hidden);
+    assert_eq!(got.decisions, expected.decisions);
+    assert!(got.density > 0.75 && got.density < 1.0, "{}", got.density);
+    for chunk in &got.selection {
+        let sparse = |head: &HeadRecord| (head.layer, head.density < 1.0);
+        let layers: Vec<(usize, bool)> = chunk.heads.iter().map(sparse).collect();
+        assert_eq!(layers, [(0, false), (1, false), (2, false), (3, true)]);
+    }
 }
 
 #[test]
@@ -363,16 +397,16 @@ fn a_stage_that_ends_is_an_error_and_not_a_hang() {
     for stage in 0..3 {
         let pipeline = pipeline(&[1, 2, 1]);
         let mut session = pipeline.sequence(320).expect("a sequence");
-        let mut told = 0;
+        let mut computed = 0;
         let error = session
             .prefill(&ids, 32.into(), &dense, &mut |progress| {
-                told = progress.done;
+                computed = progress.done;
                 if progress.done >= 64 {
                     inject(&pipeline, stage, Fault::Exit);
                 }
             })
             .expect_err("a lost stage");
-        assert!(told >= 64);
+        assert!(computed >= 64);
         assert!(
             matches!(error, EngineError::StageLost { stage: at, .. } if at == stage),
             "{error}"

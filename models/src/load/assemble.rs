@@ -22,12 +22,12 @@ use crate::{
     blueprint::{Blueprint, GATE_UP, QKV},
     decoder::{Attention, DecoderLayer, Mlp, Projection, RmsNorm, Rotary},
     error::ModelError,
-    model::{CausalLm, Facts},
+    model::{CausalLm, Metadata},
     placement::StagePart,
 };
 
 /// The source of parameters.
-pub(crate) enum Supply<'a> {
+pub(crate) enum TensorSource<'a> {
     /// From the host, part by part.
     Host(&'a mut dyn WeightSource),
     /// Drawn on the device.
@@ -36,7 +36,7 @@ pub(crate) enum Supply<'a> {
 
 /// Reads, stacks and uploads the tensors of one model.
 pub(crate) struct Assembler<'a> {
-    supply: Supply<'a>,
+    source: TensorSource<'a>,
     blueprint: &'a Blueprint,
     part: StagePart,
     dtype: WeightDtype,
@@ -45,7 +45,7 @@ pub(crate) struct Assembler<'a> {
     done: Done<'a>,
 }
 
-/// The bytes loaded so far, and the callback that is told.
+/// The bytes loaded so far, and the callback that hears of them.
 struct Done<'a> {
     progress: &'a mut dyn FnMut(LoadProgress<'_>),
     index: usize,
@@ -74,7 +74,7 @@ type Part = (String, usize);
 
 impl<'a> Assembler<'a> {
     pub(crate) fn new(
-        supply: Supply<'a>,
+        source: TensorSource<'a>,
         blueprint: &'a Blueprint,
         dtype: WeightDtype,
         options: &'a LoadOptions,
@@ -83,7 +83,7 @@ impl<'a> Assembler<'a> {
         let part = blueprint.part(options.part.as_ref())?;
         let (total, total_bytes) = blueprint.count(&part, dtype_of(dtype).size());
         Ok(Self {
-            supply,
+            source,
             blueprint,
             part,
             dtype,
@@ -132,7 +132,7 @@ impl<'a> Assembler<'a> {
             norm,
             head,
             rotary: Rotary::new(&b.frequencies, self.device),
-            facts: Facts {
+            metadata: Metadata {
                 config: config.clone(),
                 blueprint: b.clone(),
                 device: self.device.clone(),
@@ -146,9 +146,9 @@ impl<'a> Assembler<'a> {
 
     /// Passes over what other stages hold, so that a seed gives every stage what the whole model has.
     fn skip(&mut self, tensors: u64, parameters: u64) {
-        match &mut self.supply {
-            Supply::Host(source) => source.skip(tensors),
-            Supply::Device(random) => random.skip(parameters),
+        match &mut self.source {
+            TensorSource::Host(source) => source.skip(tensors),
+            TensorSource::Device(random) => random.skip(parameters),
         }
     }
 
@@ -231,8 +231,8 @@ impl<'a> Assembler<'a> {
         let (device, element) = (self.device, dtype_of(dtype));
         let bytes = |part: &[usize]| part.iter().product::<usize>() * element.size();
         // Weights live as long as the model: out of the pools that forward passes use.
-        let tensor = match &mut self.supply {
-            Supply::Host(source) => {
+        let tensor = match &mut self.source {
+            TensorSource::Host(source) => {
                 let mut host = HostTensor::new(dtype, shape.iter().product());
                 for (name, part) in parts {
                     source.read(name, part, &mut host)?;
@@ -242,7 +242,7 @@ impl<'a> Assembler<'a> {
                     Tensor::from_data(data, (device, element))
                 })
             }
-            Supply::Device(random) => {
+            TensorSource::Device(random) => {
                 let name = parts.first().map_or("", |(name, _)| name);
                 random.skip(1);
                 let random = &*random;

@@ -16,7 +16,7 @@ use sparse_accelerate_checkpoint::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, ModelCon
 
 use crate::{blueprint::Blueprint, error::ModelError, model::CausalLm, placement::StagePart};
 
-use assemble::{Assembler, Supply};
+use assemble::{Assembler, TensorSource};
 pub use options::{LoadOptions, LoadProgress, MLP_ROWS, ModelOptions};
 pub(crate) use options::{dtype_of, refuse_unsupported};
 
@@ -35,8 +35,8 @@ pub(crate) fn from_weights(
         weights: &mut weights,
         check_finite: options.model.check_finite,
     };
-    let supply = Supply::Host(&mut source);
-    let model = Assembler::new(supply, &blueprint, dtype, options, progress)?.model(config)?;
+    let tensors = TensorSource::Host(&mut source);
+    let model = Assembler::new(tensors, &blueprint, dtype, options, progress)?.model(config)?;
     weights.finish()?;
     tracing::debug!(bytes = model.weight_bytes(), ?dtype, "weights loaded");
     Ok(model)
@@ -73,8 +73,8 @@ pub(crate) fn random(
     let dtype = refuse_unsupported(config, options)?;
     let blueprint = Blueprint::new(config)?;
     let mut source = random::Random::new(seed);
-    let supply = Supply::Host(&mut source);
-    Assembler::new(supply, &blueprint, dtype, options, &mut |_| {})?.model(config)
+    let tensors = TensorSource::Host(&mut source);
+    Assembler::new(tensors, &blueprint, dtype, options, &mut |_| {})?.model(config)
 }
 
 /// Assembles a model of random weights drawn on the device itself.
@@ -86,6 +86,6 @@ pub(crate) fn random_on_device(
 ) -> Result<CausalLm, ModelError> {
     let dtype = refuse_unsupported(config, options)?;
     let blueprint = Blueprint::new(config)?;
-    let supply = Supply::Device(on_device::OnDevice::new(seed, &options.device));
-    Assembler::new(supply, &blueprint, dtype, options, progress)?.model(config)
+    let tensors = TensorSource::Device(on_device::OnDevice::new(seed, &options.device));
+    Assembler::new(tensors, &blueprint, dtype, options, progress)?.model(config)
 }

@@ -1,14 +1,14 @@
 //! Sources of weights, and the checkpoint as one.
 //!
 //! A source is asked once for every tensor of the stage, in the order of the layers, with the shape
-//! the configuration implies, and told how many it is not asked for in between.
+//! the configuration implies, and passes over those that it is not asked for in between.
 
 use sparse_accelerate_checkpoint::Weights;
 
 use super::host::HostTensor;
 use crate::error::ModelError;
 
-/// A supply of named tensors.
+/// Reads named tensors into host memory.
 pub(crate) trait WeightSource {
     /// Appends the tensor `name` of `shape` to `into`, in the type of `into`.
     fn read(

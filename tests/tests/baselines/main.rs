@@ -2,6 +2,7 @@
 
 mod inputs;
 mod oracle;
+mod selector;
 
 use burn::tensor::{DType, Device, Tensor};
 use inputs::{Case, cases, chunk, selectors};

@@ -216,10 +216,10 @@ pub(crate) fn kept(case: &Case, baseline: &Baseline, b: usize) -> Vec<Kept> {
         Baseline::XAttention { stride, threshold } => {
             per_head(&|h| xattention(&view, h, stride, threshold))
         }
-        Baseline::FlashPrefillV1 { alpha } => {
+        Baseline::FlashPrefillV1 { alpha, .. } => {
             per_head(&|h| flash_prefill(&view, h..h + 1, alpha, BLOCK, 3))
         }
-        Baseline::FlashPrefillV2 { alpha } => (0..heads / group)
+        Baseline::FlashPrefillV2 { alpha, .. } => (0..heads / group)
             .map(|kv| flash_prefill(&view, kv * group..(kv + 1) * group, alpha, 64, 4))
             .collect(),
         _ => unreachable!("not a selector"),

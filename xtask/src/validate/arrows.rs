@@ -27,7 +27,14 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("models", &["attention", "checkpoint", "layers"]),
     (
         "engine",
-        &["contract", "attention", "checkpoint", "layers", "models"],
+        &[
+            "contract",
+            "attention",
+            "baselines",
+            "checkpoint",
+            "layers",
+            "models",
+        ],
     ),
     (
         "eval",

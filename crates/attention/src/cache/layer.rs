@@ -1,4 +1,4 @@
-//! Keys and values of one layer in a cache: elements, or bytes with their scales.
+//! Keys and values of one layer in a cache: elements, or int8 with its scales.
 
 use burn::{
     backend::Dispatch,
@@ -19,13 +19,13 @@ use crate::{
 pub(super) enum Layer {
     /// `[B, Hk, capacity, d]`.
     Elements(Tensor<4>, Tensor<4>),
-    /// The same as bytes.
-    Bytes(Bytes),
+    /// The same as int8.
+    Int8(Int8),
 }
 
 /// Signed bytes with one f32 scale per token and KV head.
 #[derive(Debug)]
-pub(super) struct Bytes {
+pub(super) struct Int8 {
     /// `[B, Hk, capacity, d / 4]` in `u32`: four bytes a word.
     key: Tensor<4, Int>,
     value: Tensor<4, Int>,
@@ -42,11 +42,11 @@ impl Layer {
     }
 
     /// `dims` are those of the elements.
-    pub(super) fn bytes(dims: [usize; 4], dtype: DType, device: &Device) -> Self {
+    pub(super) fn int8(dims: [usize; 4], dtype: DType, device: &Device) -> Self {
         let [batch, kv_heads, capacity, head_dim] = dims;
         let words = [batch, kv_heads, capacity, head_dim / 4];
         let zeros = || Tensor::<4, Int>::zeros(words, (device, DType::U32));
-        Self::Bytes(Bytes {
+        Self::Int8(Int8 {
             key: zeros(),
             value: zeros(),
             scales: Tensor::zeros([batch, kv_heads, 2, capacity], (device, DType::F32)),
@@ -70,7 +70,7 @@ impl Layer {
                 values.inplace(|cache| append_unchecked(cache, value, plan));
                 Ok(())
             }
-            Self::Bytes(bytes) => bytes.append(key, value, plan),
+            Self::Int8(int8) => int8.append(key, value, plan),
         }
     }
 
@@ -89,12 +89,12 @@ impl Layer {
                 (*keys, *values) = (key, value);
                 Ok(query)
             }
-            Self::Bytes(bytes) => bytes.append_rotated(qkv, rotation, plan),
+            Self::Int8(int8) => int8.append_rotated(qkv, rotation, plan),
         }
     }
 }
 
-impl Bytes {
+impl Int8 {
     /// `[B, Hk, capacity, d]` of the elements.
     fn dims(&self) -> [usize; 4] {
         let [batch, kv_heads, capacity, words] = self.key.dims();
@@ -168,7 +168,7 @@ impl Bytes {
         }
     }
 
-    /// Attention that reads the bytes.
+    /// Attention that reads int8.
     pub(super) fn attend(
         &self,
         query: Tensor<4>,

@@ -201,15 +201,19 @@ impl TileIndex {
 
     /// Kept (query, key) pairs, averaged over index heads.
     pub fn kept_pairs(&self) -> u64 {
-        let mut kept = 0u64;
-        for (b, span) in self.spans.iter().enumerate() {
-            for h in 0..self.heads {
-                for tile in 0..span.query_len.div_ceil(QUERY_TILE) {
-                    kept += self.kept_of_tile(span, self.row(b, h, tile), tile * QUERY_TILE);
-                }
-            }
-        }
-        kept / self.heads as u64
+        let sequences = 0..self.spans.len();
+        let each = sequences.flat_map(|b| (0..self.heads).map(move |h| self.kept_pairs_of(b, h)));
+        each.sum::<u64>() / self.heads as u64
+    }
+
+    /// Kept (query, key) pairs of one sequence and index head.
+    pub fn kept_pairs_of(&self, sequence: usize, head: usize) -> u64 {
+        let span = &self.spans[sequence];
+        let tiles = 0..span.query_len.div_ceil(QUERY_TILE);
+        let row = |tile| self.row(sequence, head, tile);
+        tiles
+            .map(|tile| self.kept_of_tile(span, row(tile), tile * QUERY_TILE))
+            .sum()
     }
 
     /// Kept pairs of the tile whose first query row is `first`.

@@ -107,7 +107,7 @@ pub(super) fn aligned(tensor: CubeTensor, width: usize) -> CubeTensor {
     }
 }
 
-/// Attention over elements, or over bytes where there are scales.
+/// Attention over elements, or over int8 where there are scales.
 pub(super) fn attend(
     query: CubeTensor,
     key: CubeTensor,

@@ -1,4 +1,4 @@
-//! Caches of bytes on every CubeCL runtime.
+//! Int8 caches on every CubeCL runtime.
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};

@@ -1,4 +1,4 @@
-//! The backend extension of caches that hold bytes.
+//! The backend extension of int8 caches.
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -22,7 +22,7 @@ use super::{AttendOptions, CachePart};
     Fusion: cfg(feature = "cube")
 )]
 pub(crate) trait Int8CacheOps: Backend {
-    /// As [`crate::ops::SparseAttentionOps::rope_append`], keys and values rounded to bytes from f32.
+    /// As [`crate::ops::SparseAttentionOps::rope_append`], keys and values rounded to int8 from f32.
     #[fusion(meta = rope_append_int8_spec)]
     fn rope_append_int8(
         qkv: FloatTensor<Self>,
@@ -38,7 +38,7 @@ pub(crate) trait Int8CacheOps: Backend {
         FloatTensor<Self>,
     );
 
-    /// Writes `new` `[B, Hk, N, d]` as bytes at each sequence's offset.
+    /// Writes `new` `[B, Hk, N, d]` as int8 at each sequence's offset.
     #[fusion(meta = append_int8_spec)]
     fn append_int8(
         words: IntTensor<Self>,
@@ -60,7 +60,7 @@ pub(crate) trait Int8CacheOps: Backend {
         rows: usize,
     ) -> FloatTensor<Self>;
 
-    /// As [`crate::ops::SparseAttentionOps::attend`], over bytes.
+    /// As [`crate::ops::SparseAttentionOps::attend`], over int8.
     #[fusion(dtype = query, shape = query)]
     fn attend_int8(
         query: FloatTensor<Self>,

@@ -19,6 +19,7 @@ mod preset;
 mod record;
 mod rules;
 mod run;
+mod selector;
 mod settings;
 
 pub use heads::HeadPatterns;
@@ -31,6 +32,7 @@ pub use record::{HeadRecord, SelectionRecord};
 use rules::LayerRules;
 pub(crate) use run::attend_selected_checked;
 pub use run::{Selected, attend_selected};
+pub use selector::{IndexSelector, SharedSelector};
 pub use settings::{Granularity, Selection};
 pub use sparse_accelerate_contract::{
     BLOCK, Choice, Correction, GRANULE, LEAST_ROWS, PROBES, Prices, Thresholds, Why,

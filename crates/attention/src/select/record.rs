@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use sparse_accelerate_contract::{Choice, REPORT_WORDS, Report as Words, Why, report::CHOICES};
 
-use crate::error::AttentionError;
+use crate::{error::AttentionError, index::TileIndex, span::Span};
 
 /// The choice of one index head.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -14,17 +14,18 @@ pub struct HeadRecord {
     pub layer: usize,
     /// Sequence of the batch.
     pub sequence: usize,
-    /// Head that chose: a KV head, or a query head where those choose.
+    /// Head that chose: a KV head, or a query head where those choose. Of a selector, head of its index.
     pub head: usize,
     /// The pattern.
     pub choice: Choice,
     /// Why.
     pub why: Why,
     /// Least share of the softmax mass, over the query heads that share the choice, that was expected on
-    /// the kept keys; 0 to 1.
+    /// the kept keys; 0 to 1. NaN where a selector chose, which promises none.
     pub predicted_recall: f32,
     /// The same as measured on the probe rows: `exp(LSE_sparse - LSE_dense)`, mean over rows. 1 where the
-    /// head is dense. Of a head that fell below the floor, what it had before it was made dense.
+    /// head is dense. Of a head that fell below the floor, what it had before it was made dense. NaN where a
+    /// selector chose, whose choice is not measured.
     pub recall: f32,
     /// Kept causal (query, key) pairs over all; 1 for dense.
     pub density: f32,
@@ -41,11 +42,12 @@ pub struct HeadRecord {
 
 impl HeadRecord {
     /// Time of the head's attention over that of dense attention, by the cost model; of a head that was
-    /// computed twice, both. `None` where dense has no price, because it was not allowed.
+    /// computed twice, both. `None` where dense has no price, because it was not allowed, or a selector chose.
     pub fn time_over_dense(&self) -> Option<f32> {
         let dense = self.costs[Choice::Dense.number() as usize];
         let own = match self.why {
             Why::DenseLayer | Why::NotFinite => return Some(1.0),
+            Why::IndexSelector => return (self.choice == Choice::Dense).then_some(1.0),
             // What it had chosen is not recorded: the cheapest it was allowed.
             Why::MeasuredBelowFloor => {
                 dense
@@ -77,6 +79,8 @@ enum Report {
     Device(Tensor<2>, [usize; 2]),
     /// A layer that is dense by setting, with sequences and heads.
     Dense([usize; 2]),
+    /// Choices that were made on the host.
+    Host(Vec<HeadRecord>),
 }
 
 impl SelectionRecord {
@@ -101,6 +105,40 @@ impl SelectionRecord {
         }
     }
 
+    /// The record of a layer whose keys a selector chose; `index` is `None` where it computes them all.
+    pub(crate) fn of_index(
+        layer: usize,
+        causal_pairs: u64,
+        index: Option<&TileIndex>,
+        spans: &[Span],
+    ) -> Self {
+        let heads = index.map_or(1, TileIndex::heads);
+        let places = (0..spans.len()).flat_map(|b| (0..heads).map(move |h| (b, h)));
+        let record = |(sequence, head): (usize, usize)| {
+            let dense = HeadRecord {
+                why: Why::IndexSelector,
+                ..dense_head(layer, (sequence, head))
+            };
+            let Some(index) = index else {
+                return dense;
+            };
+            let pairs = spans[sequence].causal_pairs();
+            let kept = index.kept_pairs_of(sequence, head);
+            HeadRecord {
+                choice: Choice::Index,
+                predicted_recall: f32::NAN,
+                recall: f32::NAN,
+                density: (kept as f64 / pairs as f64) as f32,
+                ..dense
+            }
+        };
+        Self {
+            layer,
+            causal_pairs,
+            report: Report::Host(places.map(record).collect()),
+        }
+    }
+
     /// Decoder layer.
     pub fn layer(&self) -> usize {
         self.layer
@@ -119,8 +157,9 @@ impl SelectionRecord {
         match &self.report {
             Report::Dense([batch, heads]) => {
                 let places = (0..*batch).flat_map(|b| (0..*heads).map(move |h| (b, h)));
-                Ok(places.map(|at| self.dense_head(at)).collect())
+                Ok(places.map(|at| dense_head(self.layer, at)).collect())
             }
+            Report::Host(heads) => Ok(heads.clone()),
             Report::Device(report, [_, heads]) => {
                 let failed = |reason: String| AttentionError::Device {
                     op: "selection record",
@@ -133,23 +172,6 @@ impl SelectionRecord {
                 rows.map(|(at, row)| self.head((at / heads, at % heads), row))
                     .collect()
             }
-        }
-    }
-
-    fn dense_head(&self, (sequence, head): (usize, usize)) -> HeadRecord {
-        HeadRecord {
-            layer: self.layer,
-            sequence,
-            head,
-            choice: Choice::Dense,
-            why: Why::DenseLayer,
-            predicted_recall: 1.0,
-            recall: 1.0,
-            density: 1.0,
-            columns: 0,
-            slashes: 0,
-            blocks: 0,
-            costs: [f32::INFINITY; CHOICES],
         }
     }
 
@@ -179,5 +201,23 @@ impl SelectionRecord {
             blocks: read.blocks,
             costs: read.costs,
         })
+    }
+}
+
+/// The record of a head of a layer that is dense by setting.
+fn dense_head(layer: usize, (sequence, head): (usize, usize)) -> HeadRecord {
+    HeadRecord {
+        layer,
+        sequence,
+        head,
+        choice: Choice::Dense,
+        why: Why::DenseLayer,
+        predicted_recall: 1.0,
+        recall: 1.0,
+        density: 1.0,
+        columns: 0,
+        slashes: 0,
+        blocks: 0,
+        costs: [f32::INFINITY; CHOICES],
     }
 }

@@ -1,4 +1,4 @@
-//! Attention of a chunk whose heads choose their keys.
+//! Attention of a chunk whose keys are chosen from the input, by its heads or by a selector.
 
 use burn::{
     backend::Dispatch,
@@ -9,8 +9,10 @@ use super::{PooledKeys, SelectionRecord};
 use crate::{
     attend::{attend_with_lse_checked, check},
     error::AttentionError,
+    index::TileIndex,
     layer_plan::LayerPlan,
     ops::{self, SelectionOps},
+    plan::AttentionPlan,
 };
 
 /// Results of [`attend_selected`].
@@ -23,22 +25,24 @@ pub struct Selected {
     pub lse: Tensor<3>,
     /// Choices of the heads.
     pub record: SelectionRecord,
-    /// The index that was built, as the kernels read it; `None` where the layer is dense. See
-    /// [`crate::index::TileIndex::from_table`]. Where blocks are imposed it is what would have been read.
+    /// The index that was built on the device, as the kernels read it; `None` where the layer is dense or a
+    /// selector chose. See [`crate::index::TileIndex::from_table`]. Where blocks are imposed it is what would
+    /// have been read.
     pub table: Option<Tensor<1, Int>>,
 }
 
 /// Attends new query rows to cached keys and values, every head choosing its keys as the plan's settings
-/// say; in a layer that does not select, as [`crate::attend_with_lse`].
+/// say, or their selector for all; in a layer that does not select, as [`crate::attend_with_lse`].
 ///
 /// `pooled` is brought up to date; give the same with the next chunk of the same sequences, or `None` to
-/// pool all keys anew.
+/// pool all keys anew. A selector leaves it as it is.
 ///
 /// # Shapes
 /// As [`crate::attend`].
 ///
 /// # Errors
-/// As [`crate::attend`]; pooled keys of another shape.
+/// As [`crate::attend`]; pooled keys of another shape; a selector's errors, and an index of it for other spans
+/// or heads.
 pub fn attend_selected(
     query: Tensor<4>,
     key: &Tensor<4>,
@@ -60,6 +64,13 @@ pub(crate) fn attend_selected_checked(
 ) -> Result<Selected, AttentionError> {
     let (plan, batch) = (layer.plan(), query.dims()[0]);
     let pairs = plan.decision().causal_pairs;
+    if let Some(selector) = plan.selector() {
+        let index = selector.index(layer.layer(), &query, key, plan.spans())?;
+        if let Some(index) = index.as_ref().filter(|index| index.spans() != plan.spans()) {
+            return Err(other_spans(index, plan));
+        }
+        return attend_index(query, key, value, index, layer);
+    }
     let Some(selection) = layer.selection() else {
         let (output, lse) = attend_with_lse_checked(query, key, value, plan)?;
         let shape = [batch, layer.recorded_heads()];
@@ -101,4 +112,41 @@ pub(crate) fn attend_selected_checked(
         record: SelectionRecord::device(layer.layer(), pairs, report, shape),
         table: Some(Tensor::from_dispatch(table)),
     })
+}
+
+/// Attention over the index that a selector built for the layer; dense without one.
+fn attend_index(
+    query: Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    index: Option<TileIndex>,
+    layer: &LayerPlan<'_>,
+) -> Result<Selected, AttentionError> {
+    let plan = layer.plan();
+    let pairs = plan.decision().causal_pairs;
+    let record = SelectionRecord::of_index(layer.layer(), pairs, index.as_ref(), plan.spans());
+    let (output, lse) = match index {
+        None => attend_with_lse_checked(query, key, value, plan)?,
+        Some(index) => {
+            let sparse = AttentionPlan::with_index(index, plan.heads(), &query.device())?;
+            attend_with_lse_checked(query, key, value, &sparse)?
+        }
+    };
+    Ok(Selected {
+        output,
+        lse,
+        record,
+        table: None,
+    })
+}
+
+/// The refusal of a selector's index for another chunk.
+fn other_spans(index: &TileIndex, plan: &AttentionPlan) -> AttentionError {
+    AttentionError::Shape {
+        op: "attend",
+        what: "the spans of the selector's index",
+        got: format!("{:?}", index.spans()),
+        expected: format!("{:?}", plan.spans()),
+        hint: "build the index for the spans that the selector is given",
+    }
 }

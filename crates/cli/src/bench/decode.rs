@@ -114,7 +114,7 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     let about = About {
         command: "bench decode".into(),
         seed: args.seed,
-        model: Some(subject.facts.clone()),
+        model: Some(subject.metadata.clone()),
         device: subject.target.devices.reason(),
         dtype: subject.target.dtype.to_string(),
         chunk: subject.target.chunk,

@@ -9,6 +9,7 @@ use sparse_accelerate::select::Prices;
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{
     Selected,
+    attention::baselines,
     device::{DeviceChoice, select},
 };
 use sparse_accelerate_eval::speed::{
@@ -40,14 +41,22 @@ Examples:
   sparse-accelerate bench frontier --lengths 1k,2k,4k,8k --selectors auto --max-slowdown 1.02
 
 A selector is an attention with its parameters, as `eval --help` lists them; those that choose from the input
-are run at every recall floor. baseline:NAME is a published one (a-shape, tri-shape, minference, flexprefill,
-xattention, flashprefill-v1, flashprefill-v2, trianglemix; parameters as baseline:xattention:threshold=0.9) and
-has no floor, nor have triangular and auto. Prices and the least sparse length are those of `calibrate`, where
-it has run on this device.";
+are run at every recall floor. baseline:NAME is a published one, as listed there, and has no floor, nor have
+triangular and auto. Prices and the least sparse length are those of `calibrate`, where it has run on this
+device.";
+
+/// The end of the help: examples, and the published selectors.
+fn after_help() -> String {
+    let names: Vec<String> = baselines()
+        .iter()
+        .map(|text| format!("  baseline:{text}"))
+        .collect();
+    format!("{EXAMPLES}\n\nPublished selectors:\n{}", names.join("\n"))
+}
 
 /// Arguments of `bench frontier`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = after_help())]
 pub(crate) struct FrontierArgs {
     /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

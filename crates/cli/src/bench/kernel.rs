@@ -92,8 +92,8 @@ pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode> {
     let chooses = |named: &&NamedAttention| named.settings.selects();
     if let Some(named) = named.iter().find(chooses) {
         return Err(usage(format!(
-            "attention `{}` chooses keys from the input, and this input is noise, of which there is \
-             nothing to choose; time it with `bench ttft --model DIR --text FILE`, or impose its density \
+            "attention `{}` is for keys that are chosen from the input, and this input is noise, of which there \
+             is nothing to choose; time it with `bench ttft --model DIR --text FILE`, or impose its density \
              with --density",
             named.name
         )));

@@ -20,7 +20,7 @@ use crate::{
     exit::usage,
     load::{Opened, RunTarget},
     progress::{Meter, Unit},
-    run_file::{checkpoint_facts, name_of},
+    run_file::{checkpoint_metadata, name_of},
 };
 
 /// Which model, where and in which type.
@@ -57,7 +57,7 @@ enum Weights {
 /// A model that can be loaded, on a device that opened.
 pub(super) struct Subject {
     /// Its description in run files.
-    pub(super) facts: ModelMetadata,
+    pub(super) metadata: ModelMetadata,
     pub(super) config: ModelConfig,
     pub(super) target: RunTarget,
     /// The directory; `None` with random weights.
@@ -82,11 +82,11 @@ impl Subject {
     fn checkpoint(args: &SubjectArgs, model: &Path, seed: u64) -> Result<Self> {
         let opened = Opened::at(model, &args.run)?;
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
-        let facts = checkpoint_facts(&opened.dir, &mut |done, total| meter.set(done, total))?;
+        let metadata = checkpoint_metadata(&opened.dir, &mut |done, total| meter.set(done, total))?;
         meter.clear();
         let config = opened.dir.config().clone();
         Ok(Self {
-            facts,
+            metadata,
             config,
             target: opened.target,
             dir: Some(opened.dir),
@@ -102,7 +102,7 @@ impl Subject {
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
         let target = RunTarget::new(&args.run, config.dtype)?;
-        let facts = ModelMetadata {
+        let metadata = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,
             weights: WeightSource::Random,
@@ -110,7 +110,7 @@ impl Subject {
             config: json,
         };
         Ok(Self {
-            facts,
+            metadata,
             config,
             target,
             dir: None,
@@ -121,8 +121,8 @@ impl Subject {
     /// Settings that tell this model from others in a run file: random weights have no hash.
     pub(super) fn settings(&self) -> Map<String, Value> {
         let mut settings = Map::new();
-        settings.insert("model".into(), json!(self.facts.name));
-        let config = text_hash(&self.facts.config.to_string());
+        settings.insert("model".into(), json!(self.metadata.name));
+        let config = text_hash(&self.metadata.config.to_string());
         settings.insert("config".into(), json!(config));
         let devices = &self.target.devices;
         if devices.model.kv != KvType::Model {

@@ -56,8 +56,8 @@ pub(crate) struct TtftArgs {
     )]
     lengths: String,
 
-    /// Attentions beside dense: auto, sparse, triangular, safe, balanced, fast, paper, ... with parameters
-    /// after colons; `eval --help` lists them
+    /// Attentions beside dense: auto, sparse, triangular, safe, balanced, fast, paper, ..., baseline:NAME, with
+    /// parameters after colons; `eval --help` lists them
     /// [default: triangular, or none with --density]
     #[arg(long, value_name = "A,A...", help_heading = "What to measure")]
     attention: Option<String>,
@@ -284,7 +284,7 @@ fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {
     About {
         command: "bench ttft".into(),
         seed: args.seed,
-        model: Some(subject.facts.clone()),
+        model: Some(subject.metadata.clone()),
         device: subject.target.devices.reason(),
         dtype: subject.target.dtype.to_string(),
         chunk: subject.target.chunk,

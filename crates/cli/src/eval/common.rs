@@ -20,7 +20,7 @@ use crate::{
     load::Opened,
     progress::{Meter, Unit},
     report::write_plots,
-    run_file::{About, checkpoint_facts},
+    run_file::{About, checkpoint_metadata},
 };
 
 use super::progress::RunMeter;
@@ -97,7 +97,7 @@ impl TextArgs {
 }
 
 /// How a text appears in a run's settings: by content, since a name may be reused.
-pub(crate) fn text_facts(corpus: &Corpus) -> Value {
+pub(crate) fn text_metadata(corpus: &Corpus) -> Value {
     json!({"name": corpus.name(), "sha256": corpus.sha256(), "tokens": corpus.ids().len()})
 }
 
@@ -126,7 +126,7 @@ impl Run {
         let dir = &opened.dir;
         let mut meter = Meter::new("hashing the model", Unit::Bytes);
         let mut bytes = 0;
-        let model = checkpoint_facts(dir, &mut |done, total| {
+        let model = checkpoint_metadata(dir, &mut |done, total| {
             bytes = done;
             meter.set(done, total);
         })?;

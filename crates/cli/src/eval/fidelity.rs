@@ -28,7 +28,8 @@ message of the model's chat template (--raw: as it is). Otherwise prompts are sl
 
 Where heads choose their keys, whole chunks of the dense pass are run; recall is then what the heads measured
 on their own probe rows, and rows of heads also have the choice, the recall that was predicted, the head's
-own density, and lse_error, the mean of |LSE - LSE dense|. A plot shows the choices.
+own density, and lse_error, the mean of |LSE - LSE dense|. A plot shows the choices. A baseline chooses for
+whole chunks too, its choice is `index`, and its recall is that of the --rows rows.
 
 The run file holds a row for every layer and head. dense may be given as an attention: its rows must be
 exactly 1 and 0, which checks the measure itself.
@@ -112,8 +113,8 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         }
         let format = Format::new(&opened.dir, args.raw);
         let ids = format.message(&text)?;
-        let facts = json!({"file": text_hash(&text), "raw": format.is_raw()});
-        return run(&Prompts::One(&ids), facts, ids.len());
+        let settings = json!({"file": text_hash(&text), "raw": format.is_raw()});
+        return run(&Prompts::One(&ids), settings, ids.len());
     }
     let corpus = args.text.corpus(opened.dir.tokenizer())?;
     let prompts = Prompts::Slices {
@@ -121,8 +122,8 @@ pub(crate) fn run(args: &FidelityArgs) -> Result<()> {
         lengths: &lengths,
         samples: args.compared.samples,
     };
-    let facts = json!({
-        "lengths": lengths, "samples": args.compared.samples, "text": common::text_facts(&corpus),
+    let settings = json!({
+        "lengths": lengths, "samples": args.compared.samples, "text": common::text_metadata(&corpus),
     });
-    run(&prompts, facts, lengths.last().copied().unwrap_or(0))
+    run(&prompts, settings, lengths.last().copied().unwrap_or(0))
 }

@@ -16,6 +16,7 @@ pub(crate) mod table;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use sparse_accelerate::{AttentionSettings, Parameter, Pattern, Selection};
+use sparse_accelerate_engine::attention::baselines;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +62,10 @@ fn attentions_help() -> String {
         "heads:file=FILE.json",
         "a pattern for every head, as `search` writes it".to_owned(),
     ));
+    lines.push((
+        "baseline:NAME",
+        "a published selector, for comparison; see below".to_owned(),
+    ));
     let lines: Vec<String> = lines
         .iter()
         .map(|(name, text)| format!("  {name:<27} {text}"))
@@ -68,9 +73,24 @@ fn attentions_help() -> String {
     format!(
         "Attentions, separated by commas, are names with parameters after colons:\n{}\nThe presets, heads, and \
          the patterns that choose from the input also take\n  {}\nfor example \
-         dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none",
+         dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none\n\n{}",
         lines.join("\n"),
-        forms(&Selection::PARAMETERS)
+        forms(&Selection::PARAMETERS),
+        baselines_help()
+    )
+}
+
+/// The published selectors with their defaults, for the end of a command's help.
+pub(crate) fn baselines_help() -> String {
+    let lines: Vec<String> = baselines()
+        .iter()
+        .map(|text| format!("  baseline:{text}"))
+        .collect();
+    format!(
+        "Published selectors with their parameters, which may be left out:\n{}\nThey choose for every chunk of at \
+         least 128 tokens from its queries and all keys so far, so --chunk must be a multiple of 64; decoding is \
+         dense, as published.",
+        lines.join("\n")
     )
 }
 

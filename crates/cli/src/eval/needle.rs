@@ -112,7 +112,7 @@ pub(crate) fn run(args: &NeedleArgs) -> Result<()> {
         "depths": plan.depths,
         "samples": plan.samples,
         "raw": sources.format.is_raw(),
-        "text": common::text_facts(&corpus),
+        "text": common::text_metadata(&corpus),
     });
     let run = Run::open(&args.common, &opened, "needle", plan.seed, settings)?;
     let rows = answers(&opened, &plan, &sources, run)?;

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
         "scored": plan.lengths.iter().map(|length| plan.scored_of(*length)).collect::<Vec<_>>(),
         "keep_last": plan.keep_last,
         "samples": plan.samples,
-        "text": common::text_facts(&corpus),
+        "text": common::text_metadata(&corpus),
     });
     let run = Run::open(&args.common, &opened, "perplexity", 0, settings)?;
     let longest = plan.lengths.iter().copied().max().unwrap_or(0);

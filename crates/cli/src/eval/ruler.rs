@@ -99,7 +99,7 @@ pub(crate) fn run(args: &RulerArgs) -> Result<()> {
         "lengths": plan.lengths,
         "samples": plan.samples,
         "raw": sources.format.is_raw(),
-        "text": common::text_facts(&corpus),
+        "text": common::text_metadata(&corpus),
         "questions": questions.as_ref().map(Questions::sha256),
     });
     let run = Run::open(&args.common, &opened, "ruler", plan.seed, settings)?;

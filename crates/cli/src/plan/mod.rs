@@ -114,7 +114,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
     match planner::plan(&request) {
         Ok(plan) if args.json => print_json(&json!({
             "fits": true,
-            "model": model::facts(&name, &request),
+            "model": model::metadata(&name, &request),
             "request": request_json(&request),
             "plan": plan,
             "notes": notes::notes(&request),
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<()> {
             if args.json {
                 print_json(&json!({
                     "fits": false,
-                    "model": model::facts(&name, &request),
+                    "model": model::metadata(&name, &request),
                     "request": request_json(&request),
                     "error": error.to_string(),
                     "stage": table::breakdown(&error),

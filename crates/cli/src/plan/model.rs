@@ -24,7 +24,7 @@ pub(super) fn open(model: Option<&Path>, config: Option<&Path>) -> Result<(Strin
 }
 
 /// Describes it in JSON.
-pub(super) fn facts(name: &str, request: &PlanRequest) -> Value {
+pub(super) fn metadata(name: &str, request: &PlanRequest) -> Value {
     let config = &request.config;
     json!({
         "name": name,

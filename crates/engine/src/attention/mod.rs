@@ -5,5 +5,5 @@ mod named;
 mod pattern_file;
 
 pub use heads::{HeadsError, read_heads};
-pub use named::{ATTENTIONS, AttentionSpecError, NamedAttention, parse_attentions};
+pub use named::{ATTENTIONS, AttentionSpecError, NamedAttention, baselines, parse_attentions};
 pub use pattern_file::{PatternFileError, read_pattern};

@@ -1,7 +1,7 @@
 //! Attentions by name, as a comparison lists them: `dense,triangular:sink=64:window=512,balanced:recall=0.97`.
 //!
-//! An item is a name with parameters after colons. The text itself names the rows of a run, so it may stand
-//! only once. Everything but `auto` is sparse (or dense) whatever the length of the prompt: a comparison at
+//! An item is a name with parameters after colons; `baseline:minference:vertical=500` is a published selector
+//! with its own. The text itself names the rows of a run, so it may stand only once. Everything but `auto` is sparse (or dense) whatever the length of the prompt: a comparison at
 //! 2K tokens that is dense in secret compares nothing.
 
 use std::path::Path;
@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 use sparse_accelerate::{
     AttentionMode, AttentionSettings, HeadPatterns, ParseError, Pattern, Preset,
 };
+use sparse_accelerate_baselines::Baseline;
 use thiserror::Error;
 
 use super::heads::read_heads;
 
 /// Every name that [`parse_attentions`] knows.
-pub const ATTENTIONS: [&str; 14] = [
+pub const ATTENTIONS: [&str; 15] = [
     "dense",
     "exact",
     "auto",
@@ -30,7 +31,11 @@ pub const ATTENTIONS: [&str; 14] = [
     "fast",
     "paper",
     "heads",
+    BASELINE,
 ];
+
+/// Begins an item that is a published selector.
+const BASELINE: &str = "baseline";
 
 /// Digits of a pattern file's hash in its name.
 const HASH_DIGITS: usize = 8;
@@ -71,7 +76,13 @@ pub enum AttentionSpecError {
     },
 }
 
-/// Reads `dense,triangular:window=512,balanced:recall=0.97,...`.
+/// Every published selector that can follow `baseline:`, with its parameters as their authors publish them:
+/// `a-shape:sink=128:window=3968`.
+pub fn baselines() -> Vec<String> {
+    Baseline::all().map(|baseline| baseline.to_string()).into()
+}
+
+/// Reads `dense,triangular:window=512,balanced:recall=0.97,baseline:xattention,...`.
 ///
 /// # Errors
 /// The first item that means nothing, or stands twice; a pattern file that cannot be read.
@@ -87,8 +98,8 @@ pub fn parse_attentions(text: &str) -> Result<Vec<NamedAttention>, AttentionSpec
     Ok(list)
 }
 
-/// The settings of a name without parameters; `None` for an unknown name, and for `heads`, which needs
-/// its file.
+/// The settings of a name without parameters; `None` for an unknown name, and for `heads` and `baseline`,
+/// which need more.
 fn named(name: &str) -> Option<AttentionSettings> {
     let sparse = |settings| AttentionSettings {
         mode: AttentionMode::Sparse,
@@ -117,6 +128,18 @@ fn parse(item: &str) -> Result<NamedAttention, AttentionSpecError> {
         got: item.into(),
         reason,
     };
+    if name == BASELINE {
+        let text = item
+            .strip_prefix(BASELINE)
+            .and_then(|rest| rest.strip_prefix(':'));
+        // Without a name the error lists those there are.
+        let baseline = Baseline::parse(text.unwrap_or_default());
+        let baseline = baseline.map_err(|error| value(error.to_string()))?;
+        return Ok(NamedAttention {
+            name: item.to_owned(),
+            settings: AttentionSettings::selected_by(baseline),
+        });
+    }
     let mut shown = item.to_owned();
     let mut settings = match named(name) {
         Some(settings) => settings,

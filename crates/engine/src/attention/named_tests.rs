@@ -32,8 +32,9 @@ fn parameters_are_read_and_the_rest_is_default() {
 }
 
 #[test]
-fn every_name_but_heads_stands_alone() {
-    for name in ATTENTIONS.into_iter().filter(|name| *name != "heads") {
+fn every_name_but_heads_and_baseline_stands_alone() {
+    let alone = |name: &&str| !["heads", "baseline"].contains(name);
+    for name in ATTENTIONS.into_iter().filter(alone) {
         let settings = one(name);
         let dense = matches!(name, "dense" | "exact");
         let mode = match name {
@@ -110,6 +111,15 @@ fn what_means_nothing_is_refused_with_its_text() {
         ("heads:recall=1", "heads:file=FILE.json"),
         ("heads:file=no-such.json", "no-such.json"),
         ("dense,dense", "twice"),
+        ("baseline", "one of a-shape, tri-shape, minference"),
+        ("baseline:", "one of a-shape"),
+        ("baseline:magic", "`magic`"),
+        ("baseline:magic", "flashprefill-v2, trianglemix"),
+        ("baselines:minference", "heads, baseline"),
+        ("baseline:xattention:mean=1", "one of stride, threshold"),
+        ("baseline:xattention:stride=3", "power of two"),
+        ("baseline:minference,baseline:minference", "twice"),
+        ("minference", "`minference`"),
     ] {
         let error = parse_attentions(text).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");
@@ -133,4 +143,27 @@ fn a_pattern_file_is_named_with_its_content() {
     assert!(list[0].name.starts_with(&format!("{text}#")));
     std::fs::write(&path, r#"[[{"kind": "triangular"}]]"#).unwrap();
     assert_ne!(parse_attentions(&text).unwrap()[0].name, list[0].name);
+}
+
+#[test]
+fn every_baseline_is_read_as_it_is_listed() {
+    for text in baselines() {
+        let name = text.split(':').next().unwrap();
+        let list = parse_attentions(&format!("baseline:{text},baseline:{name}")).unwrap();
+        assert_eq!(list[0].name, format!("baseline:{text}"));
+        assert_eq!(list[1].name, format!("baseline:{name}"));
+        // A selector's name has every parameter: left out or written, they are the same.
+        assert_eq!(list[0].settings, list[1].settings);
+        let selector = list[0].settings.selector.as_ref().unwrap();
+        assert_eq!(selector.name(), text);
+        assert!(list[0].settings.selects() && list[0].settings.is_sparse_at(1));
+        list[0].settings.validate().unwrap();
+        assert!(list[0].settings.parameters().is_empty());
+    }
+    let other = one("baseline:minference:vertical=500:slash=60");
+    assert_ne!(other, one("baseline:minference"));
+    assert_eq!(
+        other.selector.unwrap().name(),
+        "minference:vertical=500:slash=60"
+    );
 }

@@ -30,11 +30,12 @@ pub(super) enum Handle {
 impl Handle {
     /// The burn device. Opens nothing yet: CubeCL opens a device at first use.
     pub(super) fn device(&self) -> burn::tensor::Device {
-        match self {
+        // By place, not by reference: without any backend there is no handle, and no arm.
+        match *self {
             #[cfg(feature = "flex")]
             Handle::Flex => burn::tensor::Device::flex(),
             #[cfg(feature = "cube")]
-            Handle::Cube(device) => burn::tensor::Device::new(device.clone()),
+            Handle::Cube(ref device) => burn::tensor::Device::new(device.clone()),
         }
     }
 }
@@ -79,21 +80,21 @@ pub(super) fn found(only: Option<Backend>) -> Vec<Found> {
 
 /// True where the compiler of the device's kernels can be loaded.
 pub(super) fn compiler_present(found: &Found) -> bool {
-    match &found.handle {
+    match found.handle {
         #[cfg(feature = "flex")]
         Handle::Flex => true,
         #[cfg(feature = "cube")]
-        Handle::Cube(device) => super::cube::compiler_present(device),
+        Handle::Cube(ref device) => super::cube::compiler_present(device),
     }
 }
 
 /// Opens the device and fills in its capabilities. Returns false where it cannot be opened.
 pub(super) fn ask(found: &mut Found) -> bool {
-    match &found.handle {
+    match found.handle {
         #[cfg(feature = "flex")]
         Handle::Flex => true,
         #[cfg(feature = "cube")]
-        Handle::Cube(device) => super::cube::ask(device, &mut found.info),
+        Handle::Cube(ref device) => super::cube::ask(device, &mut found.info),
     }
 }
 

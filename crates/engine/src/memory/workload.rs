@@ -28,7 +28,8 @@ impl Footprint {
     }
 
     /// The workload of a sequence of `capacity` tokens in chunks of `chunk`. It has the tables of a selection
-    /// where one of the attentions selects for a prompt that fills the cache.
+    /// where one of the attentions selects for a prompt that fills the cache; a selector's own scores, whose
+    /// bytes only it knows, are taken to need as much.
     pub fn workload(
         self,
         capacity: usize,
@@ -55,7 +56,7 @@ pub struct Workload {
     pub capacity: usize,
     /// Tokens of the largest prefill chunk.
     pub chunk: usize,
-    /// Heads choose their keys from the input.
+    /// Keys are chosen from the input.
     pub selects: bool,
 }
 

@@ -9,7 +9,8 @@
 //! gets plans of its own for each row, one query row at its place in the prompt, so what a row sees is
 //! exactly what it sees in the pass. Heads that choose their keys choose them for a whole chunk; it is
 //! run whole, and their recall is the one they measured themselves, since with a correction their LSE
-//! counts more than the kept keys.
+//! counts more than the kept keys. A selector outside chooses for a whole chunk too, and measures nothing: its
+//! recall is that of the rows.
 
 mod rows;
 mod selected;
@@ -196,8 +197,9 @@ impl RecallObserver {
                 let mut lse = 0.0;
                 for row in 0..other.rows {
                     let (difference, whole) = other.apart(&dense, head, row);
-                    sums.add(selected::kept(record), difference, whole);
-                    lse += other.lse_apart(&dense, head, row).abs();
+                    let apart = other.lse_apart(&dense, head, row);
+                    sums.add(selected::kept(record, apart.exp()), difference, whole);
+                    lse += apart.abs();
                 }
                 Chosen::add(&mut sums.chosen, record, pairs, other.rows, lse);
             }

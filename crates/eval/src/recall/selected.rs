@@ -1,4 +1,4 @@
-//! Attention whose heads choose their keys, on the queries and the cache of a dense pass.
+//! Attention whose heads, or a selector, choose the keys, on the queries and the cache of a dense pass.
 //!
 //! A choice belongs to a whole chunk, so a whole chunk is run, and the sampled rows are taken out of it.
 
@@ -11,7 +11,7 @@ use sparse_accelerate_models::{LayerView, ModelError};
 
 use super::rows::Outcome;
 
-/// The plan of a chunk, if heads choose their keys in it; `None` where rows have plans of their own.
+/// The plan of a chunk, if keys are chosen in it; `None` where rows have plans of their own.
 pub(crate) fn chunk_plan(
     settings: &AttentionSettings,
     spans: &[Span],
@@ -27,7 +27,7 @@ pub(crate) fn chunk_plan(
 }
 
 /// `rows` of a chunk, counted from its first, and what the heads chose in it. `pooled` is that of the
-/// layer, made here if there is none.
+/// layer, made here if there is none; a selector needs none.
 pub(crate) fn rows(
     view: &LayerView<'_>,
     plan: &AttentionPlan,
@@ -35,10 +35,13 @@ pub(crate) fn rows(
     rows: &[usize],
 ) -> Result<(Outcome, Vec<HeadRecord>), ModelError> {
     let (keys, values) = (view.cache.key(view.layer)?, view.cache.value(view.layer)?);
-    let pooled = pooled.get_or_insert_with(|| PooledKeys::new(keys.dims(), &keys.device()));
+    let pooled = match plan.selector() {
+        Some(_) => None,
+        None => Some(pooled.get_or_insert_with(|| PooledKeys::new(keys.dims(), &keys.device()))),
+    };
     let query = view.query.clone();
     let layer = plan.layer(view.layer)?;
-    let selected = attend_selected(query, &keys, &values, Some(pooled), &layer)?;
+    let selected = attend_selected(query, &keys, &values, pooled, &layer)?;
     let outcome = Outcome::of_chunk(selected.output, selected.lse, rows)?;
     Ok((outcome, selected.record.read()?))
 }
@@ -48,11 +51,13 @@ pub(crate) fn of_head(records: &[HeadRecord], head: usize, heads: usize) -> &Hea
     &records[head * records.len() / heads]
 }
 
-/// Mass kept by what ran: everything where a head was made dense after all.
-pub(crate) fn kept(record: &HeadRecord) -> f64 {
-    match record.choice == Choice::Dense || record.why == Why::MeasuredBelowFloor {
-        true => 1.0,
-        false => f64::from(record.recall),
+/// Mass kept by what ran: everything where a head was made dense after all, and `own`, that of the row, where a
+/// selector chose, which measures nothing.
+pub(crate) fn kept(record: &HeadRecord, own: f64) -> f64 {
+    match (record.choice, record.why) {
+        (Choice::Dense, _) | (_, Why::MeasuredBelowFloor) => 1.0,
+        (Choice::Index, _) => own,
+        _ => f64::from(record.recall),
     }
 }
 
@@ -97,9 +102,10 @@ impl Chosen {
         chosen.pairs.1 += pairs as f64;
     }
 
-    /// Mean over the rows.
-    pub(crate) fn predicted_recall(&self) -> f64 {
-        self.predicted / self.rows as f64
+    /// Mean over the rows; `None` where a selector chose, which predicts none.
+    pub(crate) fn predicted_recall(&self) -> Option<f64> {
+        let mean = self.predicted / self.rows as f64;
+        mean.is_finite().then_some(mean)
     }
 
     /// Mean over the rows of `|LSE - LSE dense|`.
@@ -146,15 +152,13 @@ mod tests {
 
     #[test]
     fn a_head_made_dense_keeps_everything() {
-        assert_eq!(kept(&record(Choice::Hybrid, Why::Cheapest, 1.0, 0.1)), 0.75);
-        assert_eq!(
-            kept(&record(Choice::Hybrid, Why::MeasuredBelowFloor, 1.0, 1.0)),
-            1.0
-        );
-        assert_eq!(
-            kept(&record(Choice::Dense, Why::DenseIsCheapest, 1.0, 1.0)),
-            1.0
-        );
+        let kept = |choice, why| super::kept(&record(choice, why, 1.0, 0.1), 0.5);
+        assert_eq!(kept(Choice::Hybrid, Why::Cheapest), 0.75);
+        assert_eq!(kept(Choice::Hybrid, Why::MeasuredBelowFloor), 1.0);
+        assert_eq!(kept(Choice::Dense, Why::DenseIsCheapest), 1.0);
+        // What a selector's rows keep is seen on the rows.
+        assert_eq!(kept(Choice::Index, Why::IndexSelector), 0.5);
+        assert_eq!(kept(Choice::Dense, Why::IndexSelector), 1.0);
     }
 
     #[test]
@@ -166,8 +170,12 @@ mod tests {
         Chosen::add(&mut held, &large, 300, 3, 0.75);
         let chosen = held.unwrap();
         assert_eq!(chosen.choice, Choice::BlockCluster);
-        assert!((chosen.predicted_recall() - 0.85).abs() < 1e-6);
+        assert!((chosen.predicted_recall().unwrap() - 0.85).abs() < 1e-6);
         assert!((chosen.density() - 0.4).abs() < 1e-6);
         assert_eq!(chosen.lse_error(), 0.25);
+        let mut held = None;
+        let unknown = record(Choice::Index, Why::IndexSelector, f32::NAN, 0.25);
+        Chosen::add(&mut held, &unknown, 100, 1, 0.0);
+        assert_eq!(held.unwrap().predicted_recall(), None);
     }
 }

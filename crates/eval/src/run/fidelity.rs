@@ -174,7 +174,7 @@ pub fn run_fidelity(
                         error: finite(at, sums.error())?,
                         density: sums.chosen.map_or(sparse.density, |c| c.density()),
                         choice: sums.chosen.map(|c| c.choice.name().to_owned()),
-                        predicted_recall: sums.chosen.map(|c| c.predicted_recall()),
+                        predicted_recall: sums.chosen.and_then(|c| c.predicted_recall()),
                         lse_error: sums.chosen.map(|c| c.lse_error()),
                     };
                     if !done.heads.contains(&head_key(&row)) {

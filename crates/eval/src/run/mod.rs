@@ -179,6 +179,10 @@ fn warm_up(
 pub(crate) fn without_last(settings: &AttentionSettings) -> AttentionSettings {
     let mut settings = settings.clone();
     settings.selection.last = 0;
+    let selector = settings.selector.as_ref();
+    if let Some(without) = selector.and_then(|selector| selector.without_last()) {
+        settings.selector = Some(without);
+    }
     if let sparse_accelerate::Pattern::Triangular(triangular) = &mut settings.pattern {
         triangular.last = 0;
     }

@@ -9,7 +9,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum RecordError {
     /// The file cannot be opened or made.
-    #[error("{}: cannot be opened for writing ({source}); name another file with --out", path.display())]
+    #[error("{}: cannot be opened for writing ({source}); name another file", path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum RecordError {
     },
     /// Another process writes to it.
     #[error(
-        "{}: another run is writing to it; wait for that one or name another file with --out",
+        "{}: another run is writing to it; wait for that one or name another file",
         path.display()
     )]
     Locked {
@@ -35,8 +35,8 @@ pub enum RecordError {
     },
     /// The file system has no locks, so two runs could mix their lines.
     #[error(
-        "{}: cannot be locked against a second run ({source}); name a file on another file system \
-         with --out",
+        "{}: cannot be locked against a second run ({source}); name a file on another file \
+         system",
         path.display()
     )]
     NoLock {
@@ -73,7 +73,7 @@ pub enum RecordError {
     },
     /// The first line of the file is no header.
     #[error(
-        "{}: not a run file (line 1: {reason}); nothing was changed, name another file with --out",
+        "{}: not a run file (line 1: {reason}); nothing was changed, name another file",
         path.display()
     )]
     NotARunFile {
@@ -85,7 +85,7 @@ pub enum RecordError {
     /// A complete line in it means nothing.
     #[error(
         "{}: line {line} is damaged ({reason}); remove that line to have its row run again, or name \
-         another file with --out",
+         another file",
         path.display()
     )]
     Damaged {
@@ -98,8 +98,8 @@ pub enum RecordError {
     },
     /// The file belongs to another run.
     #[error(
-        "{}: holds another run: {field} is {in_file} there, but {asked} here. Name another file with \
-         --out, or ask for the same",
+        "{}: holds another run: {field} is {in_file} there, but {asked} here. Name another file, or \
+         ask for the same",
         path.display()
     )]
     OtherRun {
@@ -112,4 +112,19 @@ pub enum RecordError {
         /// Value of the field in this run.
         asked: String,
     },
+}
+
+impl RecordError {
+    /// Tells whether another file would help.
+    pub fn wants_another_file(&self) -> bool {
+        match self {
+            Self::Open { .. }
+            | Self::Locked { .. }
+            | Self::NoLock { .. }
+            | Self::NotARunFile { .. }
+            | Self::Damaged { .. }
+            | Self::OtherRun { .. } => true,
+            Self::Read { .. } | Self::Full { .. } | Self::Write { .. } => false,
+        }
+    }
 }

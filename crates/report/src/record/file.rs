@@ -239,16 +239,16 @@ fn same_run(path: &Path, found: &Header, asked: &Header) -> Result<(), RecordErr
         return Err(differs(path, "the model's hash", &there, &here));
     }
     if found.seed != asked.seed {
-        return Err(differs(path, "--seed", &found.seed, &asked.seed));
+        return Err(differs(path, "seed", &found.seed, &asked.seed));
     }
     if found.device != asked.device {
         return Err(differs(path, "the device", &found.device, &asked.device));
     }
     if found.dtype != asked.dtype {
-        return Err(differs(path, "--dtype", &found.dtype, &asked.dtype));
+        return Err(differs(path, "dtype", &found.dtype, &asked.dtype));
     }
     if found.chunk != asked.chunk {
-        return Err(differs(path, "--chunk", &found.chunk, &asked.chunk));
+        return Err(differs(path, "chunk", &found.chunk, &asked.chunk));
     }
     let names = found.settings.keys().chain(asked.settings.keys());
     let null = serde_json::Value::Null;

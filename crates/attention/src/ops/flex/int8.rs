@@ -1,4 +1,4 @@
-//! Caches of bytes on the CPU.
+//! Int8 caches on the CPU.
 
 use burn::{
     backend::Flex,

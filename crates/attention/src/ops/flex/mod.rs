@@ -3,7 +3,7 @@
 //! One work item is one query tile of one head group (as in the kernels: the query heads of a KV
 //! group share every key). It walks its keys in blocks of up to [`blocks::KEY_BLOCK`]: scores and
 //! output by matrix products, softmax by rows with a running maximum. Work is proportional to the
-//! kept tiles. All arithmetic in f32; f16, bf16 and bytes are widened block by block.
+//! kept tiles. All arithmetic in f32; f16, bf16 and int8 are widened block by block.
 
 mod append;
 mod blocks;
@@ -87,7 +87,7 @@ fn attend(
     }
 }
 
-/// Keys and values are bytes where there are scales.
+/// Keys and values are int8 where there are scales.
 fn attend_typed<E: FlexFloat>(
     query: FlexTensor,
     key: FlexTensor,

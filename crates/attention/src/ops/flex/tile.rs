@@ -40,14 +40,14 @@ impl<'a, E: Element + Pod> View<'a, E> {
 /// Keys or values.
 enum Source<'a, E> {
     Elements(View<'a, E>),
-    /// Words of bytes, and the scales of which these are part number `.2`.
-    Bytes(View<'a, u32>, View<'a, f32>, usize),
+    /// Words of int8, and the scales of which these are part number `.2`.
+    Int8(View<'a, u32>, View<'a, f32>, usize),
 }
 
 impl<'a, E: FlexFloat> Source<'a, E> {
     fn new(tensor: &'a FlexTensor, scales: Option<&'a FlexTensor>, part: usize) -> Self {
         match scales {
-            Some(scales) => Self::Bytes(View::new(tensor), View::new(scales), part),
+            Some(scales) => Self::Int8(View::new(tensor), View::new(scales), part),
             None => Self::Elements(View::new(tensor)),
         }
     }
@@ -59,7 +59,7 @@ impl<'a, E: FlexFloat> Source<'a, E> {
                 let at = view.at(b, head, position);
                 to.extend(view.data[at..at + d].iter().map(|x| x.widen()));
             }
-            Self::Bytes(words, scales, part) => {
+            Self::Int8(words, scales, part) => {
                 let at = words.at(b, head, position);
                 let row = &words.data[at..at + d / 4];
                 let scale = scales.data[scales.at(b, head, *part) + position];

@@ -1,4 +1,4 @@
-//! The stages of a selection on the CPU: loops over slices, stage by stage the twins of the kernels.
+//! The stages of a selection on the CPU: loops over slices, stage by stage the counterparts of the kernels.
 //!
 //! Equal inputs give equal bits, whatever the number of threads: work is cut into items by the shape
 //! alone, float partial sums meet in a fixed order, and sums that meet in any order are integers. Given

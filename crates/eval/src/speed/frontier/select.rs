@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor};
 use sparse_accelerate::{
-    AttentionPlan, Choice, HeadRecord, Path, SelectionRecord, Span, Visible, attend,
+    AttentionPlan, Choice, HeadRecord, IndexSelector, Path, SelectionRecord, Span, Visible, attend,
     attend_selected,
     index::TileIndex,
     select::{Prices, Why},
 };
-use sparse_accelerate_baselines::{self as baselines, Baseline, BaselineOutput};
+use sparse_accelerate_baselines::{self as baselines, BaselineOutput};
 use sparse_accelerate_engine::{EngineError, contained};
 use sparse_accelerate_report::{mean, record::FrontierRow};
 
@@ -37,7 +37,7 @@ impl Frontier {
         costs: Prices,
         min_sparse_len: Option<usize>,
     ) -> Result<FrontierRow, SpeedError> {
-        if let Some(baseline) = selector.baseline() {
+        if let Some(baseline) = selector.published() {
             return contained("selection", || self.baseline(selector.name(), baseline));
         }
         contained("selection", || {
@@ -114,7 +114,11 @@ impl Frontier {
     }
 
     /// A baseline's selection, on the kernels of this library.
-    fn baseline(&self, name: &str, baseline: &Baseline) -> Result<FrontierRow, SpeedError> {
+    fn baseline(
+        &self,
+        name: &str,
+        baseline: &dyn IndexSelector,
+    ) -> Result<FrontierRow, SpeedError> {
         let spans = [Span::whole(self.shape.length)];
         let call = || -> Result<BaselineOutput, SpeedError> {
             let query = self.query.clone();

@@ -1,29 +1,18 @@
 //! Selectors of keys, in the grammar of attentions: `dynamic,hybrid:correction=none,baseline:minference`.
 
-use sparse_accelerate::{AttentionMode, AttentionSettings, Preset, select::Prices};
-use sparse_accelerate_baselines::Baseline;
+use sparse_accelerate::{AttentionMode, AttentionSettings, IndexSelector, Preset, select::Prices};
 use sparse_accelerate_engine::attention::{NamedAttention, parse_attentions};
 
 use crate::speed::SpeedError;
 
 /// The selector whose length decides.
 const AUTO: &str = "auto";
-/// Begins the text of a published selector.
-const BASELINE: &str = "baseline:";
 
 /// A selector of keys, by its text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selector {
     name: String,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Kind {
-    /// An attention of this library.
-    Own(AttentionSettings),
-    /// A published selector.
-    Baseline(Baseline),
+    settings: AttentionSettings,
 }
 
 impl Selector {
@@ -31,7 +20,7 @@ impl Selector {
     pub fn auto() -> Self {
         Self {
             name: AUTO.into(),
-            kind: Kind::Own(Preset::Balanced.settings()),
+            settings: Preset::Balanced.settings(),
         }
     }
 
@@ -42,37 +31,28 @@ impl Selector {
 
     /// Tells whether it decides by the prompt's length.
     pub fn is_auto(&self) -> bool {
-        matches!(&self.kind, Kind::Own(settings) if settings.mode == AttentionMode::Auto)
+        self.settings.mode == AttentionMode::Auto
     }
 
     /// Tells whether it works to a recall floor of the caller's.
     pub fn has_floor(&self) -> bool {
-        match &self.kind {
-            Kind::Own(settings) => settings.selects() && !self.is_auto(),
-            Kind::Baseline(_) => false,
-        }
+        self.settings.selects() && self.settings.selector.is_none() && !self.is_auto()
     }
 
     /// Gives the published selector it is, if it is one.
-    pub(super) fn baseline(&self) -> Option<&Baseline> {
-        match &self.kind {
-            Kind::Baseline(baseline) => Some(baseline),
-            Kind::Own(_) => None,
-        }
+    pub(super) fn published(&self) -> Option<&dyn IndexSelector> {
+        self.settings.selector.as_deref()
     }
 
-    /// Makes its settings at a recall floor, on a device with these prices and least sparse length; of no
-    /// meaning for a baseline.
+    /// Makes its settings at a recall floor, on a device with these prices and least sparse length; a published
+    /// selector reads none of them.
     pub(super) fn settings(
         &self,
         floor: Option<f64>,
         costs: Prices,
         min_sparse_len: Option<usize>,
     ) -> AttentionSettings {
-        let mut settings = match &self.kind {
-            Kind::Own(settings) => settings.clone(),
-            Kind::Baseline(_) => Preset::Balanced.settings(),
-        };
+        let mut settings = self.settings.clone();
         if let Some(floor) = floor {
             settings.selection.recall = floor as f32;
         }
@@ -90,14 +70,13 @@ impl From<NamedAttention> for Selector {
             true => Self::auto(),
             false => Self {
                 name: named.name,
-                kind: Kind::Own(named.settings),
+                settings: named.settings,
             },
         }
     }
 }
 
-/// Reads selectors separated by commas: attentions as [`parse_attentions`] reads them, and
-/// `baseline:NAME[:parameter=value]...` as [`Baseline::parse`] reads what follows the first colon.
+/// Reads selectors separated by commas, as [`parse_attentions`] reads attentions.
 ///
 /// # Errors
 /// An item that means nothing, or is given twice.
@@ -108,18 +87,8 @@ pub fn parse_selectors(text: &str) -> Result<Vec<Selector>, SpeedError> {
             got: item.into(),
             reason,
         };
-        let selector = match item.strip_prefix(BASELINE) {
-            Some(baseline) => Selector {
-                name: item.into(),
-                kind: Kind::Baseline(
-                    Baseline::parse(baseline).map_err(|error| wrong(error.to_string()))?,
-                ),
-            },
-            None => {
-                let mut named = parse_attentions(item).map_err(|error| wrong(error.to_string()))?;
-                Selector::from(named.swap_remove(0))
-            }
-        };
+        let mut named = parse_attentions(item).map_err(|error| wrong(error.to_string()))?;
+        let selector = Selector::from(named.swap_remove(0));
         if all.contains(&selector) {
             return Err(wrong("given twice".into()));
         }
@@ -170,12 +139,15 @@ mod tests {
     fn baselines_go_by_their_own_names() {
         let text = "baseline:minference,baseline:xattention:stride=8";
         let selectors = parse_selectors(text).unwrap();
-        let baselines: Vec<&Baseline> = selectors.iter().filter_map(Selector::baseline).collect();
-        assert!(matches!(baselines[0], Baseline::MInference { .. }));
-        assert!(matches!(
-            baselines[1],
-            Baseline::XAttention { stride: 8, .. }
-        ));
+        let published = selectors.iter().filter_map(Selector::published);
+        let names: Vec<String> = published.map(IndexSelector::name).collect();
+        assert_eq!(
+            names,
+            [
+                "minference:vertical=1000:slash=6096",
+                "xattention:stride=8:threshold=0.9"
+            ]
+        );
         assert!(!selectors[0].has_floor());
         assert_eq!(selectors[1].name(), "baseline:xattention:stride=8");
     }

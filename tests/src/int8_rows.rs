@@ -1,4 +1,4 @@
-//! Rows as signed bytes with one scale, written from the formula: the largest magnitude over 127, elements
+//! Rows in int8, signed bytes with one scale, written from the formula: the largest magnitude over 127, elements
 //! over the scale to the nearest integer, halves to even.
 
 use crate::problem::{Inputs, Problem};
@@ -49,7 +49,7 @@ pub fn stored(problem: &Problem, inputs: &Inputs) -> Inputs {
     }
 }
 
-/// Scales of keys and of values, `[H, S]` each, as a cache of bytes has them: `[H, 2, S]`.
+/// Scales of keys and of values, `[H, S]` each, as an int8 cache has them: `[H, 2, S]`.
 pub fn interleave(key: &[f32], value: &[f32], capacity: usize) -> Vec<f32> {
     let heads = key.chunks_exact(capacity).zip(value.chunks_exact(capacity));
     heads.flat_map(|(k, v)| [k, v].concat()).collect()
