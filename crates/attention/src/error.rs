@@ -87,17 +87,6 @@ pub enum AttentionError {
         /// Which invariant, with the values.
         reason: String,
     },
-    /// A window of visible keys together with heads that choose their keys.
-    #[error(
-        "attention plan: a window of {window} keys and {pattern}, whose heads choose their keys, do not go \
-         together; take a pattern that is not chosen from the input, or dense attention"
-    )]
-    WindowedSelection {
-        /// Keys of the window.
-        window: usize,
-        /// Name of the pattern.
-        pattern: &'static str,
-    },
     /// The kernels of the device refuse the problem.
     #[error("{op}: {refusal}")]
     Refused {

@@ -105,14 +105,6 @@ impl AttentionSettings {
         })
     }
 
-    /// The name of what chooses: the pattern, or the patterns by head.
-    pub(crate) fn selecting_name(&self) -> &'static str {
-        match self.heads {
-            Some(_) => "a pattern per head",
-            None => self.pattern.name(),
-        }
-    }
-
     /// Tells whether the mode lets a prompt of so many tokens be anything but dense.
     pub fn is_sparse_at(&self, prompt: usize) -> bool {
         match self.mode {

@@ -11,7 +11,8 @@ use crate::{
     heads::Heads,
     pattern::Pattern,
     settings::AttentionSettings,
-    span::{self, Span},
+    span::Span,
+    visible::{self, Visible},
 };
 
 /// Least share of a row's mass, averaged over probe rows, of a column that is kept.
@@ -52,10 +53,11 @@ impl SelectionPlan {
         settings: &AttentionSettings,
         spans: &[Span],
         heads: Heads,
+        visible: Visible,
         imposed: Option<usize>,
         device: &Device,
     ) -> Result<Self, AttentionError> {
-        let shared = Shared::new(settings, spans, heads, imposed, device);
+        let shared = Shared::new(settings, spans, heads, visible, imposed, device);
         let dense_layers = settings.selection.dense_layers;
         let layers = match &settings.heads {
             None => {
@@ -108,6 +110,7 @@ struct Shared<'a> {
     heads: Heads,
     imposed: Option<usize>,
     keys: usize,
+    window: Option<u32>,
     causal_pairs: u64,
     probes: Tensor<1, Int>,
     bands: Tensor<2>,
@@ -119,6 +122,7 @@ impl<'a> Shared<'a> {
         settings: &'a AttentionSettings,
         spans: &[Span],
         heads: Heads,
+        visible: Visible,
         imposed: Option<usize>,
         device: &'a Device,
     ) -> Self {
@@ -138,7 +142,8 @@ impl<'a> Shared<'a> {
             heads,
             imposed,
             keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
-            causal_pairs: span::causal_pairs(spans),
+            window: visible.window().and_then(|keys| u32::try_from(keys).ok()),
+            causal_pairs: visible::pairs(visible, spans),
             probes: Tensor::from_data(probes, (device, DType::U32)),
             bands: Tensor::from_data(weights, (device, DType::F32)),
             device,
@@ -179,6 +184,10 @@ impl<'a> Shared<'a> {
         }
         let selection = self.selection;
         let rules = LayerRules::new(patterns, selection);
+        // The most keys that a row sees.
+        let most = self
+            .window
+            .map_or(self.keys, |keys| self.keys.min(keys as usize));
         let options = SelectOptions {
             scale: self.heads.scale(),
             index_heads,
@@ -186,14 +195,13 @@ impl<'a> Shared<'a> {
             columns: rules.columns,
             slashes: rules.slashes,
             thresholds: Thresholds {
-                column: selection
-                    .column_share
-                    .max(LEAST_COLUMN_SHARE * self.keys as f32),
+                column: selection.column_share.max(LEAST_COLUMN_SHARE * most as f32),
                 slash: selection.slash_share,
             },
             prices: selection.costs,
             correction: selection.correction,
             causal_pairs: self.causal_pairs,
+            window: self.window,
             imposed: self.imposed.is_some(),
             launch: None,
         };
