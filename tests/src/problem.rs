@@ -102,13 +102,19 @@ impl Problem {
         Heads::new(self.heads, self.kv_heads, self.head_dim)
     }
 
-    /// The causal plan of the sequences under some settings.
+    /// The keys that rows may see.
+    pub fn visible(&self) -> Visible {
+        self.window
+            .map_or(Visible::Causal, |keys| Visible::Window(keys as usize))
+    }
+
+    /// The plan of the sequences under some settings and the problem's window.
     ///
     /// # Panics
     /// If the settings are refused.
     pub fn plan(&self, settings: &AttentionSettings, device: &Device) -> AttentionPlan {
-        let heads = self.model_heads();
-        AttentionPlan::new(settings, &self.spans, heads, Visible::Causal, device).expect("plan")
+        let (heads, visible) = (self.model_heads(), self.visible());
+        AttentionPlan::new(settings, &self.spans, heads, visible, device).expect("plan")
     }
 
     /// Returns true where the window shows row `i` of a sequence key `j`.

@@ -5,11 +5,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sparse_accelerate::{
     Span,
+    index::QUERY_TILE,
     select::cpu::{self, BuildInputs, ChooseInputs},
 };
 use sparse_accelerate_contract::{
     BLOCK, GRANULE, ListLayout, PROBE_GROUP, PROBES, Prices, Rules, Sequence, Shape, Thresholds,
-    scratch::SelectionWords, table,
+    Visible, scratch::SelectionWords, table,
 };
 
 /// Sentinel that outputs are filled with: a NaN.
@@ -67,6 +68,7 @@ impl Case {
                 keys: most(|l| l.1),
                 head_dim: 64,
                 scale: 0.125,
+                visible: Visible::Causal,
             },
             spans: lengths.iter().map(span).collect(),
             dense_from: vec![u32::MAX; lengths.len()],
@@ -86,6 +88,33 @@ impl Case {
                 row: 0.5,
             },
         }
+    }
+
+    /// The same under a window of visible keys, or without one.
+    #[must_use]
+    pub fn under(mut self, window: Option<u32>) -> Self {
+        self.shape.visible = Visible::of(window);
+        self
+    }
+
+    /// Returns true where a row at an absolute position may see a key.
+    pub fn sees(&self, position: usize, key: usize) -> bool {
+        let window = self.shape.window().map_or(usize::MAX, |keys| keys as usize);
+        key <= position && position - key < window
+    }
+
+    /// Returns true where some row at these positions may see a key: the first that is not before the key
+    /// sees most.
+    pub fn any_sees(&self, positions: &std::ops::Range<usize>, key: usize) -> bool {
+        let position = positions.start.max(key);
+        position < positions.end && self.sees(position, key)
+    }
+
+    /// The absolute positions of a tile's rows.
+    pub fn tile(&self, sequence: usize, tile: usize) -> std::ops::Range<usize> {
+        let span = self.spans[sequence];
+        let end = ((tile + 1) * QUERY_TILE).min(span.query_len);
+        span.offset() + (tile * QUERY_TILE).min(end)..span.offset() + end
     }
 
     /// `[B, 4]`.

@@ -84,7 +84,8 @@ fn wanted(
         let on = |p: usize| p >= j && slashes.contains(&(((p - j) / GRANULE) as u32));
         (choice == 2 || choice == 4) && rows.iter().any(|p| on(*p))
     };
-    let keeps = |j: usize| {
+    let visible = |j: usize| case.any_sees(&(first..last + 1), j);
+    let wanted = |j: usize| {
         dense
             || j < rules.sink as usize
             || rows
@@ -94,10 +95,13 @@ fn wanted(
             || slashed(j)
             || (choice >= 3 && mask[j / BLOCK / 32] >> (j / BLOCK % 32) & 1 == 1)
     };
-    let granules: BTreeSet<usize> = (0..=last)
-        .filter(|j| keeps(*j))
-        .map(|j| j / GRANULE)
-        .collect();
+    // A granule is kept for a key that is wanted, in whatever granule that some row sees a key of.
+    let of = |keep: &dyn Fn(usize) -> bool| -> BTreeSet<usize> {
+        let kept = (0..=last).filter(|j| keep(*j));
+        kept.map(|j| j / GRANULE).collect()
+    };
+    let seen = of(&visible);
+    let granules: BTreeSet<usize> = of(&wanted).intersection(&seen).copied().collect();
     let keys: BTreeSet<u32> = (0..=last)
         .filter(|j| granules.contains(&(j / GRANULE)))
         .map(|j| j as u32)
@@ -105,7 +109,8 @@ fn wanted(
     let listed = (choice == 2 || choice == 4) && !dense;
     let columns = columns
         .iter()
-        .filter(|c| listed && (**c as usize) < first && !keys.contains(c));
+        .filter(|c| listed && (**c as usize) < first && !keys.contains(c))
+        .filter(|c| visible(**c as usize));
     Some((keys.clone(), columns.copied().collect()))
 }
 
@@ -127,7 +132,21 @@ fn check(case: &Case, cut: &Cut) {
             assert_eq!(keys, expected.0, "{at}: ranges");
             assert_eq!(columns, expected.1, "{at}: columns");
             let kept = cut.kept[head * shape.tiles() + tile] as usize;
-            assert_eq!(kept, keys.len() + columns.len(), "{at}: kept keys");
+            let all = || keys.iter().chain(&columns).map(|j| *j as usize);
+            match shape.window() {
+                None => assert_eq!(kept, all().count(), "{at}: kept keys"),
+                Some(_) => {
+                    let of_row = |p| all().filter(|j| case.sees(p, *j)).count();
+                    let pairs: usize = case.tile(b, tile).map(of_row).sum();
+                    assert_eq!(kept, pairs, "{at}: kept pairs");
+                }
+            }
+            // Nothing that no row of the tile sees, but what shares a granule with what one does.
+            for j in all() {
+                let whole = |j: usize| j / GRANULE * GRANULE..(j / GRANULE + 1) * GRANULE;
+                let seen = |j: usize| case.any_sees(&case.tile(b, tile), j);
+                assert!(whole(j).any(seen), "{at}: key {j} is hidden");
+            }
         }
     }
 }
@@ -139,6 +158,12 @@ fn case() -> impl Strategy<Value = Case> {
     let sequence = (rows, prefix, dense).prop_map(|(n, p, dense)| ((n, n + p), dense));
     let sequences = prop::collection::vec(sequence, 1..3);
     let heads = prop_oneof![Just([1usize, 1, 1]), Just([4, 2, 2]), Just([4, 2, 4])];
+    let visible = prop_oneof![
+        Just(None),
+        Just(None),
+        Just(Some(1u32)),
+        (1u32..900).prop_map(Some)
+    ];
     (
         heads,
         sequences,
@@ -146,20 +171,23 @@ fn case() -> impl Strategy<Value = Case> {
         1u32..300,
         0usize..50,
         0usize..20,
+        visible,
     )
-        .prop_map(|(heads, sequences, sink, window, columns, slashes)| {
-            let lengths: Vec<(usize, usize)> = sequences.iter().map(|s| s.0).collect();
-            let rules = Rules {
-                sink,
-                window,
-                ..rules()
-            };
-            let mut case = Case::new(heads, &lengths, rules);
-            case.dense_from = sequences.iter().map(|s| s.1).collect();
-            case.layout.columns = columns;
-            case.layout.slashes = slashes;
-            case
-        })
+        .prop_map(
+            |(heads, sequences, sink, window, columns, slashes, visible)| {
+                let lengths: Vec<(usize, usize)> = sequences.iter().map(|s| s.0).collect();
+                let rules = Rules {
+                    sink,
+                    window,
+                    ..rules()
+                };
+                let mut case = Case::new(heads, &lengths, rules).under(visible);
+                case.dense_from = sequences.iter().map(|s| s.1).collect();
+                case.layout.columns = columns;
+                case.layout.slashes = slashes;
+                case
+            },
+        )
 }
 
 proptest! {
@@ -236,6 +264,20 @@ mod kernels {
     }
 
     #[test]
+    fn kernel_builds_what_the_cpu_builds_under_a_window() {
+        let ragged = [(1, 1), (63, 64), (129, 1000), (65, 65), (200, 700)];
+        for window in [1, 16, 100, 333, 1000] {
+            for (heads, choice) in [([4, 2, 2], None), ([4, 2, 4], None), ([1, 1, 1], Some(0))] {
+                let mut case = Case::new(heads, &ragged, rules()).under(Some(window));
+                case.dense_from[2] = 950;
+                compare(&case, random_cut(&case, u64::from(window), choice));
+            }
+            let case = Case::new([2, 2, 2], &[(128, 2048)], rules()).under(Some(window));
+            compare(&case, random_cut(&case, 9, Some(4)));
+        }
+    }
+
+    #[test]
     fn rows_of_more_words_than_units_are_built() {
         // A word is 512 keys, a cube has 128 units.
         let mut case = Case::new([1, 1, 1], &[(70, 140_001)], rules());
@@ -244,6 +286,8 @@ mod kernels {
         for choice in [0, 2, 4] {
             compare(&case, random_cut(&case, 3, Some(choice)));
         }
+        let case = case.under(Some(70_003));
+        compare(&case, random_cut(&case, 3, Some(4)));
     }
 
     #[test]

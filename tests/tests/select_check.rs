@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use sparse_accelerate_contract::{ROW_WORDS, SPAN_WORDS};
 use sparse_accelerate_kernels::{
     attend::QUERY_TILE,
-    select::{PROBES, REPORT_WORDS, RULE_WORDS, Rules, Shape, check},
+    select::{PROBES, REPORT_WORDS, RULE_WORDS, Rules, Shape, Visible, check},
 };
 use sparse_accelerate_tests::{launches, selection};
 
@@ -38,6 +38,7 @@ impl Case {
             keys: spans.iter().map(|s| s.1).max().unwrap_or(0),
             head_dim: 64,
             scale: 1.0,
+            visible: Visible::Causal,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut uniform = |low: f32, high: f32| low + (high - low) * rng.random::<f32>();
@@ -95,9 +96,35 @@ impl Case {
         lowest
     }
 
+    /// The same under a window, every tile with so large a part of its visible pairs as it had of its keys.
+    fn under(mut self, window: u32) -> Self {
+        self.shape.visible = Visible::of(Some(window));
+        if self.shape.window().is_none() {
+            return self;
+        }
+        let tiles = self.shape.tiles();
+        for (i, kept) in self.kept.iter_mut().enumerate() {
+            let (b, tile) = (i / tiles / self.shape.index_heads, i % tiles);
+            let (n, keys) = self.spans[b];
+            let rows = (tile * QUERY_TILE).min(n)..((tile + 1) * QUERY_TILE).min(n);
+            let pairs: usize = rows.map(|i| (keys - n + i + 1).min(window as usize)).sum();
+            let end = keys - n + n.min((tile + 1) * QUERY_TILE);
+            *kept = (*kept as f64 / end.max(1) as f64 * pairs as f64) as u32;
+        }
+        self
+    }
+
     fn density(&self, b: usize, index_head: usize) -> f64 {
         let (n, keys) = self.spans[b];
         let (mut kept, mut all) = (0.0, 0.0);
+        if let Some(window) = self.shape.window() {
+            let at = (b * self.shape.index_heads + index_head) * self.shape.tiles();
+            let kept = &self.kept[at..at + n.div_ceil(QUERY_TILE)];
+            let pairs = |i: usize| (keys - n + i + 1).min(window as usize) as f64;
+            let all: f64 = (0..n).map(pairs).sum();
+            let kept = kept.iter().map(|pairs| f64::from(*pairs)).sum::<f64>();
+            return if all > 0.0 { kept / all } else { 1.0 };
+        }
         for tile in 0..n.div_ceil(QUERY_TILE) {
             let end = n.min((tile + 1) * QUERY_TILE);
             let rows = (end - tile * QUERY_TILE) as f64;
@@ -215,6 +242,21 @@ fn recall_and_density() {
         }
         Case::new(&[(200, 200)], [4, 4], 0.3).check(name, &client);
         Case::new(&[(20_000, 70_000)], [2, 1], 0.3).check(name, &client);
+    }
+}
+
+#[test]
+fn density_counts_the_pairs_of_a_window() {
+    for (name, client) in launches::clients() {
+        for window in [1, 7, 64, 100, 700] {
+            for n in [1, 63, 65, 129, 1000] {
+                let spans = [(n, n + 100), (5, 5), (0, 40)];
+                let case = Case::new(&spans, [6, 2], 0.3).under(window);
+                case.check(name, &client);
+            }
+            let case = Case::new(&[(20_000, 70_000)], [2, 1], 0.3).under(window);
+            case.check(name, &client);
+        }
     }
 }
 

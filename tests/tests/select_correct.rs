@@ -10,7 +10,7 @@ use sparse_accelerate_inputs as bench;
 use sparse_accelerate_kernels::{
     attend::{self, QUERY_TILE},
     select::{
-        BLOCK, Shape,
+        BLOCK, Shape, Visible,
         correct::{self, Correction, Order, Variant},
         pool,
     },
@@ -102,6 +102,7 @@ impl<'a> Case<'a> {
                 .unwrap_or(0),
             head_dim: q[3],
             scale: 1.0 / (q[3] as f32).sqrt(),
+            visible: Visible::of(self.problem.window),
         }
     }
 
@@ -188,7 +189,9 @@ impl<'a> Case<'a> {
 
     /// Attention over the index, in f64.
     fn sparse(&self, inputs: &Inputs) -> Expected {
-        let sees = |b, h, i, j| self.index.sees(b, self.index_head(h), i, j);
+        let sees = |b, h, i, j| {
+            self.problem.in_window(b, i, j) && self.index.sees(b, self.index_head(h), i, j)
+        };
         oracle::exact(self.problem, inputs, &sees)
     }
 
@@ -210,8 +213,16 @@ impl<'a> Case<'a> {
                     let tile = i / QUERY_TILE;
                     let row = self.index.row(b, self.index_head(h), tile);
                     let mut keys = vec![(found.lse[at], found.out[at * d..(at + 1) * d].to_vec())];
-                    let visible = (span.offset() + tile * QUERY_TILE) / BLOCK;
-                    for (block, pooled) in blocks.iter().enumerate().take(visible) {
+                    // Blocks that every row of the tile sees whole.
+                    let rows = tile * QUERY_TILE..((tile + 1) * QUERY_TILE).min(span.query_len);
+                    let whole = |block: usize| {
+                        let seen = |i: usize, j: usize| {
+                            j <= span.offset() + i && self.problem.in_window(b, i, j)
+                        };
+                        let (first, last) = (block * BLOCK, (block + 1) * BLOCK - 1);
+                        rows.clone().all(|i| seen(i, first) && seen(i, last))
+                    };
+                    for (block, pooled) in blocks.iter().enumerate().filter(|b| whole(b.0)) {
                         let kept = (block * BLOCK..(block + 1) * BLOCK)
                             .filter(|j| {
                                 let key = *j as u32;
@@ -262,9 +273,10 @@ impl<'a> Case<'a> {
             for at in 0..batch * heads * rows {
                 let (b, h) = (at / (heads * rows), at / rows % heads);
                 let name = format!(
-                    "{name}/{:?}/{variant:?}/{:?}/{:?}: row {} of head {h} of {b}",
+                    "{name}/{:?}/{variant:?}/{:?}/{:?}/{:?}: row {} of head {h} of {b}",
                     self.problem.dtype,
                     self.problem.spans,
+                    self.problem.window,
                     correction.order(),
                     at % rows
                 );
@@ -378,12 +390,50 @@ fn gates_and_index_heads_in_a_ragged_batch() {
     });
 }
 
+/// Windows within a block, of whole blocks, over some; blocks that rows see in part take no part. Keys and
+/// values that no row sees are NaN, and so are their blocks.
+#[test]
+fn windows_of_keys() {
+    launches::each_device(|name, client, dtype| {
+        for window in [1, 191, 192, 400] {
+            let problem = Problem {
+                window: Some(window),
+                ..Problem::ragged(dtype, [4, 2, 32], &[(100, 700), (3, 80), (64, 320)])
+            };
+            let index = windowed(&problem, 2, 40, 30);
+            let index = index.within(sparse_accelerate::Visible::Window(window as usize));
+            let index = index.expect("a window");
+            let mut inputs = problem.inputs(7);
+            let (d, keys) = (problem.head_dim, problem.keys());
+            for row in 0..inputs.key.len() / d {
+                let (b, j) = (row / keys / problem.kv_heads, row % keys);
+                let span = problem.spans[b];
+                // Of the blocks that are pooled, only such as no row sees any key of.
+                let end = (j / BLOCK + 1) * BLOCK;
+                if end <= span.offset() && !problem.in_window(b, 0, end - 1) {
+                    inputs.key[row * d..(row + 1) * d].fill(f32::NAN);
+                    inputs.value[row * d..(row + 1) * d].fill(f32::NAN);
+                }
+            }
+            let case = Case::new(client, &problem, &inputs, &index, vec![0, 1, 0, 0, 0, 0]);
+            for correction in [FIRST, SECOND] {
+                case.check(name, correction, &case.formula(&inputs, correction));
+            }
+        }
+    });
+}
+
 /// Blocks are counted some at a time; ranges, columns and rows cross from one lot to the next.
 #[test]
 fn more_blocks_than_are_counted_at_once() {
     launches::each_device(|name, client, dtype| {
         let problem = Problem::ragged(dtype, [1, 1, 32], &[(2, 128 * 1100)]);
         let index = windowed(&problem, 1, 128 * 20, 1000);
+        on(name, client, &problem, &index, vec![0]);
+        let problem = Problem {
+            window: Some(128 * 300 + 5),
+            ..problem
+        };
         on(name, client, &problem, &index, vec![0]);
     });
 }
@@ -474,6 +524,7 @@ fn variants(client: &Client, problem: &Problem) -> usize {
         keys: problem.keys(),
         head_dim: problem.head_dim,
         scale: 1.0,
+        visible: Visible::of(problem.window),
     };
     correct::variants(&shape, launches::elem(problem.dtype), client.properties()).len()
 }

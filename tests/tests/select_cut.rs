@@ -2,7 +2,7 @@
 //! written here, kernels against CPU implementations bit for bit.
 
 use proptest::prelude::*;
-use sparse_accelerate_contract::{Prices, Rules, Thresholds};
+use sparse_accelerate_contract::{BLOCK, Prices, Rules, Thresholds};
 use sparse_accelerate_tests::selection::{self, Case, Cut, Scores, rules};
 
 fn f(bits: u32) -> f64 {
@@ -55,7 +55,9 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
             .map(|s| most(&mut (2 * head(0)..2 * head(sharing)).map(|a| slash(a, s))))
             .collect();
         let (columns, slashes) = lists(case, cut, index);
-        let wanted = f64::from(case.thresholds.column) / keys as f64;
+        // The most keys that a row sees.
+        let seen = (0..keys).filter(|j| case.sees(keys - 1, *j)).count() as f64;
+        let wanted = f64::from(case.thresholds.column) / seen;
         let room = |rule: u32, room: usize| (rule as usize).min(room);
         assert_eq!(
             columns,
@@ -66,7 +68,7 @@ fn check_columns(case: &Case, scores: &Scores, cut: &Cut) {
             ),
             "columns of index head {index}"
         );
-        let wanted = f64::from(case.thresholds.slash) * 80.0 / keys as f64 * rows * 2f64.powi(20);
+        let wanted = f64::from(case.thresholds.slash) * 80.0 / seen * rows * 2f64.powi(20);
         assert_eq!(
             slashes,
             kept(
@@ -105,9 +107,16 @@ fn check_blocks(case: &Case, scores: &Scores, cut: &Cut) {
             let rules = case.rules[index % shape.index_heads];
             let mask = &cut.masks[(variant * case.indexes() * rows + flat) * shape.mask_words()..];
             let has = |j: usize| mask[j / 32] >> (j % 32) & 1 == 1;
+            let span = case.spans[index / shape.index_heads];
+            let first = span.offset() + t * BLOCK;
+            let hidden = |j: usize| !(j * BLOCK..(j + 1) * BLOCK).any(|key| case.sees(first, key));
             let share = |h: usize, j: usize| {
                 let at = ((index * sharing + h) * rows + t) * width + j;
-                f64::from(scores.shares[at])
+                // Blocks before the first visible one are none; those after the row have no share.
+                match hidden(j) && j * BLOCK < first {
+                    true => 0.0,
+                    false => f64::from(scores.shares[at]),
+                }
             };
             let rank = |j: usize| (0..sharing).map(|h| share(h, j)).fold(0.0, f64::max);
             let count = (0..width).filter(|j| has(*j)).count();
@@ -176,14 +185,35 @@ fn check_choice(case: &Case, scores: &Scores, cut: &Cut) {
         };
         let (columns, slashes) = lists(case, cut, index);
         let rows = span.query_len.div_ceil(64);
-        let causal: usize = (0..rows)
-            .map(|i| (span.offset() + ((i + 1) * 64).min(span.query_len)).div_ceil(64))
+        let tiles = |keys: usize| keys.div_ceil(64) as f64;
+        let tile = |i: usize| case.tile(index / shape.index_heads, i);
+        let causal: f64 = (0..rows)
+            .map(|i| {
+                let seen = |j: &usize| case.any_sees(&tile(i), *j);
+                tiles((0..tile(i).end).filter(seen).count())
+            })
             .sum();
-        let (causal, rows) = (causal as f64, rows as f64);
-        let band = f64::from(rules.sink.div_ceil(64) + rules.window.div_ceil(64) + 1) * rows;
+        // Sinks count for a tile as far as its first row has not lost them, after its last row too.
+        let sinks: f64 = (0..rows)
+            .map(|i| {
+                let lost = (0..tile(i).start).filter(|j| !case.sees(tile(i).start, *j));
+                tiles((rules.sink as usize).saturating_sub(lost.count()))
+            })
+            .sum();
+        let local = shape.window().map_or(rules.window, |w| w.min(rules.window));
+        let gathered = |column: &usize| match shape.window() {
+            // By the largest that it may be: every index row takes all of them.
+            None => rows,
+            Some(_) => (0..rows)
+                .filter(|i| case.any_sees(&tile(*i), *column))
+                .count(),
+        };
+        let gathered: usize = columns.iter().map(gathered).sum();
+        let rows = rows as f64;
+        let band = sinks + rows * (f64::from(local.div_ceil(64)) + 1.0);
         let slashed = band + (rows * slashes.len() as f64 * 1.5).floor();
         let cost = |tiles: f64, columns: usize| {
-            let gathered = f64::from(case.prices.column) * rows * columns as f64 / 64.0;
+            let gathered = f64::from(case.prices.column) * columns as f64 / 64.0;
             f64::from(case.prices.row) * rows
                 + f64::from(case.prices.tile) * tiles.min(causal)
                 + gathered
@@ -198,10 +228,10 @@ fn check_choice(case: &Case, scores: &Scores, cut: &Cut) {
         let candidates = [
             (f64::from(case.prices.dense_tile) * causal, 1.0),
             (cost(band, 0), least(0)),
-            (cost(slashed, columns.len()), least(1)),
+            (cost(slashed, gathered), least(1)),
             (cost(band + 4.0 * blocks(0), 0), promised(least(0))),
             (
-                cost(slashed + 4.0 * blocks(1), columns.len()),
+                cost(slashed + 4.0 * blocks(1), gathered),
                 promised(least(1)),
             ),
         ];
@@ -270,6 +300,16 @@ fn length() -> impl Strategy<Value = (usize, usize)> {
     (rows, prefix).prop_map(|(n, p)| (n, n + p))
 }
 
+/// A window of visible keys, in half of the cases.
+fn window() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![
+        Just(None),
+        Just(None),
+        Just(Some(1)),
+        (1u32..1000).prop_map(Some)
+    ]
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let heads = prop_oneof![
         Just([1usize, 1, 1]),
@@ -306,11 +346,11 @@ fn case() -> impl Strategy<Value = Case> {
         row: c.3,
     });
     let lengths = prop::collection::vec(length(), 1..4);
-    (heads, lengths, rules, thresholds, prices).prop_map(
-        |(heads, lengths, rules, thresholds, prices)| Case {
+    (heads, lengths, rules, thresholds, prices, window()).prop_map(
+        |(heads, lengths, rules, thresholds, prices, window)| Case {
             thresholds,
             prices,
-            ..Case::new(heads, &lengths, rules)
+            ..Case::new(heads, &lengths, rules).under(window)
         },
     )
 }
@@ -475,6 +515,21 @@ mod kernels {
     }
 
     #[test]
+    fn kernels_have_the_bits_of_the_cpu_under_a_window() {
+        let ragged = [(1, 1), (63, 64), (129, 1000), (65, 65), (256, 700)];
+        for window in [1, 7, 64, 100, 130, 500, 999, 1000] {
+            for heads in [[4, 2, 2], [3, 3, 3]] {
+                let mut case = Case::new(heads, &ragged, rules()).under(Some(window));
+                compare(&case, window == 100);
+                case.rules[0].alpha = 0.3;
+                case.rules[1].allowed = 0b11110;
+                case.rules[1].sink = 300;
+                compare(&case, window == 64);
+            }
+        }
+    }
+
+    #[test]
     fn long_rows_have_the_bits_of_the_cpu() {
         // More positions than one stretch of a scan, more blocks than one stretch of mask words.
         let rules = Rules {
@@ -487,6 +542,7 @@ mod kernels {
         case.layout.slashes = 200;
         case.thresholds.slash = 0.1;
         compare(&case, false);
+        compare(&case.under(Some(70_001)), false);
     }
 
     #[test]

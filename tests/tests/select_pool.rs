@@ -5,7 +5,7 @@
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType, server::Handle};
 use sparse_accelerate::Span;
-use sparse_accelerate_kernels::select::{BLOCK, Shape, pool};
+use sparse_accelerate_kernels::select::{BLOCK, Shape, Visible, pool};
 use sparse_accelerate_tests::{
     launches,
     launches::BEYOND,
@@ -45,6 +45,7 @@ impl<'a> Pool<'a> {
             keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
             head_dim: dims[3],
             scale: 1.0,
+            visible: Visible::Causal,
         };
         let words = launches::table(None, spans, 0);
         let tensors = pool::Tensors {

@@ -1,11 +1,14 @@
 //! Exact attention of probe rows, by column and by slash, against f64 on hostile shapes; every plan that
-//! a device has, twice: right, and bitwise equal. Keys past a sequence are NaN, outputs and scratch too.
+//! a device has, twice: right, and bitwise equal. Keys past a sequence are NaN, as are keys that a window hides
+//! from all of its rows, outputs and scratch.
 #![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query};
-use sparse_accelerate_kernels::select::{BLOCK, GRANULE, PROBES, Rules, Shape, View, probe};
+use sparse_accelerate_kernels::select::{
+    BLOCK, GRANULE, PROBES, Rules, Shape, View, Visible, probe,
+};
 use sparse_accelerate_tests::{
     launches::{self, BEYOND},
     problem::{Inputs, Problem, round},
@@ -75,8 +78,11 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
             };
             let position = span.kv_len - span.query_len + row;
             let q = &inputs.query[(bh * rows + row) * d..][..d];
-            let logits: Vec<f64> = (0..=position)
-                .map(|j| {
+            let seen = |j: &usize| problem.in_window(b, row, *j);
+            let visible: Vec<usize> = (0..=position).filter(seen).collect();
+            let logits: Vec<f64> = visible
+                .iter()
+                .map(|&j| {
                     let k = &inputs.key[(kv_head * cache + j) * d..][..d];
                     let dot: f64 = q
                         .iter()
@@ -96,7 +102,7 @@ fn exact(problem: &Problem, inputs: &Inputs, shape: &Shape, rules: &[u32]) -> Ex
                 64
             };
             let mut last = None;
-            for (j, z) in logits.iter().enumerate() {
+            for (&j, z) in visible.iter().zip(&logits) {
                 if j < sink || position - j < window {
                     continue;
                 }
@@ -177,6 +183,7 @@ fn check(name: &str, client: &Client, problem: &Problem, inputs: &Inputs, index_
         keys: problem.keys() - problem.slack,
         head_dim: problem.head_dim,
         scale: 1.0 / (problem.head_dim as f32).sqrt(),
+        visible: Visible::of(problem.window),
     };
     let rules = rules(index_heads);
     let exact = exact(problem, inputs, &shape, &rules);
@@ -185,8 +192,8 @@ fn check(name: &str, client: &Client, problem: &Problem, inputs: &Inputs, index_
     assert!(!plans.is_empty(), "{name}: no plan");
     for plan in plans {
         let name = format!(
-            "{name}/{:?}/{:?}/{:?}",
-            problem.dtype, problem.spans, plan.blueprint
+            "{name}/{:?}/{:?}/{:?}/{:?}",
+            problem.dtype, problem.spans, problem.window, plan.blueprint
         );
         let first = run(client, &plan, problem, inputs, &shape, &rules);
         for (i, (got, want)) in first.lse.iter().zip(&exact.lse).enumerate() {
@@ -265,6 +272,41 @@ fn eight_heads_of_a_kv_head() {
 #[test]
 fn more_heads_than_a_cube_takes() {
     random([12, 1, 40], 1, &[(128, 256)]);
+}
+
+/// Ragged batches under windows: shorter than a granule, than a tile, as long as one, longer than some
+/// sequences; longer than all of them is no window.
+#[test]
+fn windows_of_keys() {
+    for (heads, index_heads, spans, windows) in [
+        (
+            [4, 1, 64],
+            1,
+            &[(300, 300), (63, 500), (1, 129)][..],
+            [1, 100, 301],
+        ),
+        ([3, 1, 40], 3, &[(130, 257), (127, 401)], [7, 128, 400]),
+    ] {
+        launches::each_device(|name, client, dtype| {
+            for window in windows {
+                let problem = Problem {
+                    window: Some(window),
+                    ..Problem::ragged(dtype, heads, spans)
+                };
+                let mut inputs = problem.inputs(6);
+                let head_dim = problem.head_dim;
+                for (row, key) in inputs.key.chunks_exact_mut(head_dim).enumerate() {
+                    let (j, head) = (row % problem.keys(), row / problem.keys());
+                    let b = head / problem.kv_heads;
+                    let rows = 0..problem.spans[b].query_len;
+                    if !rows.clone().any(|i| problem.in_window(b, i, j)) {
+                        key.fill(f32::NAN);
+                    }
+                }
+                check(name, client, &problem, &inputs, index_heads);
+            }
+        });
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Shares of key blocks, against f64 on hostile shapes; every plan that a device has, twice: right, and
-//! bitwise equal. Pooled blocks that are no candidate of any query block are NaN, and so is the output.
+//! bitwise equal. Pooled blocks that are not whole, or that a window hides from all rows, are NaN, and so is
+//! the output.
 #![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
 use burn::tensor::DType;
 use cubecl::{client::Client, ir::AddressType};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sparse_accelerate_kernels::select::{BLOCK, Rules, Shape, score};
+use sparse_accelerate_kernels::select::{BLOCK, Rules, Shape, Visible, score};
 use sparse_accelerate_tests::{
     launches::{self, BEYOND},
     problem::round,
@@ -24,6 +25,7 @@ struct Case {
     spans: Vec<(usize, usize)>,
     gauss: bool,
     variants: usize,
+    window: Option<u32>,
 }
 
 /// Inputs, rounded to the element type.
@@ -47,7 +49,14 @@ impl Case {
             keys: self.spans.iter().map(|s| s.1).max().unwrap_or(0),
             head_dim: self.head_dim,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
+            visible: Visible::of(self.window),
         }
+    }
+
+    /// First key that the row at a position sees.
+    fn first(&self, position: usize) -> usize {
+        let hidden = |window| (position + 1).saturating_sub(window as usize);
+        self.window.map_or(0, hidden)
     }
 
     fn inputs(&self, dtype: DType) -> Inputs {
@@ -65,10 +74,11 @@ impl Case {
         }
         let capacity = shape.key_blocks() + 1;
         let mut pooled = Vec::new();
-        for &(_, kv_len) in &self.spans {
+        for &(n, kv_len) in &self.spans {
             for _ in 0..shape.kv_heads {
                 for block in 0..capacity {
-                    let whole = (block + 1) * BLOCK <= kv_len;
+                    let seen = (block + 1) * BLOCK > self.first(kv_len - n);
+                    let whole = (block + 1) * BLOCK <= kv_len && seen;
                     let x = |x: f32| if whole { x } else { f32::NAN };
                     pooled.extend((0..d).map(|_| x(normal())));
                     pooled.extend((0..d).map(|_| x(normal().abs())));
@@ -116,14 +126,25 @@ impl Case {
                     rows.push(BLOCK * t);
                 }
                 let first = kv_len - n + BLOCK * t;
-                let candidates: Vec<usize> = (0..blocks)
-                    .filter(|j| (j + 1) * BLOCK <= first)
+                // Where the rule's window is no shorter than the visible one, all keys are local.
+                let local = self
+                    .window
+                    .is_some_and(|visible| window >= visible as usize);
+                let all: Vec<usize> = (0..blocks)
+                    .filter(|j| (j + 1) * BLOCK <= first && !local)
                     .filter(|j| (j + 1) * BLOCK > sink && j * BLOCK + window < first + 1)
                     .collect();
                 for v in 0..self.variants {
                     let mut means = vec![0.0; blocks];
                     for row in &rows {
                         let q = &inputs.query[(bh * shape.rows + row) * d..][..d];
+                        let seen = self.first(kv_len - n + row);
+                        let visible = |j: usize| {
+                            let (from, end) = (j * BLOCK, (j + 1) * BLOCK);
+                            (from..end).filter(|key| *key >= seen).count()
+                        };
+                        let candidates = all.iter().copied().filter(|j| visible(*j) > 0);
+                        let candidates: Vec<usize> = candidates.collect();
                         let logit = |j: usize| {
                             let k = &inputs.pooled[(pooled_head + j) * 3 * d..][..2 * d];
                             let mut z = 0.0;
@@ -136,7 +157,7 @@ impl Case {
                                     z += f64::from(square) * f64::from(round(k[d + i], operand));
                                 }
                             }
-                            z * f64::from(shape.scale)
+                            z * f64::from(shape.scale) + (visible(j) as f64 / BLOCK as f64).ln()
                         };
                         let logits: Vec<f64> = candidates.iter().map(|j| logit(*j)).collect();
                         let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -203,14 +224,18 @@ impl Case {
         .expect("plans");
         assert!(!plans.is_empty(), "{name}: no plan");
         for plan in plans {
-            let name = format!("{name}/{dtype:?}/{:?}/{:?}", self.spans, plan.blueprint);
+            let name = format!(
+                "{name}/{dtype:?}/{:?}/{:?}/{:?}",
+                self.spans, self.window, plan.blueprint
+            );
             let operand = if plan.blueprint.tile.mma {
                 dtype
             } else {
                 DType::F32
             };
             let exact = self.exact(&inputs, operand);
-            assert!(exact.iter().any(|x| *x > 0.0), "{name}: no candidates");
+            let some = exact.iter().any(|x| *x > 0.0);
+            assert!(some || self.window.is_some(), "{name}: no candidates");
             let first = self.run(client, &plan, &inputs, dtype);
             for (i, (got, want)) in first.iter().zip(&exact).enumerate() {
                 let off = (f64::from(*got) - want).abs();
@@ -235,6 +260,7 @@ fn a_ragged_batch_behind_prefixes() {
         spans: vec![(300, 1500), (1, 1000), (130, 131), (133, 700), (260, 1300)],
         gauss: true,
         variants: 1,
+        window: None,
     }
     .check();
 }
@@ -248,6 +274,7 @@ fn two_bands() {
         spans: vec![(520, 1500), (64, 900)],
         gauss: false,
         variants: 2,
+        window: None,
     }
     .check();
 }
@@ -261,6 +288,7 @@ fn two_bands_and_the_second_order() {
         spans: vec![(127, 1200), (129, 640)],
         gauss: true,
         variants: 2,
+        window: None,
     }
     .check();
 }
@@ -274,6 +302,7 @@ fn more_key_blocks_than_a_tile() {
         spans: vec![(65, 17000)],
         gauss: true,
         variants: 1,
+        window: None,
     }
     .check();
 }
@@ -287,6 +316,45 @@ fn more_heads_than_a_cube_takes() {
         spans: vec![(140, 2000)],
         gauss: true,
         variants: 1,
+        window: None,
+    }
+    .check();
+}
+
+/// Windows that end inside a key block, at its end, within the local keys, before them; several query blocks
+/// to a cube.
+#[test]
+fn windows_of_keys() {
+    for (heads, index_heads, head_dim, variants, windows) in [
+        ([4, 1], 4, 40, 1, [1, 200, 513]),
+        ([2, 2], 2, 32, 2, [100, 384, 1399]),
+    ] {
+        for window in windows {
+            Case {
+                heads,
+                index_heads,
+                head_dim,
+                spans: vec![(300, 1400), (130, 131), (260, 1100), (2, 900)],
+                gauss: variants == 1,
+                variants,
+                window: Some(window),
+            }
+            .check();
+        }
+    }
+}
+
+/// The walk over key blocks begins far behind the first tile of them.
+#[test]
+fn a_window_far_behind_the_first_key() {
+    Case {
+        heads: [7, 1],
+        index_heads: 1,
+        head_dim: 32,
+        spans: vec![(65, 17000)],
+        gauss: false,
+        variants: 1,
+        window: Some(9001),
     }
     .check();
 }

@@ -346,20 +346,19 @@ fn chunks_and_decoding_are_the_whole() {
 }
 
 #[test]
-fn heads_that_choose_have_no_window() {
+fn heads_that_choose_have_a_window_too() {
     for backend in backends::all() {
         let problem = Problem::whole(DType::F32, [4, 2, 64], 300);
         let dynamic = AttentionSettings::sparse(Pattern::Dynamic(Dynamic::default()));
-        let refused = plan(&problem, &dynamic, 100, &backend).expect_err("refused");
-        let expected = AttentionError::WindowedSelection {
-            window: 100,
-            pattern: "dynamic",
-        };
-        assert_eq!(refused, expected);
-        let text = refused.to_string();
-        assert!(text.contains("100") && text.contains("dynamic"), "{text}");
+        let windowed = plan(&problem, &dynamic, 100, &backend).expect("plan");
+        assert!(windowed.selects());
+        assert_eq!(windowed.visible(), Visible::Window(100));
+        // The first 100 rows see 1 to 100 keys, the others 100 each.
+        assert_eq!(windowed.decision().causal_pairs, 5050 + 200 * 100);
         // A window that hides nothing is none.
-        plan(&problem, &dynamic, 300, &backend).expect("plan");
+        let whole = plan(&problem, &dynamic, 300, &backend).expect("plan");
+        assert!(whole.selects());
+        assert_eq!(whole.visible(), Visible::Causal);
         let zero = plan(&problem, &dynamic, 0, &backend).expect_err("refused");
         assert!(zero.to_string().contains("window is 0"), "{zero}");
     }

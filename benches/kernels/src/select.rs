@@ -8,7 +8,7 @@ use sparse_accelerate_contract::SPAN_WORDS;
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query, value};
 use sparse_accelerate_kernels::select::{
     self, Choice, ListLayout, PROBES, Prices, REPORT_WORDS, RULE_WORDS, Rules, Shape, TableLayout,
-    Thresholds, View, check, correct,
+    Thresholds, View, Visible, check, correct,
     index::{self, Inputs, Options},
     pool,
 };
@@ -44,6 +44,7 @@ pub(crate) fn stages(bench: &Bench, args: &Select) -> Result<()> {
                 keys: len,
                 head_dim: sizes.head_dim,
                 scale: 1.0 / (sizes.head_dim as f32).sqrt(),
+                visible: Visible::Causal,
             },
             query,
             key,

@@ -88,17 +88,6 @@ pub enum AttentionError {
         /// Which invariant, with the values.
         reason: String,
     },
-    /// A window of visible keys together with heads that choose their keys.
-    #[error(
-        "attention plan: a window of {window} keys and {pattern}, whose heads choose their keys, do not go \
-         together; take a pattern that is not chosen from the input, or dense attention"
-    )]
-    WindowedSelection {
-        /// Keys of the window.
-        window: usize,
-        /// Name of the pattern.
-        pattern: &'static str,
-    },
     /// A selector beside another setting that says which keys are kept.
     #[error(
         "attention: the selector `{selector}` and the setting `{other}` both say which keys are kept; leave one \

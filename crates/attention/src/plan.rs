@@ -41,9 +41,8 @@ impl AttentionPlan {
     /// Decides how a chunk is computed and builds its index.
     ///
     /// # Errors
-    /// Contradicting spans or heads; parameters out of range; head patterns of other heads; a window
-    /// together with keys that are chosen from the input ([`AttentionError::WindowedSelection`]); a selector
-    /// beside another choice ([`AttentionError::SelectorBeside`]).
+    /// Contradicting spans or heads; parameters out of range; head patterns of other heads; a window of 0; a
+    /// selector beside a window or another choice ([`AttentionError::SelectorBeside`]).
     pub fn new(
         settings: &AttentionSettings,
         spans: &[Span],
@@ -211,13 +210,13 @@ impl<'a> Chunk<'a> {
             let least = LEAST_ROWS;
             return Ok(self.dense(Reason::ChunkTooShort { rows, least }));
         }
-        if let Some(window) = self.visible.window() {
-            return Err(AttentionError::WindowedSelection {
-                window,
-                pattern: settings.selecting_name(),
-            });
-        }
         if let Some(selector) = &settings.selector {
+            if self.visible.window().is_some() {
+                return Err(AttentionError::SelectorBeside {
+                    selector: selector.name(),
+                    other: "window",
+                });
+            }
             // Of a layer that the selector computes densely, the plan is that of dense.
             let mut plan = self.dense(reason);
             plan.decision.path = Path::Selected;
@@ -228,12 +227,21 @@ impl<'a> Chunk<'a> {
         }
         let dense_from = |span: &Span| clamp(settings.selection.dense_from(span));
         let imposed = match &settings.imposed {
-            Some(blocks) => Some((*blocks, index::fixed_blocks(self.spans, blocks)?)),
+            Some(blocks) => {
+                let index = index::fixed_blocks(self.spans, blocks)?;
+                Some((*blocks, index.within(self.visible)?))
+            }
             None => None,
         };
         let imposed_heads = imposed.as_ref().map(|(_, index)| index.heads());
-        let selection =
-            SelectionPlan::new(settings, self.spans, self.heads, imposed_heads, self.device)?;
+        let selection = SelectionPlan::new(
+            settings,
+            self.spans,
+            self.heads,
+            self.visible,
+            imposed_heads,
+            self.device,
+        )?;
         let mut plan = match imposed {
             Some((blocks, index)) => {
                 let (kept, pattern) = (index.kept_pairs(), Pattern::FixedBlocks(blocks));

@@ -123,15 +123,6 @@ impl AttentionSettings {
         })
     }
 
-    /// The name of what chooses: the pattern, the patterns by head, or a selector.
-    pub(crate) fn selecting_name(&self) -> &'static str {
-        match (&self.heads, &self.selector) {
-            (Some(_), _) => "a pattern per head",
-            (None, Some(_)) => "an index selector",
-            (None, None) => self.pattern.name(),
-        }
-    }
-
     /// Tells whether the mode lets a prompt of so many tokens be anything but dense.
     pub fn is_sparse_at(&self, prompt: usize) -> bool {
         match self.mode {

@@ -51,11 +51,6 @@ impl Span {
 /// "no limit".
 pub const MAX_KV_LEN: usize = (u32::MAX / 2) as usize;
 
-/// Causal pairs of a batch.
-pub(crate) fn causal_pairs(spans: &[Span]) -> u64 {
-    spans.iter().map(Span::causal_pairs).sum()
-}
-
 pub(crate) fn validate(spans: &[Span]) -> Result<(), AttentionError> {
     let shape = |what, got: String, expected: String, hint| AttentionError::Shape {
         op: "plan",

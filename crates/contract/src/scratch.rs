@@ -181,6 +181,7 @@ impl ProbeScratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visible::Visible;
 
     #[test]
     fn lengths_of_one_selection_by_hand() {
@@ -193,6 +194,7 @@ mod tests {
             keys: 131_072,
             head_dim: 128,
             scale: 1.0,
+            visible: Visible::Causal,
         };
         let lists = ListLayout {
             columns: 1024,

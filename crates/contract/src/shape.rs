@@ -3,6 +3,7 @@
 use crate::{
     sizes::{BLOCK, GRANULE, PROBE_GROUP, PROBES, QUERY_TILE},
     table::{SPAN_WORDS, UNLIMITED, word},
+    visible::Visible,
 };
 
 /// The shape of a selection. Lengths in tokens.
@@ -24,6 +25,8 @@ pub struct Shape {
     pub head_dim: usize,
     /// Softmax scale.
     pub scale: f32,
+    /// The keys that a row may see before its head chooses among them.
+    pub visible: Visible,
 }
 
 impl Shape {
@@ -50,6 +53,11 @@ impl Shape {
     /// Counts words of a bit mask over key blocks.
     pub fn mask_words(&self) -> usize {
         self.key_blocks().div_ceil(32)
+    }
+
+    /// Gives the keys of the window; `None` where every row sees all keys up to its own.
+    pub fn window(&self) -> Option<u32> {
+        self.visible.window(self.keys)
     }
 
     /// Counts query heads that share a KV head.

@@ -223,6 +223,7 @@ impl TableLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visible::Visible;
 
     #[test]
     fn rows_point_at_their_ranges_and_columns() {
@@ -266,6 +267,7 @@ mod tests {
             keys: 1000,
             head_dim: 64,
             scale: 0.125,
+            visible: Visible::Causal,
         };
         let lists = ListLayout {
             columns: 10,

@@ -22,12 +22,30 @@ impl Visible {
         }
     }
 
+    /// Gives the rule of a window of so many keys; causal for none, and for a window of 0, which plans refuse.
+    pub fn of(window: Option<u32>) -> Self {
+        window
+            .and_then(NonZeroU32::new)
+            .map_or(Self::Causal, Self::Window)
+    }
+
+    /// Gives the most keys that a row of a sequence of `keys` keys sees.
+    pub fn most(self, keys: usize) -> usize {
+        self.window(keys).map_or(keys, |window| window as usize)
+    }
+
     /// Gives the first key that the row at an absolute position sees; it sees all from there to its own.
     pub fn first(self, position: usize) -> usize {
         match self {
             Self::Causal => 0,
             Self::Window(window) => (position + 1).saturating_sub(window.get() as usize),
         }
+    }
+
+    /// Counts the keys from `from` to before `to` that the row at an absolute position sees.
+    pub fn seen(self, position: usize, from: usize, to: usize) -> usize {
+        let from = from.max(self.first(position));
+        to.min(position + 1).saturating_sub(from)
     }
 }
 
@@ -46,5 +64,24 @@ mod tests {
         assert_eq!(window(9).window(10), Some(9));
         assert_eq!(window(10).window(10), None);
         assert_eq!(Visible::Causal.window(10), None);
+        assert_eq!(window(4).most(9), 4);
+        assert_eq!(window(4).most(3), 3);
+        assert_eq!(Visible::Causal.most(9), 9);
+        assert_eq!(Visible::of(Some(4)), window(4));
+        assert_eq!(Visible::of(Some(0)), Visible::Causal);
+        assert_eq!(Visible::of(None), Visible::Causal);
+    }
+
+    #[test]
+    fn keys_of_a_range_are_counted_one_by_one() {
+        for visible in [None, Some(1), Some(4), Some(20)].map(Visible::of) {
+            for position in [0, 3, 9] {
+                for (from, to) in [(0, 0), (0, 4), (2, 12), (7, 9), (9, 10), (11, 12)] {
+                    let seen = |j: &usize| visible.first(position) <= *j && *j <= position;
+                    let expected = (from..to).filter(seen).count();
+                    assert_eq!(visible.seen(position, from, to), expected);
+                }
+            }
+        }
     }
 }

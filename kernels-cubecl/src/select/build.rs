@@ -5,11 +5,15 @@
 //! kept slash buckets (bucket `b` is the keys from `first - 16 b - 15` to `last - 16 b`), kept blocks of the
 //! tile's query block; everything if the head is dense or the tile has rows that see everything. All are
 //! rounded outwards to granules, none beyond `last`. Runs of granules become ranges; kept columns before
-//! `first` and outside them stay columns.
+//! `first` and outside them stay columns. Under a window of visible keys granules and columns begin with the
+//! first key that the row at `first` sees: no row of the tile sees an earlier one.
 //!
 //! One cube per row, over a bit map of granules in shared memory: 1 KiB at 128K keys, as much more per
 //! further 128K. Blocks, sinks and window are written word by word, slashes added by atomics; one scan then
 //! gives every unit the place of its runs and columns.
+
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if, clippy::collapsible_else_if)]
 
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
 use sparse_accelerate_contract::{
@@ -20,7 +24,7 @@ use super::{BLOCK, Choice, GRANULE, ListLayout, RULE_WORDS, Shape, TableLayout, 
 use crate::{
     attend::QUERY_TILE,
     layout::{buffer, cubes},
-    table::{HeadReport, HeadRules, Span},
+    table::{HeadReport, HeadRules, Span, Window},
 };
 
 /// Units of a cube.
@@ -42,13 +46,15 @@ struct Tile {
     end: u32,
     /// Granules up to the end.
     granules: u32,
+    /// First key that a row sees through the window.
+    seen: u32,
 }
 
 #[cube]
 impl Tile {
     /// Finds the tile that begins at row `at`. A tile past the sequence's rows has no granules, and so no
     /// runs and no columns.
-    fn new(span: &Span, at: u32) -> Tile {
+    fn new(span: &Span, at: u32, window: &Window) -> Tile {
         let mut first = 0u32;
         let mut end = 0u32;
         if at < span.query_len {
@@ -59,7 +65,21 @@ impl Tile {
             first,
             end,
             granules: end.div_ceil(SPAN),
+            seen: window.first_key(first),
         }
+    }
+
+    /// Counts the pairs of the tile's rows and the keys before `key` that they see through the window.
+    fn pairs_before(&self, key: u32, window: &Window) -> u32 {
+        let key = max(min(key, self.end), self.seen);
+        let rows = self.end - self.first;
+        // Keys before the last row's first are lost row by row: each is seen by one row more than the one
+        // before. The tile's own keys, one row fewer each, were not there for its first rows.
+        let lost = min(key, window.first_key(self.end - 1)) - self.seen;
+        let own = max(key, self.first) - self.first;
+        let fewest = self.seen + window.keys - self.first;
+        lost * fewest + (lost * lost - lost) / 2 + (key - self.seen - lost) * rows
+            - (own * own - own) / 2
     }
 }
 
@@ -119,9 +139,11 @@ fn build_rows(
     ranges_at: usize,
     range_stride: usize,
     columns_at: usize,
+    window: ComptimeOption<u32>,
     #[comptime] words: usize,
     #[comptime] layout: ListLayout,
 ) {
+    let visible = Window::of(&window);
     let row = CUBE_POS;
     if row >= batch * index_heads * tiles {
         terminate!();
@@ -134,7 +156,7 @@ fn build_rows(
     let head = index % index_heads;
     let rule = HeadRules::of(head);
     let choice = HeadReport::of(index).choice(report);
-    let own = Tile::new(&span, (tile * QUERY_TILE) as u32);
+    let own = Tile::new(&span, (tile * QUERY_TILE) as u32, &visible);
     let dense = gates[index] == DENSE || choice == DENSE_CHOICE || own.end > span.dense_from;
 
     let bits = Shared::<[Atomic<u32>]>::new_slice(words);
@@ -152,7 +174,7 @@ fn build_rows(
     let mask =
         ((variant + index) * query_blocks + tile / comptime!(BLOCK / QUERY_TILE)) * mask_words;
     paint(
-        &bits, masks, &own, choice, dense, sinks, window, mask, mask_words, words,
+        &bits, masks, &own, choice, dense, sinks, window, mask, mask_words, &visible, words,
     );
     if unit == 0 {
         count[0].store(0u32);
@@ -179,6 +201,7 @@ fn build_rows(
         list + comptime!(layout.slashes_at()),
         slashes,
         &own,
+        &visible,
     );
     sync_cube();
 
@@ -188,7 +211,7 @@ fn build_rows(
     if unit * each > 0 && unit * each <= words {
         before = bits[unit * each - 1].load() >> 31;
     }
-    let runs = count_runs(&bits, &count, before, words);
+    let runs = count_runs(&bits, &count, before, &own, &visible, words);
     let each_column = columns.div_ceil(comptime!(UNITS as u32));
     let from = UNIT_POS * each_column;
     let part = Part {
@@ -196,7 +219,7 @@ fn build_rows(
         until: min(from + each_column, columns),
     };
     let columns_from = list + ListLayout::COLUMNS_AT;
-    let outside = count_outside(&bits, lists, columns_from, &part, own.first);
+    let outside = count_outside(&bits, lists, columns_from, &part, &own, &count, &visible);
     let runs_before = scan::exclusive_sum(runs, &mut starts, UNITS);
     let outside_before = scan::exclusive_sum(outside, &mut places, UNITS);
 
@@ -204,7 +227,16 @@ fn build_rows(
     write_runs(&bits, table, ranges, before, runs_before, own.end, words);
     let to = columns_at + row * comptime!(layout.columns);
     let place = to + outside_before as usize;
-    write_outside(&bits, lists, columns_from, &part, own.first, table, place);
+    write_outside(
+        &bits,
+        lists,
+        columns_from,
+        &part,
+        &own,
+        table,
+        place,
+        &visible,
+    );
 
     if unit == 0 {
         let entry = batch * SPAN_WORDS + row * ROW_WORDS;
@@ -215,8 +247,12 @@ fn build_rows(
             table[entry + IndexRow::RANGES] = scan::total(&mut starts, UNITS);
             table[entry + IndexRow::COLUMNS_AT] = to as u32;
             table[entry + IndexRow::COLUMNS] = outside;
-            // The last granule may reach past the tile's last position.
-            keys = count[0].load() * SPAN - (own.granules * SPAN - own.end) + outside;
+            keys = if comptime!(visible.some) {
+                count[0].load()
+            } else {
+                // The last granule may reach past the tile's last position.
+                count[0].load() * SPAN - (own.granules * SPAN - own.end) + outside
+            };
         } else {
             #[unroll]
             for i in 0..ROW_WORDS {
@@ -246,6 +282,7 @@ fn paint(
     window: u32,
     mask: usize,
     mask_words: usize,
+    visible: &Window,
     #[comptime] words: usize,
 ) {
     let mut local = 0u32;
@@ -267,6 +304,9 @@ fn paint(
                     value |= widened(blocks) & between(of, 0u32, own.granules);
                 }
             }
+            if comptime!(visible.some) {
+                value &= between(of, own.seen / SPAN, own.granules);
+            }
         }
         bits[word].store(value);
         word += UNITS;
@@ -275,7 +315,14 @@ fn paint(
 
 /// Sets the granules of the slash buckets, `slashes` of them from `list` on.
 #[cube]
-fn add_slashes(bits: &Shared<[Atomic<u32>]>, lists: &[u32], list: usize, slashes: u32, own: &Tile) {
+fn add_slashes(
+    bits: &Shared<[Atomic<u32>]>,
+    lists: &[u32],
+    list: usize,
+    slashes: u32,
+    own: &Tile,
+    visible: &Window,
+) {
     let mut at = UNIT_POS;
     while at < slashes {
         let offset = lists[list + at as usize] * SPAN;
@@ -283,6 +330,9 @@ fn add_slashes(bits: &Shared<[Atomic<u32>]>, lists: &[u32], list: usize, slashes
             let mut from = 0u32;
             if own.first > offset + comptime!(SPAN - 1) {
                 from = (own.first - offset - comptime!(SPAN - 1)) / SPAN;
+            }
+            if comptime!(visible.some) {
+                from = max(from, own.seen / SPAN);
             }
             // Granules of at most 79 keys: they meet two words at most.
             let to = (own.end - 1 - offset) / SPAN + 1;
@@ -297,13 +347,15 @@ fn add_slashes(bits: &Shared<[Atomic<u32>]>, lists: &[u32], list: usize, slashes
     }
 }
 
-/// Counts the runs that begin in this unit's words, and adds its granules to those of the tile. `before` is
-/// the bit before them.
+/// Counts the runs that begin in this unit's words, and adds its granules to those of the tile, or the pairs
+/// that rows see of its runs through a window. `before` is the bit before them.
 #[cube]
 fn count_runs(
     bits: &Shared<[Atomic<u32>]>,
     count: &Shared<[Atomic<u32>]>,
     before: u32,
+    own: &Tile,
+    visible: &Window,
     #[comptime] words: usize,
 ) -> u32 {
     let each = comptime!(words.div_ceil(UNITS));
@@ -316,7 +368,23 @@ fn count_runs(
         if word < words {
             let value = bits[word].load();
             runs += (value & !((value << 1) | carry)).count_ones();
-            set += value.count_ones();
+            if comptime!(visible.some) {
+                // What an end adds the run's start takes off, in whichever unit, modulo 2^32.
+                let mut edges = value ^ ((value << 1) | carry);
+                while edges > 0 {
+                    let bit = edges.trailing_zeros();
+                    edges &= edges - 1;
+                    let key = (word as u32 * 32 + bit) * SPAN;
+                    let pairs = own.pairs_before(key, visible);
+                    if (value >> bit) & 1 == 1 {
+                        set -= pairs;
+                    } else {
+                        set += pairs;
+                    }
+                }
+            } else {
+                set += value.count_ones();
+            }
             carry = value >> 31;
         }
     }
@@ -324,21 +392,33 @@ fn count_runs(
     runs
 }
 
-/// Counts the unit's columns that stay columns: before the tile, outside its granules.
+/// Counts the unit's columns that stay columns: before the tile, outside its granules; and adds the pairs
+/// that rows see of them through a window to those of the tile.
 #[cube]
 fn count_outside(
     bits: &Shared<[Atomic<u32>]>,
     lists: &[u32],
     list: usize,
     part: &Part,
-    first: u32,
+    own: &Tile,
+    count: &Shared<[Atomic<u32>]>,
+    visible: &Window,
 ) -> u32 {
     let mut outside = 0u32;
     let mut at = part.from;
     while at < part.until {
         let column = lists[list + at as usize];
-        if column < first {
-            outside += 1 - granule(bits, column);
+        if comptime!(visible.some) {
+            if column < own.first && column >= own.seen {
+                let here = 1 - granule(bits, column);
+                outside += here;
+                let rows = min(own.end, column + visible.keys) - own.first;
+                count[0].fetch_add(here * rows);
+            }
+        } else {
+            if column < own.first {
+                outside += 1 - granule(bits, column);
+            }
         }
         at += 1;
     }
@@ -403,15 +483,20 @@ fn write_outside(
     lists: &[u32],
     list: usize,
     part: &Part,
-    first: u32,
+    own: &Tile,
     table: &mut [u32],
     place: usize,
+    visible: &Window,
 ) {
     let mut to = place;
     let mut at = part.from;
     while at < part.until {
         let column = lists[list + at as usize];
-        if column < first && granule(bits, column) == 0 {
+        let mut before = column < own.first;
+        if comptime!(visible.some) {
+            before = before && column >= own.seen;
+        }
+        if before && granule(bits, column) == 0 {
             table[to] = column;
             to += 1;
         }
@@ -438,7 +523,8 @@ pub struct Buffers {
     pub rules: Handle,
     /// Written: [`TableLayout::words`]. What a row does not use of its room is left.
     pub table: Handle,
-    /// Written: `[B * Hi, tiles]`, keys that the last row of each tile sees.
+    /// Written: `[B * Hi, tiles]`, keys that the last row of each tile sees; under a window the pairs of its
+    /// rows and the kept keys that they see.
     pub kept: Handle,
     /// Index width.
     pub address: AddressType,
@@ -478,6 +564,7 @@ pub fn launch(client: &Client, shape: &Shape, lists: &ListLayout, buffers: &Buff
             table.ranges_at,
             table.range_stride,
             table.columns_at,
+            shape.window().into(),
             words,
             *lists,
         );

@@ -11,6 +11,7 @@
 //! pass, with the reason [`Why::MeasuredBelowFloor`]. A head that is dense already has recall 1 and density 1.
 //!
 //! Density is kept over causal pairs: a row that is `i` rows before its tile's last sees `i` keys fewer.
+//! Under a window it is kept over visible pairs, of which `kept` has those of each tile.
 //!
 //! The floor here is the accepted recall: what was aimed at is a little more, so that noise of the
 //! estimates does not make a head dense. Probes are rows of the spans given for them, which leave out
@@ -24,7 +25,7 @@ use sparse_accelerate_contract::{PROBE_GROUP, table::DENSE};
 use super::{Choice, PROBES, Report, Shape, Why};
 use crate::{
     attend::QUERY_TILE,
-    table::{HeadReport, HeadRules, Span, gate_at},
+    table::{HeadReport, HeadRules, Span, Window, gate_at},
 };
 
 #[cube(launch_unchecked)]
@@ -42,6 +43,7 @@ fn check_heads(
     index_heads: u32,
     rows: u32,
     tiles: u32,
+    window: ComptimeOption<u32>,
 ) {
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     if cube >= batch * index_heads {
@@ -104,6 +106,7 @@ fn check_heads(
         }
     }
 
+    let window = Window::of(&window);
     let mut kept_pairs = f32::new(0.0);
     let mut all_pairs = f32::new(0.0);
     let mut tile = unit;
@@ -113,8 +116,13 @@ fn check_heads(
         let n = f32::cast_from(end - start);
         // A row that is `i` rows before the tile's last sees `i` keys fewer, of what is kept as of all.
         let missing = n * (n - 1.0) / 2.0;
-        kept_pairs += n * f32::cast_from(kept[(cube * tiles + tile) as usize]) - missing;
-        all_pairs += n * f32::cast_from(offset + end) - missing;
+        if comptime!(window.some) {
+            kept_pairs += f32::cast_from(kept[(cube * tiles + tile) as usize]);
+            all_pairs += seen_pairs(offset + start, offset + end, &window);
+        } else {
+            kept_pairs += n * f32::cast_from(kept[(cube * tiles + tile) as usize]) - missing;
+            all_pairs += n * f32::cast_from(offset + end) - missing;
+        }
         tile += comptime!(PROBES as u32);
     }
     board[unit as usize] = kept_pairs;
@@ -137,6 +145,17 @@ fn check_heads(
         own.put(report, lowest, Report::RECALL);
         own.put(report, density, Report::DENSITY);
     }
+}
+
+/// Pairs of the rows at positions `[first, end)` and the keys that they see through a window.
+#[cube]
+fn seen_pairs(first: u32, end: u32, window: &Window) -> f32 {
+    // Rows that see all keys up to their own, each one more than the one before.
+    let whole = f32::cast_from(max(min(end, window.keys), first) - first);
+    let rest = f32::cast_from(end - first) - whole;
+    whole * f32::cast_from(first + 1)
+        + whole * (whole - 1.0) / 2.0
+        + rest * f32::cast_from(window.keys)
 }
 
 /// The lesser of two; what is not a number stays.
@@ -165,9 +184,10 @@ fn halve(board: &mut Shared<[f32]>, #[comptime] part: usize) {
 pub struct Tensors {
     /// `[B, Hq, N]` of the sparse pass.
     pub lse: BufferArg,
-    /// `[B, Hq, PROBES]` over all keys.
+    /// `[B, Hq, PROBES]` over all keys that the probe rows see.
     pub probe: BufferArg,
-    /// `[B * Hi * tiles]`: keys that the last row of a tile sees.
+    /// `[B * Hi * tiles]` as [`super::build`] leaves it: keys that the last row of a tile sees, or pairs
+    /// under a window.
     pub kept: BufferArg,
     /// `[Hi, RULE_WORDS]`.
     pub rules: BufferArg,
@@ -203,6 +223,7 @@ pub fn launch(client: &Client, shape: &Shape, tensors: Tensors) {
             shape.index_heads as u32,
             shape.rows as u32,
             shape.tiles() as u32,
+            shape.window().into(),
         );
     }
 }

@@ -8,6 +8,10 @@
 //!   block-cluster   row * R + tile * (triangular's + 4 * blocks)
 //!   hybrid          row * R + tile * (interval-slash's + 4 * blocks) + column * R * columns / 64
 //!
+//! Under a window of visible keys a tile's causal tiles are those that some of its rows sees, its sinks
+//! those that are still visible, its local window no longer than the visible one, and a column counts for
+//! the rows that see it.
+//!
 //! Triangular and interval-slash meet the floor if `A_T` and `A_IS` do, in both groups of probes of every
 //! query head; block-cluster and hybrid were cut to meet it. Dense wins where nothing that meets it costs
 //! less, and where a probe's log-sum-exp is not finite. Where dense is not allowed, the cheapest that
@@ -32,18 +36,24 @@ use super::{
 use crate::{
     attend::QUERY_TILE,
     layout::{buffer, cubes},
-    table::{HeadReport, HeadRules, Span},
+    table::{HeadReport, HeadRules, Span, Window},
 };
 
 /// Numbers that the units of a cube find together: least `A_T`, least `A_IS`, causal tiles, blocks of either
-/// variant, log-sum-exps that are not finite.
+/// variant, log-sum-exps that are not finite; under a window also tiles of sinks, and columns times the
+/// index rows that see them.
 const LOCAL: usize = 0;
 const LISTED: usize = 1;
 const CAUSAL: usize = 2;
 const BLOCKS: usize = 3;
 const BLOCKS_BESIDE: usize = 4;
 const NOT_FINITE: usize = 5;
-const FOUND: usize = 6;
+const SINKS: usize = 6;
+const GATHERED: usize = 7;
+/// How many there are.
+const fn found_words(windowed: bool) -> usize {
+    if windowed { 8 } else { 6 }
+}
 /// Products that costs are made of: a price times a count each.
 const DENSE_TILES: usize = 0;
 const ROWS: usize = 1;
@@ -68,6 +78,8 @@ struct Counts {
     rows: u32,
     /// Causal tiles.
     causal: u32,
+    /// Columns times the index rows that see them through a window.
+    gathered: u32,
     /// Columns and slashes.
     columns: u32,
     slashes: u32,
@@ -101,9 +113,12 @@ fn choose_patterns(
     tile: f32,
     column: f32,
     row: f32,
+    window: ComptimeOption<u32>,
     #[comptime] heads_per_index: usize,
     #[comptime] layout: ListLayout,
 ) {
+    let window = Window::of(&window);
+    let found_words = comptime!(found_words(window.some));
     let index = CUBE_POS;
     if index >= indexes {
         terminate!();
@@ -113,9 +128,9 @@ fn choose_patterns(
     let span = Span::of(spans, (index / index_heads) as u32);
     let rows = span.query_len.div_ceil(TILE);
 
-    let found = Shared::<[Atomic<u32>]>::new_slice(FOUND);
+    let found = Shared::<[Atomic<u32>]>::new_slice(found_words);
     let mut terms = Shared::<[f32]>::new_slice(TERMS);
-    if unit < FOUND {
+    if unit < found_words {
         let mut value = 0u32;
         if unit <= LISTED {
             value = ONE.runtime();
@@ -124,9 +139,12 @@ fn choose_patterns(
     }
     sync_cube();
     find_recalls(&found, covered, index, heads_per_index);
-    find_tiles(&found, &span, rows);
+    find_tiles(&found, &span, rows, rule.sink(rules), &window);
     find_blocks(&found, counts, index, indexes, query_blocks);
     find_faults(&found, lse, index, heads_per_index);
+    if comptime!(window.some) {
+        find_columns(&found, lists, index, &span, &window, layout);
+    }
     sync_cube();
 
     let list = index * comptime!(layout.stride());
@@ -139,12 +157,30 @@ fn choose_patterns(
         blocks: found[BLOCKS].load(),
         blocks_beside: found[BLOCKS_BESIDE].load(),
         causal: found[CAUSAL].load(),
+        gathered: if comptime!(window.some) {
+            found[GATHERED].load()
+        } else {
+            0u32.runtime()
+        },
     };
-    let sinks = rule.sink(rules).div_ceil(TILE);
-    let windows = rule.window(rules).div_ceil(TILE);
-    let triangular = rows * (sinks + windows + 1);
+    let triangular = if comptime!(window.some) {
+        let windows = min(rule.window(rules), window.keys).div_ceil(TILE);
+        found[SINKS].load() + rows * (windows + 1)
+    } else {
+        let sinks = rule.sink(rules).div_ceil(TILE);
+        let windows = rule.window(rules).div_ceil(TILE);
+        rows * (sinks + windows + 1)
+    };
     if unit < TERMS {
-        terms[unit] = term(&kept, triangular, dense_tile, tile, column, row);
+        terms[unit] = term(
+            &kept,
+            triangular,
+            dense_tile,
+            tile,
+            column,
+            row,
+            comptime!(window.some),
+        );
     }
     sync_cube();
 
@@ -202,17 +238,60 @@ fn find_recalls(
     }
 }
 
-/// Counts the causal tiles.
+/// Counts the causal tiles; of those that a window shows also the tiles of `sink` sinks.
 #[cube]
-fn find_tiles(found: &Shared<[Atomic<u32>]>, span: &Span, rows: u32) {
+fn find_tiles(found: &Shared<[Atomic<u32>]>, span: &Span, rows: u32, sink: u32, window: &Window) {
     let mut tiles = 0u32;
     let mut at = UNIT_POS;
-    while at < rows {
-        let end = span.offset() + min((at + 1) * TILE, span.query_len);
-        tiles += end.div_ceil(TILE);
-        at += comptime!(UNITS as u32);
+    if comptime!(window.some) {
+        let mut sinks = 0u32;
+        while at < rows {
+            let end = span.offset() + min((at + 1) * TILE, span.query_len);
+            let seen = window.first_key(span.offset() + at * TILE);
+            tiles += (end - seen).div_ceil(TILE);
+            sinks += (max(sink, seen) - seen).div_ceil(TILE);
+            at += comptime!(UNITS as u32);
+        }
+        found[SINKS].fetch_add(sinks);
+    } else {
+        while at < rows {
+            let end = span.offset() + min((at + 1) * TILE, span.query_len);
+            tiles += end.div_ceil(TILE);
+            at += comptime!(UNITS as u32);
+        }
     }
     found[CAUSAL].fetch_add(tiles);
+}
+
+/// Adds up the index rows that see each of an index head's columns through a window.
+#[cube]
+fn find_columns(
+    found: &Shared<[Atomic<u32>]>,
+    lists: &[u32],
+    index: usize,
+    span: &Span,
+    window: &Window,
+    #[comptime] layout: ListLayout,
+) {
+    let list = index * comptime!(layout.stride());
+    let from = list + ListLayout::COLUMNS_AT;
+    let count = min(
+        lists[list + ListLayout::COLUMNS],
+        comptime!(layout.columns as u32),
+    );
+    let mut rows = 0u32;
+    let mut at = UNIT_POS;
+    while at < count {
+        // The new rows that see it are `[first, end)`.
+        let column = lists[from + at as usize];
+        let first = max(column, span.offset()) - span.offset();
+        let end = max(min(column + window.keys, span.kv_len), span.offset()) - span.offset();
+        if first < end {
+            rows += (end - 1) / TILE - first / TILE + 1;
+        }
+        at += comptime!(UNITS as u32);
+    }
+    found[GATHERED].fetch_add(rows);
 }
 
 /// Counts the kept blocks of either variant.
@@ -257,7 +336,15 @@ fn find_faults(
 
 /// Computes the term of this unit; `triangular` are the tiles of sinks and window.
 #[cube]
-fn term(kept: &Counts, triangular: u32, dense_tile: f32, tile: f32, column: f32, row: f32) -> f32 {
+fn term(
+    kept: &Counts,
+    triangular: u32,
+    dense_tile: f32,
+    tile: f32,
+    column: f32,
+    row: f32,
+    #[comptime] windowed: bool,
+) -> f32 {
     let unit = UNIT_POS as usize;
     let interval = triangular + kept.rows * kept.slashes * 3 / 2;
     let mut factor = tile;
@@ -276,7 +363,11 @@ fn term(kept: &Counts, triangular: u32, dense_tile: f32, tile: f32, column: f32,
         count = interval + 4 * kept.blocks_beside;
     } else if unit == COLUMNS {
         factor = column * 0.015625f32;
-        count = kept.rows * kept.columns;
+        count = if comptime!(windowed) {
+            kept.gathered
+        } else {
+            kept.rows * kept.columns
+        };
     }
     if unit != ROWS && unit != COLUMNS {
         count = min(count, kept.causal);
@@ -458,6 +549,7 @@ pub fn launch(
             prices.tile,
             prices.column,
             prices.row,
+            shape.window().into(),
             shape.heads_per_index(),
             *lists,
         );

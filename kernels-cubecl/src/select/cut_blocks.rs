@@ -6,7 +6,7 @@
 //! being what it covers already; kept are all blocks from the highest bin on at which every head has its
 //! own. Max-relative rule: kept are the blocks with at least `alpha` times the largest share.
 //!
-//! One cube per query block of an index head; it reads the causal part of its heads' shares twice. Shared
+//! One cube per query block of an index head; it reads the visible part of its heads' shares twice. Shared
 //! memory holds 128 sums a query head, in units of 2^-24, which wrap beyond 256; shares add up to at most
 //! the number of score variants.
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     layout::{buffer, cubes},
-    table::{HeadRules, Span},
+    table::{HeadRules, Span, Window},
 };
 
 /// Bins of shares from 2^-31 to 1; smaller ones share the first, which is never kept by mass.
@@ -63,6 +63,7 @@ fn cut_rows(
     index_heads: usize,
     query_blocks: usize,
     key_blocks: usize,
+    window: ComptimeOption<u32>,
     #[comptime] heads_per_index: usize,
 ) {
     let rows = batch * index_heads * query_blocks;
@@ -86,6 +87,13 @@ fn cut_rows(
         let last = kv_len - query_len + min((block + 1) * BLOCK, query_len) - 1;
         causal = min(last / BLOCK + 1, key_blocks);
     }
+    // The first block with a key that the query block's first position sees.
+    let window = Window::of(&window);
+    let seen = if comptime!(window.some) {
+        window.first_key((kv_len - query_len + block * BLOCK) as u32) as usize / BLOCK
+    } else {
+        0usize.runtime()
+    };
     let stride = query_blocks * key_blocks;
     let from = (index * heads_per_index * query_blocks + block) * key_blocks;
 
@@ -108,6 +116,9 @@ fn cut_rows(
 
     let mut largest = 0u32;
     let mut j = unit;
+    if comptime!(window.some) {
+        j += seen;
+    }
     while j < causal {
         let rank = rank(shares, from + j, stride, heads_per_index);
         largest = max(largest, rank);
@@ -164,7 +175,12 @@ fn cut_rows(
         for i in 0..comptime!(STRETCH / UNITS) {
             let local = i * UNITS + unit;
             let j = stretch * STRETCH + local;
-            if j < causal {
+            let visible = if comptime!(window.some) {
+                j >= seen && j < causal
+            } else {
+                j < causal
+            };
+            if visible {
                 let rank = rank(shares, from + j, stride, heads_per_index);
                 if rank > 0 {
                     let bit = 1u32 << (local % 32) as u32;
@@ -244,6 +260,7 @@ pub fn launch(client: &Client, shape: &Shape, buffers: &Buffers) {
             shape.index_heads,
             query_blocks,
             key_blocks,
+            shape.window().into(),
             shape.heads_per_index(),
         );
     }

@@ -1,9 +1,9 @@
 //! From the probes' attention by column and by slash to the columns and slashes that every row keeps.
 //!
 //! The score of a column is the most that any query head of the index head gives it in either group of
-//! probes; kept is what reaches the [`Thresholds::column`] over `kv_len`. The score of a slash bucket is the most that any
-//! of them gives it over either group of probes; kept is what reaches the [`Thresholds::bucket`] over `kv_len`. Where that is
-//! more than the rules allow, the threshold rises along bins of an eighth of an octave until it is not:
+//! probes; kept is what reaches the [`Thresholds::column`] over `L`. The score of a slash bucket is the most that any
+//! of them gives it over either group of probes; kept is what reaches the [`Thresholds::bucket`] over `L`, the
+//! most keys that a row sees: those of the sequence, or of the window. Where that is more than the rules allow, the threshold rises along bins of an eighth of an octave until it is not:
 //! a bin is kept whole or not at all.
 //!
 //! Two launches. The first takes a stretch of positions a cube: scores, how many fall into each bin, sums
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     layout::{buffer, cubes},
-    table::{HeadRules, Span},
+    table::{HeadRules, Span, Window},
 };
 
 /// Units of the second launch where a cube may have so many.
@@ -66,6 +66,7 @@ fn score_segments(
     segments: usize,
     least_column: f32,
     least_bucket: f32,
+    window: ComptimeOption<u32>,
     #[comptime] heads_per_index: usize,
 ) {
     let index = CUBE_POS / segments;
@@ -78,7 +79,12 @@ fn score_segments(
     let head = index * heads_per_index;
     let span = Span::of(spans, b as u32);
     let kv_len = span.kv_len;
-    let length = exact(kv_len);
+    let window = Window::of(&window);
+    let length = if comptime!(window.some) {
+        exact(min(kv_len, window.keys))
+    } else {
+        exact(kv_len)
+    };
     let sink = HeadRules::of(index % index_heads).sink(rules) as usize;
     let stride = keys + buckets + segments * comptime!(BINS + 2 * heads_per_index);
     let base = index * stride;
@@ -458,6 +464,7 @@ pub fn launch(
             scratch.segments,
             thresholds.column,
             thresholds.bucket(),
+            shape.window().into(),
             scratch.heads_per_index,
         );
     }

@@ -31,7 +31,7 @@ use super::{
     ListLayout, Prices, RULE_WORDS, Shape, TableLayout, Thresholds, View, build, choose,
     cut_blocks, cut_columns, probe, score,
 };
-use crate::Refusal;
+use crate::{Refusal, attend::QUERY_TILE};
 
 /// Inputs of a selection.
 #[allow(missing_debug_implementations)] // CubeCL's views have none
@@ -78,9 +78,9 @@ pub struct Index {
     pub table: Handle,
     /// `[B * Hi, REPORT_WORDS]` f32; recall and density are still to be measured.
     pub report: Handle,
-    /// `[B * Hi * tiles]`: keys that the last row of a tile sees.
+    /// `[B * Hi * tiles]`: keys that the last row of a tile sees, or pairs under a window: see [`build`].
     pub kept: Handle,
-    /// `[B, Hq, PROBES]` f32: log-sum-exp of the probe rows over all keys.
+    /// `[B, Hq, PROBES]` f32: log-sum-exp of the probe rows over all keys that they see.
     pub probe_lse: Handle,
 }
 
@@ -111,6 +111,15 @@ pub fn prepare(
             what: "the table of the index (words)",
             got: words,
             limit,
+        });
+    }
+    // The pairs that the rows of a tile see are counted in a word each.
+    let most = u32::MAX as usize / QUERY_TILE;
+    if let Some(window) = shape.window().filter(|keys| *keys as usize > most) {
+        return Err(Refusal::TooLarge {
+            what: "the window of a selection (keys)",
+            got: window as usize,
+            limit: most,
         });
     }
     Ok(Plans { probe, score })

@@ -14,6 +14,11 @@
 //! | `build` | all of the choice | the index, as the attention kernels read it |
 //! | `correct` | output, pooled keys and values | output with the mass of what was left out |
 //! | `check` | log-sum-exp of the result and of the probes | measured recall; heads that must be dense |
+//!
+//! Under [`Visible::Window`] keys before a row's first are no keys to any stage: the probes' softmax is over
+//! visible keys, so covered mass and recall are shares of those; no block, slash, column or sink that all
+//! rows of a tile have lost is kept; prices and density count visible pairs. Kernels of selections
+//! without a window are compiled as if there were none.
 
 pub mod build;
 pub mod check;
@@ -34,7 +39,7 @@ use cubecl::{prelude::*, server::Handle};
 
 pub use sparse_accelerate_contract::{
     BLOCK, Choice, GRANULE, ListLayout, PROBES, Prices, REPORT_WORDS, RULE_WORDS, Report, Rules,
-    Shape, TableLayout, Thresholds, Why,
+    Shape, TableLayout, Thresholds, Visible, Why,
 };
 
 /// A tensor that several launches of a stage read.

@@ -16,7 +16,7 @@ pub(crate) use place::{Call, CallLaunch, KvRows, Place, Serves, Tiling};
 pub(crate) use report::HeadReport;
 pub(crate) use rules::HeadRules;
 pub(crate) use span::Span;
-pub(crate) use visible::{Limits, LimitsLaunch, Rule};
+pub(crate) use visible::{Limits, LimitsLaunch, Rule, Window};
 pub(crate) use walk::{Cursor, Items, Step, Walk};
 
 /// Gives the word of an index head's gate, `index` counting the index heads of all sequences: gates follow

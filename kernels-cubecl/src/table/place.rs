@@ -9,6 +9,9 @@
 //! rows and the dense one; each serves the heads whose gate says so, and the cubes of the others leave
 //! before they write anything.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 use sparse_accelerate_contract::{
     QUERY_TILE, ROW_WORDS, SPAN_WORDS,

@@ -18,6 +18,43 @@ pub(crate) struct Limits {
     pub(crate) window: ComptimeOption<u32>,
 }
 
+/// The window of the rows of a launch, for kernels that need no other limit. Without one it has no text in
+/// them.
+#[derive(CubeType, Clone, Copy)]
+pub(crate) struct Window {
+    /// Keys that a row sees, its own included.
+    pub(crate) keys: u32,
+    /// There is one.
+    #[cube(comptime)]
+    pub(crate) some: bool,
+}
+
+#[cube]
+impl Window {
+    /// Makes the window of a launch's argument.
+    pub(crate) fn of(window: &ComptimeOption<u32>) -> Window {
+        Window {
+            keys: window.unwrap_or(0u32),
+            some: comptime!(window.is_some()),
+        }
+    }
+
+    /// First key that the row at a position sees; 0 without a window.
+    pub(crate) fn first_key(&self, position: u32) -> u32 {
+        if comptime!(self.some) {
+            first_key(position, self.keys)
+        } else {
+            0u32.runtime()
+        }
+    }
+}
+
+/// First key that the row at a position sees through a window of `window` keys.
+#[cube]
+fn first_key(position: u32, window: u32) -> u32 {
+    max(position + 1, window) - window
+}
+
 /// The rule for the rows of one sequence.
 #[derive(CubeType)]
 pub(crate) struct Rule {
@@ -52,7 +89,7 @@ impl Rule {
     /// First key that the row at a position may see and none before it; 0 without a window.
     pub(crate) fn first_key(&self, position: u32, #[comptime] windowed: bool) -> u32 {
         if comptime!(windowed) {
-            max(position + 1, self.window) - self.window
+            first_key(position, self.window)
         } else {
             0u32.runtime()
         }

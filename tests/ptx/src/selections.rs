@@ -8,7 +8,7 @@ use cubecl::{
 use sparse_accelerate_kernels::{
     Refusal,
     select::{
-        PROBES, REPORT_WORDS, RULE_WORDS, Shape, View, check,
+        PROBES, REPORT_WORDS, RULE_WORDS, Shape, View, Visible, check,
         correct::{self, Correction, Order, Variant},
         pool, probe, score,
     },
@@ -29,6 +29,7 @@ fn shape(head_dim: usize) -> Shape {
         keys: ROWS,
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        visible: Visible::Causal,
     }
 }
 

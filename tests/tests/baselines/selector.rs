@@ -223,11 +223,14 @@ fn what_cannot_stand_beside_a_selector_is_refused() {
         );
     }
     let error = plan(&alone, Visible::Window(100)).expect_err("refused");
-    assert!(
-        matches!(error, AttentionError::WindowedSelection { window: 100, .. }),
-        "{error}"
+    let windowed = matches!(
+        error,
+        AttentionError::SelectorBeside {
+            other: "window",
+            ..
+        }
     );
-    assert!(error.to_string().contains("an index selector"), "{error}");
+    assert!(windowed, "{error}");
     // A window that hides nothing is none, and a mode that is dense asks nobody.
     plan(&alone, Visible::Window(200)).expect("a plan");
     let dense = AttentionSettings {

@@ -4,6 +4,7 @@
 mod imposed;
 mod planted;
 mod run;
+mod windowed;
 
 use burn::tensor::DType;
 use planted::{COLUMNS, Case, HEADS, NEEDLE, SLASH, planted, random};

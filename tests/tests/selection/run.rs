@@ -100,6 +100,12 @@ pub(crate) fn read(selected: Selected, case: &Case, selection: &Selection) -> Ra
     let table: Vec<u32> = table.convert::<u32>().try_to_vec().expect("words");
     let index_heads = heads.len() / case.problem.spans.len();
     let index = TileIndex::from_table(&case.problem.spans, index_heads, &table).expect("index");
+    let longest = case.problem.spans.iter().map(|span| span.kv_len).max();
+    let hides = |window: u32| longest.is_some_and(|keys| (window as usize) < keys);
+    let index = match case.problem.window.is_some_and(hides) {
+        true => index.within(case.problem.visible()).expect("a window"),
+        false => index,
+    };
     for head in &heads {
         if head.choice == Choice::Dense {
             assert_eq!(head.density, 1.0, "{head:?}");
@@ -121,16 +127,22 @@ pub(crate) fn read(selected: Selected, case: &Case, selection: &Selection) -> Ra
     }
 }
 
-/// Kept causal pairs of one head over all: a row sees what its tile keeps, as far as it is causal.
+/// Kept visible pairs of one head over all: a row sees what its tile keeps, as far as it may see it.
 fn density(index: &TileIndex, head: &HeadRecord) -> f64 {
     let span = index.spans()[head.sequence];
     let (mut kept, mut all) = (0, 0);
     for i in 0..span.query_len {
         let p = span.offset() + i;
         let row = index.row(head.sequence, head.head, i / 64);
-        let of_range = |r: &[u32]| (r[1] as usize).min(p + 1).saturating_sub(r[0] as usize);
-        kept += row.ranges.chunks_exact(2).map(of_range).sum::<usize>() + row.columns.len();
-        all += p + 1;
+        let seen = (0..=p).find(|j| index.visible().sees(p, *j));
+        let seen = seen.expect("its own key");
+        let of_range = |r: &[u32]| {
+            let (from, end) = ((r[0] as usize).max(seen), (r[1] as usize).min(p + 1));
+            end.saturating_sub(from)
+        };
+        let columns = row.columns.iter().filter(|c| **c as usize >= seen);
+        kept += row.ranges.chunks_exact(2).map(of_range).sum::<usize>() + columns.count();
+        all += p + 1 - seen;
     }
     kept as f64 / all as f64
 }

@@ -1,7 +1,5 @@
 //! The extension on every CubeCL runtime: allocate, then launch what [`prepare`] chose.
 
-use std::num::NonZeroU32;
-
 use burn::{
     backend::cubecl::dtype_to_storage_type,
     tensor::{DType, Tensor},
@@ -47,10 +45,7 @@ fn problem(
         }),
         gated_heads: None,
         stored,
-        visible: match options.window.and_then(NonZeroU32::new) {
-            None => kernels::Visible::Causal,
-            Some(window) => kernels::Visible::Window(window),
-        },
+        visible: kernels::Visible::of(options.window),
     }
 }
 

@@ -98,7 +98,7 @@ fn dense(shape: &Shape) -> kernels::Problem {
         index: None,
         gated_heads: Some(shape.index_heads),
         stored: kernels::Stored::Elements,
-        visible: kernels::Visible::Causal,
+        visible: shape.visible,
     }
 }
 
@@ -269,6 +269,7 @@ impl SelectionOps for CubeBackend {
             keys,
             head_dim,
             scale: 1.0,
+            visible: kernels::Visible::Causal,
         };
         let address = [&key, &value, &pooled];
         let address = address.map(CubeTensor::required_address_type);

@@ -52,7 +52,7 @@ pub(crate) struct AttendOptions {
     pub band: Option<(u32, u32)>,
     /// Latest keys that a row may see at all, its own included; `None` for all.
     pub window: Option<u32>,
-    /// Causal (query, key) pairs of the batch, for one head. This and `density` decide whether and under
+    /// Visible (query, key) pairs of the batch, for one head: causal, and inside the window. This and `density` decide whether and under
     /// which key a kernel is chosen by measurement, never what is computed.
     pub causal_pairs: u64,
     /// Share of them that is kept; `None` if the index was built on the device.

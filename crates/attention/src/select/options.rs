@@ -1,7 +1,7 @@
 //! The scalars of one selection, and what follows from them.
 
 use sparse_accelerate_contract::{
-    Correction, ListLayout, Order, Prices, Shape, TableLayout, Thresholds,
+    Correction, ListLayout, Order, Prices, Shape, TableLayout, Thresholds, Visible,
 };
 
 use crate::ops::SelectLaunch;
@@ -25,8 +25,10 @@ pub(crate) struct SelectOptions {
     pub prices: Prices,
     /// The correction for key blocks that are left out.
     pub correction: Correction,
-    /// Causal (query, key) pairs of the batch, for one head.
+    /// Visible (query, key) pairs of the batch, for one head: causal, and inside the window.
     pub causal_pairs: u64,
+    /// Latest keys that a row may see at all, its own included; `None` for all.
+    pub window: Option<u32>,
     /// True makes attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
@@ -46,6 +48,7 @@ impl SelectOptions {
             keys: self.keys,
             head_dim: query[3],
             scale: self.scale,
+            visible: Visible::of(self.window),
         }
     }
 

@@ -11,7 +11,8 @@ use crate::{
     heads::Heads,
     pattern::Pattern,
     settings::AttentionSettings,
-    span::{self, Span},
+    span::Span,
+    visible::{self, Visible},
 };
 
 /// Least share of a row's mass, averaged over probe rows, of a column that is kept.
@@ -29,7 +30,7 @@ pub(crate) struct SelectionPlan {
 #[derive(Debug, Clone)]
 enum Layers {
     /// The same in every layer.
-    Alike(LayerSelection),
+    Alike(Box<LayerSelection>),
     /// By layer, as head patterns list them, with the heads that choose.
     Each(Vec<(usize, Option<LayerSelection>)>),
 }
@@ -52,16 +53,18 @@ impl SelectionPlan {
         settings: &AttentionSettings,
         spans: &[Span],
         heads: Heads,
+        visible: Visible,
         imposed: Option<usize>,
         device: &Device,
     ) -> Result<Self, AttentionError> {
-        let shared = Shared::new(settings, spans, heads, imposed, device);
+        let shared = Shared::new(settings, spans, heads, visible, imposed, device);
         let dense_layers = settings.selection.dense_layers;
         let layers = match &settings.heads {
             None => {
                 let granularity = settings.selection.granularity;
                 let index_heads = granularity.choices(heads.query, heads.kv);
-                Layers::Alike(shared.layer(&vec![settings.pattern; index_heads])?)
+                let layer = shared.layer(&vec![settings.pattern; index_heads])?;
+                Layers::Alike(Box::new(layer))
             }
             Some(listed) => Layers::Each(shared.each(listed, dense_layers)?),
         };
@@ -91,7 +94,7 @@ impl SelectionPlan {
             return Ok(None);
         }
         match &self.layers {
-            Layers::Alike(selection) => Ok(Some(selection)),
+            Layers::Alike(selection) => Ok(Some(selection.as_ref())),
             Layers::Each(layers) => match layers.get(layer) {
                 Some((_, selection)) => Ok(selection.as_ref()),
                 None => Err(HeadPatterns::missing(layer, layers.len())),
@@ -106,6 +109,7 @@ struct Shared<'a> {
     heads: Heads,
     imposed: Option<usize>,
     keys: usize,
+    window: Option<u32>,
     causal_pairs: u64,
     probes: Tensor<1, Int>,
     bands: Tensor<2>,
@@ -117,6 +121,7 @@ impl<'a> Shared<'a> {
         settings: &'a AttentionSettings,
         spans: &[Span],
         heads: Heads,
+        visible: Visible,
         imposed: Option<usize>,
         device: &'a Device,
     ) -> Self {
@@ -136,7 +141,8 @@ impl<'a> Shared<'a> {
             heads,
             imposed,
             keys: spans.iter().map(|s| s.kv_len).max().unwrap_or(0),
-            causal_pairs: span::causal_pairs(spans),
+            window: visible.window().and_then(|keys| u32::try_from(keys).ok()),
+            causal_pairs: visible::pairs(visible, spans),
             probes: Tensor::from_data(probes, (device, DType::U32)),
             bands: Tensor::from_data(weights, (device, DType::F32)),
             device,
@@ -177,6 +183,10 @@ impl<'a> Shared<'a> {
         }
         let selection = self.selection;
         let rules = LayerRules::new(patterns, selection);
+        // The most keys that a row sees.
+        let most = self
+            .window
+            .map_or(self.keys, |keys| self.keys.min(keys as usize));
         let options = SelectOptions {
             scale: self.heads.scale(),
             index_heads,
@@ -184,14 +194,13 @@ impl<'a> Shared<'a> {
             columns: rules.columns,
             slashes: rules.slashes,
             thresholds: Thresholds {
-                column: selection
-                    .column_share
-                    .max(LEAST_COLUMN_SHARE * self.keys as f32),
+                column: selection.column_share.max(LEAST_COLUMN_SHARE * most as f32),
                 slash: selection.slash_share,
             },
             prices: selection.costs,
             correction: selection.correction,
             causal_pairs: self.causal_pairs,
+            window: self.window,
             imposed: self.imposed.is_some(),
             launch: None,
         };

@@ -27,7 +27,7 @@ pub struct HeadRecord {
     /// head is dense. Of a head that fell below the floor, what it had before it was made dense. NaN where a
     /// selector chose, whose choice is not measured.
     pub recall: f32,
-    /// Kept causal (query, key) pairs over all; 1 for dense.
+    /// Kept (query, key) pairs over all that the model lets rows see; 1 for dense.
     pub density: f32,
     /// Columns kept.
     pub columns: u32,
@@ -144,7 +144,7 @@ impl SelectionRecord {
         self.layer
     }
 
-    /// Causal (query, key) pairs of the chunk, for one head: the weight of its densities.
+    /// All (query, key) pairs that the chunk's rows may see, for one head: the weight of its densities.
     pub fn causal_pairs(&self) -> u64 {
         self.causal_pairs
     }

@@ -26,8 +26,8 @@ pub struct Selected {
     /// Choices of the heads.
     pub record: SelectionRecord,
     /// The index that was built on the device, as the kernels read it; `None` where the layer is dense or a
-    /// selector chose. See [`crate::index::TileIndex::from_table`]. Where blocks are imposed it is what would
-    /// have been read.
+    /// selector chose. See [`crate::index::TileIndex::from_table`], and [`crate::index::TileIndex::within`] for
+    /// what a model's window leaves of it to each row. Where blocks are imposed it is what would have been read.
     pub table: Option<Tensor<1, Int>>,
 }
 

@@ -18,14 +18,14 @@ pub struct Selection {
     pub granularity: Granularity,
     /// Layers from the first that are always dense.
     pub dense_layers: usize,
-    /// Tokens at the start of the prompt that every row sees.
+    /// Tokens at the start of the prompt that every row sees which the model lets see them.
     pub sink: usize,
     /// Latest tokens, the row itself included, that every row sees. At least 1.
     pub window: usize,
-    /// Rows at the end of the prompt that see everything.
+    /// Rows at the end of the prompt that see everything that the model lets them see.
     pub last: usize,
     /// A column is kept if its mean share of a row's mass is at least this many times the uniform share
-    /// `1 / kv_len`, and at least 2.5e-4 (what one row of 64 with 1.6 % gives is noise).
+    /// `1 / kv_len` (one over the model's window where that is shorter), and at least 2.5e-4 (what one row of 64 with 1.6 % gives is noise).
     pub column_share: f32,
     /// A slash of 16 offsets is kept if its share is at least this many times the uniform share of the 80
     /// keys a query tile reads for it.

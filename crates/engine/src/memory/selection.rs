@@ -7,7 +7,7 @@
 use sparse_accelerate::{IntervalSlash, select::BLOCK};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_contract::{
-    ListLayout, REPORT_WORDS, Shape,
+    ListLayout, REPORT_WORDS, Shape, Visible,
     scratch::{POOLED_VECTORS, SelectionWords, WORD_BYTES},
 };
 
@@ -44,6 +44,8 @@ pub(super) fn tables(config: &ModelConfig, rows: usize, keys: usize) -> u64 {
         keys,
         head_dim: config.head_dim,
         scale: 1.0,
+        // A window hides keys and takes no less room.
+        visible: Visible::Causal,
     };
     // Two launches share the rows' log-sum-exp, the correction keeps a second one.
     let lse = product(&[2, heads, rows]);

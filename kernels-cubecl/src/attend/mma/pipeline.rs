@@ -18,7 +18,6 @@ pub(super) struct Pipeline {
 }
 
 #[cube]
-#[allow(clippy::too_many_arguments)]
 impl Pipeline {
     /// Of the cube's KV head.
     pub(super) fn new<E: Float, N: Size>(
@@ -41,6 +40,7 @@ impl Pipeline {
     }
 
     /// Begins the copies of the first step, whose columns are at `look_up`.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn begin<E: Float, N: Size>(
         &self,
         key: &Tensor<Vector<E, N>>,
@@ -66,6 +66,7 @@ impl Pipeline {
 
     /// Makes the tiles of `step` land, all but late values, and begins the copies of `next`, whose columns
     /// are at `look_up`. `parity` is that of `step`.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn turn<E: Float, N: Size>(
         &self,
         key: &Tensor<Vector<E, N>>,
@@ -107,6 +108,7 @@ impl Pipeline {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn keys<E: Float, N: Size>(
         &self,
         from: &Tensor<Vector<E, N>>,
@@ -130,6 +132,7 @@ impl Pipeline {
         );
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn values<E: Float, N: Size>(
         &self,
         from: &Tensor<Vector<E, N>>,

@@ -92,8 +92,8 @@ pub struct Key {
     pub groups: Class,
     /// Query rows of the longest sequence.
     pub rows: Class,
-    /// Keys at or before a row, averaged over the rows: half of a whole prompt. Not the length of the
-    /// cache, which says nothing of how far it is filled.
+    /// Keys that a row may see, averaged over the rows: half of a whole prompt without a window. Not the length
+    /// of the cache, which says nothing of how far it is filled.
     pub keys: Class,
     /// Share of them that the index keeps.
     pub density: Density,

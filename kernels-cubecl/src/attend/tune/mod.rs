@@ -35,7 +35,7 @@ const UNREAD: f64 = 1.0 / 16.0;
 /// The work of a call as far as the host knows it, beyond its shapes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Work {
-    /// Causal (query, key) pairs of all sequences, for one head.
+    /// Visible (query, key) pairs of all sequences, for one head: causal, and inside the window if there is one.
     pub causal_pairs: u64,
     /// Share of them that the index keeps, averaged over its heads, 1 for dense; `None` if the index was
     /// built on the device.

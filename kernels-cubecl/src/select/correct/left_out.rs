@@ -27,7 +27,7 @@ impl LeftOut {
     }
 
     /// Becomes the segment that begins at block `first`, of a row whose words are at `table[row]` and to
-    /// which the blocks below `blocks` are wholly visible. All units of the cube take part.
+    /// which the blocks from there to before `blocks` are wholly visible. All units of the cube take part.
     pub(super) fn count(
         &mut self,
         table: &[u32],

@@ -14,13 +14,13 @@
 
 use cubecl::{cmma::MmaDefinition, prelude::*};
 
-use super::{Blueprint, Order, left_out::LeftOut, pooled_at, whole_blocks};
+use super::{Blueprint, Order, first_whole, left_out::LeftOut, pooled_at, whole_blocks};
 use crate::{
     attend::mma::{
         MmaBlueprint, N8, VECTOR, copy, rows,
         tile::{self, Fragments, Pair},
     },
-    table::{Call, Place},
+    table::{Call, Place, Window},
 };
 
 /// The divisor of `q` before it is squared.
@@ -103,6 +103,7 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     call: Call,
     capacity: u32,
     cap: f32,
+    window: ComptimeOption<u32>,
     #[comptime] all: MmaCorrection,
     #[define(E)] _elem: ElemType,
 ) {
@@ -113,7 +114,8 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     let lane = UNIT_POS_X;
     let plane_row = UNIT_POS_Y * comptime!((bp.m_tiles * 16) as u32);
     let place = Place::new(table, call, comptime!(all.common.tiling(bp.rows())));
-    let blocks = whole_blocks(&place);
+    let window = Window::of(&window);
+    let blocks = whole_blocks(&place, &window);
 
     // The rows of this unit begin with what attention has found: a sum of 1 at its log-sum-exp.
     let mut maximum = Array::<f32>::new(comptime!(bp.m_tiles * 2));
@@ -166,7 +168,7 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     }
     let index_row = place.index_row() as usize;
     let head_at = pooled_at(&place, capacity);
-    let mut first = 0u32;
+    let mut first = first_whole(&place, &window);
     while first < blocks {
         left.count(table, index_row, first, blocks, segment);
         let here = min(blocks - first, comptime!(segment.blocks as u32));

@@ -9,9 +9,12 @@
 //! `ln E exp(x) = mean + variance / 2` for logits that are Gaussian over the block, with independent
 //! elements. The sums are of the whole block, as if what was left out were a fair sample of it.
 //!
-//! Only blocks that every row of a tile sees whole take part. A block of which all keys are kept is passed
+//! Only blocks that every row of a tile sees whole take part, also through a window. A block of which all keys are kept is passed
 //! over; so is a step of nothing but such blocks. Heads whose gate is 1 are left alone. Sums are f32, and
 //! begin with what attention has found, so what is small beside it stays so.
+
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
 
 mod left_out;
 mod mma;
@@ -35,7 +38,7 @@ use crate::{
         plan::fold,
     },
     layout,
-    table::{CallLaunch, Place, Serves, Tiling},
+    table::{CallLaunch, Place, Serves, Tiling, Window},
     tile::unit::{KEYS, PER_UNIT, UNITS_X},
 };
 
@@ -80,14 +83,35 @@ impl Blueprint {
     }
 }
 
-/// Key blocks that every row of the cube's tile sees whole.
+/// End of the key blocks that every row of the cube's tile sees whole; 0 if there are none.
 #[cube]
-fn whole_blocks(place: &Place) -> u32 {
+fn whole_blocks(place: &Place, window: &Window) -> u32 {
     let mut blocks = 0u32;
     if place.has_rows() {
         blocks = (place.offset + place.tile_first) / comptime!(BLOCK as u32);
     }
+    if comptime!(window.some) {
+        if first_whole(place, window) >= blocks {
+            blocks = 0u32;
+        }
+    }
     blocks
+}
+
+/// First of those blocks: the tile's last row has lost most.
+#[cube]
+fn first_whole(place: &Place, window: &Window) -> u32 {
+    if comptime!(window.some) {
+        let end = min(
+            place.tile_first + comptime!(QUERY_TILE as u32),
+            place.span.query_len,
+        );
+        window
+            .first_key(place.offset + end - 1)
+            .div_ceil(comptime!(BLOCK as u32))
+    } else {
+        0u32.runtime()
+    }
 }
 
 /// First of the KV head's blocks in `pooled`, which has room for `capacity` of every head.
@@ -258,6 +282,7 @@ pub fn launch(
                     call,
                     tensors.capacity as u32,
                     correction.cap(),
+                    shape.window().into(),
                     $blueprint,
                     elem,
                 )

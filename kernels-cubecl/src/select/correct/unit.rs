@@ -9,9 +9,9 @@
 
 use cubecl::prelude::*;
 
-use super::{Blueprint, Order, left_out::LeftOut, pooled_at, whole_blocks};
+use super::{Blueprint, Order, first_whole, left_out::LeftOut, pooled_at, whole_blocks};
 use crate::{
-    table::{Call, Place},
+    table::{Call, Place, Window},
     tile::unit::{self, CHUNK, KEYS, PER_UNIT, PITCH, Softmax, UNITS_X, UnitTile, Vec4},
 };
 
@@ -31,6 +31,7 @@ pub(super) fn correct_unit<E: Float>(
     call: Call,
     capacity: u32,
     cap: f32,
+    window: ComptimeOption<u32>,
     #[comptime] bp: Blueprint,
     #[define(E)] _elem: ElemType,
 ) {
@@ -41,7 +42,8 @@ pub(super) fn correct_unit<E: Float>(
     let ux = UNIT_POS_X as usize;
     let uy = UNIT_POS_Y as usize;
     let place = Place::new(table, call, comptime!(bp.tiling(tile.rows())));
-    let blocks = whole_blocks(&place);
+    let window = Window::of(&window);
+    let blocks = whole_blocks(&place, &window);
 
     let mut q_tile = Shared::<[Vec4<f32>]>::new_slice(comptime!(tile.rows() * PITCH));
     let mut staged = Shared::<[Vec4<f32>]>::new_slice(comptime!(KEYS * PITCH));
@@ -83,7 +85,7 @@ pub(super) fn correct_unit<E: Float>(
     let mut acc = unit::no_output(tile);
 
     let head_at = pooled_at(&place, capacity);
-    let mut first = 0u32;
+    let mut first = first_whole(&place, &window);
     while first < blocks {
         left.count(
             table,

@@ -42,6 +42,7 @@ pub struct Tensors {
 pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tensors: Tensors) {
     let bp = plan.blueprint;
     let tile = bp.tile;
+    let window = shape.window();
     let key_tiles = shape.key_blocks();
     let heads_per_kv = shape.heads_per_kv() as u32;
     let packs = shape.batch * shape.kv_heads * plan.packs;
@@ -88,6 +89,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             plan.packs as u32,
             heads_per_kv,
             shape.scale,
+            window.into(),
             bp,
             elem,
             staged,
@@ -105,6 +107,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.kv_heads as u32,
             plan.packs as u32,
             heads_per_kv,
+            window.into(),
             bp,
         );
         probe_shares::launch_unchecked(
@@ -129,6 +132,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.keys as u32,
             shape.slash_buckets() as u32,
             shape.scale,
+            window.into(),
             bp,
             elem,
             staged,

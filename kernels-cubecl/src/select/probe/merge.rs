@@ -1,11 +1,15 @@
 //! Between the passes: the log-sum-exp of every probe row, and no slashes yet.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 
 use super::{MERGED, ProbeBlueprint, rows};
 use crate::{
     attend::mma::exp2,
     select::{PROBES, pack::NOWHERE, product::NOTHING},
+    table::Window,
 };
 
 /// One cube merges 16 packed rows of a pack over the tiles of keys that they see, 16 tiles at a time.
@@ -20,8 +24,10 @@ pub(super) fn merge_parts(
     kv_heads: u32,
     packs: u32,
     heads_per_kv: u32,
+    window: ComptimeOption<u32>,
     #[comptime] bp: ProbeBlueprint,
 ) {
+    let window = Window::of(&window);
     let segments = comptime!((PROBES * bp.slots / MERGED) as u32);
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     let first_part = cube / segments * key_tiles;
@@ -50,6 +56,12 @@ pub(super) fn merge_parts(
     let mut maximum = f32::new(NOTHING);
     let mut sum = f32::new(0.0);
     let mut tile = share as u32;
+    if comptime!(window.some) {
+        if tiles > 0 {
+            let first = window.first_key(pack.span.offset() + row);
+            tile += first / comptime!(bp.tile.keys() as u32);
+        }
+    }
     while tile < tiles {
         let at = (first_part + tile) as usize * length + packed as usize;
         let highest = max(maximum, parts[at]);

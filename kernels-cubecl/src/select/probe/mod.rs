@@ -1,9 +1,9 @@
 //! Exact attention of a few rows: which keys, and which distances, the heads of a chunk look at.
 //!
 //! With `p(i, j) = exp(scale q_i . k_j - lse_i)` of the probe rows `i` of a sequence and all keys
-//! `j <= i`, "local" keys of the head's rule left out:
+//! `j <= i` that they see, "local" keys of the head's rule left out:
 //!
-//! * `lse` `[B, Hq, 128]`: natural log-sum-exp of every probe row over all of its keys, 0 for none;
+//! * `lse` `[B, Hq, 128]`: natural log-sum-exp of every probe row over all keys that it sees, 0 for none;
 //! * `columns` `[B, Hq, 2, L']`: mean of `p(i, j)` over the rows `i` of a group, for every key `j`;
 //! * `slashes` `[B, Hq, 2, SB]`: `sum_i round(2^20 sum_j p(i, j))` over the rows `i` of a group, over the keys of every bucket of 16
 //!   distances `i - j` and every tile of 128 keys.

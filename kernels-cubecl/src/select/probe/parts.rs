@@ -1,5 +1,8 @@
 //! First pass: maximum and sum of exponentials of every probe row over one tile of keys.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 
 use super::{ProbeBlueprint, kernel, rows};
@@ -9,6 +12,7 @@ use crate::{
         pack::NOWHERE,
         product::{self, NOTHING},
     },
+    table::Window,
 };
 
 /// Writes, per cube (pack and tile of keys) and packed row: the maximum of its scores, as exponents of 2,
@@ -27,6 +31,7 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
     packs: u32,
     heads_per_kv: u32,
     scale: f32,
+    window: ComptimeOption<u32>,
     #[comptime] bp: ProbeBlueprint,
     #[define(E)] _elem: ElemType,
     #[define(F)] _staged: ElemType,
@@ -39,6 +44,12 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
     let pack = rows::pack(table, cube, key_tiles, kv_heads, packs, heads_per_kv, bp);
     if pack.first >= pack.span.kv_len {
         terminate!();
+    }
+    let window = Window::of(&window);
+    if comptime!(window.some) {
+        if rows::hidden(&pack, &window, bp) {
+            terminate!();
+        }
     }
     let mut rows =
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * tile.pitch()), 16usize);
@@ -54,7 +65,7 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
     let first_row = product::first_row(tile);
     let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
     for row_tile in 0..comptime!(bp.row_tiles() as u32) {
-        if rows::sees(&pack, row_tile, bp) {
+        if rows::sees(&pack, row_tile, &window, bp) {
             let mut sums = kernel::scores(query, key, &mut rows, &mut keys, &pack, row_tile, bp);
             #[unroll]
             for m in 0..comptime!(tile.row_tiles) {
@@ -68,7 +79,8 @@ pub(super) fn probe_parts<E: Float, F: Float, N: Size>(
                         let end = pack.span.offset() + row + 1;
                         high = max(end, pack.first) - pack.first;
                     }
-                    kernel::mask_row(&mut sums, 0u32, high, m, h, bp);
+                    let low = rows::low(&pack, pack.span.offset() + row, &window);
+                    kernel::mask_row(&mut sums, low, high, m, h, bp);
                     let mut maximum = f32::new(NOTHING);
                     #[unroll]
                     for j in 0..comptime!(tile.key_tiles) {

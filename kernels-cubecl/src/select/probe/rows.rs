@@ -4,7 +4,10 @@ use cubecl::prelude::*;
 use sparse_accelerate_contract::PROBE_GROUP;
 
 use super::ProbeBlueprint;
-use crate::select::pack::{NOWHERE, Pack};
+use crate::{
+    select::pack::{NOWHERE, Pack},
+    table::Window,
+};
 
 /// Finds the pack of tile `cube % key_tiles` of the keys; it begins at the tile's first key.
 #[cube]
@@ -30,9 +33,15 @@ pub(super) fn pack(
     )
 }
 
-/// Tells whether some row of a row tile sees some key of the tile: its last row sees most.
+/// Tells whether some row of a row tile sees some key of the tile: its last row sees most, its first row
+/// the earliest.
 #[cube]
-pub(super) fn sees(pack: &Pack, row_tile: u32, #[comptime] bp: ProbeBlueprint) -> bool {
+pub(super) fn sees(
+    pack: &Pack,
+    row_tile: u32,
+    window: &Window,
+    #[comptime] bp: ProbeBlueprint,
+) -> bool {
     let probes = comptime!(bp.probes() as u32);
     let query_len = pack.span.query_len;
     let first = probe_row(row_tile * probes, query_len);
@@ -41,7 +50,29 @@ pub(super) fn sees(pack: &Pack, row_tile: u32, #[comptime] bp: ProbeBlueprint) -
         // Then the rows are the first probes, as many as there are rows.
         last = query_len - 1;
     }
-    first != NOWHERE.runtime() && pack.first <= pack.span.offset() + last
+    let begins = first != NOWHERE.runtime() && pack.first <= pack.span.offset() + last;
+    if comptime!(window.some) {
+        let end = pack.first + comptime!(bp.tile.keys() as u32);
+        begins && window.first_key(pack.span.offset() + first) < end
+    } else {
+        begins
+    }
+}
+
+/// Tells whether a window hides all keys of the tile from all rows of the sequence.
+#[cube]
+pub(super) fn hidden(pack: &Pack, window: &Window, #[comptime] bp: ProbeBlueprint) -> bool {
+    pack.first + comptime!(bp.tile.keys() as u32) <= window.first_key(pack.span.offset())
+}
+
+/// Gives the first key, counted in the tile, that the row at a position sees.
+#[cube]
+pub(super) fn low(pack: &Pack, position: u32, window: &Window) -> u32 {
+    if comptime!(window.some) {
+        max(window.first_key(position), pack.first) - pack.first
+    } else {
+        0u32.runtime()
+    }
 }
 
 /// Gives the query row of a packed row, `NOWHERE` if there is none.

@@ -1,5 +1,8 @@
 //! Second pass: attention of the probe rows by column and by slash, over one tile of keys.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 
 use super::{
@@ -12,7 +15,7 @@ use crate::{
         pack::{NOWHERE, Pack},
         product,
     },
-    table::HeadRules,
+    table::{HeadRules, Window},
 };
 
 /// Share of a row, in the fixed point of the slashes.
@@ -38,6 +41,7 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
     keys_all: u32,
     buckets: u32,
     scale: f32,
+    seen: ComptimeOption<u32>,
     #[comptime] bp: ProbeBlueprint,
     #[define(E)] _elem: ElemType,
     #[define(F)] _staged: ElemType,
@@ -55,8 +59,15 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
     let mut keys =
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.keys() * tile.pitch()), 16usize);
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
+    let seen = Window::of(&seen);
     if comptime!(tile.chunks() == 1) {
-        kernel::stage_keys(key, &mut keys, &pack, 0usize, bp);
+        if comptime!(seen.some) {
+            if !rows::hidden(&pack, &seen, bp) {
+                kernel::stage_keys(key, &mut keys, &pack, 0usize, bp);
+            }
+        } else {
+            kernel::stage_keys(key, &mut keys, &pack, 0usize, bp);
+        }
     }
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
 
@@ -78,7 +89,7 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
         }
         for in_group in 0..group_tiles {
             let row_tile = group * group_tiles + in_group;
-            if rows::sees(&pack, row_tile, bp) {
+            if rows::sees(&pack, row_tile, &seen, bp) {
                 let mut sums =
                     kernel::scores(query, key, &mut rows, &mut keys, &pack, row_tile, bp);
                 let first_packed = row_tile * comptime!(tile.rows() as u32);
@@ -99,7 +110,12 @@ pub(super) fn probe_shares<E: Float, F: Float, N: Size>(
                             let at = (all_heads + head) * comptime!(PROBES as u32) + packed / slots;
                             shift = lse[at as usize] * f32::new(-core::f32::consts::LOG2_E);
                         }
-                        kernel::mask_row(&mut sums, low, high, m, h, bp);
+                        if comptime!(seen.some) {
+                            let low = max(low, rows::low(&pack, position, &seen));
+                            kernel::mask_row(&mut sums, low, high, m, h, bp);
+                        } else {
+                            kernel::mask_row(&mut sums, low, high, m, h, bp);
+                        }
                         spread(
                             &sums,
                             &mut column,

@@ -1,5 +1,8 @@
 //! The cube's program: per variant a walk for the log-sum-exps, one for the means.
 
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
 use cubecl::prelude::*;
 
 use super::{ScoreBlueprint, rows, walk};
@@ -10,7 +13,7 @@ use crate::{
         pack::{NOWHERE, Pack},
         product::{self, NOTHING},
     },
-    table::HeadRules,
+    table::{HeadRules, Window},
 };
 
 /// See the module documentation. `out` `[B, Hq, T, C]` is written everywhere; later variants read what
@@ -34,6 +37,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     key_blocks: u32,
     capacity: u32,
     scale: f32,
+    seen: ComptimeOption<u32>,
     #[comptime] bp: ScoreBlueprint,
     #[define(E)] _elem: ElemType,
     #[define(F)] _staged: ElemType,
@@ -62,6 +66,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
     let rule = HeadRules::of((head / heads_per_index) as usize);
     let low = rule.sink(rules) / comptime!(BLOCK as u32);
     let window = rule.window(rules);
+    let seen = Window::of(&seen);
     // Candidates of the unit's rows end here.
     let mut high = Array::<u32>::new(comptime!(tile.row_tiles * 2));
     #[unroll]
@@ -70,6 +75,12 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
         high[r] = 0u32;
         if rows::row(&pack, packed, bp) != NOWHERE.runtime() {
             high[r] = rows::end(&pack, rows::block(&pack, packed, bp), window);
+            if comptime!(seen.some) {
+                // All that the rows see is local.
+                if window >= seen.keys {
+                    high[r] = 0u32;
+                }
+            }
         }
     }
     let end = min(
@@ -80,6 +91,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
         ),
         key_blocks,
     );
+    let begin = rows::begin(&pack, pack.first, &seen);
     let step = comptime!(tile.keys() as u32);
     let (sharers, row_pitch) = comptime!((tile.key_planes * 4, bp.row_pitch()));
     let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
@@ -97,7 +109,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             maximum[r] = f32::new(NOTHING) * factor;
             sum[r] = f32::new(0.0);
         }
-        let mut base = 0u32;
+        let mut base = begin;
         while base < end {
             let mut sums = walk::scores(
                 query, pooled, weights, &mut rows, &mut keys, &pack, first, base, end, scale,
@@ -106,7 +118,7 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             #[unroll]
             for r in 0..comptime!(tile.row_tiles * 2) {
                 let (m, h) = comptime!((r / 2, r % 2));
-                product::mask_row(&mut sums, base, low, high[r], m, h, tile);
+                rows::mask(&mut sums, &pack, base, low, high[r], scale, &seen, r, bp);
                 let mut highest = maximum[r];
                 #[unroll]
                 for j in 0..comptime!(tile.key_tiles) {
@@ -135,33 +147,10 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             exchange[(sharers + sharer) * row_pitch + local] = sum[r];
         }
         sync_cube();
-        let mut local = UNIT_POS as usize;
-        while local < comptime!(tile.rows()) {
-            let mut highest = f32::new(NOTHING) * factor;
-            #[unroll]
-            for i in 0..sharers {
-                highest = max(highest, exchange[i * row_pitch + local]);
-            }
-            let mut total = f32::new(0.0);
-            #[unroll]
-            for i in 0..sharers {
-                let weight = exp2(
-                    exchange[i * row_pitch + local] - highest,
-                    comptime!(bp.inline),
-                );
-                total += weight * exchange[(sharers + i) * row_pitch + local];
-            }
-            let mut shift = f32::new(0.0);
-            if total != 0.0 {
-                let exponent = total.ln() * f32::new(core::f32::consts::LOG2_E);
-                shift = f32::new(0.0) - highest - exponent;
-            }
-            shifts[local] = shift;
-            local += comptime!(tile.units());
-        }
+        merge(&exchange, &mut shifts, factor, bp);
         sync_cube();
 
-        base = 0u32;
+        base = begin;
         while base < end {
             let mut sums = walk::scores(
                 query, pooled, weights, &mut rows, &mut keys, &pack, first, base, end, scale,
@@ -172,9 +161,11 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
                 + UNIT_POS_X as usize / 4;
             #[unroll]
             for m in 0..comptime!(tile.row_tiles) {
-                let (upper, lower) = comptime!((2 * m, 2 * m + 1));
-                product::mask_row(&mut sums, base, low, high[upper], m, 0usize, tile);
-                product::mask_row(&mut sums, base, low, high[lower], m, 1usize, tile);
+                #[unroll]
+                for h in 0..2usize {
+                    let r = comptime!(2 * m + h);
+                    rows::mask(&mut sums, &pack, base, low, high[r], scale, &seen, r, bp);
+                }
                 let at = first_row + comptime!(m * 16);
                 let (shift, next) = (shifts[at], shifts[at + 8]);
                 #[unroll]
@@ -208,13 +199,52 @@ pub(super) fn score_blocks<E: Float, F: Float, N: Size>(
             clear(
                 out,
                 &pack,
+                begin,
                 base,
                 kv_heads * heads_per_kv,
                 query_blocks,
                 key_blocks,
+                &seen,
                 bp,
             );
         }
+    }
+}
+
+/// Merges what the units of every row have found into the shift of its exponents: minus its log-sum-exp, as an
+/// exponent of 2.
+#[cube]
+fn merge(
+    exchange: &Shared<[f32]>,
+    shifts: &mut Shared<[f32]>,
+    factor: f32,
+    #[comptime] bp: ScoreBlueprint,
+) {
+    let tile = comptime!(bp.tile);
+    let (sharers, row_pitch) = comptime!((tile.key_planes * 4, bp.row_pitch()));
+    let mut local = UNIT_POS as usize;
+    while local < comptime!(tile.rows()) {
+        let mut highest = f32::new(NOTHING) * factor;
+        #[unroll]
+        for i in 0..sharers {
+            highest = max(highest, exchange[i * row_pitch + local]);
+        }
+        let mut total = f32::new(0.0);
+        #[unroll]
+        for i in 0..sharers {
+            let weight = exp2(
+                exchange[i * row_pitch + local] - highest,
+                comptime!(bp.inline),
+            );
+            total += weight * exchange[(sharers + i) * row_pitch + local];
+        }
+        let mut shift = f32::new(0.0);
+        if total != 0.0 {
+            let exponent = total.ln() * f32::new(core::f32::consts::LOG2_E);
+            shift = f32::new(0.0) - highest - exponent;
+        }
+        shifts[local] = shift;
+        local += comptime!(tile.units());
     }
 }
 
@@ -263,27 +293,38 @@ fn write(
     }
 }
 
-/// Writes zeros from key block `from` on.
+/// Writes zeros to the key blocks outside `[begin, end)`.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn clear(
     out: &mut [f32],
     pack: &Pack,
-    from: u32,
+    begin: u32,
+    end: u32,
     heads: u32,
     query_blocks: u32,
     key_blocks: u32,
+    seen: &Window,
     #[comptime] bp: ScoreBlueprint,
 ) {
+    let units = comptime!(bp.tile.units() as u32);
     for in_cube in 0..comptime!(bp.blocks() as u32) {
         let block = pack.first + in_cube;
         if block < query_blocks {
             for slot in 0..pack.heads {
                 let head = pack.b * heads + pack.first_head + slot;
                 let at = (head * query_blocks + block) as usize * key_blocks as usize;
-                let mut key_block = from + UNIT_POS;
+                if comptime!(seen.some) {
+                    let mut key_block = UNIT_POS;
+                    while key_block < min(begin, key_blocks) {
+                        out[at + key_block as usize] = 0.0;
+                        key_block += units;
+                    }
+                }
+                let mut key_block = end + UNIT_POS;
                 while key_block < key_blocks {
                     out[at + key_block as usize] = 0.0;
-                    key_block += comptime!(bp.tile.units() as u32);
+                    key_block += units;
                 }
             }
         }

@@ -78,6 +78,7 @@ pub fn launch(client: &Client, shape: &Shape, plan: &Plan, elem: ElemType, tenso
             shape.key_blocks() as u32,
             tensors.capacity as u32,
             shape.scale,
+            shape.window().into(),
             plan.blueprint,
             elem,
             staged,

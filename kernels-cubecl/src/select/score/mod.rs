@@ -11,6 +11,10 @@
 //! local (sinks or window of the head's rule). All else is 0; so is a block of rows past the sequence. The
 //! second-order term is that of a Gaussian's log-moment. All candidates have 128 keys, whose `ln` cancels.
 //!
+//! Under a window of visible keys the candidates of a row begin with the block that holds the first key it
+//! sees. Of that block it sees `n` keys, as if they were a fair sample of it: `ln (n / 128)` is added to
+//! `z_v`. A rule whose local window is no shorter leaves no candidates.
+//!
 //! One cube takes the sampled rows of the query heads that share pooled keys, for one query block or
 //! several, and walks the candidates twice: for every row's log-sum-exp, then for the means. Mean and
 //! variance of a block lie side by side, so the second-order term is only a product of twice the depth,

@@ -8,7 +8,9 @@ use burn::{
 use burn_flex::FlexTensor;
 
 use super::{attend_gated, rows_contiguous};
-use sparse_accelerate_contract::{BLOCK, REPORT_WORDS, Shape, scratch::SelectionWords, table};
+use sparse_accelerate_contract::{
+    BLOCK, REPORT_WORDS, Shape, Visible, scratch::SelectionWords, table,
+};
 use sparse_accelerate_cpu::FlexFloat;
 
 use crate::{
@@ -99,6 +101,7 @@ fn pool<E: FlexFloat>(
         keys: keys.min(blocks * BLOCK),
         head_dim,
         scale: 1.0,
+        visible: Visible::Causal,
     };
     let spans = table.storage::<u32>();
     let (key, value) = (view::<E>(&key), view::<E>(&value));
@@ -268,7 +271,7 @@ impl Fixed {
             tiles: shape.tiles(),
             columns: options.columns > 0,
             band: None,
-            window: None,
+            window: options.window,
             launch: None,
             causal_pairs: options.causal_pairs,
             density: None,

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use sparse_accelerate_contract::{
     BLOCK, Choice, GRANULE, ListLayout, QUERY_TILE, RANGE_WORDS, REPORT_WORDS, ROW_WORDS, Report,
-    Rules, Sequence, Shape, TableLayout, table::DENSE,
+    Rules, Sequence, Shape, TableLayout,
+    table::{self, DENSE},
 };
 
 /// Inputs of a build.
@@ -26,7 +27,8 @@ pub struct BuildInputs<'a> {
 }
 
 /// Writes the table, [`TableLayout::words`] long, and the keys that the last row of each tile sees,
-/// `[B * Hi, tiles]`. What a row does not use of its room is left.
+/// `[B * Hi, tiles]`; under a window the pairs of its rows and the kept keys that they see. What a row does
+/// not use of its room is left.
 pub fn build(
     shape: &Shape,
     layout: &ListLayout,
@@ -65,19 +67,27 @@ pub fn build(
         };
         let mut runs = 0;
         let mut g = 0;
+        let count = |from: usize, to: usize| match shape.window() {
+            None => (to - from) as u32,
+            Some(_) => {
+                let seen = |position| shape.visible.seen(position, from, to) as u64;
+                table::word((built.first..=built.last).map(seen).sum::<u64>() as usize)
+            }
+        };
         while g < built.granules.len() {
             let run = built.granules[g..].iter().take_while(|kept| **kept).count();
             if run > 0 {
                 let end = ((g + run) * GRANULE).min(built.last + 1);
                 ranges[runs * RANGE_WORDS..][..RANGE_WORDS]
                     .copy_from_slice(&[(g * GRANULE) as u32, end as u32]);
-                *kept += (end - g * GRANULE) as u32;
+                *kept += count(g * GRANULE, end);
                 runs += 1;
             }
             g += run.max(1);
         }
         columns[..built.columns.len()].copy_from_slice(&built.columns);
-        *kept += built.columns.len() as u32;
+        let columns = built.columns.iter().map(|&column| column as usize);
+        *kept += columns.map(|c| count(c, c + 1)).sum::<u32>();
         entry.copy_from_slice(&at.row(row, runs, built.columns.len()).words());
     });
 }
@@ -86,7 +96,10 @@ pub fn build(
 struct Row {
     granules: Vec<bool>,
     columns: Vec<u32>,
-    /// The tile's last position.
+    /// First granule that may be kept: it holds the first key that a row of the tile sees.
+    from: usize,
+    /// The tile's first and last position.
+    first: usize,
     last: usize,
 }
 
@@ -108,6 +121,8 @@ impl Row {
         let mut row = Self {
             granules: vec![false; (last + 1).div_ceil(GRANULE)],
             columns: Vec::new(),
+            from: shape.visible.first(first) / GRANULE,
+            first,
             last,
         };
         let number = inputs.report[index * REPORT_WORDS + Report::CHOICE] as u32;
@@ -139,17 +154,22 @@ impl Row {
                     );
                 }
             }
-            let outside = |c: &u32| (*c as usize) < first && !row.granules[*c as usize / GRANULE];
+            let seen = shape.visible.first(first)..first;
+            let outside = |c: &u32| {
+                let column = *c as usize;
+                seen.contains(&column) && !row.granules[column / GRANULE]
+            };
             row.columns = columns.iter().copied().filter(outside).collect();
         }
         Some(row)
     }
 
-    /// Keeps the granules that meet the keys `[from, to)`, as far as the last position's.
+    /// Keeps the granules that meet the keys `[from, to)`, from the first visible to the last position's.
     fn keep(&mut self, from: usize, to: usize) {
+        let from = (from / GRANULE).max(self.from);
         let to = to.div_ceil(GRANULE).min(self.granules.len());
-        if from / GRANULE < to {
-            self.granules[from / GRANULE..to].fill(true);
+        if from < to {
+            self.granules[from..to].fill(true);
         }
     }
 }

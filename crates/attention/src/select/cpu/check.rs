@@ -12,13 +12,13 @@ use sparse_accelerate_contract::{
 ///
 /// Recall is the least, over the query heads of an index head and the groups of probes that have rows,
 /// of the mean of `exp(lse - probe_lse)` over the group, at most 1; NaN counts as below the floor.
-/// (Source: attention recall from log-sum-exps, Qwen2.5-1M, arXiv 2501.15383.) Density is kept causal
-/// pairs over causal pairs. Heads that were dense before have recall 1 and density 1, unmeasured; heads
+/// (Source: attention recall from log-sum-exps, Qwen2.5-1M, arXiv 2501.15383.) Density is kept visible
+/// pairs over visible pairs. Heads that were dense before have recall 1 and density 1, unmeasured; heads
 /// made dense here keep the recall that they were made dense for, and have density 1.
 ///
 /// # Shapes
 /// - `lse`: `[B, Hq, N]` of the sparse pass, before any correction; `probe_lse`: `[B, Hq, 128]`
-/// - `kept`: `[B, Hi, tiles]`, kept keys of the last row of each tile
+/// - `kept`: `[B, Hi, tiles]`, kept keys of the last row of each tile, or under a window its pairs
 /// - `spans`, and `probes`, those of the probe rows: `[B, 4]`; `rules`: `[Hi, 8]`; `report`: `[B, Hi, 16]`; `gates`: `[B, Hi]`
 #[allow(clippy::too_many_arguments)]
 pub fn check(
@@ -61,8 +61,8 @@ pub fn check(
             *gate = DENSE;
             report[Report::WHY] = exact(Why::MeasuredBelowFloor.number());
         } else {
-            report[Report::DENSITY] =
-                density(sequence, &kept[flat * shape.tiles()..][..shape.tiles()]);
+            let kept = &kept[flat * shape.tiles()..][..shape.tiles()];
+            report[Report::DENSITY] = density(shape, sequence, kept);
         }
     });
 }
@@ -83,15 +83,24 @@ fn recall(sequence: Sequence, group: usize, count: usize, lse: &[f32], probe_lse
     if mean > 1.0 { 1.0 } else { mean }
 }
 
-/// Kept causal pairs over causal pairs. A tile always keeps its own keys, so a row that is `i` rows
-/// before the tile's last sees `i` keys fewer, of what is kept as of all.
-fn density(sequence: Sequence, kept: &[u32]) -> f32 {
+/// Kept visible pairs over visible pairs. Without a window a tile always keeps its own keys, so a row that is
+/// `i` rows before the tile's last sees `i` keys fewer, of what is kept as of all.
+fn density(shape: &Shape, sequence: Sequence, kept: &[u32]) -> f32 {
     let (mut pairs, mut all) = (0u64, 0u64);
     for (tile, &kept) in kept.iter().enumerate() {
         let first = tile * QUERY_TILE;
         let rows = QUERY_TILE.min(sequence.query_len.saturating_sub(first)) as u64;
         if rows == 0 {
             break;
+        }
+        if shape.window().is_some() {
+            let position = sequence.offset() + first;
+            let of_row = |p| shape.visible.seen(p, 0, p + 1) as u64;
+            pairs += u64::from(kept);
+            all += (position..position + rows as usize)
+                .map(of_row)
+                .sum::<u64>();
+            continue;
         }
         let missing = rows * (rows - 1) / 2;
         pairs += rows * u64::from(kept) - missing;

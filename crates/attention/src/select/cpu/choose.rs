@@ -51,7 +51,7 @@ pub fn choose(
     for index in 0..indexes {
         let sequence = Sequence::of(inputs.spans, index / shape.index_heads);
         let rules = Rules::of(inputs.rules, index % shape.index_heads);
-        let list = &inputs.lists[index * layout.stride()..];
+        let list = &inputs.lists[index * layout.stride()..][..layout.stride()];
         let counted = [list[ListLayout::COLUMNS], list[ListLayout::SLASHES]];
         let covered = &inputs.covered[index * covered_words..][..covered_words];
         let least = |of: usize| {
@@ -68,7 +68,11 @@ pub fn choose(
         let reached = if score(rules.alpha) > 0.0 { 0 } else { floor };
         let candidates = Candidates {
             recalls: [ONE, local, listed, local.max(reached), listed.max(reached)],
-            costs: costs_of(prices, sequence, &rules, counted, blocks),
+            costs: costs_of(
+                prices,
+                &Kept::new(shape, layout, list, sequence, &rules),
+                blocks,
+            ),
             floor,
             allowed: rules.allowed,
         };
@@ -167,26 +171,76 @@ impl Candidates {
     }
 }
 
+/// Counts of what an index head may keep, but for blocks.
+struct Kept {
+    /// Index rows.
+    rows: u32,
+    /// Tiles that some row of them sees.
+    causal: u32,
+    /// Tiles of sinks and window.
+    triangular: u32,
+    slashes: u32,
+    /// Columns times the index rows that see them.
+    gathered: u32,
+}
+
+impl Kept {
+    fn new(
+        shape: &Shape,
+        layout: &ListLayout,
+        list: &[u32],
+        sequence: Sequence,
+        rules: &Rules,
+    ) -> Self {
+        let tile = QUERY_TILE;
+        let rows = sequence.query_len.div_ceil(tile);
+        let (mut causal, mut sinks) = (0, 0);
+        for row in 0..rows {
+            let end = sequence.offset() + ((row + 1) * tile).min(sequence.query_len);
+            let seen = shape.visible.first(sequence.offset() + row * tile);
+            causal += (end - seen).div_ceil(tile);
+            sinks += (rules.sink as usize).saturating_sub(seen).div_ceil(tile);
+        }
+        let local = shape.window().unwrap_or(u32::MAX).min(rules.window);
+        let columns = list[ListLayout::COLUMNS];
+        let gathered = match shape.window() {
+            None => rows as u32 * columns,
+            Some(window) => {
+                let (columns, _) = layout.read(list);
+                let seen = |&column: &u32| rows_that_see(column as usize, window, sequence);
+                columns.iter().map(seen).sum()
+            }
+        };
+        Self {
+            rows: rows as u32,
+            causal: causal as u32,
+            triangular: (sinks + rows * (local.div_ceil(tile as u32) as usize + 1)) as u32,
+            slashes: list[ListLayout::SLASHES],
+            gathered,
+        }
+    }
+}
+
+/// Index rows of a sequence of which some row sees a column through a window.
+fn rows_that_see(column: usize, window: u32, sequence: Sequence) -> u32 {
+    let offset = sequence.offset();
+    let first = column.max(offset) - offset;
+    let end = (column + window as usize).clamp(offset, sequence.kv_len) - offset;
+    match first < end {
+        true => ((end - 1) / QUERY_TILE - first / QUERY_TILE + 1) as u32,
+        false => 0,
+    }
+}
+
 /// The costs of dense, triangular, interval-slash, block-cluster and hybrid; see the kernels' `choose`.
-fn costs_of(
-    prices: &Prices,
-    sequence: Sequence,
-    rules: &Rules,
-    [columns, slashes]: [u32; 2],
-    blocks: [u32; 2],
-) -> [f32; CHOICES] {
-    let tile = QUERY_TILE as u32;
-    let (query_len, kv_len) = (sequence.query_len as u32, sequence.kv_len as u32);
-    let rows = query_len.div_ceil(tile);
-    let ends = (0..rows).map(|i| kv_len - query_len + ((i + 1) * tile).min(query_len));
-    let causal: u32 = ends.map(|end| end.div_ceil(tile)).sum();
-    let triangular = rows * (rules.sink.div_ceil(tile) + rules.window.div_ceil(tile) + 1);
-    let interval = triangular + rows * slashes * 3 / 2;
-    let tiles = |count: u32| prices.tile * exact(count.min(causal));
-    let row = prices.row * exact(rows);
-    let gathered = prices.column * 0.015625 * exact(rows * columns);
+fn costs_of(prices: &Prices, kept: &Kept, blocks: [u32; 2]) -> [f32; CHOICES] {
+    let triangular = kept.triangular;
+    let interval = triangular + kept.rows * kept.slashes * 3 / 2;
+    let tiles = |count: u32| prices.tile * exact(count.min(kept.causal));
+    let row = prices.row * exact(kept.rows);
+    let gathered = prices.column * 0.015625 * exact(kept.gathered);
     [
-        prices.dense_tile * exact(causal),
+        prices.dense_tile * exact(kept.causal),
         row + tiles(triangular),
         row + tiles(interval) + gathered,
         row + tiles(triangular + 4 * blocks[0]),

@@ -4,6 +4,8 @@
 //! becomes one pseudo key of logit `q . mean + ln n` and of its mean value. Here also with the
 //! second-order term of the log-moment of Gaussian logits, `ln E exp(x) = mu + sigma^2 / 2`.
 
+use std::ops::Range;
+
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -18,7 +20,8 @@ use sparse_accelerate_cpu::{FlexFloat, Rows, exp, product, softmax};
 const CHUNK: usize = 256;
 
 /// Merges, for every row of every query tile, the pruned part of the key blocks that the whole tile
-/// may see (`128 J + 128 <= ` the tile's first position) into output and log-sum-exp: with `n` of 128
+/// may see (`128 J + 128 <= ` the tile's first position, and no key of it before the first that the tile's last
+/// row sees) into output and log-sum-exp: with `n` of 128
 /// keys left out, a key of logit `scale q . mean (+ min(cap, scale^2 / 2 sum_d q_d^2 variance_d)) + ln n`
 /// and of the block's mean value. Rows of heads whose gate is 1, and rows with nothing left out, keep
 /// their bits.
@@ -74,7 +77,10 @@ pub fn correct<E: FlexFloat>(
             }
             let rows_words = &table[shape.batch * SPAN_WORDS..];
             let (ranges, columns) = IndexRow::of(rows_words, flat * tiles + tile).keys(table);
-            let blocks = (sequence.offset() + first) / BLOCK;
+            let position = sequence.offset() + first;
+            let seen = shape.visible.first(position + rows - 1).div_ceil(BLOCK);
+            let blocks = seen..(position / BLOCK).max(seen);
+            scratch.first = blocks.start;
             left_out(ranges, columns, blocks, &mut scratch.left_out);
             if scratch.left_out.iter().any(|&n| n > 0) {
                 problem.run(scratch, at, first..first + rows);
@@ -82,27 +88,32 @@ pub fn correct<E: FlexFloat>(
         });
 }
 
-/// Keys of each of the first `blocks` key blocks that are in no range and no column.
-fn left_out(ranges: &[u32], columns: &[u32], blocks: usize, out: &mut Vec<u32>) {
+/// Keys of each of the key blocks `blocks` that are in no range and no column.
+fn left_out(ranges: &[u32], columns: &[u32], blocks: Range<usize>, out: &mut Vec<u32>) {
     out.clear();
-    out.resize(blocks, BLOCK as u32);
-    let end = blocks * BLOCK;
+    out.resize(blocks.len(), BLOCK as u32);
+    let keys = blocks.start * BLOCK..blocks.end * BLOCK;
     for range in ranges.chunks_exact(2) {
-        let (mut start, stop) = (range[0] as usize, (range[1] as usize).min(end));
+        let mut start = (range[0] as usize).max(keys.start);
+        let stop = (range[1] as usize).min(keys.end);
         while start < stop {
             let next = (start / BLOCK + 1) * BLOCK;
-            out[start / BLOCK] -= (next.min(stop) - start) as u32;
+            out[start / BLOCK - blocks.start] -= (next.min(stop) - start) as u32;
             start = next;
         }
     }
-    for &column in columns.iter().filter(|&&c| (c as usize) < end) {
-        out[column as usize / BLOCK] -= 1;
+    for column in columns.iter().map(|&c| c as usize) {
+        if keys.contains(&column) {
+            out[column / BLOCK - blocks.start] -= 1;
+        }
     }
 }
 
 /// Buffers of one thread, reused from item to item.
 #[derive(Default)]
 struct Scratch {
+    /// The first block that is counted in `left_out`.
+    first: usize,
     left_out: Vec<u32>,
     query: Vec<f32>,
     squares: Vec<f32>,
@@ -126,12 +137,7 @@ struct Problem<'a, E> {
 
 impl<E: FlexFloat> Problem<'_, E> {
     /// Query rows `rows` of all query heads of one index head.
-    fn run(
-        &self,
-        scratch: &mut Scratch,
-        (b, index_head): (usize, usize),
-        rows: std::ops::Range<usize>,
-    ) {
+    fn run(&self, scratch: &mut Scratch, (b, index_head): (usize, usize), rows: Range<usize>) {
         let Shape {
             heads,
             rows: n_rows,
@@ -185,7 +191,7 @@ impl<E: FlexFloat> Problem<'_, E> {
                 .extend(scratch.query.iter().map(|q| 0.5 * q * q));
         }
         let kv_head = b * self.shape.kv_heads + heads_of.start / self.shape.heads_per_kv();
-        let pooled = self.pooled.head(kv_head, d);
+        let pooled = &self.pooled.head(kv_head, d)[scratch.first * 3 * d..];
         for start in (0..scratch.left_out.len()).step_by(CHUNK) {
             self.step(scratch, packed.len(), &pooled[start * 3 * d..], start);
         }

@@ -38,9 +38,13 @@ pub fn cut_blocks(
     rows.for_each(|(row, variants)| {
         let (index, block) = (row / query_blocks, row % query_blocks);
         let sequence = Sequence::of(spans, index / shape.index_heads);
+        let end = causal(sequence, block, key_blocks);
+        // Before it no row sees a key.
+        let seen = shape.visible.first(sequence.offset() + block * BLOCK) / BLOCK;
+        let seen = seen.min(end);
         let of_head = |h: usize| {
             let at = ((index * heads_per_index + h) * query_blocks + block) * key_blocks;
-            &shares[at..at + causal(sequence, block, key_blocks)]
+            &shares[at + seen..at + end]
         };
         let heads: Vec<&[f32]> = (0..heads_per_index).map(of_head).collect();
         let covered =
@@ -50,6 +54,7 @@ pub fn cut_blocks(
             mask.fill(0);
             *count = 0;
             for j in kept(&heads, covered, &rules, variant) {
+                let j = seen + j;
                 mask[j / 32] |= 1 << (j % 32);
                 *count += 1;
             }

@@ -43,17 +43,18 @@ pub fn cut_columns(
         let slashes = &slashes[heads.start * 2 * buckets..heads.end * 2 * buckets];
         let kv_len = sequence.kv_len.min(shape.keys);
 
-        let scores = column_scores(columns, shape.keys, kv_len, rule.sink as usize, thresholds);
+        let length = exact(shape.visible.most(sequence.kv_len) as u32);
+        let scores = column_scores(
+            columns,
+            [shape.keys, kv_len],
+            rule.sink as usize,
+            length,
+            thresholds,
+        );
         let most = (rule.columns as usize).min(layout.columns);
         let kept_columns = highest(&scores, most);
         let rows = probes(sequence.query_len);
-        let scores = slash_scores(
-            slashes,
-            buckets,
-            exact(sequence.kv_len as u32),
-            rows,
-            thresholds,
-        );
+        let scores = slash_scores(slashes, buckets, length, rows, thresholds);
         let most = (rule.slashes as usize).min(layout.slashes);
         let kept_slashes = highest(&scores, most);
 
@@ -98,12 +99,12 @@ fn probes(query_len: usize) -> u32 {
     query_len.clamp(1, PROBE_GROUP) as u32
 }
 
-/// The bits of every column's score, 0 below the threshold.
+/// The bits of every column's score, 0 below the threshold; `length` is the most keys that a row sees.
 fn column_scores(
     columns: &[f32],
-    keys: usize,
-    kv_len: usize,
+    [keys, kv_len]: [usize; 2],
     sink: usize,
+    length: f32,
     thresholds: &Thresholds,
 ) -> Vec<u32> {
     let mut scores = vec![0f32; keys];
@@ -112,7 +113,6 @@ fn column_scores(
             *to = to.max(score(*from));
         }
     }
-    let length = exact(kv_len as u32);
     let keep = |(j, score): (usize, &f32)| match j >= sink && *score * length >= thresholds.column {
         true => score.to_bits(),
         false => 0,

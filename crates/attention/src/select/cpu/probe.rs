@@ -2,9 +2,12 @@
 //!
 //! The packed probe rows of a KV head walk the keys in tiles of 128 twice: for the log-sum-exp, then
 //! for what it normalises. Logits are made anew, so that no `[128, L']` matrix is ever stored. Rows
-//! are sorted by position: those that see a key tile are the last ones, one matrix product for all.
+//! are sorted by position: those that see a key tile follow one another, one matrix product for all.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -29,7 +32,8 @@ const LANES: usize = 16;
 /// # Shapes
 /// - `query`: `[B, Hq, N, d]`; `key`: `[B, Hk, S, d]`, `S` at least the keys of the shape
 /// - `spans`: `[B, 4]`; `rules`: `[Hi, 8]`
-/// - `lse`: `[B, Hq, 128]`, natural, of the scaled logits over all causal keys; 0 for rows that are none
+/// - `lse`: `[B, Hq, 128]`, natural, of the scaled logits over all keys that the row sees; 0 for rows that are
+///   none
 /// - `columns`: `[B, Hq, 2, L']`, mean over the valid rows of a group (last, spread) of `p` by key
 /// - `slashes`: `[B, Hq, 2, ceil(L'/16)]`, `p` by `(p_row - j) / 16` in units of `2^-20`, summed over all
 ///   valid rows; rounded are the sums of one row over one bucket within 128 aligned keys, in the order
@@ -193,16 +197,18 @@ struct Walk<'a, E> {
 }
 
 impl<E: FlexFloat> Walk<'_, E> {
-    /// Logits of one key tile, `[rows that see any of it, keys]`. Returns the first of those probes and
-    /// the number of keys.
-    fn logits(&self, scratch: &mut Scratch, pack: &Pack, tile: usize) -> (usize, usize) {
+    /// Logits of one key tile, `[rows that see any of it, keys]`. Returns those probes and the number of
+    /// keys, 0 if no probe sees any.
+    fn logits(&self, scratch: &mut Scratch, pack: &Pack, tile: usize) -> (Range<usize>, usize) {
         let start = tile * BLOCK;
-        let first = pack.probes.partition_point(|probe| probe.position < start);
         let keys = pack.sequence.kv_len.saturating_sub(start).min(BLOCK);
+        let (probes, visible) = (&pack.probes, self.shape.visible);
+        let first = probes.partition_point(|probe| probe.position < start);
+        let end = probes.partition_point(|probe| visible.first(probe.position) < start + keys);
         let (d, heads_per_kv) = (self.shape.head_dim, self.shape.heads_per_kv());
-        let rows = (pack.probes.len() - first) * heads_per_kv;
+        let rows = end.saturating_sub(first) * heads_per_kv;
         if rows == 0 {
-            return (first, 0);
+            return (first..first, 0);
         }
         let (key, stride) = self
             .key
@@ -215,7 +221,13 @@ impl<E: FlexFloat> Walk<'_, E> {
             (&pack.query[first * heads_per_kv * d..], [d, 1]),
             (key, [1, stride]),
         );
-        (first, keys)
+        (first..end, keys)
+    }
+
+    /// First key, counted in the tile, that the row at a position sees, and the end of its keys there.
+    fn seen(&self, position: usize, tile: usize, keys: usize) -> Range<usize> {
+        let (start, first) = (tile * BLOCK, self.shape.visible.first(position));
+        first.saturating_sub(start)..(position + 1 - start).min(keys)
     }
 
     /// `(maximum, sum)` of every packed row over the keys of one segment.
@@ -223,17 +235,16 @@ impl<E: FlexFloat> Walk<'_, E> {
         let heads_per_kv = self.shape.heads_per_kv();
         let mut sums = vec![(softmax::UNSEEN, 0.0); pack.probes.len() * heads_per_kv];
         for tile in segment * TILES..(segment + 1) * TILES {
-            let (first, keys) = self.logits(scratch, pack, tile);
+            let (probes, keys) = self.logits(scratch, pack, tile);
             if keys == 0 {
-                break;
+                continue;
             }
             let rows = scratch.logits.chunks_exact_mut(keys);
-            for (r, (row, (maximum, sum))) in
-                rows.zip(&mut sums[first * heads_per_kv..]).enumerate()
-            {
-                let position = pack.probes[first + r / heads_per_kv].position;
-                let seen = (position + 1 - tile * BLOCK).min(keys);
-                let (new, part) = softmax::row(self.arch, &mut row[..seen], *maximum);
+            let sums = &mut sums[probes.start * heads_per_kv..probes.end * heads_per_kv];
+            for (r, (row, (maximum, sum))) in rows.zip(sums).enumerate() {
+                let position = pack.probes[probes.start + r / heads_per_kv].position;
+                let seen = self.seen(position, tile, keys);
+                let (new, part) = softmax::row(self.arch, &mut row[seen], *maximum);
                 *sum = *sum * exp(*maximum - new) + part;
                 *maximum = new;
             }
@@ -258,17 +269,15 @@ impl<E: FlexFloat> Walk<'_, E> {
         for tile in tiles {
             scratch.columns.clear();
             scratch.columns.resize(heads_per_kv * 2 * BLOCK, 0.0);
-            let (first, keys) = self.logits(scratch, pack, tile);
-            let start = tile * BLOCK;
+            let (probes, keys) = self.logits(scratch, pack, tile);
+            let (start, first) = (tile * BLOCK, probes.start);
             let rows = scratch.logits.chunks_exact_mut(keys.max(1));
-            for (r, row) in rows
-                .take((pack.probes.len() - first) * heads_per_kv)
-                .enumerate()
-            {
+            for (r, row) in rows.take(probes.len() * heads_per_kv).enumerate() {
                 let (probe, head) = (&pack.probes[first + r / heads_per_kv], r % heads_per_kv);
                 let index_head = (pack.at.1 * heads_per_kv + head) / self.shape.heads_per_index();
                 let (sink, window) = Rules::of(self.rules, index_head).local();
-                let from = sink.saturating_sub(start).min(keys);
+                let seen = self.seen(probe.position, tile, keys);
+                let from = sink.saturating_sub(start).min(keys).max(seen.start);
                 let to = (probe.position + 1)
                     .saturating_sub(start + window)
                     .min(keys);

@@ -4,7 +4,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{Pooled, View};
-use sparse_accelerate_contract::{BLOCK, Rules, Sequence, Shape};
+use sparse_accelerate_contract::{BLOCK, Rules, Sequence, Shape, Visible};
 use sparse_accelerate_cpu::{FlexFloat, product, softmax};
 
 /// Rows of a query block that are sampled: one in so many, from half of it on.
@@ -19,6 +19,9 @@ const STRIDE: usize = 8;
 /// Candidates lie wholly before the query block and not wholly inside what the head's rule keeps for
 /// its first row; others get 0, as do query blocks past the end of a sequence. Bands: Prism
 /// (arXiv 2602.08426), here as weights of dimensions.
+///
+/// Under a window a row's candidates begin with the block that holds the first key it sees; of `n` keys of
+/// it that the row sees, `ln (n / 128)` is added. There are none if the rule's own window is no shorter.
 ///
 /// # Shapes
 /// - `query`: `[B, Hq, N, d]`; `pooled`: `[B, Hk, blocks, 3, d]`
@@ -69,6 +72,8 @@ struct Scratch {
     weighted: Vec<f32>,
     logits: Vec<f32>,
     mean: Vec<f32>,
+    /// First key that each sampled row sees.
+    seen: Vec<usize>,
 }
 
 struct Problem<'a, E> {
@@ -91,7 +96,8 @@ impl<E: FlexFloat> Problem<'_, E> {
         scores: &mut [f32],
     ) {
         let first = block * BLOCK;
-        let candidates = candidates(sequence.offset() + first, rule);
+        let visible = self.shape.visible;
+        let candidates = candidates(sequence.offset() + first, rule, visible);
         if candidates.is_empty() {
             return;
         }
@@ -101,7 +107,9 @@ impl<E: FlexFloat> Problem<'_, E> {
         let sampled = (first + STRIDE / 2..end).step_by(STRIDE);
         let short = (first + STRIDE / 2 >= end).then_some(first);
         scratch.query.clear();
+        scratch.seen.clear();
         for row in sampled.chain(short) {
+            scratch.seen.push(visible.first(sequence.offset() + row));
             let row = self.query.row(b, head, row, d);
             scratch
                 .query
@@ -135,10 +143,17 @@ impl<E: FlexFloat> Problem<'_, E> {
             }
             scratch.mean.clear();
             scratch.mean.resize(count, 0.0);
-            for row in logits.chunks_exact_mut(count) {
+            for (row, &seen) in logits.chunks_exact_mut(count).zip(&scratch.seen) {
+                // Blocks of which the row sees nothing, and one of which it may see a part.
+                let hidden = (seen / BLOCK).saturating_sub(candidates.start).min(count);
+                let row = &mut row[hidden..];
+                if seen / BLOCK == candidates.start + hidden && !seen.is_multiple_of(BLOCK) {
+                    let part = (BLOCK - seen % BLOCK) as f32 / BLOCK as f32;
+                    row.iter_mut().take(1).for_each(|logit| *logit += part.ln());
+                }
                 let (_, sum) = softmax::row(self.arch, row, softmax::UNSEEN);
                 let inverse = 1.0 / (sum * rows as f32);
-                for (mean, &x) in scratch.mean.iter_mut().zip(&*row) {
+                for (mean, &x) in scratch.mean[hidden..].iter_mut().zip(&*row) {
                     *mean += x * inverse;
                 }
             }
@@ -149,11 +164,15 @@ impl<E: FlexFloat> Problem<'_, E> {
     }
 }
 
-/// Key blocks wholly before position `first` and not wholly inside the sinks or the window.
-fn candidates(first: usize, rule: Rules) -> std::ops::Range<usize> {
+/// Key blocks wholly before position `first`, of which the row there sees a key, and not wholly inside the
+/// sinks or the window of the rule.
+fn candidates(first: usize, rule: Rules, visible: Visible) -> std::ops::Range<usize> {
     let (sink, window) = rule.local();
-    let outside = (first + 1).saturating_sub(window).div_ceil(BLOCK);
-    sink / BLOCK..outside.min(first / BLOCK)
+    let (seen, outside) = (visible.first(first), (first + 1).saturating_sub(window));
+    if seen >= outside {
+        return 0..0;
+    }
+    sink.max(seen) / BLOCK..outside.div_ceil(BLOCK).min(first / BLOCK)
 }
 
 fn weigh(query: &[f32], d: usize, to: &mut Vec<f32>, weight: impl Fn(usize, f32) -> f32) {

@@ -1,7 +1,7 @@
 //! Problems for the tests of the stages, and attention by the formula in f64.
 
 use super::{Pooled, View, pool};
-use sparse_accelerate_contract::{BLOCK, Choice, Rules, Sequence, Shape, table};
+use sparse_accelerate_contract::{BLOCK, Choice, Rules, Sequence, Shape, Visible, table};
 use sparse_accelerate_cpu::FlexFloat;
 
 use crate::{
@@ -19,6 +19,9 @@ pub(super) const CASES: &[Lengths] = &[
     (&[(1000, 1000)], 4, 1, 80),
     (&[(300, 1111), (128, 128)], 7, 1, 128),
 ];
+
+/// No window; windows of one key, less than a granule, a key block, more than some prompts.
+pub(super) const WINDOWS: [Option<u32>; 5] = [None, Some(1), Some(13), Some(128), Some(301)];
 
 /// SplitMix64 and Box-Muller.
 pub(super) struct Random(pub(super) u64);
@@ -79,6 +82,7 @@ impl<E: FlexFloat> Case<E> {
             keys,
             head_dim: d,
             scale: 1.0 / (d as f32).sqrt(),
+            visible: Visible::Causal,
         };
         let capacity = keys + 24;
         let nan = || E::narrow(f32::NAN);
@@ -148,6 +152,21 @@ impl<E: FlexFloat> Case<E> {
         }
     }
 
+    /// The same under a window of visible keys, or without one.
+    pub(super) fn under(mut self, window: Option<u32>) -> Self {
+        self.shape.visible = Visible::of(window);
+        self
+    }
+
+    /// First key that a query row sees, by the definition.
+    pub(super) fn first(&self, b: usize, row: usize) -> usize {
+        let (query_len, kv_len) = self.lengths(b);
+        let position = kv_len - query_len + row;
+        let window = self.shape.window().map_or(usize::MAX, |keys| keys as usize);
+        let seen = (0..=position).find(|j| position - j < window);
+        seen.expect("its own key")
+    }
+
     /// Query rows and keys of a sequence.
     pub(super) fn lengths(&self, b: usize) -> (usize, usize) {
         let sequence = Sequence::of(&self.spans, b);
@@ -160,7 +179,7 @@ impl<E: FlexFloat> Case<E> {
         row.iter().map(|x| f64::from(x.widen())).collect()
     }
 
-    /// Scaled logits of a query row over its causal keys.
+    /// Scaled logits of a query row over its causal keys, of a window also those that it hides.
     pub(super) fn logits(&self, b: usize, head: usize, row: usize) -> Vec<f64> {
         let (query_len, kv_len) = self.lengths(b);
         let query = self.exact(self.query(), b, head, row);
@@ -235,7 +254,8 @@ impl<E: FlexFloat> Case<E> {
             .collect()
     }
 
-    /// An index from ranges and columns for every tile, `keep(b, index head, first, last)`.
+    /// An index from ranges and columns for every tile, `keep(b, index head, first, last)`: of those that
+    /// begin among the keys of the sequence, the part that the case's window shows.
     pub(super) fn index(
         &self,
         keep: impl Fn(usize, usize, usize, usize) -> (Vec<(usize, usize)>, Vec<usize>),
@@ -254,10 +274,11 @@ impl<E: FlexFloat> Case<E> {
             for head in 0..self.shape.index_heads {
                 for tile in 0..self.shape.tiles() {
                     if let Some((first, last)) = builder.tile_positions(b, tile) {
-                        let (mut ranges, mut columns) = keep(b, head, first, last);
+                        let (ranges, columns) = keep(b, head, first, last);
+                        // Sequences differ in length: what a longer one keeps a shorter one may not have.
                         let keys = spans[b].kv_len;
-                        ranges.retain(|&(start, _)| start < keys);
-                        columns.retain(|&column| column < keys);
+                        let ranges = ranges.into_iter().filter(|range| range.0 < keys);
+                        let columns = columns.into_iter().filter(|column| *column < keys);
                         builder
                             .set((b, head, tile), ranges, columns)
                             .expect("a row");
@@ -265,7 +286,14 @@ impl<E: FlexFloat> Case<E> {
                 }
             }
         }
-        builder.finish().expect("a valid index")
+        let index = builder.finish().expect("a valid index");
+        match self.shape.window() {
+            None => index,
+            Some(keys) => {
+                let visible = crate::Visible::Window(keys as usize);
+                index.within(visible).expect("a window")
+            }
+        }
     }
 
     /// The table of an index as the device has it.

@@ -1,7 +1,7 @@
 //! Recall and density of known results.
 
 use super::*;
-use crate::select::cpu::testing::{CASES, Case};
+use crate::select::cpu::testing::{CASES, Case, WINDOWS};
 
 /// The reason of heads made dense for what was measured.
 const BELOW_FLOOR: f32 = Why::MeasuredBelowFloor.number() as f32;
@@ -38,14 +38,20 @@ fn case_of(case: &Case<f32>) -> (Vec<f32>, Vec<f32>, Vec<u32>, f64) {
         let (query_len, kv_len) = case.lengths(b);
         let last = ((tile + 1) * QUERY_TILE).min(query_len);
         if tile * QUERY_TILE < query_len {
-            let sees = |&j: &usize| index.sees(b, head % shape.index_heads, last - 1, j);
-            *kept = (0..kv_len).filter(sees).count() as u32;
+            let of_row = |row: usize| {
+                let sees = |&j: &usize| index.sees(b, head % shape.index_heads, row, j);
+                (0..kv_len).filter(sees).count() as u32
+            };
+            *kept = match shape.window() {
+                None => of_row(last - 1),
+                Some(_) => (tile * QUERY_TILE..last).map(of_row).sum(),
+            };
         }
     }
     let (mut pairs, mut all) = (0, 0);
     let (query_len, kv_len) = case.lengths(0);
     for i in 0..query_len {
-        all += kv_len - query_len + i + 1;
+        all += kv_len - query_len + i + 1 - case.first(0, i);
         pairs += (0..kv_len).filter(|&j| index.sees(0, 0, i, j)).count();
     }
     (lse, probe_lse, kept, pairs as f64 / all as f64)
@@ -76,8 +82,11 @@ fn run(
 
 #[test]
 fn the_worst_head_rules_and_heads_below_the_floor_become_dense() {
-    for &lengths in CASES {
-        let case = Case::<f32>::normal(lengths, 1.0, 3);
+    for (&lengths, window) in CASES
+        .iter()
+        .flat_map(|lengths| WINDOWS.map(|window| (lengths, window)))
+    {
+        let case = Case::<f32>::normal(lengths, 1.0, 3).under(window);
         let (lse, probe_lse, kept, density) = case_of(&case);
         let heads = case.shape.batch * case.shape.index_heads;
         for (floor, dense) in [(0.59, 0), (0.61, 1)] {

@@ -119,11 +119,14 @@ fn exact<E: FlexFloat>(
     let (b, h, row) = at;
     let (query_len, kv_len) = case.lengths(b);
     let first = kv_len - query_len + row / 64 * 64;
+    // The tile's last row has lost most.
+    let lost = case.first(b, (row / 64 * 64 + 63).min(query_len - 1));
     let (mut logits, mut values) = kept(case, index, b, h, row);
     let query = case.exact(case.query(), b, h, row);
     let squares: Vec<f64> = query.iter().map(|x| x * x).collect();
     let scale = f64::from(case.shape.scale);
-    for block in (0..kv_len.div_ceil(128)).take_while(|block| block * 128 + 128 <= first) {
+    let whole = |block: &usize| block * 128 >= lost && block * 128 + 128 <= first;
+    for block in (0..kv_len.div_ceil(128)).filter(whole) {
         let sees = |j: &usize| index.sees(b, h / case.shape.heads_per_index(), row, *j);
         let left = 128 - (block * 128..block * 128 + 128).filter(sees).count();
         if left > 0 {
@@ -139,8 +142,10 @@ fn exact<E: FlexFloat>(
 }
 
 fn matches_formula<E: FlexFloat>(per_query_head: bool, rounding: f64) {
-    for (seed, &lengths) in CASES.iter().enumerate() {
-        let mut case = Case::<E>::normal(lengths, 1.5, seed as u64);
+    let windows = [None, Some(1), Some(200), Some(450)];
+    let cases = CASES.iter().enumerate();
+    for ((seed, &lengths), visible) in cases.flat_map(|case| windows.map(|window| (case, window))) {
+        let mut case = Case::<E>::normal(lengths, 1.5, seed as u64).under(visible);
         if per_query_head {
             case.shape.index_heads = case.shape.heads;
         }
@@ -193,6 +198,22 @@ fn corrections_match_the_formula_bf16() {
 #[test]
 fn every_query_head_may_have_an_index() {
     matches_formula::<f32>(true, 2e-6);
+}
+
+#[test]
+fn blocks_that_a_window_hides_are_left_alone() {
+    let lengths = (&[(100, 1200)][..], 2, 1, 32);
+    let of = |hidden: f32| {
+        let mut case = Case::<f32>::normal(lengths, 1.0, 5).under(Some(500));
+        // The first row sees keys from 601 on: blocks before 512 have none.
+        case.key[..512 * 32].fill(hidden);
+        case.value[..512 * 32].fill(hidden);
+        let index = case.index(|_, _, first, _| (vec![(700, 720), (first - 90, first)], vec![]));
+        Corrected::new(&case, &index, &[0], LARGE).after
+    };
+    let (clean, broken) = (of(0.0), of(f32::NAN));
+    assert!(clean.0.iter().chain(&clean.1).all(|x| x.is_finite()));
+    assert_eq!(clean, broken);
 }
 
 #[test]

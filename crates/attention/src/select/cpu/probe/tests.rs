@@ -3,7 +3,7 @@
 use burn::tensor::bf16;
 
 use super::*;
-use crate::select::cpu::testing::{CASES, Case, Kind, Random, close, log_sum_exp};
+use crate::select::cpu::testing::{CASES, Case, Kind, Random, WINDOWS, close, log_sum_exp};
 
 struct Probed {
     lse: Vec<f32>,
@@ -39,8 +39,9 @@ fn run<E: FlexFloat>(case: &Case<E>, rules: &[u32]) -> Probed {
 
 /// By the formulas, one key after another.
 fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
-    for (seed, &lengths) in CASES.iter().enumerate() {
-        let mut case = Case::<E>::normal(lengths, 2.0, seed as u64);
+    let cases = CASES.iter().enumerate();
+    for ((seed, &lengths), window) in cases.flat_map(|case| WINDOWS.map(|window| (case, window))) {
+        let mut case = Case::<E>::normal(lengths, 2.0, seed as u64).under(window);
         case.shape.index_heads = index_heads(&case.shape);
         let shape = case.shape;
         let (keys, buckets) = (shape.keys, shape.slash_buckets());
@@ -60,11 +61,12 @@ fn matches_formula<E: FlexFloat>(index_heads: impl Fn(&Shape) -> usize) {
                     64.. if query_len >= 128 => (2 * (r - 64) + 1) * query_len / 128,
                     _ => continue,
                 };
-                let logits = case.logits(b, h, row);
-                *lse = log_sum_exp(&logits);
+                let seen = case.first(b, row);
+                let logits = &case.logits(b, h, row)[seen..];
+                *lse = log_sum_exp(logits);
                 let p = kv_len - query_len + row;
                 let mut tiles = vec![vec![0.0; buckets]; keys.div_ceil(128)];
-                for (j, logit) in logits.iter().enumerate() {
+                for (j, logit) in (seen..).zip(logits) {
                     if j >= sink && p - j >= 30 {
                         let share = (logit - *lse).exp();
                         let valid = if r < 64 { query_len.min(64) } else { 64 };
@@ -120,6 +122,35 @@ fn threads_do_not_change_the_bits() {
         (bits(&got.lse), bits(&got.columns), got.slashes)
     };
     assert!(with(1) == with(5));
+}
+
+#[test]
+fn keys_that_a_window_hides_are_no_keys() {
+    let lengths = (&[(150, 900)][..], 2, 1, 32);
+    let clean = Case::<f32>::normal(lengths, 2.0, 4).under(Some(300));
+    let mut hidden = Case::<f32>::normal(lengths, 2.0, 4).under(Some(300));
+    // The first row sees keys from 451 on.
+    hidden.key[..451 * 32].fill(f32::NAN);
+    let rules = clean.rules(4, 30, 0.0);
+    let [clean, hidden] = [clean, hidden].map(|case| run(&case, &rules));
+    assert_eq!(clean.lse, hidden.lse);
+    assert_eq!(clean.columns, hidden.columns);
+    assert_eq!(clean.slashes, hidden.slashes);
+}
+
+#[test]
+fn a_window_of_all_keys_has_the_bits_of_none() {
+    let lengths = (&[(150, 900), (70, 70)][..], 2, 1, 32);
+    let of = |window| {
+        let case = Case::<f32>::normal(lengths, 2.0, 4).under(window);
+        run(&case, &case.rules(4, 30, 0.0))
+    };
+    let [whole, longer, none] = [Some(900), Some(u32::MAX), None].map(of);
+    for windowed in [whole, longer] {
+        assert_eq!(windowed.lse, none.lse);
+        assert_eq!(windowed.columns, none.columns);
+        assert_eq!(windowed.slashes, none.slashes);
+    }
 }
 
 #[test]

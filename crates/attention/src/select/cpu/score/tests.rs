@@ -32,8 +32,10 @@ fn bands(d: usize) -> Vec<f32> {
 }
 
 fn matches_formula<E: FlexFloat>(gauss: bool) {
-    for (seed, &lengths) in CASES.iter().enumerate() {
-        let case = Case::<E>::normal(lengths, 3.0, seed as u64);
+    let windows = [None, Some(1), Some(201), Some(384), Some(500)];
+    let cases = CASES.iter().enumerate();
+    for ((seed, &lengths), visible) in cases.flat_map(|case| windows.map(|window| (case, window))) {
+        let case = Case::<E>::normal(lengths, 3.0, seed as u64).under(visible);
         let (shape, d) = (case.shape, case.shape.head_dim);
         let (sinks, window) = (130, 200);
         let got = run(&case, &case.rules(sinks, window, 0.0), &bands(d), gauss);
@@ -44,8 +46,11 @@ fn matches_formula<E: FlexFloat>(gauss: bool) {
             let (query_len, kv_len) = case.lengths(b);
             let first = kv_len - query_len + 128 * t;
             let sink = sinks + 3 * (h / shape.heads_per_index());
+            let local = visible.is_some_and(|keys| window >= keys as usize);
             let candidate = |j: &usize| {
                 128 * t < query_len
+                    && !local
+                    && 128 * j + 128 > case.first(b, 128 * t)
                     && 128 * j + 128 <= first
                     && 128 * j + 128 > sink
                     && 128 * j + window <= first
@@ -80,7 +85,16 @@ fn matches_formula<E: FlexFloat>(gauss: bool) {
                         };
                         scale * dot(&weighted, key) + second + 128f64.ln()
                     };
-                    let logits: Vec<f64> = moments.iter().map(logit).collect();
+                    // Of the 128 keys of a block those that the row sees.
+                    let keys = |j: usize| {
+                        let seen = 128 * j + 128 - case.first(b, row).clamp(128 * j, 128 * j + 128);
+                        (seen as f64 / 128.0).ln()
+                    };
+                    let logits = moments.iter().map(logit).zip(&candidates);
+                    let logits: Vec<f64> = logits.map(|(logit, &j)| logit + keys(j)).collect();
+                    if logits.iter().all(|logit| *logit == f64::NEG_INFINITY) {
+                        continue;
+                    }
                     let lse = log_sum_exp(&logits);
                     for (&j, logit) in candidates.iter().zip(logits) {
                         mean[j] += (logit - lse).exp() / rows.len() as f64;
