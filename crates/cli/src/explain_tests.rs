@@ -71,6 +71,35 @@ fn the_table_has_every_head_of_every_chunk_and_its_reason() {
 }
 
 #[test]
+fn a_selector_of_the_caller_promises_and_measures_nothing() {
+    let index = |head| HeadRecord {
+        predicted_recall: f32::NAN,
+        recall: f32::NAN,
+        costs: [f32::INFINITY; 5],
+        ..record(0, head, Choice::Index, Why::IndexSelector)
+    };
+    let chunks = [ChunkSelection {
+        tokens: 0..256,
+        heads: vec![index(0), index(1)],
+    }];
+    let text = text(&chunks, &[decision()]);
+    assert!(text.contains("tokens 0 to 256: 2 index\n"), "{text}");
+    let row = text.lines().find(|line| line.starts_with("0, 1"));
+    let row = row.expect("a row");
+    assert_eq!(
+        row.split_whitespace().filter(|word| *word == "-").count(),
+        3
+    );
+    assert!(row.contains("0.250") && row.ends_with("chosen by a selector of the caller"));
+    let heads = over_chunks(&chunks);
+    assert!(
+        heads
+            .iter()
+            .all(|head| head.recall.is_nan() && head.density == 0.25)
+    );
+}
+
+#[test]
 fn nothing_chosen_says_why() {
     let text = text(&[], &[decision()]);
     assert!(

@@ -105,7 +105,7 @@ fn a_layer_that_the_selector_computes_densely_is_dense() {
         let layer = plan.layer(0).expect("a layer");
         let ran = selected(&case, &layer, device);
         let causal = attention::causal(&case.problem);
-        compare(&backend.name, &case, ran.output, &causal);
+        compare(backend.name, &case, ran.output, &causal);
         for head in ran.record.read().expect("a record") {
             assert_eq!((head.choice, head.why), (Choice::Dense, Why::IndexSelector));
             assert_eq!((head.density, head.recall), (1.0, 1.0));

@@ -3,16 +3,23 @@
 //! `found` only enumerates; `list_devices` also opens each device to ask what it can do, which on a
 //! GPU makes a context (some tens of milliseconds and a little memory each).
 
+#[cfg(any(feature = "flex", feature = "cube"))]
+use super::choice::DeviceChoice;
 #[cfg(feature = "wgpu")]
 use super::wgpu::{Api, adapters};
-use super::{
-    choice::{Backend, DeviceChoice},
-    info::{Capabilities, DeviceInfo, DeviceKind},
+use super::{choice::Backend, info::DeviceInfo};
+#[cfg(feature = "flex")]
+use crate::{
+    device::{Capabilities, DeviceKind},
+    memory,
 };
-use crate::memory;
 
 /// A device of the list, and the means to make it.
 #[derive(Debug, Clone)]
+#[cfg_attr(
+    not(any(feature = "flex", feature = "cube")),
+    allow(dead_code, reason = "without any backend there is no device")
+)]
 pub(super) struct Found {
     pub(super) info: DeviceInfo,
     pub(super) handle: Handle,

@@ -130,7 +130,10 @@ mod tests {
         expected.min_sparse_len = 2048;
         let auto = Selector::auto();
         assert_eq!(auto.settings(None, Prices::default(), Some(2048)), expected);
-        assert_eq!(parse_selectors("auto").unwrap(), [auto.clone()]);
+        assert_eq!(
+            parse_selectors("auto").unwrap(),
+            std::slice::from_ref(&auto)
+        );
         assert!(!auto.has_floor() && parse_selectors("dynamic").unwrap()[0].has_floor());
         assert!(!parse_selectors("triangular").unwrap()[0].has_floor());
     }
