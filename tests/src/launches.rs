@@ -126,7 +126,7 @@ pub fn table(index: Option<&TileIndex>, spans: &[Span], last: usize) -> Vec<u32>
     gated_table(index, spans, last, &[])
 }
 
-/// [`table`] with gates of every sequence and index head.
+/// [`table()`] with gates of every sequence and index head.
 pub fn gated_table(
     index: Option<&TileIndex>,
     spans: &[Span],

@@ -235,9 +235,9 @@ fn a_cut_index_sees_what_both_see() {
     for band in [None, Some(band)] {
         for window in WINDOWS {
             let mut builder = index::Builder::new(&spans, 1, band).expect("builder");
-            for b in 0..2 {
+            for (b, span) in spans.iter().enumerate() {
                 for tile in 0..3 {
-                    let keys = spans[b].kv_len;
+                    let keys = span.kv_len;
                     let ranges = [(0, 33), (100, 140), (230, 300)];
                     let ranges = ranges.into_iter().filter(|r| r.0 < keys);
                     let columns = [50, 60, 150, 229].into_iter().filter(|c| *c < keys);

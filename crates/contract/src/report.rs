@@ -320,12 +320,12 @@ mod tests {
         let mut words = [0.0; REPORT_WORDS];
         for value in [5.0, -1.0, 0.5, f32::NAN] {
             words[Report::CHOICE] = value;
-            let error = Report::read(&words).unwrap_err();
+            let error = Report::read(&words).expect_err("refused");
             assert_eq!(error.word, Report::CHOICE);
         }
         words[Report::CHOICE] = 4.0;
         words[Report::WHY] = 7.0;
-        let error = Report::read(&words).unwrap_err();
+        let error = Report::read(&words).expect_err("refused");
         assert_eq!(error.to_string(), "word 1 is 7, which no selection writes");
     }
 

@@ -9,7 +9,7 @@
 //! | columns | | single positions, ascending |
 //!
 //! Dense attention needs the spans alone. Rows point by absolute offsets into the table, so two packings
-//! serve the same kernels: [`write`] packs an index tightly, [`TableLayout`] gives every row a room of
+//! serve the same kernels: [`write()`] packs an index tightly, [`TableLayout`] gives every row a room of
 //! fixed size, which a device can fill without knowing what the other rows hold.
 
 use crate::{

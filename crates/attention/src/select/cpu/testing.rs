@@ -270,13 +270,13 @@ impl<E: FlexFloat> Case<E> {
         };
         let spans: Vec<Span> = (0..self.shape.batch).map(span).collect();
         let mut builder = Builder::new(&spans, self.shape.index_heads, None).expect("spans");
-        for b in 0..self.shape.batch {
+        for (b, span) in spans.iter().enumerate() {
             for head in 0..self.shape.index_heads {
                 for tile in 0..self.shape.tiles() {
                     if let Some((first, last)) = builder.tile_positions(b, tile) {
                         let (ranges, columns) = keep(b, head, first, last);
                         // Sequences differ in length: what a longer one keeps a shorter one may not have.
-                        let keys = spans[b].kv_len;
+                        let keys = span.kv_len;
                         let ranges = ranges.into_iter().filter(|range| range.0 < keys);
                         let columns = columns.into_iter().filter(|column| *column < keys);
                         builder
