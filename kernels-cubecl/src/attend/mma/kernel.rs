@@ -116,6 +116,9 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
         if comptime!(bp.value_stages() == 2) {
             value_here += parity * comptime!(bp.tile());
         }
+        if comptime!(bp.asynchronous) {
+            parity = 1 - parity;
+        }
         pipeline.turn(
             key,
             value,
@@ -127,9 +130,6 @@ pub(crate) fn attend_mma<E: Float, N: Size>(
             &next,
             bp,
         );
-        if comptime!(bp.asynchronous) {
-            parity = 1 - parity;
-        }
         ahead.advance(table, walk);
         let mut column = 0u32;
         if comptime!(bp.columns) {

@@ -65,7 +65,7 @@ impl Pipeline {
     }
 
     /// Makes the tiles of `step` land, all but late values, and begins the copies of `next`, whose columns
-    /// are at `look_up`. `parity` is that of `step`.
+    /// are at `look_up`. `parity` is that of `next`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn turn<E: Float, N: Size>(
         &self,
@@ -85,16 +85,15 @@ impl Pipeline {
         if comptime!(bp.asynchronous) {
             // This step's tiles have landed, and nobody reads the other ones any more.
             copy::land(0u32, bp);
-            let other = 1 - parity;
             if comptime!(bp.late_values) {
                 self.values(value, memory, value_at, positions, current, step, bp);
                 copy::commit();
             }
             if next.live {
-                let at = comptime!(bp.key_at(0)) + other * comptime!(bp.tile());
+                let at = comptime!(bp.key_at(0)) + parity * comptime!(bp.tile());
                 self.keys(key, memory, at, positions, look_up, next, bp);
                 if comptime!(!bp.late_values) {
-                    let at = value_at + other * comptime!(bp.tile());
+                    let at = value_at + parity * comptime!(bp.tile());
                     self.values(value, memory, at, positions, look_up, next, bp);
                 }
             }
