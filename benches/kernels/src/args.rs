@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -82,13 +82,16 @@ pub(crate) struct Sizes {
 pub(crate) struct Dense {
     #[command(flatten)]
     pub(crate) sizes: Sizes,
+    /// Latest keys that a row sees, its own included [default: all]
+    #[arg(long)]
+    pub(crate) window: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Decode {
     #[command(flatten)]
     pub(crate) sizes: Sizes,
-    /// Over keys and values that are bytes with a scale per token and KV head
+    /// Over int8 keys and values, with a scale per token and KV head
     #[arg(long, conflicts_with = "tuned")]
     pub(crate) int8: bool,
 }
@@ -115,14 +118,17 @@ pub(crate) struct Blocks {
     /// Shares of the causal blocks that are kept
     #[arg(long, value_delimiter = ',', default_value = "0.05,0.1,0.2")]
     pub(crate) densities: Vec<f64>,
-    /// Heads that choose their own blocks
-    #[arg(long, value_enum, default_value_t = Choosers::Query)]
-    pub(crate) per: Choosers,
+    /// Heads with blocks of their own
+    #[arg(long, value_enum, default_value_t = Granularity::Query)]
+    pub(crate) per: Granularity,
+    /// Latest keys that a row sees, its own included [default: all]
+    #[arg(long)]
+    pub(crate) window: Option<NonZeroU32>,
 }
 
 /// Heads that have a mask of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Choosers {
+pub(crate) enum Granularity {
     /// Every query head
     Query,
     /// Every KV head, for its group of query heads

@@ -1,14 +1,16 @@
 //! Attention, dense and over given blocks.
 
+use std::num::NonZeroU32;
+
 use anyhow::Result;
 use cubecl::server::Handle;
 use sparse_accelerate_inputs::{
     BlockMask, Family, Shape, key, oracle, query, random_block_mask, value,
 };
-use sparse_accelerate_kernels::attend::{self, IndexShape, Problem, Stored};
+use sparse_accelerate_kernels::attend::{IndexShape, Problem, Stored, Visible};
 
 use crate::{
-    args::{Blocks, Choosers, Dense, Sizes},
+    args::{Blocks, Dense, Granularity, Sizes},
     device::Bench,
     measure::{Case, measure},
     report::Report,
@@ -47,16 +49,20 @@ impl Inputs {
 pub(crate) fn dense(bench: &Bench, args: &Dense, report: &mut Report) -> Result<()> {
     for &len in &args.sizes.lens {
         let inputs = Inputs::new(bench, &args.sizes, len)?;
-        let pairs = (len as u64 * (len as u64 + 1) / 2) * args.sizes.heads as u64;
+        let visible = visible(args.window);
+        let (all, seen) = (causal(len), (0..len).map(|i| shown(visible, i, 0, i + 1)));
+        let seen = seen.sum::<u64>();
         let rows = table::dense(len);
-        let case = Visible {
-            name: "dense".into(),
-            density: 1.0,
+        let case = Kept {
+            name: named("dense".into(), args.window),
+            density: seen as f64 / all as f64,
             index: None,
             table: &rows,
-            pairs,
+            visible,
+            pairs: seen * args.sizes.heads as u64,
         };
-        run(bench, &args.sizes, &inputs, &case, |_, i, j| j <= i, report)?;
+        let sees = |_, i, j| j <= i && visible.first(i) <= j;
+        run(bench, &args.sizes, &inputs, &case, sees, report)?;
     }
     Ok(())
 }
@@ -69,15 +75,21 @@ pub(crate) fn blocks(bench: &Bench, args: &Blocks, report: &mut Report) -> Resul
         for &block in &args.blocks {
             for &density in &args.densities {
                 let heads = match args.per {
-                    Choosers::Query => sizes.heads,
-                    Choosers::Kv => sizes.kv_heads,
+                    Granularity::Query => sizes.heads,
+                    Granularity::Kv => sizes.kv_heads,
                 };
                 let mask = random_block_mask(len, block, block, density, heads, 7)?;
                 let rows = table::blocks(len, &mask);
                 let sharing = sizes.heads / heads;
-                let case = Visible {
-                    name: format!("{:?} {block}", args.per).to_lowercase(),
-                    density: mask.block_density(),
+                let visible = visible(args.window);
+                let name = format!("{:?} {block}", args.per).to_lowercase();
+                let seen = pairs(&mask, len, visible);
+                let case = Kept {
+                    name: named(name, args.window),
+                    density: match args.window {
+                        None => mask.block_density(),
+                        Some(_) => seen as f64 / (causal(len) * heads as u64) as f64,
+                    },
                     index: Some(IndexShape {
                         heads,
                         tiles: mask.rows(),
@@ -86,9 +98,12 @@ pub(crate) fn blocks(bench: &Bench, args: &Blocks, report: &mut Report) -> Resul
                         band: None,
                     }),
                     table: &rows,
-                    pairs: pairs(&mask) * sharing as u64,
+                    visible,
+                    pairs: seen * sharing as u64,
                 };
-                let sees = |h: usize, i: usize, j: usize| mask.sees(h / sharing, i, j);
+                let sees = |h: usize, i: usize, j: usize| {
+                    visible.first(i) <= j && mask.sees(h / sharing, i, j)
+                };
                 run(bench, sizes, &inputs, &case, sees, report)?;
             }
         }
@@ -96,17 +111,52 @@ pub(crate) fn blocks(bench: &Bench, args: &Blocks, report: &mut Report) -> Resul
     Ok(())
 }
 
-fn pairs(mask: &BlockMask) -> u64 {
-    (0..mask.heads()).map(|h| mask.pairs(h)).sum()
+/// Pairs of a mask's heads that the rows see.
+fn pairs(mask: &BlockMask, len: usize, visible: Visible) -> u64 {
+    let block = mask.key_block();
+    let row = |h: usize, i: usize| {
+        let kept = mask.kept(h, i / mask.query_block()).iter();
+        let shown = kept.map(|&at| {
+            let first = at as usize * block;
+            shown(visible, i, first, first + block)
+        });
+        shown.sum::<u64>()
+    };
+    (0..mask.heads())
+        .flat_map(|h| (0..len).map(move |i| (h, i)))
+        .map(|(h, i)| row(h, i))
+        .sum()
 }
 
-/// Keys that the rows of a case see.
-struct Visible<'a> {
+/// Causal pairs of a head.
+fn causal(len: usize) -> u64 {
+    len as u64 * (len as u64 + 1) / 2
+}
+
+/// Keys from `from` to before `to` that the row at a position sees.
+fn shown(visible: Visible, position: usize, from: usize, to: usize) -> u64 {
+    visible.seen(position, from, to) as u64
+}
+
+fn visible(window: Option<NonZeroU32>) -> Visible {
+    window.map_or(Visible::Causal, Visible::Window)
+}
+
+fn named(name: String, window: Option<NonZeroU32>) -> String {
+    match window {
+        None => name,
+        Some(window) => format!("{name}, window {window}"),
+    }
+}
+
+/// Keys that the rows of a case keep.
+struct Kept<'a> {
     name: String,
     density: f64,
     index: Option<IndexShape>,
     table: &'a [u32],
-    /// Kept causal pairs of all query heads.
+    visible: Visible,
+    /// Kept pairs of all query heads.
     pairs: u64,
 }
 
@@ -114,7 +164,7 @@ fn run(
     bench: &Bench,
     sizes: &Sizes,
     inputs: &Inputs,
-    case: &Visible<'_>,
+    case: &Kept<'_>,
     sees: impl Fn(usize, usize, usize) -> bool + Sync,
     report: &mut Report,
 ) -> Result<()> {
@@ -134,7 +184,7 @@ fn run(
             index: case.index,
             gated_heads: None,
             stored: Stored::Elements,
-            visible: attend::Visible::Causal,
+            visible: case.visible,
         },
         tensors: &inputs.device,
         scales: None,
