@@ -17,7 +17,7 @@ use sparse_accelerate_tests::{
 
 use crate::{
     planted::{COLUMNS, Case, HEADS, SLASH, planted, random},
-    rounding,
+    ragged, rounding,
     run::{Ran, dense, first, read, selection, settings, tensors},
 };
 
@@ -53,16 +53,6 @@ fn run(backend: &Backend, case: &Case, settings: &AttentionSettings) -> Ran {
     let [query, key, value] = tensors(backend, case);
     let selected = attend_selected(query, &key, &value, None, &first(&plan)).expect("selected");
     read(selected, case, &settings.selection)
-}
-
-/// Sequences of one batch: a whole prompt, a chunk, and one that is too short to be probed twice.
-fn ragged() -> Case {
-    let chunk = Span {
-        query_len: 333,
-        kv_len: 1200,
-        prompt_len: 1300,
-    };
-    random(DType::F32, &[Span::whole(700), chunk, Span::whole(65)])
 }
 
 /// Tells whether query head `h` attended to a key: in the index, or anywhere in the window if it was dense.

@@ -184,9 +184,7 @@ impl<'a> Shared<'a> {
         let selection = self.selection;
         let rules = LayerRules::new(patterns, selection);
         // The most keys that a row sees.
-        let most = self
-            .window
-            .map_or(self.keys, |keys| self.keys.min(keys as usize));
+        let most = sparse_accelerate_contract::Visible::of(self.window).most(self.keys);
         let options = SelectOptions {
             scale: self.heads.scale(),
             index_heads,
