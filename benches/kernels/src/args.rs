@@ -103,6 +103,9 @@ pub(crate) struct Select {
     /// Least share of the attention that must be kept
     #[arg(long, default_value_t = 0.8)]
     pub(crate) recall: f32,
+    /// One choice of blocks for the query heads of a KV head, at the mass `--recall`, and attention over it
+    #[arg(long, conflicts_with = "second")]
+    pub(crate) group: bool,
     /// Score and correct with the second-order term
     #[arg(long)]
     pub(crate) second: bool,

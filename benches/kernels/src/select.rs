@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, anyhow};
 use cubecl::{future::block_on, ir::AddressType, server::Handle};
-use sparse_accelerate_contract::SPAN_WORDS;
+use sparse_accelerate_contract::{Report, SPAN_WORDS, group as group_contract};
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query, value};
+use sparse_accelerate_kernels::attend;
 use sparse_accelerate_kernels::select::{
     self, Choice, ListLayout, PROBES, Prices, REPORT_WORDS, RULE_WORDS, Rules, Shape, TableLayout,
-    Thresholds, View, Visible, check, correct,
+    Thresholds, View, Visible, check, correct, group,
     index::{self, Inputs, Options},
     pool,
 };
@@ -50,7 +51,10 @@ pub(crate) fn stages(bench: &Bench, args: &Select) -> Result<()> {
             key,
             value,
         };
-        case.run()?;
+        match args.group {
+            true => case.run_group()?,
+            false => case.run()?,
+        }
     }
     Ok(())
 }
@@ -65,6 +69,145 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// The stages of a choice by groups, and attention over its index: what is kept, and how long it takes.
+    fn run_group(&self) -> Result<()> {
+        let (bench, shape, sizes) = (self.bench, &self.shape, &self.args.sizes);
+        let (client, elem) = (&bench.client, elem(sizes.dtype));
+        let [n, d] = [shape.rows, shape.head_dim];
+        let (q, k) = ([1, shape.heads, n, d], [1, shape.kv_heads, n, d]);
+        let spans = bench.upload(&table::dense(n));
+        let rule = Rules {
+            allowed: Choice::Dense.bit(),
+            sink: 128,
+            window: 512,
+            columns: 0,
+            slashes: 0,
+            floor: self.args.recall,
+            accepted: 0.0,
+            alpha: 0.0,
+        };
+        let capacity = group_contract::blocks(shape);
+        let means_len = shape.kv_heads * capacity * d;
+        let means = client.empty(means_len * 4);
+        let view = |handle: &Handle, shape: [usize; 4]| View {
+            handle: handle.clone(),
+            shape,
+            strides: [
+                shape[1] * shape[2] * shape[3],
+                shape[2] * shape[3],
+                shape[3],
+                1,
+            ],
+        };
+        let inputs = group::Inputs {
+            query: view(&self.query, q),
+            key: view(&self.key, k),
+            means: means.clone(),
+            capacity,
+            spans: spans.clone(),
+            probes: spans.clone(),
+            rules: bench.upload(&rule.words().repeat(shape.kv_heads)),
+            address: AddressType::U32,
+        };
+        let plan = group::prepare(shape, elem, client.properties())?;
+        let problem = attend::Problem {
+            batch: 1,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            rows: n,
+            keys: n,
+            head_dim: d,
+            scale: shape.scale,
+            index: Some(attend::IndexShape {
+                heads: shape.kv_heads,
+                tiles: shape.tiles(),
+                tile_tokens: attend::QUERY_TILE,
+                columns: false,
+                band: None,
+            }),
+            gated_heads: None,
+            stored: attend::Stored::Elements,
+            visible: Visible::Causal,
+        };
+        let attention = attend::prepare(&problem, elem, client.properties())?;
+        let out = bench.upload(&vec![0u16; shape.heads * n * d]);
+        let lse = client.empty(shape.heads * n * 4);
+        let wait =
+            || block_on(client.sync()).map_err(|error| anyhow!("the launch failed: {error:?}"));
+        let do_means = || {
+            let tensors = group::means::Tensors {
+                key: tensor(&self.key, k),
+                spans: buffer(&spans, SPAN_WORDS),
+                means: buffer(&means, means_len),
+                capacity,
+                address: AddressType::U32,
+            };
+            group::means::launch(client, shape, elem, tensors);
+        };
+        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let chosen = group::Chosen::new(client, shape);
+        for _ in 0..sizes.runs + 2 {
+            let mut begin = Instant::now();
+            let mut lap = |name: &'static str| {
+                wait()?;
+                let took = begin.elapsed().as_secs_f64() * 1e3;
+                times.entry(name).or_default().push(took);
+                begin = Instant::now();
+                Ok::<(), anyhow::Error>(())
+            };
+            lap("0 nothing")?;
+            do_means();
+            lap("1 means")?;
+            let mut failed = None;
+            let names = ["2 share", "3 sample", "4 measure", "5 index"];
+            let mut names = names.into_iter();
+            let mut after = |_| {
+                if let Some(name) = names.next() {
+                    failed = failed.take().or(lap(name).err());
+                }
+            };
+            group::select(client, shape, &plan, elem, &inputs, &chosen, &mut after);
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            let tensors = attend::Tensors {
+                query: tensor(&self.query, q),
+                key: tensor(&self.key, k),
+                value: tensor(&self.value, k),
+                scales: None,
+                table: buffer(&chosen.table, group_contract::table(shape).words),
+                out: tensor(&out, q),
+                lse: buffer(&lse, shape.heads * n),
+                with_lse: true,
+                scratch: None,
+                address: AddressType::U32,
+            };
+            attend::launch(client, &problem, &attention, elem, tensors);
+            lap("6 attend")?;
+            do_means();
+            group::select(client, shape, &plan, elem, &inputs, &chosen, &mut |_| {});
+            lap("1 to 5 together")?;
+        }
+        let report = client
+            .read_one(chosen.report)
+            .map_err(|e| anyhow!("{e:?}"))?;
+        let report: &[f32] = bytemuck::cast_slice(&report);
+        let (mut kept, mut mass) = (0.0, 0.0);
+        for row in report.chunks_exact(group_contract::report_words(shape)) {
+            mass += f64::from(row[Report::RECALL]) / shape.kv_heads as f64;
+            let tail = row[REPORT_WORDS..].chunks_exact(group_contract::TAIL_WORDS);
+            kept += tail.map(|tile| f64::from(tile[0])).sum::<f64>();
+        }
+        let pairs = (n * (n + 1) / 2 * shape.kv_heads) as f64;
+        let size = group::MEAN_BLOCK;
+        println!(
+            "{n} tokens, blocks of {size} keys for groups: density {:.4}, measured mass {mass:.4}",
+            kept / pairs
+        );
+        print_medians(times);
+        Ok(())
+    }
+
     fn run(&self) -> Result<()> {
         let (bench, shape, sizes) = (self.bench, &self.shape, &self.args.sizes);
         let (client, elem) = (&bench.client, elem(sizes.dtype));
@@ -205,11 +348,16 @@ impl Case<'_> {
             lap("1 to 7 together")?;
         }
         println!("{n} tokens, blocks of {} keys", select::BLOCK);
-        for (name, mut of_stage) in times {
-            of_stage.drain(..2.min(of_stage.len() - 1));
-            of_stage.sort_by(f64::total_cmp);
-            println!("  {name:16} {:.3} ms", of_stage[of_stage.len() / 2]);
-        }
+        print_medians(times);
         Ok(())
+    }
+}
+
+/// Prints the median of every stage, without its first two rounds.
+fn print_medians(times: BTreeMap<&str, Vec<f64>>) {
+    for (name, mut of_stage) in times {
+        of_stage.drain(..2.min(of_stage.len() - 1));
+        of_stage.sort_by(f64::total_cmp);
+        println!("  {name:16} {:.3} ms", of_stage[of_stage.len() / 2]);
     }
 }

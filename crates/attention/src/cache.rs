@@ -440,7 +440,10 @@ impl KvCache {
         }
         // A layer that is dense by setting pools nothing, nor does one whose keys a selector chooses.
         let pooled = match planned.selection() {
-            Some(_) => self.pooled.of(at, &key.device()),
+            Some(selection) => {
+                let means = selection.options.group.then(|| key.dtype());
+                self.pooled.of(at, means, &key.device())
+            }
             None => None,
         };
         let selected = attend_selected(query, key, value, pooled, &planned)?;

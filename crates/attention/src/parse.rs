@@ -62,7 +62,7 @@ const ALPHA: Parameter = parameter("alpha", "X");
 
 impl Pattern {
     /// Every pattern that has a short form, with its default parameters.
-    pub fn named() -> [Self; 6] {
+    pub fn named() -> [Self; 7] {
         [
             Self::Dense,
             Self::Triangular(Triangular::default()),
@@ -70,13 +70,14 @@ impl Pattern {
             Self::BlockCluster(BlockCluster::default()),
             Self::Hybrid(Dynamic::default()),
             Self::Dynamic(Dynamic::default()),
+            Self::GroupBlocks,
         ]
     }
 
     /// The parameters that [`Pattern::set`] takes.
     pub fn parameters(&self) -> &'static [Parameter] {
         match self {
-            Self::Dense | Self::FixedBlocks(_) | Self::Index => &[],
+            Self::Dense | Self::GroupBlocks | Self::FixedBlocks(_) | Self::Index => &[],
             Self::Triangular(_) => &[SINK, WINDOW, LAST],
             Self::IntervalSlash(_) => &[COLUMNS, SLASHES],
             Self::BlockCluster(_) => &[ALPHA],
@@ -224,6 +225,15 @@ impl Selection {
         parameter("slash_share", "X"),
     ];
 
+    /// Those of them that mean something where groups choose blocks.
+    pub const GROUP_PARAMETERS: [Parameter; 5] = [
+        parameter("recall", "X"),
+        SINK,
+        WINDOW,
+        LAST,
+        parameter("dense_layers", "N"),
+    ];
+
     fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
             "recall" => self.recall = value.parse().ok()?,
@@ -252,6 +262,9 @@ impl AttentionSettings {
             return Selection::PARAMETERS.to_vec();
         }
         let own = self.pattern.parameters();
+        if self.pattern == Pattern::GroupBlocks {
+            return Selection::GROUP_PARAMETERS.to_vec();
+        }
         match self.pattern.selects() {
             true => [&Selection::PARAMETERS, own].concat(),
             false => own.to_vec(),
@@ -321,6 +334,16 @@ fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_take_what_they_read() {
+        let mut settings = AttentionSettings::sparse(Pattern::GroupBlocks);
+        assert_eq!(settings.set("recall", "0.8"), Ok(()));
+        assert_eq!(settings.selection.recall, 0.8);
+        for (name, value) in [("correction", "mean"), ("granularity", "per-kv-head")] {
+            assert!(settings.set(name, value).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_pattern_is_its_name_and_what_differs_from_its_defaults() {

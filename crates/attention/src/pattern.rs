@@ -26,6 +26,11 @@ pub enum Pattern {
     Hybrid(Dynamic),
     /// For every head the cheapest of the above that keeps the recall floor, else dense.
     Dynamic(Dynamic),
+    /// The key blocks that hold most of the mass of the query heads of a KV head together, by the mean queries of
+    /// a tile and the mean keys of blocks of [`MEAN_BLOCK`](crate::select::MEAN_BLOCK) tokens; sinks and a window
+    /// are added. `recall` is what sampled rows must keep, on average over the group's rows and heads. It competes
+    /// with no other pattern, and knows no correction: all heads have it, one choice to a KV head.
+    GroupBlocks,
     /// Random key blocks of a given density, for measuring times without a selection.
     FixedBlocks(FixedBlocks),
     /// An index made by hand or by a selector, see [`crate::AttentionPlan::with_index`] and
@@ -136,6 +141,7 @@ impl Pattern {
             Pattern::BlockCluster(_) => "block-cluster",
             Pattern::Hybrid(_) => "hybrid",
             Pattern::Dynamic(_) => "dynamic",
+            Pattern::GroupBlocks => "group-blocks",
             Pattern::FixedBlocks(_) => "fixed-blocks",
             Pattern::Index => "index",
         }
@@ -149,6 +155,7 @@ impl Pattern {
                 | Pattern::BlockCluster(_)
                 | Pattern::Hybrid(_)
                 | Pattern::Dynamic(_)
+                | Pattern::GroupBlocks
         )
     }
 
@@ -158,7 +165,7 @@ impl Pattern {
     /// [`AttentionError::Setting`] with the field, its value and its range.
     pub fn validate(&self) -> Result<(), AttentionError> {
         match self {
-            Pattern::Dense => Ok(()),
+            Pattern::Dense | Pattern::GroupBlocks => Ok(()),
             Pattern::Triangular(t) => at_least_one("window", t.window),
             Pattern::IntervalSlash(s) => s.validate(),
             Pattern::BlockCluster(b) => b.validate(),

@@ -136,6 +136,12 @@ impl AttentionPlan {
         self.options
     }
 
+    /// Visible (query, key) pairs of every sequence, for one head.
+    pub(crate) fn pairs_of_sequences(&self) -> Vec<u64> {
+        let one = |span: &Span| visible::pairs(self.visible, std::slice::from_ref(span));
+        self.spans.iter().map(one).collect()
+    }
+
     /// Query rows of the longest sequence.
     pub(crate) fn rows(&self) -> usize {
         self.spans.iter().map(|s| s.query_len).max().unwrap_or(0)

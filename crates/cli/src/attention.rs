@@ -27,7 +27,8 @@ Attention over the prompt:
   --pattern names one pattern instead. triangular sees the first --sink tokens and the latest --window
   ones, and the last --last tokens of the prompt see everything, so that a question at the end is
   answered from the whole text. interval-slash adds columns and diagonals, block-cluster blocks, hybrid
-  both; dynamic lets every head choose among them. Their budgets are set after colons,
+  both; dynamic lets every head choose among them. group-blocks lets the query heads of a KV head choose blocks
+  together, and keeps --recall of their mass on average. Their budgets are set after colons,
   interval-slash:columns=2048:slashes=256, or in a file:
     kind = \"interval-slash\"
     columns = 2048

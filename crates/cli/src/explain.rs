@@ -127,7 +127,7 @@ fn text(chunks: &[ChunkSelection], decisions: &[Decision]) -> String {
         let rows: Vec<Vec<String>> = chunk.heads.iter().map(row).collect();
         let counts: Vec<String> = Choice::ALL
             .into_iter()
-            .chain([Choice::Index])
+            .chain([Choice::Index, Choice::GroupBlocks])
             .filter_map(|choice| {
                 let of = |head: &&HeadRecord| head.choice == choice;
                 let count = chunk.heads.iter().filter(of).count();

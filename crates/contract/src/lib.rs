@@ -9,6 +9,7 @@
 //! | [`sizes`] | tiles, blocks, granules, probe rows |
 //! | [`shape`] | the shape of a selection, one sequence, its probe rows |
 //! | [`table`] | the `u32` table that tells attention which keys a query tile sees, and its writer |
+//! | [`group`] | the choice by the mass of a group |
 //! | [`lists`] | kept columns and slashes of an index head |
 //! | [`rules`] | what an index head may choose, as words |
 //! | [`refusal`] | the limits of a device that a problem does not keep |
@@ -17,6 +18,7 @@
 //! | [`visible`] | the keys that a row may see: causal, or a window of them |
 //! | [`scratch`] | lengths of every buffer that a selection takes |
 
+pub mod group;
 pub mod lists;
 pub mod options;
 pub mod refusal;

@@ -32,10 +32,12 @@ pub enum Choice {
     Hybrid = 4,
     /// The index of a selector outside. It has no price, and no kernel writes it.
     Index = 5,
+    /// With the blocks that hold most of the group's mass. It has no price: it competes with no other.
+    GroupBlocks = 6,
 }
 
 impl Choice {
-    /// Every choice that a selection has, in the order of their numbers: all but [`Choice::Index`].
+    /// Every choice that has a price, in the order of their numbers.
     pub const ALL: [Self; 5] = [
         Self::Dense,
         Self::Triangular,
@@ -51,6 +53,9 @@ impl Choice {
 
     /// Finds the choice of a number that a kernel writes.
     pub fn from_number(number: u32) -> Option<Self> {
+        if number == Self::GroupBlocks.number() {
+            return Some(Self::GroupBlocks);
+        }
         Self::ALL.get(number as usize).copied()
     }
 
@@ -66,7 +71,7 @@ impl Choice {
 
     /// Tells whether the choice keeps key blocks.
     pub const fn has_blocks(self) -> bool {
-        matches!(self, Self::BlockCluster | Self::Hybrid)
+        matches!(self, Self::BlockCluster | Self::Hybrid | Self::GroupBlocks)
     }
 
     /// Gives the name, as in pattern files.
@@ -78,6 +83,7 @@ impl Choice {
             Self::BlockCluster => "block-cluster",
             Self::Hybrid => "hybrid",
             Self::Index => "index",
+            Self::GroupBlocks => "group-blocks",
         }
     }
 }
@@ -103,11 +109,15 @@ pub enum Why {
     DenseLayer = 5,
     /// A selector outside chose for all heads. No kernel writes it.
     IndexSelector = 6,
+    /// The mass that was aimed at held on the sampled rows.
+    MassHeld = 7,
+    /// It did not, and more was kept.
+    MassRaised = 8,
 }
 
 impl Why {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Cheapest,
         Self::DenseIsCheapest,
         Self::NothingKeepsTheFloor,
@@ -115,6 +125,8 @@ impl Why {
         Self::MeasuredBelowFloor,
         Self::DenseLayer,
         Self::IndexSelector,
+        Self::MassHeld,
+        Self::MassRaised,
     ];
 
     /// Gives the number that kernels write.
@@ -138,6 +150,8 @@ impl fmt::Display for Why {
             Self::MeasuredBelowFloor => "measured recall was below the floor",
             Self::DenseLayer => "one of the first layers, dense by setting",
             Self::IndexSelector => "chosen by a selector of the caller",
+            Self::MassHeld => "sampled rows keep the mass that was asked for",
+            Self::MassRaised => "sampled rows kept too little mass, so more was kept",
         })
     }
 }
@@ -291,7 +305,8 @@ mod tests {
             assert_eq!(Why::from_number(number as u32), Some(why));
         }
         assert_eq!(Choice::from_number(5), None);
-        assert_eq!(Why::from_number(7), None);
+        assert_eq!(Why::from_number(9), None);
+        assert_eq!(Choice::from_number(6), Some(Choice::GroupBlocks));
         assert_eq!((Choice::Index.number(), Choice::Index.name()), (5, "index"));
     }
 
@@ -324,9 +339,9 @@ mod tests {
             assert_eq!(error.word, Report::CHOICE);
         }
         words[Report::CHOICE] = 4.0;
-        words[Report::WHY] = 7.0;
+        words[Report::WHY] = 9.0;
         let error = Report::read(&words).expect_err("refused");
-        assert_eq!(error.to_string(), "word 1 is 7, which no selection writes");
+        assert_eq!(error.to_string(), "word 1 is 9, which no selection writes");
     }
 
     #[test]

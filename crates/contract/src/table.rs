@@ -166,10 +166,15 @@ impl TableLayout {
     /// Lays out the table of a selection. The runs of a row are at most its slashes, every other key block,
     /// sinks and window, and never more than every other granule.
     pub fn new(shape: &Shape, lists: &ListLayout) -> Self {
-        let heads = shape.indexes();
-        let rows = heads * shape.tiles();
         let runs = (shape.key_blocks().div_ceil(2) + lists.slashes + 2)
             .min(shape.keys.div_ceil(GRANULE).div_ceil(2));
+        Self::of_runs(shape, runs, lists.columns)
+    }
+
+    /// Lays out a table whose rows have room for `runs` ranges and `columns` columns.
+    pub fn of_runs(shape: &Shape, runs: usize, columns: usize) -> Self {
+        let heads = shape.indexes();
+        let rows = heads * shape.tiles();
         let gates_at = Self::gates_at(shape.batch, rows);
         let ranges_at = gates_at + heads;
         let range_stride = RANGE_WORDS * runs;
@@ -180,8 +185,8 @@ impl TableLayout {
             ranges_at,
             range_stride,
             columns_at,
-            column_stride: lists.columns,
-            words: columns_at + rows * lists.columns,
+            column_stride: columns,
+            words: columns_at + rows * columns,
         }
     }
 

@@ -27,6 +27,7 @@ pub mod correct;
 pub mod cut_blocks;
 pub mod cut_columns;
 mod fixed;
+pub mod group;
 pub mod index;
 mod pack;
 pub mod pool;

@@ -1,6 +1,7 @@
 //! Dynamic selection through the public calls, on every backend: what is planted is kept, what is kept
 //! meets the floor, what meets no floor is dense, and how a prompt is cut into chunks changes neither.
 
+mod group;
 mod imposed;
 mod planted;
 mod run;

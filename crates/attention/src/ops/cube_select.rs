@@ -9,12 +9,12 @@ use burn_cubecl::{
     CubeBackend, CubeDevice, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
 use cubecl::{client::Client, ir::AddressType, prelude::*, server::Handle};
-use sparse_accelerate_contract::scratch::SelectionWords;
+use sparse_accelerate_contract::{group::GroupWords, scratch::SelectionWords};
 use sparse_accelerate_kernels::{
     Refusal,
     attend::{self as kernels},
     select::{
-        PROBES, REPORT_WORDS, Shape, View, check, correct,
+        PROBES, REPORT_WORDS, Shape, View, check, correct, group,
         index::{self, Index, Inputs, Options},
         pool,
     },
@@ -29,9 +29,20 @@ use crate::{error::AttentionError, select::SelectOptions};
 /// How the kernels run a selection and the attention in it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SelectLaunch {
-    stages: index::Plans,
     sparse: kernels::Plan,
-    dense: kernels::Plan,
+    stages: Stages,
+}
+
+/// The stages around the attention over the index.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stages {
+    /// Every head chooses a pattern; those that fall short are attended again.
+    Patterns {
+        plans: index::Plans,
+        dense: kernels::Plan,
+    },
+    /// One choice of blocks for a group.
+    Group(group::Plan),
 }
 
 /// Asks the kernels how this device runs every stage, and adds their answer to the options.
@@ -49,9 +60,14 @@ pub(super) fn prepare(
     let plan = |problem| kernels::prepare(&problem, elem, properties);
     let launch = || {
         Ok(SelectLaunch {
-            stages: index::prepare(&shape, &stages(options, bands), elem, properties)?,
             sparse: plan(sparse(&shape, options))?,
-            dense: plan(dense(&shape))?,
+            stages: match options.group {
+                true => Stages::Group(group::prepare(&shape, elem, properties)?),
+                false => Stages::Patterns {
+                    plans: index::prepare(&shape, &stages(options, bands), elem, properties)?,
+                    dense: plan(dense(&shape))?,
+                },
+            },
         })
     };
     Ok(SelectOptions {
@@ -71,7 +87,7 @@ fn stages(options: &SelectOptions, bands: usize) -> Options {
     }
 }
 
-/// Attention over the index that was built, of the heads whose gate is 0.
+/// Attention over the index that was built, of the heads whose gate is 0; of a group, of all.
 fn sparse(shape: &Shape, options: &SelectOptions) -> kernels::Problem {
     kernels::Problem {
         index: Some(kernels::IndexShape {
@@ -81,6 +97,7 @@ fn sparse(shape: &Shape, options: &SelectOptions) -> kernels::Problem {
             columns: options.columns > 0,
             band: None,
         }),
+        gated_heads: (!options.group).then_some(shape.index_heads),
         ..dense(shape)
     }
 }
@@ -151,8 +168,51 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The choice of a group and attention over it: table and report.
+    fn run_group(
+        &self,
+        client: &Client,
+        plan: &group::Plan,
+        out: &CubeTensor,
+        lse: &CubeTensor,
+    ) -> (Handle, Handle) {
+        let inputs = group::Inputs {
+            query: view(&self.query),
+            key: view(&self.key),
+            means: self.pooled.handle.clone(),
+            capacity: self.pooled.meta.shape()[2],
+            spans: self.spans.handle.clone(),
+            probes: self.probes.handle.clone(),
+            rules: self.rules.handle.clone(),
+            address: self.address,
+        };
+        let elem = dtype_to_storage_type(self.query.dtype);
+        let chosen = group::Chosen::new(client, &self.shape);
+        group::select(
+            client,
+            &self.shape,
+            plan,
+            elem,
+            &inputs,
+            &chosen,
+            &mut |_| {},
+        );
+        let read = self.read(&chosen.table);
+        let kept = (&sparse(&self.shape, self.options), &self.launch.sparse);
+        self.attend(client, kept, &read, out, lse);
+        (chosen.table, chosen.report)
+    }
+
+    /// The table that attention reads: the one that was built, or the imposed one.
+    fn read(&self, built: &Handle) -> Words {
+        match self.options.imposed {
+            true => Words(self.spans.handle.clone(), self.spans.meta.shape()[0]),
+            false => Words(built.clone(), self.table_words),
+        }
+    }
+
     /// From the probes to the index.
-    fn choose(&self, client: &Client) -> Index {
+    fn choose(&self, client: &Client, plans: &index::Plans) -> Index {
         let inputs = Inputs {
             query: view(&self.query),
             key: view(&self.key),
@@ -166,7 +226,6 @@ impl Call<'_> {
         };
         let elem = dtype_to_storage_type(self.query.dtype);
         let options = stages(self.options, self.bands.meta.shape()[0]);
-        let plans = &self.launch.stages;
         index::select(
             client,
             &self.shape,
@@ -208,15 +267,13 @@ impl Call<'_> {
         &self,
         client: &Client,
         chosen: &Index,
+        again: &kernels::Plan,
         out: &CubeTensor,
         [kept_lse, lse]: [&CubeTensor; 2],
     ) -> Result<(), Refusal> {
         let (shape, options) = (&self.shape, self.options);
         let built = Words(chosen.table.clone(), self.table_words);
-        let read = match options.imposed {
-            true => Words(self.spans.handle.clone(), self.spans.meta.shape()[0]),
-            false => built.clone(),
-        };
+        let read = self.read(&chosen.table);
         let kept = (&sparse(shape, options), &self.launch.sparse);
         self.attend(client, kept, &read, out, kept_lse);
         if options.correction.order().is_some() {
@@ -245,7 +302,7 @@ impl Call<'_> {
             report: words(&chosen.report, indexes * REPORT_WORDS),
         };
         check::launch(client, shape, tensors);
-        let again = (&dense(shape), &self.launch.dense);
+        let again = (&dense(shape), again);
         self.attend(client, again, &read, out, lse);
         Ok(())
     }
@@ -260,6 +317,7 @@ impl SelectionOps for CubeBackend {
     ) -> CubeTensor {
         let (key, value, pooled) = (readable(key), readable(value), owned(pooled));
         let [batch, kv_heads, keys, head_dim] = dims(&key);
+        let [_, _, capacity, vectors] = dims(&pooled);
         let shape = Shape {
             batch,
             heads: kv_heads,
@@ -275,8 +333,19 @@ impl SelectionOps for CubeBackend {
         let address = address.map(CubeTensor::required_address_type);
         let client = key.client.clone();
         let elem = dtype_to_storage_type(key.dtype);
+        if vectors == 1 {
+            let tensors = group::means::Tensors {
+                capacity,
+                key: key.into_tensor_arg(),
+                spans: table.into_buffer_arg(),
+                means: pooled.clone().into_buffer_arg(),
+                address: address.into_iter().max().unwrap_or_default(),
+            };
+            group::means::launch(&client, &shape, elem, tensors);
+            return pooled;
+        }
         let tensors = pool::Tensors {
-            capacity: pooled.meta.shape()[2],
+            capacity,
             key: key.into_tensor_arg(),
             value: value.into_tensor_arg(),
             spans: table.into_buffer_arg(),
@@ -307,9 +376,15 @@ impl SelectionOps for CubeBackend {
         let (batch, heads, rows) = (shape.batch, shape.heads, shape.rows);
         let (query, key, value) = (readable(query), readable(key), readable(value));
         let lengths = SelectionWords::new(&shape, &options.lists());
-        let table_words = lengths.table;
         let entries = batch * rows * heads * shape.head_dim;
-        let words = lengths.shares.max(lengths.columns).max(table_words);
+        let (table_words, words) = match options.group {
+            true => {
+                let lengths = GroupWords::new(&shape);
+                (lengths.table, lengths.shares.max(lengths.parts))
+            }
+            false => (lengths.table, lengths.shares.max(lengths.columns)),
+        };
+        let words = words.max(table_words);
         let largest = words.max(entries);
         let address = [&query, &key, &value, &pooled];
         let address = address.map(CubeTensor::required_address_type);
@@ -337,26 +412,42 @@ impl SelectionOps for CubeBackend {
             table_words,
             address,
         };
-        let chosen = call.choose(&client);
-        // Allocated only now: the buffers of the choice are free again.
+        let tensor = |handle: Handle, shape: &[usize], dtype| {
+            let shape = shape.to_vec().into();
+            CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)
+        };
+        let report_words = options.report_words(&shape);
+        let results = |report: Handle, table: Handle| {
+            let report = tensor(report, &[shape.indexes(), report_words], DType::F32);
+            (report, tensor(table, &[table_words], DType::U32))
+        };
         // Written as [B, N, Hq, d], seen as [B, Hq, N, d], as by attention without a selection.
-        let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
-        out.meta.swap(1, 2);
+        let output = || {
+            let mut out = empty(&[batch, rows, heads, shape.head_dim], dtype);
+            out.meta.swap(1, 2);
+            out
+        };
+        let (plans, again) = match &launch.stages {
+            Stages::Patterns { plans, dense } => (plans, dense),
+            Stages::Group(plan) => {
+                let (out, lse) = (output(), empty(&[batch, heads, rows], DType::F32));
+                let (table, report) = call.run_group(&client, plan, &out, &lse);
+                let (report, table) = results(report, table);
+                return (out, lse, report, table);
+            }
+        };
+        let chosen = call.choose(&client, plans);
+        // Allocated only now: the buffers of the choice are free again.
+        let out = output();
         let lse = empty(&[batch, heads, rows], DType::F32);
         // The check reads what was kept, before the correction adds to it.
         let kept_lse = match options.correction.order() {
             None => lse.clone(),
             Some(_) => empty(&[batch, heads, rows], DType::F32),
         };
-        call.run(&client, &chosen, &out, [&kept_lse, &lse])
+        call.run(&client, &chosen, again, &out, [&kept_lse, &lse])
             .unwrap_or_else(|refusal| panic!("attend: {refusal}"));
-        let tensor = |handle: Handle, shape: &[usize], dtype| {
-            let shape = shape.to_vec().into();
-            CubeTensor::new_contiguous(client.clone(), device.clone(), shape, handle, dtype)
-        };
-        let indexes = shape.indexes();
-        let report = tensor(chosen.report, &[indexes, REPORT_WORDS], DType::F32);
-        let table = tensor(chosen.table, &[table_words], DType::U32);
+        let (report, table) = results(chosen.report, chosen.table);
         (out, lse, report, table)
     }
 }

@@ -9,9 +9,6 @@ use burn::backend::{
 #[cfg(feature = "cube")]
 use burn::tensor::DType;
 
-#[cfg(feature = "cube")]
-use sparse_accelerate_contract::REPORT_WORDS;
-
 use crate::select::SelectOptions;
 
 /// Pooled keys, and attention whose heads choose their keys, per backend.
@@ -24,7 +21,7 @@ use crate::select::SelectOptions;
 )]
 pub(crate) trait SelectionOps: Backend {
     /// Pools the key blocks that the new rows of the spans in `table` fall into: `key`, `value`
-    /// `[B, Hk, S, d]` to `pooled` `[B, Hk, blocks, 3, d]`, in place.
+    /// `[B, Hk, S, d]` to `pooled` `[B, Hk, blocks, 3, d]`, or to mean keys alone `[B, Hk, blocks, 1, d]`, in place.
     #[fusion(dtype = pooled, shape = pooled)]
     fn pool(
         key: FloatTensor<Self>,
@@ -76,7 +73,7 @@ fn attend_selected_spec(
     (
         query.clone(),
         TensorSpec::new([batch, heads, rows].into(), DType::F32),
-        TensorSpec::new([reports, REPORT_WORDS].into(), DType::F32),
+        TensorSpec::new([reports, options.report_words(&shape)].into(), DType::F32),
         TensorSpec::new([options.table(&shape).words].into(), DType::U32),
     )
 }

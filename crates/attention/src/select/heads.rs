@@ -64,7 +64,10 @@ impl HeadPatterns {
         for (layer, row) in self.0.iter().enumerate() {
             for pattern in row {
                 pattern.validate()?;
-                if matches!(pattern, Pattern::FixedBlocks(_) | Pattern::Index) {
+                if matches!(
+                    pattern,
+                    Pattern::GroupBlocks | Pattern::FixedBlocks(_) | Pattern::Index
+                ) {
                     return Err(AttentionError::Setting {
                         op: "head patterns",
                         field: "kind",
@@ -72,7 +75,7 @@ impl HeadPatterns {
                         limit:
                             "dense, triangular, interval-slash, block-cluster, hybrid or dynamic"
                                 .into(),
-                        hint: "forced densities hold for a whole model",
+                        hint: "blocks of groups and forced densities hold for a whole model",
                     });
                 }
             }

@@ -34,6 +34,7 @@ pub(crate) use run::attend_selected_checked;
 pub use run::{Selected, attend_selected};
 pub use selector::{IndexSelector, SharedSelector};
 pub use settings::{Granularity, Selection};
+pub use sparse_accelerate_contract::group::MEAN_BLOCK;
 pub use sparse_accelerate_contract::{
     BLOCK, Choice, Correction, GRANULE, LEAST_ROWS, PROBES, Prices, Thresholds, Why,
 };

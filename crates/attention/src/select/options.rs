@@ -1,7 +1,8 @@
 //! The scalars of one selection, and what follows from them.
 
 use sparse_accelerate_contract::{
-    Correction, ListLayout, Order, Prices, Shape, TableLayout, Thresholds, Visible,
+    Correction, ListLayout, Order, Prices, REPORT_WORDS, Shape, TableLayout, Thresholds, Visible,
+    group,
 };
 
 use crate::ops::SelectLaunch;
@@ -32,6 +33,8 @@ pub(crate) struct SelectOptions {
     /// True makes attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
+    /// One choice for the query heads of a KV head, by their mass together.
+    pub group: bool,
     /// How the kernels run it; `None` for a backend that needs no preparation.
     pub(crate) launch: Option<SelectLaunch>,
 }
@@ -67,6 +70,17 @@ impl SelectOptions {
 
     /// Places of the parts of the index.
     pub(crate) fn table(&self, shape: &Shape) -> TableLayout {
-        TableLayout::new(shape, &self.lists())
+        match self.group {
+            true => group::table(shape),
+            false => TableLayout::new(shape, &self.lists()),
+        }
+    }
+
+    /// Words of an index head's report.
+    pub(crate) fn report_words(&self, shape: &Shape) -> usize {
+        match self.group {
+            true => group::report_words(shape),
+            false => REPORT_WORDS,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use sparse_accelerate_contract::{RULE_WORDS, SPAN_WORDS, Sequence, Thresholds};
+use sparse_accelerate_contract::{Correction, RULE_WORDS, SPAN_WORDS, Sequence, Thresholds};
 
 use super::{HeadPatterns, LayerRules, SelectOptions, Selection, bands};
 use crate::{
@@ -61,8 +61,13 @@ impl SelectionPlan {
         let dense_layers = settings.selection.dense_layers;
         let layers = match &settings.heads {
             None => {
-                let granularity = settings.selection.granularity;
-                let index_heads = granularity.choices(heads.query, heads.kv);
+                let index_heads = match settings.pattern {
+                    Pattern::GroupBlocks => heads.kv,
+                    _ => settings
+                        .selection
+                        .granularity
+                        .choices(heads.query, heads.kv),
+                };
                 let layer = shared.layer(&vec![settings.pattern; index_heads])?;
                 Layers::Alike(Box::new(layer))
             }
@@ -182,6 +187,7 @@ impl<'a> Shared<'a> {
             same("attention plan", what, [imposed], [index_heads])?;
         }
         let selection = self.selection;
+        let group = patterns.contains(&Pattern::GroupBlocks);
         let rules = LayerRules::new(patterns, selection);
         // The most keys that a row sees.
         let most = sparse_accelerate_contract::Visible::of(self.window).most(self.keys);
@@ -196,10 +202,14 @@ impl<'a> Shared<'a> {
                 slash: selection.slash_share,
             },
             prices: selection.costs,
-            correction: selection.correction,
+            correction: match group {
+                true => Correction::None,
+                false => selection.correction,
+            },
             causal_pairs: self.causal_pairs,
             window: self.window,
             imposed: self.imposed.is_some(),
+            group,
             launch: None,
         };
         let words = TensorData::new(rules.words, [index_heads * RULE_WORDS]);

@@ -7,16 +7,17 @@ use burn::{
 
 use sparse_accelerate_contract::{Sequence, table};
 
-use super::BLOCK;
+use super::{BLOCK, MEAN_BLOCK};
 use crate::{attend::same, error::AttentionError, ops::SelectionOps, plan::AttentionPlan};
 
-/// Mean key, variance of the keys and mean value of every key block of every sequence.
+/// Mean key, variance of the keys and mean value of every key block of every sequence; or, for
+/// [`crate::Pattern::GroupBlocks`], mean keys alone, of smaller blocks.
 ///
 /// Only blocks that new tokens fall into are computed; so a prompt gives the same bits in one piece and
-/// in many.
+/// in many. A plan that wants the other kind makes them anew.
 #[derive(Debug, Clone)]
 pub struct PooledKeys {
-    /// `[B, Hk, blocks, 3, d]`.
+    /// `[B, Hk, blocks, 3, d]`, of means `[B, Hk, blocks, 1, d]`.
     tensor: Tensor<5>,
     /// Tokens pooled of each sequence.
     lens: Vec<usize>,
@@ -30,6 +31,24 @@ impl PooledKeys {
             tensor: Tensor::zeros(dims, (device, DType::F32)),
             lens: vec![0; batch],
         }
+    }
+
+    /// The same for mean keys alone, of blocks of [`MEAN_BLOCK`] tokens, in the keys' element type.
+    pub fn means(
+        [batch, kv_heads, capacity, head_dim]: [usize; 4],
+        dtype: DType,
+        device: &Device,
+    ) -> Self {
+        let dims = [batch, kv_heads, capacity.div_ceil(MEAN_BLOCK), 1, head_dim];
+        Self {
+            tensor: Tensor::zeros(dims, (device, dtype)),
+            lens: vec![0; batch],
+        }
+    }
+
+    /// Tells whether it holds mean keys alone.
+    pub fn means_alone(&self) -> bool {
+        self.tensor.dims()[3] == 1
     }
 
     fn dims([batch, kv_heads, capacity, head_dim]: [usize; 4]) -> [usize; 5] {
@@ -51,7 +70,8 @@ impl PooledKeys {
         }
     }
 
-    /// `[B, Hk, blocks, 3, d]` in f32: in each block the mean key, the variance of the keys, the mean value.
+    /// `[B, Hk, blocks, 3, d]` in f32: in each block the mean key, the variance of the keys, the mean value; or
+    /// `[B, Hk, blocks, 1, d]`, the mean keys in their element type.
     pub fn tensor(&self) -> &Tensor<5> {
         &self.tensor
     }
@@ -62,10 +82,19 @@ impl PooledKeys {
         key: &Tensor<4>,
         value: &Tensor<4>,
         plan: &AttentionPlan,
+        group: bool,
     ) -> Result<(), AttentionError> {
+        if self.means_alone() != group {
+            let [b, h, blocks, _, d] = self.tensor.dims();
+            *self = match group {
+                true => Self::means([b, h, blocks * BLOCK, d], key.dtype(), &key.device()),
+                false => Self::new([b, h, blocks * MEAN_BLOCK, d], &key.device()),
+            };
+        }
         let [batch, kv_heads, _, head_dim] = key.dims();
         let [b, h, blocks, _, d] = self.tensor.dims();
         let op = "pooled keys";
+        let size = if group { MEAN_BLOCK } else { BLOCK };
         same(
             op,
             "their batch, heads and head dim",
@@ -73,7 +102,7 @@ impl PooledKeys {
             [batch, kv_heads, head_dim],
         )?;
         let longest = plan.spans().iter().map(|s| s.kv_len).max().unwrap_or(0);
-        let needed = longest.div_ceil(BLOCK);
+        let needed = longest.div_ceil(size);
         same(op, "their blocks", [blocks.min(needed)], [needed])?;
         let follows = |(len, span): (&usize, &crate::Span)| *len == span.offset();
         let table = match self.lens.iter().zip(plan.spans()).all(follows) {

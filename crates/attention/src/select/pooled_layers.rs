@@ -1,6 +1,6 @@
 //! Pooled keys of the layers of a cache: as many as are worth their memory are kept between chunks.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::PooledKeys;
 
@@ -32,13 +32,29 @@ impl PooledLayers {
     ///
     /// Made at once for the layers that follow too, outside the pools of activations, where small tensors
     /// that stay would keep large ones off their pages: the way out and back waits for what is recorded.
-    pub(crate) fn of(&mut self, at: usize, device: &Device) -> Option<&mut PooledKeys> {
-        if self.kept.get(at)?.is_none() {
+    ///
+    /// `means` is the element type of mean keys, where those alone are wanted. Keys that were pooled in the other
+    /// way are let go.
+    pub(crate) fn of(
+        &mut self,
+        at: usize,
+        means: Option<DType>,
+        device: &Device,
+    ) -> Option<&mut PooledKeys> {
+        let held = self.kept.get(at)?;
+        let other = |held: &PooledKeys| held.means_alone() != means.is_some();
+        if held.as_ref().is_some_and(other) {
+            self.kept.iter_mut().for_each(|held| *held = None);
+        }
+        if self.kept[at].is_none() {
             let dims = self.dims;
             let missing = self.kept[at..].iter().filter(|held| held.is_none()).count();
+            let one = |_| match means {
+                Some(dtype) => PooledKeys::means(dims, dtype, device),
+                None => PooledKeys::new(dims, device),
+            };
             let made = device.memory_persistent_allocations(missing, |missing| {
-                let each = (0..missing).map(|_| PooledKeys::new(dims, device));
-                each.collect::<Vec<_>>()
+                (0..missing).map(one).collect::<Vec<_>>()
             });
             let empty = self.kept[at..].iter_mut().filter(|held| held.is_none());
             for (held, pooled) in empty.zip(made) {
@@ -78,11 +94,14 @@ mod tests {
     fn layers_are_made_from_the_first_that_asks() {
         let device = Device::flex();
         let mut layers = PooledLayers::new([1, 1, 64 << 20, 128], 2);
-        assert!(layers.of(0, &device).is_none());
+        assert!(layers.of(0, None, &device).is_none());
         let mut layers = PooledLayers::new([1, 1, 256, 8], 3);
-        assert!(layers.of(1, &device).is_some());
+        assert!(layers.of(1, None, &device).is_some());
         let made: Vec<bool> = layers.kept.iter().map(Option::is_some).collect();
         assert_eq!(made, [false, true, true]);
-        assert!(layers.of(0, &device).is_some() && layers.of(3, &device).is_none());
+        assert!(layers.of(0, None, &device).is_some() && layers.of(3, None, &device).is_none());
+        let means = layers.of(1, Some(DType::F32), &device).expect("kept");
+        assert_eq!(means.tensor().dims(), [1, 1, 4, 1, 8]);
+        assert!(layers.kept[0].is_none());
     }
 }

@@ -3,7 +3,9 @@
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use sparse_accelerate_contract::{Choice, REPORT_WORDS, Report as Words, Why, report::CHOICES};
+use sparse_accelerate_contract::{
+    Choice, REPORT_WORDS, Report as Words, Why, group::TAIL_WORDS, report::CHOICES,
+};
 
 use crate::{error::AttentionError, index::TileIndex, span::Span};
 
@@ -42,11 +44,13 @@ pub struct HeadRecord {
 
 impl HeadRecord {
     /// Time of the head's attention over that of dense attention, by the cost model; of a head that was
-    /// computed twice, both. `None` where dense has no price, because it was not allowed, or a selector chose.
+    /// computed twice, both. `None` where dense has no price, because it was not allowed, or a selector or a
+    /// group chose.
     pub fn time_over_dense(&self) -> Option<f32> {
         let dense = self.costs[Choice::Dense.number() as usize];
         let own = match self.why {
             Why::DenseLayer | Why::NotFinite => return Some(1.0),
+            Why::MassHeld | Why::MassRaised => return None,
             Why::IndexSelector => return (self.choice == Choice::Dense).then_some(1.0),
             // What it had chosen is not recorded: the cheapest it was allowed.
             Why::MeasuredBelowFloor => {
@@ -75,8 +79,9 @@ pub struct SelectionRecord {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)]
 enum Report {
-    /// `[B * heads, REPORT_WORDS]` on the device.
-    Device(Tensor<2>, [usize; 2]),
+    /// `[B * heads, REPORT_WORDS]` or with tails of query tiles, on the device; and the visible pairs of every
+    /// sequence.
+    Device(Tensor<2>, Vec<u64>),
     /// A layer that is dense by setting, with sequences and heads.
     Dense([usize; 2]),
     /// Choices that were made on the host.
@@ -88,12 +93,12 @@ impl SelectionRecord {
         layer: usize,
         causal_pairs: u64,
         report: Tensor<2>,
-        [batch, heads]: [usize; 2],
+        pairs: Vec<u64>,
     ) -> Self {
         Self {
             layer,
             causal_pairs,
-            report: Report::Device(report, [batch, heads]),
+            report: Report::Device(report, pairs),
         }
     }
 
@@ -160,7 +165,9 @@ impl SelectionRecord {
                 Ok(places.map(|at| dense_head(self.layer, at)).collect())
             }
             Report::Host(heads) => Ok(heads.clone()),
-            Report::Device(report, [_, heads]) => {
+            Report::Device(report, pairs) => {
+                let [rows, row_words] = report.dims();
+                let heads = rows / pairs.len();
                 let failed = |reason: String| AttentionError::Device {
                     op: "selection record",
                     reason,
@@ -168,9 +175,17 @@ impl SelectionRecord {
                 let data = report.clone().cast(DType::F32).try_into_data();
                 let data = data.map_err(|e| failed(e.to_string()))?;
                 let words: Vec<f32> = data.try_to_vec().map_err(|e| failed(format!("{e:?}")))?;
-                let rows = words.chunks_exact(REPORT_WORDS).enumerate();
-                rows.map(|(at, row)| self.head((at / heads, at % heads), row))
-                    .collect()
+                let rows = words.chunks_exact(row_words).enumerate();
+                let head = |(at, row): (usize, &[f32])| {
+                    let (row, tail) = row.split_at(REPORT_WORDS);
+                    let (sequence, head) = (at / heads, at % heads);
+                    let record = self.head((sequence, head), row)?;
+                    Ok(match tail {
+                        [] => record,
+                        tail => with_tail(record, tail, pairs[sequence]),
+                    })
+                };
+                rows.map(head).collect()
             }
         }
     }
@@ -201,6 +216,21 @@ impl SelectionRecord {
             blocks: read.blocks,
             costs: read.costs,
         })
+    }
+}
+
+/// A record with what the tail of its report says: kept pairs and blocks of every query tile. Nothing in it has
+/// a price.
+fn with_tail(record: HeadRecord, tail: &[f32], pairs: u64) -> HeadRecord {
+    let tiles = tail.chunks_exact(TAIL_WORDS);
+    let (kept, blocks) = tiles.fold((0.0, 0.0), |(kept, blocks), tile| {
+        (kept + f64::from(tile[0]), blocks + f64::from(tile[1]))
+    });
+    HeadRecord {
+        density: (kept / pairs.max(1) as f64) as f32,
+        blocks: blocks as u32,
+        costs: [f32::INFINITY; CHOICES],
+        ..record
     }
 }
 

@@ -58,6 +58,7 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
             (sink, window, floor) = (t.sink, t.window, 0.0);
             (TRIANGULAR, none, BlockCluster::default())
         }
+        Pattern::GroupBlocks => (DENSE, none, BlockCluster::default()),
         Pattern::IntervalSlash(lists) => (DENSE | INTERVAL_SLASH, *lists, BlockCluster::default()),
         Pattern::BlockCluster(blocks) => (DENSE | BLOCK_CLUSTER, none, *blocks),
         Pattern::Hybrid(d) => (DENSE | HYBRID, d.interval_slash, d.block_cluster),

@@ -86,12 +86,15 @@ pub(crate) fn attend_selected_checked(
     let mut fresh = None;
     let pooled = match pooled {
         Some(pooled) => pooled,
-        None => fresh.insert(PooledKeys::new(
-            [batch, kv_heads, keys, head_dim],
-            &key.device(),
-        )),
+        None => {
+            let (dims, device) = ([batch, kv_heads, keys, head_dim], key.device());
+            fresh.insert(match options.group {
+                true => PooledKeys::means(dims, key.dtype(), &device),
+                false => PooledKeys::new(dims, &device),
+            })
+        }
     };
-    pooled.update(key, value, plan)?;
+    pooled.update(key, value, plan, options.group)?;
     let selection = selection.clone();
     let (output, lse, report, table) = Dispatch::attend_selected(
         query.into_dispatch(),
@@ -104,12 +107,11 @@ pub(crate) fn attend_selected_checked(
         selection.probes.into_dispatch(),
         options,
     );
-    let shape = [batch, options.index_heads];
     let report = Tensor::from_dispatch(report);
     Ok(Selected {
         output: Tensor::from_dispatch(output),
         lse: Tensor::from_dispatch(lse),
-        record: SelectionRecord::device(layer.layer(), pairs, report, shape),
+        record: SelectionRecord::device(layer.layer(), pairs, report, plan.pairs_of_sequences()),
         table: Some(Tensor::from_dispatch(table)),
     })
 }

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::heads::read_heads;
 
 /// Every name that [`parse_attentions`] knows.
-pub const ATTENTIONS: [&str; 15] = [
+pub const ATTENTIONS: [&str; 16] = [
     "dense",
     "exact",
     "auto",
@@ -26,6 +26,7 @@ pub const ATTENTIONS: [&str; 15] = [
     "block-cluster",
     "hybrid",
     "dynamic",
+    "group-blocks",
     "safe",
     "balanced",
     "fast",

@@ -17,6 +17,7 @@
 //! every tile, which a merge turns into the log-sum-exp; the second adds up. Only integers are added
 //! across cubes, so equal inputs give equal bits.
 
+mod blocks;
 mod kernel;
 mod launch;
 mod merge;
@@ -25,8 +26,11 @@ mod plan;
 mod rows;
 mod shares;
 
+pub(super) use blocks::{Sampled, WILD, launch as launch_samples};
 pub use launch::{Tensors, launch};
+pub(super) use plan::sample;
 pub use plan::{Plan, plans, prepare};
+pub(super) use rows::sampled_row;
 
 use super::{BLOCK, GRANULE, PROBES, product::Tile};
 
@@ -42,6 +46,8 @@ pub struct ProbeBlueprint {
     pub slots: usize,
     /// The exponential is an instruction of inline PTX.
     pub inline: bool,
+    /// Rows that are sampled in place of the probe rows, a power of two; 0 for the probe rows.
+    pub samples: usize,
 }
 
 impl ProbeBlueprint {
@@ -50,9 +56,12 @@ impl ProbeBlueprint {
         self.tile.rows() / self.slots
     }
 
-    /// Row tiles that hold all probe rows.
+    /// Row tiles that hold all probe rows, or all sampled ones.
     fn row_tiles(&self) -> usize {
-        PROBES / self.probes()
+        match self.samples {
+            0 => PROBES / self.probes(),
+            samples => samples.div_ceil(self.probes()),
+        }
     }
 
     /// Granules of a group's keys.

@@ -44,8 +44,8 @@ pub(super) fn sees(
 ) -> bool {
     let probes = comptime!(bp.probes() as u32);
     let query_len = pack.span.query_len;
-    let first = probe_row(row_tile * probes, query_len);
-    let mut last = probe_row(row_tile * probes + (probes - 1), query_len);
+    let first = row_of(row_tile * probes, query_len, bp);
+    let mut last = row_of(row_tile * probes + (probes - 1), query_len, bp);
     if last == NOWHERE.runtime() {
         // Then the rows are the first probes, as many as there are rows.
         last = query_len - 1;
@@ -79,11 +79,32 @@ pub(super) fn low(pack: &Pack, position: u32, window: &Window) -> u32 {
 #[cube]
 pub(super) fn row(pack: &Pack, packed: u32, #[comptime] bp: ProbeBlueprint) -> u32 {
     let slots = comptime!(bp.slots as u32);
-    let mut row = probe_row(packed / slots, pack.span.query_len);
+    let mut row = row_of(packed / slots, pack.span.query_len, bp);
     if packed % slots >= pack.heads {
         row = NOWHERE.runtime();
     }
     row
+}
+
+/// Gives the row of a probe, or of a sample, among `n` new rows.
+#[cube]
+fn row_of(probe: u32, n: u32, #[comptime] bp: ProbeBlueprint) -> u32 {
+    if comptime!(bp.samples > 0) {
+        let mut row = NOWHERE.runtime();
+        if probe < comptime!(bp.samples as u32) && n > 0 {
+            row = sampled_row(probe, n, bp.samples);
+        }
+        row
+    } else {
+        probe_row(probe, n)
+    }
+}
+
+/// Gives sample `sample` of `samples` among `n` rows; on the host
+/// `sparse_accelerate_contract::group::sampled_row`.
+#[cube]
+pub(crate) fn sampled_row(sample: u32, n: u32, #[comptime] samples: usize) -> u32 {
+    (2 * sample + 1) * n / comptime!(2 * samples as u32)
 }
 
 /// Gives the row of a probe among `n` new rows; on the host `sparse_accelerate_contract::probe_row`.

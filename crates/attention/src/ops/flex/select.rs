@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 
 use super::{attend_gated, rows_contiguous};
 use sparse_accelerate_contract::{
-    BLOCK, REPORT_WORDS, Shape, Visible, scratch::SelectionWords, table,
+    BLOCK, Shape, Visible, group::MEAN_BLOCK, scratch::SelectionWords, table,
 };
 use sparse_accelerate_cpu::FlexFloat;
 
@@ -91,20 +91,25 @@ fn pool<E: FlexFloat>(
 ) -> FlexTensor {
     let (key, value) = (rows_contiguous(key), rows_contiguous(value));
     let [batch, kv_heads, keys, head_dim] = dims(&key);
-    let blocks = pooled.layout().shape()[2];
+    let (blocks, vectors) = (pooled.layout().shape()[2], pooled.layout().shape()[3]);
+    let size = if vectors == 1 { MEAN_BLOCK } else { BLOCK };
     let shape = Shape {
         batch,
         heads: kv_heads,
         kv_heads,
         index_heads: kv_heads,
         rows: keys,
-        keys: keys.min(blocks * BLOCK),
+        keys: keys.min(blocks * size),
         head_dim,
         scale: 1.0,
         visible: Visible::Causal,
     };
     let spans = table.storage::<u32>();
     let (key, value) = (view::<E>(&key), view::<E>(&value));
+    if vectors == 1 {
+        cpu::group::means(&shape, key, spans, pooled.storage_mut::<E>(), blocks);
+        return pooled;
+    }
     cpu::pool(
         &shape,
         key,
@@ -147,6 +152,22 @@ impl Fixed {
         let options = &self.options;
         let (spans, rules) = (self.table.storage::<u32>(), self.rules.storage::<u32>());
         let probes = self.probes.storage::<u32>();
+        if options.group {
+            let inputs = cpu::group::GroupInputs {
+                spans,
+                probes,
+                rules,
+            };
+            let means = self.pooled.storage::<E>();
+            let capacity = self.pooled.layout().shape()[2];
+            let chosen = cpu::group::choose(shape, query, key, means, capacity, &inputs);
+            return Chosen {
+                table: chosen.table,
+                report: chosen.report,
+                kept: Vec::new(),
+                probe_lse: Vec::new(),
+            };
+        }
         let lists = options.lists();
         let lengths = SelectionWords::new(shape, &lists);
 
@@ -284,6 +305,9 @@ impl Fixed {
         let sparse = (gates(read), table::SPARSE);
         attend_gated::<E>(operands, read, attention, &sparse, &mut out, &mut lse);
 
+        if options.group {
+            return self.results(&shape, chosen, out, lse);
+        }
         let kept_lse = lse.storage::<f32>().to_vec();
         if options.correction.order().is_some() {
             let strides = [rows * heads * head_dim, head_dim, heads * head_dim];
@@ -326,8 +350,19 @@ impl Fixed {
         let gated = (gates(read), table::DENSE);
         attend_gated::<E>(operands, read, dense, &gated, &mut out, &mut lse);
 
-        let reports = TensorShape::new([shape.indexes(), REPORT_WORDS]);
-        let words = TensorShape::new([at.words]);
+        self.results(&shape, chosen, out, lse)
+    }
+
+    fn results(
+        &self,
+        shape: &Shape,
+        chosen: Chosen,
+        out: FlexTensor,
+        lse: FlexTensor,
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
+        let row = self.options.report_words(shape);
+        let reports = TensorShape::new([shape.indexes(), row]);
+        let words = TensorShape::new([chosen.table.len()]);
         (
             out.transpose(1, 2),
             lse,

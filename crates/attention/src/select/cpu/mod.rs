@@ -12,6 +12,7 @@ mod correct;
 mod cut_blocks;
 mod cut_columns;
 mod fixed;
+pub mod group;
 mod pool;
 mod probe;
 mod score;

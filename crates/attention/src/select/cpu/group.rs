@@ -1,0 +1,444 @@
+//! One choice of key blocks for the query heads of a KV head, by the mass that they give the blocks together:
+//! the formulas of the kernels' stage of that name.
+
+use rayon::prelude::*;
+use sparse_accelerate_contract::{
+    Choice, IndexRow, QUERY_TILE, REPORT_WORDS, RULE_WORDS, Report, Rules, Sequence, Shape,
+    Visible, Why,
+    group::{self, BINS, LEVELS, MEAN_BLOCK, TAIL_WORDS},
+    table::{RANGE_WORDS, ROW_WORDS, SPARSE},
+};
+use sparse_accelerate_cpu::FlexFloat;
+
+use super::{
+    View,
+    fixed::{ONE, fixed, scaled, score, share},
+};
+
+/// Bits of a share's unit, 2^-24.
+const BITS: i32 = 24;
+
+/// What the stages read beside tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupInputs<'a> {
+    /// `[B, 4]`: new rows, keys, first position that sees everything, 0.
+    pub spans: &'a [u32],
+    /// The same for the rows that are sampled.
+    pub probes: &'a [u32],
+    /// `[Hk, 8]`.
+    pub rules: &'a [u32],
+}
+
+/// Outputs of a choice, as the kernels lay them out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// `[B, Hk, tiles, blocks]`; 0 where a tile has no candidate.
+    pub shares: Vec<f32>,
+    /// `[B, Hk, tiles, LEVELS]`.
+    pub cuts: Vec<u32>,
+    /// `[B, Hk, samples, LEVELS]`.
+    pub kept: Vec<f32>,
+    /// [`group::table`].
+    pub table: Vec<u32>,
+    /// `[B * Hk, group::report_words]`.
+    pub report: Vec<f32>,
+}
+
+/// Means the key blocks that overlap the new rows into `means` `[B, Hk, capacity, d]`; other blocks are left.
+pub fn means<E: FlexFloat>(
+    shape: &Shape,
+    key: View<'_, E>,
+    spans: &[u32],
+    means: &mut [E],
+    capacity: usize,
+) {
+    let d = shape.head_dim;
+    let items = means.par_chunks_exact_mut(d).enumerate();
+    items.for_each_init(Vec::new, |rows, (item, out)| {
+        let (flat, block) = (item / capacity, item % capacity);
+        let at = (flat / shape.kv_heads, flat % shape.kv_heads);
+        let sequence = Sequence::of(spans, at.0);
+        let start = block * MEAN_BLOCK;
+        let end = (start + MEAN_BLOCK).min(sequence.kv_len);
+        if start >= sequence.kv_len || end <= sequence.offset() {
+            return;
+        }
+        let (keys, stride) = key.wide(at, start..end, d, rows);
+        let mean = mean(keys, stride, end - start, d);
+        E::narrow_all(&mean, out);
+    });
+}
+
+/// Chooses: shares, cuts, what the sampled rows keep, the index and its report. `means` as [`means()`] leaves it.
+pub fn choose<E: FlexFloat>(
+    shape: &Shape,
+    query: View<'_, E>,
+    key: View<'_, E>,
+    means: &[E],
+    capacity: usize,
+    inputs: &GroupInputs<'_>,
+) -> Group {
+    let (blocks, tiles) = (group::blocks(shape), shape.tiles());
+    let lengths = group::GroupWords::new(shape);
+    let mut shares = vec![0.0; lengths.shares];
+    let rows = shares.par_chunks_exact_mut(blocks).enumerate();
+    rows.for_each(|(row, shares)| {
+        let (flat, tile) = (row / tiles, row % tiles);
+        let means = &means[flat * capacity * shape.head_dim..][..capacity * shape.head_dim];
+        let tile = Tile::new(shape, inputs, flat, tile);
+        tile.share(shape, query, means, flat, shares);
+    });
+    let cuts = cuts(shape, inputs, &shares);
+
+    let samples = group::samples(shape);
+    let mut kept = vec![0.0; lengths.kept];
+    let measured = kept.par_chunks_exact_mut(LEVELS).enumerate();
+    measured.for_each(|(at, kept)| {
+        let (flat, sample) = (at / samples, at % samples);
+        let probed = Sequence::of(inputs.probes, flat / shape.kv_heads).query_len;
+        if probed == 0 {
+            return kept.fill(1.0);
+        }
+        let row = group::sampled_row(sample, samples, probed);
+        let at = flat * tiles + row / QUERY_TILE;
+        let tile = Tile::new(shape, inputs, flat, row / QUERY_TILE);
+        let (shares, cuts) = (
+            &shares[at * blocks..][..blocks],
+            &cuts[at * LEVELS..][..LEVELS],
+        );
+        tile.measure(shape, query, key, (flat, row), (shares, cuts), kept);
+    });
+
+    let mut table = vec![0; lengths.table];
+    let mut report = vec![0.0; lengths.report];
+    index(
+        shape,
+        inputs,
+        (&shares, &cuts, &kept),
+        &mut table,
+        &mut report,
+    );
+    Group {
+        shares,
+        cuts,
+        kept,
+        table,
+        report,
+    }
+}
+
+/// Finds where each level cuts the shares of every tile.
+pub fn cuts(shape: &Shape, inputs: &GroupInputs<'_>, shares: &[f32]) -> Vec<u32> {
+    let (blocks, tiles) = (group::blocks(shape), shape.tiles());
+    let cut = |(row, shares): (usize, &[f32])| {
+        let (flat, tile) = (row / tiles, row % tiles);
+        let rule = Rules::of(inputs.rules, flat % shape.kv_heads);
+        Tile::new(shape, inputs, flat, tile).cut(&rule, shares)
+    };
+    let rows = shares.par_chunks_exact(blocks).enumerate();
+    rows.flat_map_iter(cut).collect()
+}
+
+/// Writes the index and the reports from what the other stages found.
+pub fn index(
+    shape: &Shape,
+    inputs: &GroupInputs<'_>,
+    (shares, cuts, kept): (&[f32], &[u32], &[f32]),
+    table: &mut [u32],
+    report: &mut [f32],
+) {
+    let (blocks, tiles) = (group::blocks(shape), shape.tiles());
+    let samples = group::samples(shape);
+    let at = group::table(shape);
+    let parts = at.split(table);
+    parts.spans.copy_from_slice(&inputs.spans[..at.rows_at]);
+    parts.gates.fill(SPARSE);
+    for (flat, report) in report
+        .chunks_exact_mut(group::report_words(shape))
+        .enumerate()
+    {
+        let rule = Rules::of(inputs.rules, flat % shape.kv_heads);
+        let of_head = &kept[flat * samples * LEVELS..][..samples * LEVELS];
+        let level = Level::of(&rule, of_head);
+        let (head, tail) = report.split_at_mut(REPORT_WORDS);
+        head.fill(0.0);
+        let words = level.words();
+        head[..words.len()].copy_from_slice(&words);
+        for (tile_at, tail) in tail.chunks_exact_mut(TAIL_WORDS).enumerate() {
+            let row = flat * tiles + tile_at;
+            let tile = Tile::new(shape, inputs, flat, tile_at);
+            let dense_from = Sequence::of(inputs.spans, flat / shape.kv_heads).dense_from;
+            let cut = match tile.end > dense_from {
+                true => None,
+                false => level.number.map(|level| cuts[row * LEVELS + level]),
+            };
+            let shares = &shares[row * blocks..][..blocks];
+            let keeps = |block: usize| cut.is_none_or(|cut| tile.keeps(block, shares[block], cut));
+            let ranges = &mut parts.ranges[row * at.range_stride..][..at.range_stride];
+            let (mut runs, mut pairs, mut count) = (0, 0, 0);
+            let mut last = usize::MAX;
+            for block in (tile.low..tile.high).filter(|&block| keeps(block)) {
+                let (from, to) = (block * MEAN_BLOCK, ((block + 1) * MEAN_BLOCK).min(tile.end));
+                if last.wrapping_add(1) != block || runs == 0 {
+                    ranges[runs * RANGE_WORDS] = from as u32;
+                    runs += 1;
+                }
+                ranges[runs * RANGE_WORDS - 1] = to as u32;
+                last = block;
+                count += 1;
+                let seen = |position| shape.visible.seen(position, from, to);
+                pairs += (tile.first..tile.end).map(seen).sum::<usize>();
+            }
+            let entry = IndexRow {
+                columns_at: 0,
+                ..at.row(row, runs, 0)
+            };
+            parts.rows[row * ROW_WORDS..][..ROW_WORDS].copy_from_slice(&entry.words());
+            tail.copy_from_slice(&[pairs as f32, count as f32]);
+        }
+    }
+}
+
+/// The level that the sampled rows of a head accept.
+struct Level {
+    /// `None` for every key.
+    number: Option<usize>,
+    why: Why,
+    aimed: f32,
+    measured: f32,
+}
+
+impl Level {
+    fn of(rule: &Rules, kept: &[f32]) -> Self {
+        let samples = kept.len() / LEVELS;
+        let mut measured = 0.0;
+        for number in 0..LEVELS {
+            let sum: f32 = kept.iter().skip(number).step_by(LEVELS).sum();
+            measured = sum * (1.0 / samples as f32);
+            let clean = score(measured);
+            if clean > 0.0 && clean >= score(rule.accepted) {
+                return Self {
+                    number: Some(number),
+                    why: match number {
+                        0 => Why::MassHeld,
+                        _ => Why::MassRaised,
+                    },
+                    aimed: share(aim(rule, number)),
+                    measured,
+                };
+            }
+        }
+        Self {
+            number: None,
+            why: match score(measured) > 0.0 {
+                true => Why::MeasuredBelowFloor,
+                false => Why::NotFinite,
+            },
+            aimed: 1.0,
+            measured,
+        }
+    }
+
+    /// The first words of a report.
+    fn words(&self) -> [f32; 4] {
+        let choice = match self.number {
+            Some(_) => Choice::GroupBlocks,
+            None => Choice::Dense,
+        };
+        let mut words = [0.0; 4];
+        words[Report::CHOICE] = choice.number() as f32;
+        words[Report::WHY] = self.why.number() as f32;
+        words[Report::PREDICTED_RECALL] = self.aimed;
+        words[Report::RECALL] = self.measured;
+        words
+    }
+}
+
+/// The mass that a level aims at, in units of 2^-24.
+fn aim(rule: &Rules, level: usize) -> u32 {
+    ONE - ((ONE - fixed(score(rule.floor), BITS)) >> level)
+}
+
+/// A query tile of a KV head and the blocks that are its candidates.
+struct Tile {
+    /// First row, first position, end of the positions.
+    row: usize,
+    first: usize,
+    end: usize,
+    /// Candidates.
+    low: usize,
+    high: usize,
+    sinks: usize,
+    local: usize,
+}
+
+impl Tile {
+    fn new(shape: &Shape, inputs: &GroupInputs<'_>, flat: usize, tile: usize) -> Self {
+        let sequence = Sequence::of(inputs.spans, flat / shape.kv_heads);
+        let head = flat % shape.kv_heads;
+        let rule = Rules::of(&inputs.rules[head * RULE_WORDS..][..RULE_WORDS], 0);
+        let (sink, window) = rule.local();
+        let row = tile * QUERY_TILE;
+        let first = sequence.offset() + row;
+        let end = match row < sequence.query_len {
+            true => sequence.offset() + (row + QUERY_TILE).min(sequence.query_len),
+            false => 0,
+        };
+        let seen = match shape.window() {
+            Some(_) => shape.visible.first(first),
+            None => Visible::Causal.first(first),
+        };
+        Self {
+            row,
+            first,
+            end,
+            low: seen / MEAN_BLOCK,
+            high: end.div_ceil(MEAN_BLOCK),
+            sinks: sink.div_ceil(MEAN_BLOCK),
+            local: (first + 1).saturating_sub(window) / MEAN_BLOCK,
+        }
+    }
+
+    fn forced(&self, block: usize) -> bool {
+        block < self.sinks || block >= self.local
+    }
+
+    fn keeps(&self, block: usize, share: f32, cut: u32) -> bool {
+        self.forced(block) || group::rank(score(share).to_bits()) >= cut
+    }
+
+    /// Writes the shares of the candidates.
+    fn share<E: FlexFloat>(
+        &self,
+        shape: &Shape,
+        query: View<'_, E>,
+        means: &[E],
+        flat: usize,
+        shares: &mut [f32],
+    ) {
+        if self.low >= self.high {
+            return;
+        }
+        let (d, heads) = (shape.head_dim, shape.heads_per_kv());
+        let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+        let rows = self.row..self.row + (self.end - self.first);
+        let mut scratch = Vec::new();
+        let mut keys = vec![0.0; (self.high - self.low) * d];
+        E::widen_all(&means[self.low * d..self.high * d], &mut keys);
+        for head in kv_head * heads..(kv_head + 1) * heads {
+            let (wide, stride) = query.wide((b, head), rows.clone(), d, &mut scratch);
+            let mean = mean(wide, stride, rows.len(), d);
+            let dots = keys.chunks_exact(d);
+            let z: Vec<f32> = dots.map(|key| dot(&mean, key) * shape.scale).collect();
+            let highest = z.iter().copied().fold(f32::MIN, f32::max);
+            let total: f32 = z.iter().map(|z| (z - highest).exp()).sum();
+            for (share, z) in shares[self.low..self.high].iter_mut().zip(&z) {
+                *share += (z - highest).exp() / total / heads as f32;
+            }
+        }
+    }
+
+    /// Finds the lowest rank that each level keeps.
+    fn cut(&self, rule: &Rules, shares: &[f32]) -> [u32; LEVELS] {
+        let mut cuts = [0; LEVELS];
+        let mut bins = [0u32; BINS];
+        let mut forced = 0;
+        for block in self.low..self.high {
+            let clean = score(shares[block]);
+            match self.forced(block) {
+                true => forced += fixed(clean, BITS),
+                false => bins[group::bin(clean.to_bits()) as usize] += fixed(clean, BITS),
+            }
+        }
+        let total = forced + bins.iter().sum::<u32>();
+        for (level, cut) in cuts.iter_mut().enumerate() {
+            let needed = scaled(aim(rule, level), total);
+            let (mut kept, mut bin, mut above) = (forced, BINS, forced);
+            while kept < needed && bin > 0 {
+                bin -= 1;
+                above = kept;
+                kept += bins[bin];
+            }
+            *cut = match bin {
+                _ if total == 0 => 0,
+                0 => 0,
+                BINS => u32::MAX,
+                bin => {
+                    let mut parts = [0u32; BINS];
+                    for block in (self.low..self.high).filter(|block| !self.forced(*block)) {
+                        let clean = score(shares[block]);
+                        if group::bin(clean.to_bits()) as usize == bin {
+                            let part = group::rank(clean.to_bits()) as usize % BINS;
+                            parts[part] += fixed(clean, BITS);
+                        }
+                    }
+                    let mut part = BINS;
+                    while above < needed && part > 0 {
+                        part -= 1;
+                        above += parts[part];
+                    }
+                    group::first_rank(bin as u32, part as u32)
+                }
+            };
+        }
+        cuts
+    }
+
+    /// Writes what each level keeps of the mass of a row.
+    fn measure<E: FlexFloat>(
+        &self,
+        shape: &Shape,
+        query: View<'_, E>,
+        key: View<'_, E>,
+        (flat, row): (usize, usize),
+        (shares, cuts): (&[f32], &[u32]),
+        kept: &mut [f32],
+    ) {
+        let (d, heads) = (shape.head_dim, shape.heads_per_kv());
+        let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+        let position = self.first + (row - self.row);
+        let from = shape.window().map_or(0, |_| shape.visible.first(position));
+        let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
+        let (keys, stride) = key.wide((b, kv_head), from..position + 1, d, &mut key_rows);
+        kept.fill(0.0);
+        for head in kv_head * heads..(kv_head + 1) * heads {
+            let (q, _) = query.wide((b, head), row..row + 1, d, &mut query_rows);
+            let logits: Vec<f32> = (0..=position - from)
+                .map(|j| dot(q, &keys[j * stride..][..d]) * shape.scale)
+                .collect();
+            let highest = logits.iter().copied().fold(f32::MIN, f32::max);
+            let (mut all, mut level) = (0.0, [0.0; LEVELS]);
+            for (j, logit) in logits.iter().enumerate() {
+                let mass = (logit - highest).exp();
+                let block = (from + j) / MEAN_BLOCK;
+                all += mass;
+                for (sum, &cut) in level.iter_mut().zip(cuts) {
+                    if self.keeps(block, shares[block], cut) {
+                        *sum += mass;
+                    }
+                }
+            }
+            for (kept, sum) in kept.iter_mut().zip(level) {
+                *kept += sum / all / heads as f32;
+            }
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Mean of rows, in their order.
+fn mean(rows: &[f32], stride: usize, count: usize, d: usize) -> Vec<f32> {
+    let mut mean = vec![0.0; d];
+    for row in 0..count {
+        let from = &rows[row * stride..][..d];
+        for (sum, &x) in mean.iter_mut().zip(from) {
+            *sum += x;
+        }
+    }
+    let share = 1.0 / count as f32;
+    mean.iter_mut().for_each(|sum| *sum *= share);
+    mean
+}

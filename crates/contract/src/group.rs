@@ -1,0 +1,170 @@
+//! Numbers of the choice by the mass of a group: one choice of key blocks for the query heads that share a
+//! KV head.
+//!
+//! | buffer | shape | holds |
+//! | --- | --- | --- |
+//! | means | `[B, Hk, blocks, 1, d]`, the keys' type | mean key of every block of [`MEAN_BLOCK`] keys |
+//! | shares | `[B, Hk, tiles, blocks]`, f32 | estimated share of the group's mass, 0 to 1 |
+//! | cuts | `[B, Hk, tiles, LEVELS]`, u32 | lowest rank of shares that a level keeps, `u32::MAX` for none |
+//! | parts | `[B, Hq, samples, blocks]`, f32 | exact log-sum-exp of a sampled row over a block, base 2 |
+//! | kept | `[B, Hk, samples, LEVELS]`, f32 | exact share of the group's mass on what a level keeps |
+//!
+//! A *level* is a mass that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
+
+use crate::{
+    report::REPORT_WORDS,
+    shape::Shape,
+    sizes::QUERY_TILE,
+    table::{RANGE_WORDS, SPAN_WORDS, TableLayout},
+};
+
+/// Keys of a block.
+pub const MEAN_BLOCK: usize = QUERY_TILE;
+/// Masses that are tried before a head is dense: the one that is aimed at, and half of what it leaves out kept
+/// as well.
+pub const LEVELS: usize = 2;
+/// Bins of shares, an eighth of an octave each; and the parts into which the bin is divided where a cut falls.
+pub const BINS: usize = 256;
+/// The lowest bin that begins with the share 2^-31; smaller shares are in bin 0.
+pub const BASE: u32 = (127 - 31) * 8 - 1;
+/// Most sampled rows of a sequence.
+pub const MOST_SAMPLES: usize = 16;
+/// Query rows for each sampled one.
+pub const SAMPLE_EVERY: usize = 512;
+/// Most query heads that share a KV head.
+pub const MOST_HEADS: usize = 32;
+/// Words of a query tile in the tail of a report: its kept (query, key) pairs and its kept key blocks.
+pub const TAIL_WORDS: usize = 2;
+
+/// Counts key blocks.
+pub fn blocks(shape: &Shape) -> usize {
+    shape.keys.div_ceil(MEAN_BLOCK)
+}
+
+/// Counts the rows that are sampled of every sequence: one in [`SAMPLE_EVERY`], 4 to [`MOST_SAMPLES`], a power of
+/// two.
+pub fn samples(shape: &Shape) -> usize {
+    let wanted = shape.rows / SAMPLE_EVERY;
+    wanted.next_power_of_two().clamp(4, MOST_SAMPLES)
+}
+
+/// Gives sampled row `sample` of `samples` among `rows` rows: the middles of equal parts.
+pub fn sampled_row(sample: usize, samples: usize, rows: usize) -> usize {
+    (2 * sample + 1) * rows / (2 * samples)
+}
+
+/// Gives the bin of a share's bits.
+pub fn bin(share: u32) -> u32 {
+    (share >> 20).saturating_sub(BASE)
+}
+
+/// Gives the rank of a share's bits: what cuts are compared with. A bin has [`BINS`] of them.
+pub fn rank(share: u32) -> u32 {
+    share >> 12
+}
+
+/// Gives the rank at which part `part` of bin `bin` begins, which is not the first bin.
+pub fn first_rank(bin: u32, part: u32) -> u32 {
+    ((bin + BASE) << 8) + part
+}
+
+/// Counts the words of an index head's report with its tail.
+pub fn report_words(shape: &Shape) -> usize {
+    REPORT_WORDS + TAIL_WORDS * shape.tiles()
+}
+
+/// Lays out the table: runs of a row are at most every other block, and one.
+pub fn table(shape: &Shape) -> TableLayout {
+    TableLayout::of_runs(shape, blocks(shape) / 2 + 1, 0)
+}
+
+/// The words of every buffer of the choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // as the module explains them
+pub struct GroupWords {
+    pub shares: usize,
+    pub cuts: usize,
+    pub parts: usize,
+    pub kept: usize,
+    pub report: usize,
+    pub table: usize,
+}
+
+impl GroupWords {
+    /// Counts the words of a choice.
+    pub fn new(shape: &Shape) -> Self {
+        let rows = shape.batch * shape.kv_heads * shape.tiles();
+        Self {
+            shares: rows * blocks(shape),
+            cuts: rows * LEVELS,
+            parts: shape.batch * shape.heads * samples(shape) * blocks(shape),
+            kept: shape.batch * shape.kv_heads * samples(shape) * LEVELS,
+            report: shape.batch * shape.kv_heads * report_words(shape),
+            table: table(shape).words,
+        }
+    }
+
+    /// Adds up all buffers but the report, which outlives the layer.
+    pub fn total(&self) -> usize {
+        self.shares + self.cuts + self.parts + self.kept + self.table
+    }
+}
+
+const _: () = assert!(RANGE_WORDS == 2 && SPAN_WORDS == 4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::visible::Visible;
+
+    fn shape(rows: usize, keys: usize) -> Shape {
+        Shape {
+            batch: 1,
+            heads: 8,
+            kv_heads: 2,
+            index_heads: 2,
+            rows,
+            keys,
+            head_dim: 64,
+            scale: 0.125,
+            visible: Visible::Causal,
+        }
+    }
+
+    #[test]
+    fn samples_grow_with_the_chunk() {
+        let count = |rows| samples(&shape(rows, rows));
+        assert_eq!(
+            [128, 2048, 2100, 4096, 8192, 1 << 17].map(count),
+            [4, 4, 4, 8, 16, 16]
+        );
+        let rows: Vec<usize> = (0..4).map(|i| sampled_row(i, 4, 100)).collect();
+        assert_eq!(rows, [12, 37, 62, 87]);
+    }
+
+    #[test]
+    fn bins_grow_with_shares() {
+        let of = |share: f32| bin(share.to_bits());
+        assert_eq!(of(0.0), 0);
+        assert_eq!(of(2f32.powi(-31)), 1);
+        assert_eq!(of(1.0), 249);
+        assert!((of(1.0) as usize) < BINS);
+        assert_eq!(of(0.5), of(1.0) - 8);
+        for share in [1.0f32, 0.3, 1e-4, 3e-9] {
+            let bits = share.to_bits();
+            let part = rank(bits) & 0xff;
+            assert_eq!(first_rank(bin(bits), part), rank(bits));
+        }
+    }
+
+    #[test]
+    fn lengths_of_one_choice_by_hand() {
+        let words = GroupWords::new(&shape(200, 1000));
+        assert_eq!(words.shares, 2 * 4 * 16);
+        assert_eq!(words.cuts, 2 * 4 * 2);
+        assert_eq!(words.parts, 8 * 4 * 16);
+        assert_eq!(words.kept, 2 * 4 * 2);
+        assert_eq!(words.report, 2 * (16 + 8));
+        assert_eq!(words.table, 4 + 2 * 4 * 4 + 2 + 2 * 4 * 18);
+    }
+}

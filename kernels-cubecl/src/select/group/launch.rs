@@ -1,0 +1,274 @@
+//! From a chunk to the index of its groups, or a refusal.
+
+use cubecl::{
+    client::Client,
+    ir::{AddressType, DeviceProperties, ElemType},
+    prelude::*,
+    server::Handle,
+};
+use sparse_accelerate_contract::{
+    QUERY_TILE, RULE_WORDS, SPAN_WORDS,
+    group::{self, BINS, GroupWords, LEVELS, MOST_HEADS},
+};
+
+use super::{Blueprint, UNITS, index, measure, share};
+use crate::{
+    Refusal,
+    attend::plan::fold,
+    layout::{self, buffer},
+    refusal::cube_fits,
+    select::{Shape, View, probe},
+};
+
+/// Mean queries of a cube that shares, where a KV head has no more heads than that.
+const ROWS: usize = 16;
+
+/// The launches of a choice, checked against a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    blueprint: Blueprint,
+    /// Cubes that share the tiles of a KV head.
+    parts: usize,
+    grid: (u32, u32),
+    samples: usize,
+    sampled: probe::Plan,
+}
+
+/// Inputs of a choice.
+#[allow(missing_debug_implementations)] // CubeCL's views have none
+pub struct Inputs {
+    /// `[B, Hq, N, d]`, last dimension contiguous, other strides multiples of 8; as is `key`.
+    pub query: View,
+    /// `[B, Hk, S, d]`.
+    pub key: View,
+    /// `[B, Hk, capacity, d]` in the element type, as [`super::means`] leaves it.
+    pub means: Handle,
+    /// Blocks that `means` has room for.
+    pub capacity: usize,
+    /// Spans `[B, 4]`: new rows, keys, first position that sees everything, 0.
+    pub spans: Handle,
+    /// The same for the rows that are sampled.
+    pub probes: Handle,
+    /// `[Hk, 8]`, of which sinks, window and the two recalls are read.
+    pub rules: Handle,
+    /// Index width that reaches every element of the largest buffer.
+    pub address: AddressType,
+}
+
+/// Outputs of a choice.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// [`group::table`]; all gates are sparse.
+    pub table: Handle,
+    /// `[B * Hk, group::report_words]` f32; the density is still to be read off its tail.
+    pub report: Handle,
+    /// `[B, Hk, tiles, blocks]` f32: shares of the candidates of every tile.
+    pub shares: Handle,
+    /// `[B, Hk, tiles, LEVELS]`: where each level cuts them.
+    pub cuts: Handle,
+    /// `[B, Hk, samples, LEVELS]` f32: what each level keeps of the sampled rows.
+    pub kept: Handle,
+}
+
+impl Chosen {
+    /// Room for the outputs, of which nothing is written yet.
+    pub fn new(client: &Client, shape: &Shape) -> Self {
+        let words = |len: usize| client.empty(len.max(1) * size_of::<u32>());
+        let lengths = GroupWords::new(shape);
+        Self {
+            table: words(lengths.table),
+            report: words(lengths.report),
+            shares: words(lengths.shares),
+            cuts: words(lengths.cuts),
+            kept: words(lengths.kept),
+        }
+    }
+}
+
+/// Checks that a device runs the choice, and how.
+///
+/// # Errors
+/// A [`Refusal`] with value, limit and way out.
+pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Plan, Refusal> {
+    let heads = shape.heads_per_kv();
+    if heads > MOST_HEADS {
+        return Err(Refusal::TooLarge {
+            what: "the query heads that share a KV head",
+            got: heads,
+            limit: MOST_HEADS,
+        });
+    }
+    let words = GroupWords::new(shape);
+    let largest = words.table.max(words.shares).max(words.parts);
+    let limit = u32::MAX as usize / 2;
+    if largest > limit {
+        return Err(Refusal::TooLarge {
+            what: "a buffer of the selection (words)",
+            got: largest,
+            limit,
+        });
+    }
+    let samples = group::samples(shape);
+    let sampled = probe::sample(shape, samples, elem, device)?;
+    let width = layout::width(device, elem, &[shape.head_dim]);
+    let mut tiles = (ROWS / heads).max(1);
+    loop {
+        let blueprint = Blueprint {
+            heads,
+            tiles,
+            head_dim: shape.head_dim,
+            width,
+            inline: device.features.copy_async,
+        };
+        match cube_fits(shared_bytes(&blueprint), UNITS, device) {
+            Err(refusal) if tiles == 1 => return Err(refusal),
+            Err(_) => tiles /= 2,
+            Ok(()) => {
+                let parts = shape.tiles().div_ceil(tiles);
+                return Ok(Plan {
+                    blueprint,
+                    parts,
+                    grid: fold(shape.batch * shape.kv_heads * parts, device)?,
+                    samples,
+                    sampled,
+                });
+            }
+        }
+    }
+}
+
+/// Shared memory of a cube that shares.
+fn shared_bytes(bp: &Blueprint) -> usize {
+    let floats = bp.rows() * (bp.head_dim + UNITS + share::PARTS + 1);
+    let bins = bp.tiles * (BINS + 1) + bp.tiles * LEVELS * (BINS + 3);
+    (floats + bins) * size_of::<f32>()
+}
+
+/// Chooses by the plan of [`prepare`], into `out`. `after` is told the name of each stage once it is launched.
+#[allow(unsafe_code)]
+pub fn select(
+    client: &Client,
+    shape: &Shape,
+    plan: &Plan,
+    elem: ElemType,
+    inputs: &Inputs,
+    out: &Chosen,
+    after: &mut dyn FnMut(&'static str),
+) {
+    let Chosen {
+        table,
+        report,
+        shares,
+        cuts,
+        kept,
+    } = out;
+    let lengths = GroupWords::new(shape);
+    let (bp, samples) = (plan.blueprint, plan.samples);
+    let (blocks, tiles) = (group::blocks(shape), shape.tiles());
+    let window = shape.window();
+    let spans = |handle: &Handle| buffer(handle, SPAN_WORDS * shape.batch);
+    let rules = || buffer(&inputs.rules, shape.kv_heads * RULE_WORDS);
+    let cubes = shape.batch * shape.kv_heads * plan.parts;
+    // Means are counted in vectors here and in the kernel.
+    let means = shape.batch * shape.kv_heads * inputs.capacity * shape.head_dim;
+    // SAFETY: cubes past the last leave; the others read rows and means of their sequence and write their
+    // tiles.
+    unsafe {
+        share::share_blocks::launch_unchecked(
+            client,
+            CubeCount::Static(plan.grid.0, plan.grid.1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            inputs.address,
+            bp.width,
+            inputs.query.arg(),
+            buffer(&inputs.means, means),
+            spans(&inputs.spans),
+            rules(),
+            buffer(shares, lengths.shares),
+            buffer(cuts, lengths.cuts),
+            cubes as u32,
+            plan.parts as u32,
+            shape.kv_heads as u32,
+            tiles as u32,
+            blocks as u32,
+            inputs.capacity as u32,
+            shape.scale,
+            window.into(),
+            bp,
+            elem,
+        );
+    }
+    after("share");
+
+    {
+        let parts = client.empty(lengths.parts.max(1) * size_of::<u32>());
+        let tensors = probe::Sampled {
+            query: &inputs.query,
+            key: &inputs.key,
+            probes: &inputs.probes,
+            parts: &parts,
+            address: inputs.address,
+        };
+        probe::launch_samples(client, shape, &plan.sampled, elem, &tensors);
+        after("sample");
+
+        let cubes = shape.batch * shape.kv_heads * samples;
+        let (count, dim) = layout::cubes(client, cubes, UNITS);
+        // SAFETY: cubes past the last leave; the others read what the launches before wrote of their row
+        // and its tile.
+        unsafe {
+            measure::measure_rows::launch_unchecked(
+                client,
+                count,
+                dim,
+                inputs.address,
+                buffer(&parts, lengths.parts),
+                buffer(shares, lengths.shares),
+                buffer(cuts, lengths.cuts),
+                spans(&inputs.spans),
+                spans(&inputs.probes),
+                rules(),
+                buffer(kept, lengths.kept),
+                cubes as u32,
+                shape.kv_heads as u32,
+                tiles as u32,
+                blocks as u32,
+                window.into(),
+                samples,
+                bp,
+            );
+        }
+        after("measure");
+    }
+
+    let at = group::table(shape);
+    let (count, dim) = layout::cubes(client, shape.batch * shape.kv_heads * tiles, UNITS);
+    // SAFETY: cubes past the last leave; the others write their row's room, which holds every run there can be.
+    unsafe {
+        index::index_rows::launch_unchecked(
+            client,
+            count,
+            dim,
+            inputs.address,
+            buffer(shares, lengths.shares),
+            buffer(cuts, lengths.cuts),
+            buffer(kept, lengths.kept),
+            spans(&inputs.spans),
+            rules(),
+            buffer(table, lengths.table),
+            buffer(report, lengths.report),
+            shape.batch,
+            shape.kv_heads,
+            tiles,
+            blocks,
+            at.gates_at,
+            at.ranges_at,
+            at.range_stride,
+            window.into(),
+            samples,
+        );
+    }
+    after("index");
+}
+
+const _: () = assert!(QUERY_TILE == group::MEAN_BLOCK);

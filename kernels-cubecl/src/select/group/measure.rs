@@ -1,0 +1,151 @@
+//! What each level keeps of the exact mass of the sampled rows.
+//!
+//! ```text
+//! kept[r, level] = 1/H sum_h sum_{J kept} 2^part_h(r, J) / sum_J 2^part_h(r, J)
+//! ```
+//!
+//! One cube owns a sampled row of a KV head; a unit takes every 128th block. Sums by halves.
+
+use cubecl::prelude::*;
+use sparse_accelerate_contract::{
+    QUERY_TILE,
+    group::{LEVELS, MEAN_BLOCK},
+};
+
+use super::{Blueprint, Tile, UNITS};
+use crate::{
+    attend::mma::exp2,
+    select::{
+        probe::{WILD, sampled_row},
+        product::NOTHING,
+    },
+    table::{HeadRules, Span, Window},
+};
+
+/// Writes `kept` `[B, Hk, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample. `probes` are the spans of the
+/// rows that are sampled.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn measure_rows(
+    parts: &[f32],
+    shares: &[f32],
+    cuts: &[u32],
+    spans: &[u32],
+    probes: &[u32],
+    rules: &[u32],
+    kept: &mut [f32],
+    cubes: u32,
+    kv_heads: u32,
+    tiles: u32,
+    blocks: u32,
+    window: ComptimeOption<u32>,
+    #[comptime] samples: usize,
+    #[comptime] bp: Blueprint,
+) {
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube >= cubes {
+        terminate!();
+    }
+    let flat = cube / comptime!(samples as u32);
+    let sample = cube % comptime!(samples as u32);
+    let (b, kv_head) = (flat / kv_heads, flat % kv_heads);
+    let span = Span::of(spans, b);
+    let rule = HeadRules::of(kv_head as usize);
+    let window = Window::of(&window);
+    let probed = Span::of(probes, b).query_len;
+    let row = sampled_row(sample, probed, samples);
+    let position = span.offset() + row;
+    let tile_at = row / comptime!(QUERY_TILE as u32);
+    let tile = Tile::new(&span, &rule, rules, tile_at, &window);
+    let size = comptime!(MEAN_BLOCK as u32);
+    let (low, high) = (window.first_key(position) / size, position / size + 1);
+    let row_at = (flat * tiles + tile_at) as usize;
+    let share_at = row_at * blocks as usize;
+    let cut = cuts[row_at * LEVELS];
+    let raised = cuts[row_at * LEVELS + 1];
+
+    // All, then what each level keeps.
+    let mut board = Shared::<[f32]>::new_slice(comptime!((LEVELS + 1) * UNITS));
+    let unit = UNIT_POS as usize;
+    let mut totals = Array::<f32>::new(LEVELS);
+    #[unroll]
+    for level in 0..LEVELS {
+        totals[level] = f32::new(0.0);
+    }
+    let mut wild = false.runtime();
+    for h in 0..comptime!(bp.heads as u32) {
+        let head = flat * comptime!(bp.heads as u32) + h;
+        let at = (head * comptime!(samples as u32) + sample) as usize * blocks as usize;
+        let mut highest = f32::new(NOTHING);
+        let mut block = low + UNIT_POS;
+        while block < high {
+            highest = max(highest, parts[at + block as usize]);
+            block += comptime!(UNITS as u32);
+        }
+        board[unit] = highest;
+        halve(&mut board, 1usize, true);
+        let shift = board[0];
+        sync_cube();
+        let mut all = f32::new(0.0);
+        let mut first = f32::new(0.0);
+        let mut second = f32::new(0.0);
+        let mut block = low + UNIT_POS;
+        while block < high {
+            let mass = exp2(parts[at + block as usize] - shift, comptime!(bp.inline));
+            let share = shares[share_at + block as usize];
+            all += mass;
+            if tile.keeps(block, share, cut) {
+                first += mass;
+            }
+            if tile.keeps(block, share, raised) {
+                second += mass;
+            }
+            block += comptime!(UNITS as u32);
+        }
+        board[unit] = all;
+        board[UNITS + unit] = first;
+        board[comptime!(2 * UNITS) + unit] = second;
+        halve(&mut board, comptime!(LEVELS + 1), false);
+        wild = wild || shift >= f32::new(WILD);
+        totals[0] += board[UNITS] / board[0];
+        totals[1] += board[comptime!(2 * UNITS)] / board[0];
+        sync_cube();
+    }
+    if unit < LEVELS {
+        let mut mean = totals[0];
+        if unit == 1 {
+            mean = totals[1];
+        }
+        mean *= comptime!(1.0 / bp.heads as f32);
+        if wild {
+            mean = f32::new(0.0);
+        }
+        if probed == 0 {
+            mean = f32::new(1.0);
+        }
+        kept[cube as usize * LEVELS + unit] = mean;
+    }
+}
+
+/// Brings each of the first `boards` parts of the board together in its first entry.
+#[cube]
+fn halve(board: &mut Shared<[f32]>, #[comptime] boards: usize, #[comptime] maximum: bool) {
+    let unit = UNIT_POS as usize;
+    #[unroll]
+    for stage in 0..comptime!(UNITS.ilog2() as usize) {
+        let half = comptime!(UNITS >> (stage + 1));
+        sync_cube();
+        if unit < half {
+            #[unroll]
+            for i in 0..boards {
+                let at = comptime!(i * UNITS) + unit;
+                if comptime!(maximum) {
+                    board[at] = max(board[at], board[at + half]);
+                } else {
+                    board[at] += board[at + half];
+                }
+            }
+        }
+    }
+    sync_cube();
+}

@@ -1,0 +1,137 @@
+//! Groups that choose blocks together, through the public calls: what a record says was kept is what the
+//! log-sum-exps of the sampled rows say, every row is within the bound of what it keeps, and pooled keys carry over from chunk to chunk.
+
+use sparse_accelerate_contract::group::{MEAN_BLOCK, sampled_row};
+
+use super::{
+    Backend, Case, Choice, DType, HEADS, LEN, PooledKeys, Selection, Why, attend_selected,
+    backends, dense, first, floats, prompt, random, read, rounding, run::Ran, tensors,
+};
+use sparse_accelerate::{AttentionPlan, AttentionSettings, Pattern, Span};
+
+fn selection(recall: f32) -> Selection {
+    Selection {
+        recall,
+        sink: 16,
+        window: 64,
+        last: 64,
+        ..Selection::default()
+    }
+}
+
+fn plan(backend: &Backend, case: &Case, selection: Selection) -> AttentionPlan {
+    let settings = AttentionSettings {
+        selection,
+        ..AttentionSettings::sparse(Pattern::GroupBlocks)
+    };
+    case.problem.plan(&settings, &backend.device)
+}
+
+fn run(
+    backend: &Backend,
+    case: &Case,
+    selection: Selection,
+    pooled: Option<&mut PooledKeys>,
+) -> Ran {
+    let [query, key, value] = tensors(backend, case);
+    let plan = plan(backend, case, selection);
+    let selected = attend_selected(query, &key, &value, pooled, &first(&plan)).expect("selected");
+    read(selected, case, &selection)
+}
+
+/// Mean over heads and sampled rows of what the log-sum-exps say was kept.
+fn kept(ran: &Ran, dense: &[f32], kv_head: usize) -> f32 {
+    let sharing = HEADS[0] / HEADS[1];
+    let (samples, rows) = (4, LEN - 64);
+    let heads = kv_head * sharing..(kv_head + 1) * sharing;
+    let all = heads
+        .flat_map(|head| (0..samples).map(move |s| head * LEN + sampled_row(s, samples, rows)));
+    let sum: f32 = all.map(|at| (ran.lse[at] - dense[at]).exp()).sum();
+    sum / (samples * sharing) as f32
+}
+
+#[test]
+fn a_record_says_what_sampled_rows_keep() {
+    for backend in backends::all() {
+        for &dtype in &backend.dtypes {
+            let name = format!("{}/{dtype:?}", backend.name);
+            let case = prompt(dtype);
+            let exact = dense(&backend, &case);
+            let ran = run(&backend, &case, selection(0.6), None);
+            for (kv_head, head) in ran.heads.iter().enumerate() {
+                assert_eq!(head.choice, Choice::GroupBlocks, "{name}: {head:?}");
+                assert!(
+                    matches!(head.why, Why::MassHeld | Why::MassRaised),
+                    "{name}"
+                );
+                assert!(head.density < 0.95 && head.blocks > 0, "{name}: {head:?}");
+                assert_eq!(head.time_over_dense(), None);
+                let of_rows = kept(&ran, &exact.1, kv_head);
+                let off = (of_rows - head.recall).abs();
+                assert!(off < 0.01, "{name}: rows keep {of_rows}, {head:?}");
+            }
+            ran.assert_bound(&name, &case, &exact, rounding(dtype));
+        }
+    }
+}
+
+#[test]
+fn a_floor_of_everything_keeps_everything() {
+    for backend in backends::all() {
+        let chunk = Span {
+            query_len: 200,
+            kv_len: 500,
+            prompt_len: 700,
+        };
+        let case = random(DType::F32, &[Span::whole(900), chunk]);
+        let (out, _) = dense(&backend, &case);
+        let ran = run(&backend, &case, selection(1.0), None);
+        assert!(ran.heads.iter().all(|head| head.density == 1.0));
+        for (got, want) in ran
+            .out
+            .iter()
+            .zip(&out)
+            .filter(|(_, want)| want.is_finite())
+        {
+            assert!(
+                (got - want).abs() < 1e-4,
+                "{}: {got} for {want}",
+                backend.name
+            );
+        }
+    }
+}
+
+#[test]
+fn mean_keys_of_chunks_are_those_of_the_whole() {
+    for backend in backends::all() {
+        let case = prompt(DType::F32);
+        let device = &backend.device;
+        let dims = case.problem.key_dims();
+        let mut whole = PooledKeys::means(dims, DType::F32, device);
+        run(&backend, &case, selection(0.6), Some(&mut whole));
+        // Another kind of pooled keys is made anew.
+        let mut parts = PooledKeys::new(dims, device);
+        let [_, key, value] = tensors(&backend, &case);
+        for cut in [[0, 700], [700, 1001], [1001, LEN]] {
+            let chunk = case.chunk(cut[0], cut[1]);
+            let p = &chunk.problem;
+            let query = p.tensor(&chunk.inputs.query, p.query_dims(), p.layout, device);
+            let plan = plan(&backend, &chunk, selection(0.6));
+            attend_selected(query, &key, &value, Some(&mut parts), &first(&plan)).expect("chunk");
+        }
+        assert!(parts.means_alone());
+        let blocks = LEN.div_ceil(MEAN_BLOCK);
+        assert!(whole.tensor().dims()[2] >= blocks);
+        assert_eq!(parts.tensor().dims()[4], whole.tensor().dims()[4]);
+        let of = |pooled: &PooledKeys, head: usize| -> Vec<u32> {
+            let [_, _, room, _, d] = pooled.tensor().dims();
+            let values = floats(pooled.tensor().clone());
+            let head = &values[head * room * d..][..blocks * d];
+            head.iter().map(|x| x.to_bits()).collect()
+        };
+        for head in 0..HEADS[1] {
+            assert_eq!(of(&whole, head), of(&parts, head), "{}", backend.name);
+        }
+    }
+}
