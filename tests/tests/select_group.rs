@@ -38,7 +38,7 @@ struct Case {
     magnitude: f32,
 }
 
-/// What the kernels left.
+/// Outputs of the kernels.
 struct Found {
     means: Vec<f32>,
     shares: Vec<f32>,

@@ -10,7 +10,7 @@ use sparse_accelerate_kernels::{
     select::{
         PROBES, REPORT_WORDS, RULE_WORDS, Shape, View, Visible, check,
         correct::{self, Correction, Order, Variant},
-        pool, probe, score,
+        group, pool, probe, score,
     },
 };
 
@@ -63,7 +63,13 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         let name = format!("select/probe/{name}/d{head_dim}");
         Case::new(name, move |client| probed(client, elem, head_dim))
     });
+    let groups = [(F32, 128), (F16, 64), (BF16, 128), (BF16, 256)];
+    let groups = groups.map(|((name, elem), head_dim)| {
+        let name = format!("select/group/{name}/d{head_dim}");
+        Case::new(name, move |client| grouped(client, elem, head_dim))
+    });
     pools
+        .chain(groups)
         .chain(probes)
         .chain(scores)
         .chain(corrections)
@@ -176,5 +182,39 @@ fn scored(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusa
         address: AddressType::U32,
     };
     score::launch(client, &shape, &plan, elem, tensors);
+    Ok(())
+}
+
+fn grouped(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusal> {
+    let shape = shape(head_dim);
+    let plan = group::prepare(&shape, elem, client.properties())?;
+    let view = |heads| View {
+        handle: client.empty(heads * ROWS * head_dim * elem.size()),
+        shape: [1, heads, ROWS, head_dim],
+        strides: [heads * ROWS * head_dim, ROWS * head_dim, head_dim, 1],
+    };
+    let words = |len: usize| client.empty(len * 4);
+    let capacity = shape.keys.div_ceil(group::MEAN_BLOCK);
+    let means = shape.kv_heads * capacity * head_dim;
+    let tensors = group::means::Tensors {
+        key: tensor(client, [1, shape.kv_heads, ROWS, head_dim], elem),
+        spans: buffer(client, 4),
+        means: buffer(client, means),
+        capacity,
+        address: AddressType::U32,
+    };
+    group::means::launch(client, &shape, elem, tensors);
+    let inputs = group::Inputs {
+        query: view(shape.heads),
+        key: view(shape.kv_heads),
+        means: words(means),
+        capacity,
+        spans: words(4),
+        probes: words(4),
+        rules: words(shape.kv_heads * RULE_WORDS),
+        address: AddressType::U32,
+    };
+    let out = group::Chosen::new(client, &shape);
+    group::select(client, &shape, &plan, elem, &inputs, &out, &mut |_| {});
     Ok(())
 }

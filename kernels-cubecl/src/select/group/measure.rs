@@ -1,4 +1,4 @@
-//! What each level keeps of the exact mass of the sampled rows.
+//! Shares of the exact mass of the sampled rows that each level keeps.
 //!
 //! ```text
 //! kept[r, level] = 1/H sum_h sum_{J kept} 2^part_h(r, J) / sum_J 2^part_h(r, J)

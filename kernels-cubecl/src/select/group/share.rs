@@ -70,41 +70,14 @@ pub(super) fn share_blocks<E: Float, N: Size>(
     let mut board = Shared::<[f32]>::new_slice(comptime!(bp.rows() * (PARTS + 1)));
     let bins = Shared::<[Atomic<u32>]>::new_slice(comptime!(bp.tiles * (BINS + 1)));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
-    let first_head = kv_head * comptime!(bp.heads as u32);
-    let mut task = unit;
-    while task < comptime!(bp.rows() * bp.vectors()) {
-        let (row, vector) = (
-            task / comptime!(bp.vectors()),
-            task % comptime!(bp.vectors()),
-        );
-        let tile = Tile::new(
-            &span,
-            &rule,
-            rules,
-            first_tile + (row / heads) as u32,
-            &window,
-        );
-        let head = first_head + (row % heads) as u32;
-        let at = b as usize * query.stride(0) + head as usize * query.stride(1);
-        let first = (tile.first - span.offset()) as usize;
-        let mut sum = Vector::<f32, N>::new(f32::new(0.0));
-        if tile.rows > 0 {
-            for i in 0..comptime!(QUERY_TILE / AT_ONCE) {
-                #[unroll]
-                for u in 0..AT_ONCE {
-                    let row = (i * AT_ONCE + u) as u32;
-                    let from = first + min(row, tile.rows - 1) as usize;
-                    let x = query[(at + from * query.stride(2)) / comptime!(bp.width) + vector];
-                    if row < tile.rows {
-                        sum += Vector::cast_from(x);
-                    }
-                }
-            }
-        }
-        let share = factor / f32::cast_from(max(tile.rows, 1u32));
-        mean[task] = sum * Vector::new(share);
-        task += UNITS;
-    }
+    let place = Place {
+        b,
+        kv_head,
+        first_tile,
+        span,
+        rule,
+    };
+    mean_queries(query, &mut mean, &place, rules, factor, &window, bp);
     let mut at = unit;
     while at < comptime!(bp.tiles * (BINS + 1)) {
         bins[at].store(0u32);
@@ -112,12 +85,12 @@ pub(super) fn share_blocks<E: Float, N: Size>(
     }
     sync_cube();
 
-    let begin = Tile::new(&span, &rule, rules, first_tile, &window).low;
+    let begin = Tile::new(&place.span, &place.rule, rules, first_tile, &window).low;
     let last = min(first_tile + comptime!(bp.tiles as u32), tiles) - 1;
-    let mut end = Tile::new(&span, &rule, rules, last, &window).high;
+    let mut end = Tile::new(&place.span, &place.rule, rules, last, &window).high;
     if end == 0 {
         // The cube's last tiles may be past the sequence's rows.
-        end = span.kv_len.div_ceil(comptime!(MEAN_BLOCK as u32));
+        end = place.span.kv_len.div_ceil(comptime!(MEAN_BLOCK as u32));
     }
     let head_at = flat as usize * capacity as usize * comptime!(bp.vectors());
     let mut maximum = Array::<f32>::new(rows);
@@ -134,8 +107,8 @@ pub(super) fn share_blocks<E: Float, N: Size>(
         #[unroll]
         for t in 0..comptime!(bp.tiles) {
             let tile = Tile::new(
-                &span,
-                &rule,
+                &place.span,
+                &place.rule,
                 rules,
                 first_tile + comptime!(t as u32),
                 &window,
@@ -184,8 +157,8 @@ pub(super) fn share_blocks<E: Float, N: Size>(
         #[unroll]
         for t in 0..comptime!(bp.tiles) {
             let tile = Tile::new(
-                &span,
-                &rule,
+                &place.span,
+                &place.rule,
                 rules,
                 first_tile + comptime!(t as u32),
                 &window,
@@ -215,34 +188,8 @@ pub(super) fn share_blocks<E: Float, N: Size>(
     }
     sync_cube();
 
-    // The bin in which each level's cut falls, what is kept above it, what is needed.
     let mut found = Shared::<[u32]>::new_slice(comptime!(3 * bp.tiles * LEVELS));
-    let pairs = comptime!(bp.tiles * LEVELS);
-    let mut pair = unit;
-    while pair < pairs {
-        let at = pair / LEVELS * comptime!(BINS + 1);
-        let mut kept = bins[at + BINS].load();
-        let mut total = kept;
-        for i in 0..BINS {
-            total += bins[at + i].load();
-        }
-        let needed = scaled(aim(&rule, rules, (pair % LEVELS) as u32), total);
-        let mut bin = comptime!(BINS as u32).runtime();
-        let mut above = kept;
-        while kept < needed && bin > 0 {
-            bin -= 1;
-            above = kept;
-            kept += bins[at + bin as usize].load();
-        }
-        // Shares that are not finite say nothing: all is kept.
-        if total == 0 {
-            bin = 0u32;
-        }
-        found[pair] = bin;
-        found[pairs + pair] = above;
-        found[2 * pairs + pair] = needed;
-        pair += UNITS;
-    }
+    find_bins(&bins, &mut found, &place.rule, rules, bp);
     let fine = Shared::<[Atomic<u32>]>::new_slice(comptime!(bp.tiles * LEVELS * BINS));
     let mut at = unit;
     while at < comptime!(bp.tiles * LEVELS * BINS) {
@@ -256,8 +203,8 @@ pub(super) fn share_blocks<E: Float, N: Size>(
         #[unroll]
         for t in 0..comptime!(bp.tiles) {
             let tile = Tile::new(
-                &span,
-                &rule,
+                &place.span,
+                &place.rule,
                 rules,
                 first_tile + comptime!(t as u32),
                 &window,
@@ -281,25 +228,135 @@ pub(super) fn share_blocks<E: Float, N: Size>(
     }
     sync_cube();
 
-    let mut pair = unit;
-    while pair < pairs {
-        let tile = first_tile + (pair / LEVELS) as u32;
-        if tile < tiles {
-            let bin = found[pair];
-            let mut cut = 0u32;
-            if bin == comptime!(BINS as u32) {
-                cut = u32::MAX.runtime();
-            } else if bin > 0 {
-                let mut kept = found[pairs + pair];
-                let mut part = comptime!(BINS as u32).runtime();
-                while kept < found[2 * pairs + pair] && part > 0 {
-                    part -= 1;
-                    kept += fine[pair * BINS + part as usize].load();
+    let row = flat * tiles + first_tile;
+    let count = min(tiles - first_tile, comptime!(bp.tiles as u32)) as usize;
+    write_cuts(&fine, &found, cuts, row, count, bp);
+}
+
+/// The tiles of a cube.
+#[derive(CubeType)]
+struct Place {
+    b: u32,
+    kv_head: u32,
+    first_tile: u32,
+    span: Span,
+    rule: HeadRules,
+}
+
+/// Writes the mean queries of the cube's tiles and heads, scaled to exponents of 2.
+#[cube]
+fn mean_queries<E: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    mean: &mut Shared<[Vector<f32, N>]>,
+    place: &Place,
+    rules: &[u32],
+    factor: f32,
+    window: &Window,
+    #[comptime] bp: Blueprint,
+) {
+    let heads = comptime!(bp.heads);
+    let first_head = place.kv_head * comptime!(bp.heads as u32);
+    let mut task = UNIT_POS as usize;
+    while task < comptime!(bp.rows() * bp.vectors()) {
+        let (row, vector) = (
+            task / comptime!(bp.vectors()),
+            task % comptime!(bp.vectors()),
+        );
+        let tile = Tile::new(
+            &place.span,
+            &place.rule,
+            rules,
+            place.first_tile + (row / heads) as u32,
+            window,
+        );
+        let head = first_head + (row % heads) as u32;
+        let at = place.b as usize * query.stride(0) + head as usize * query.stride(1);
+        let first = (tile.first - place.span.offset()) as usize;
+        let mut sum = Vector::<f32, N>::new(f32::new(0.0));
+        if tile.rows > 0 {
+            for i in 0..comptime!(QUERY_TILE / AT_ONCE) {
+                #[unroll]
+                for u in 0..AT_ONCE {
+                    let row = (i * AT_ONCE + u) as u32;
+                    let from = first + min(row, tile.rows - 1) as usize;
+                    let x = query[(at + from * query.stride(2)) / comptime!(bp.width) + vector];
+                    if row < tile.rows {
+                        sum += Vector::cast_from(x);
+                    }
                 }
-                cut = ((bin + comptime!(BASE)) << 8) + part;
             }
-            cuts[(flat * tiles + tile) as usize * LEVELS + pair % LEVELS] = cut;
         }
+        let share = factor / f32::cast_from(max(tile.rows, 1u32));
+        mean[task] = sum * Vector::new(share);
+        task += UNITS;
+    }
+}
+
+/// Finds the bin in which each level's cut falls, what is kept above it, what is needed: the three parts of
+/// `found`, `[tiles, LEVELS]` each.
+#[cube]
+fn find_bins(
+    bins: &Shared<[Atomic<u32>]>,
+    found: &mut Shared<[u32]>,
+    rule: &HeadRules,
+    rules: &[u32],
+    #[comptime] bp: Blueprint,
+) {
+    let pairs = comptime!(bp.tiles * LEVELS);
+    let mut pair = UNIT_POS as usize;
+    while pair < pairs {
+        let at = pair / LEVELS * comptime!(BINS + 1);
+        let mut kept = bins[at + BINS].load();
+        let mut total = kept;
+        for i in 0..BINS {
+            total += bins[at + i].load();
+        }
+        let needed = scaled(aim(rule, rules, (pair % LEVELS) as u32), total);
+        let mut bin = comptime!(BINS as u32).runtime();
+        let mut above = kept;
+        while kept < needed && bin > 0 {
+            bin -= 1;
+            above = kept;
+            kept += bins[at + bin as usize].load();
+        }
+        // Shares that are not finite say nothing: all is kept.
+        if total == 0 {
+            bin = 0u32;
+        }
+        found[pair] = bin;
+        found[pairs + pair] = above;
+        found[2 * pairs + pair] = needed;
+        pair += UNITS;
+    }
+}
+
+/// Writes the ranks at which the levels of `count` tiles cut, from index row `row` on.
+#[cube]
+fn write_cuts(
+    fine: &Shared<[Atomic<u32>]>,
+    found: &Shared<[u32]>,
+    cuts: &mut [u32],
+    row: u32,
+    count: usize,
+    #[comptime] bp: Blueprint,
+) {
+    let pairs = comptime!(bp.tiles * LEVELS);
+    let mut pair = UNIT_POS as usize;
+    while pair < count * LEVELS {
+        let bin = found[pair];
+        let mut cut = 0u32;
+        if bin == comptime!(BINS as u32) {
+            cut = u32::MAX.runtime();
+        } else if bin > 0 {
+            let mut kept = found[pairs + pair];
+            let mut part = comptime!(BINS as u32).runtime();
+            while kept < found[2 * pairs + pair] && part > 0 {
+                part -= 1;
+                kept += fine[pair * BINS + part as usize].load();
+            }
+            cut = ((bin + comptime!(BASE)) << 8) + part;
+        }
+        cuts[row as usize * LEVELS + pair] = cut;
         pair += UNITS;
     }
 }

@@ -18,7 +18,7 @@ use super::{
 /// Bits of a share's unit, 2^-24.
 const BITS: i32 = 24;
 
-/// What the stages read beside tensors.
+/// Inputs of the stages beside tensors.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupInputs<'a> {
     /// `[B, 4]`: new rows, keys, first position that sees everything, 0.
