@@ -343,8 +343,9 @@ impl Tile {
         let mut cuts = [0; LEVELS];
         let mut bins = [0u32; BINS];
         let mut forced = 0;
-        for block in self.low..self.high {
-            let clean = score(shares[block]);
+        let candidates = shares.iter().enumerate().take(self.high).skip(self.low);
+        for (block, share) in candidates {
+            let clean = score(*share);
             match self.forced(block) {
                 true => forced += fixed(clean, BITS),
                 false => bins[group::bin(clean.to_bits()) as usize] += fixed(clean, BITS),
