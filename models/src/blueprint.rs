@@ -1,11 +1,11 @@
-//! Blueprint of a decoder: sizes, weights of a layer and rotary frequencies, free of the family.
+//! Blueprint of a decoder: sizes, weights of a layer and rotation, free of the family.
 //!
 //! The decoder and the loader see this and never the family. A family adds a function from
 //! [`ModelConfig`] to [`Blueprint`]; sizes that no family may break are checked here, once.
 
 use sparse_accelerate_checkpoint::{Architecture, LayerPart, LayerWeight, ModelConfig};
 
-use crate::{error::ModelError, placement::StagePart};
+use crate::{error::ModelError, placement::StagePart, rotation::Rotation};
 
 /// Projections of the layer's input, stacked into one parameter.
 pub(crate) const QKV: [LayerPart; 3] = [LayerPart::Query, LayerPart::Key, LayerPart::Value];
@@ -25,8 +25,7 @@ pub(crate) struct Blueprint {
     pub(crate) max_positions: usize,
     pub(crate) norm_eps: f64,
     pub(crate) tied_embeddings: bool,
-    /// Radians a position, `[head_dim / 2]`.
-    pub(crate) frequencies: Vec<f64>,
+    pub(crate) rotation: Rotation,
     /// Weights of a layer, from the table in the checkpoint crate.
     pub(crate) weights: Vec<LayerWeight>,
 }
@@ -42,8 +41,8 @@ impl Blueprint {
         Ok(blueprint)
     }
 
-    /// The part every family shares: the sizes as they stand in the configuration.
-    pub(crate) fn sized(config: &ModelConfig, frequencies: Vec<f64>) -> Self {
+    /// The part every family shares: sizes and rotation as they stand in the configuration.
+    pub(crate) fn sized(config: &ModelConfig) -> Self {
         Self {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
@@ -55,7 +54,7 @@ impl Blueprint {
             max_positions: config.max_positions,
             norm_eps: config.norm_eps,
             tied_embeddings: config.tied_embeddings,
-            frequencies,
+            rotation: Rotation::new(config),
             weights: config.layer_weights().collect(),
         }
     }
@@ -144,11 +143,4 @@ impl Blueprint {
             tables * self.vocab * self.hidden * element + norms * self.hidden * size_of::<f32>();
         (tensors, (layers * layer.sum::<usize>() + ends) as u64)
     }
-}
-
-/// `theta^(-2 i / head_dim)` for `i` below `head_dim / 2`: rotary frequencies before any scaling.
-pub(crate) fn base_frequencies(theta: f64, head_dim: usize) -> Vec<f64> {
-    (0..head_dim / 2)
-        .map(|index| theta.powf(-2.0 * index as f64 / head_dim as f64))
-        .collect()
 }

@@ -24,6 +24,7 @@ mod model;
 mod observe;
 mod placement;
 mod qwen2;
+mod rotation;
 
 pub use error::ModelError;
 pub use load::{LoadOptions, LoadProgress, MLP_ROWS, ModelOptions};

@@ -21,7 +21,7 @@ mod weights;
 
 pub use config::{
     Architecture, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight, Llama3Scaling,
-    ModelConfig, WeightDtype,
+    ModelConfig, RopeScaling, WeightDtype, YarnScaling,
 };
 pub use error::{CheckpointError, ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
 pub use generation::GenerationConfig;

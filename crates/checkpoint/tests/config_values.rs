@@ -6,7 +6,8 @@ mod support;
 
 use serde_json::{Value, json};
 use sparse_accelerate_checkpoint::{
-    CheckpointError, ConfigError, GenerationConfig, Llama3Scaling, ModelConfig, WeightDtype,
+    CheckpointError, ConfigError, GenerationConfig, Llama3Scaling, ModelConfig, RopeScaling,
+    WeightDtype, YarnScaling,
 };
 use support::config::{parse, refused, with};
 use support::llama_config;
@@ -47,12 +48,12 @@ fn numbers_are_finite_and_positive() {
 fn rope_scaling_speaks_two_dialects() {
     let llama3 = json!({ "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                          "original_max_position_embeddings": 8192 });
-    let expected = Some(Llama3Scaling {
+    let expected = Some(RopeScaling::Llama3(Llama3Scaling {
         factor: 32.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_positions: 8192,
-    });
+    }));
     assert_eq!(
         parse(&with("rope_scaling", llama3.clone()))
             .expect("sound")
@@ -82,7 +83,7 @@ fn rope_scaling_speaks_two_dialects() {
             .contains("rope_parameters.rope_theta")
     );
 
-    for kind in ["linear", "dynamic", "yarn", "longrope"] {
+    for kind in ["linear", "dynamic", "longrope"] {
         let error = refused("rope_scaling", json!({ "type": kind, "factor": 2.0 }));
         assert!(matches!(error, ConfigError::RopeScaling { .. }), "{error}");
     }
@@ -92,6 +93,62 @@ fn rope_scaling_speaks_two_dialects() {
         ("low_freq_factor", Value::Null),
     ] {
         let mut scaling = llama3.clone();
+        scaling[field] = bad;
+        assert!(refused("rope_scaling", scaling).to_string().contains(field));
+    }
+}
+
+#[test]
+fn yarn_stretches_positions() {
+    let config = |scaling: Value| {
+        let mut config = with("max_position_embeddings", json!(32768));
+        config["rope_scaling"] = scaling;
+        config
+    };
+    // As Qwen's model cards write it: the length in the file stays that of before.
+    let qwen = json!({ "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768 });
+    let parsed = parse(&config(qwen.clone())).expect("sound");
+    assert_eq!(parsed.max_positions, 131_072);
+    let yarn = YarnScaling {
+        factor: 4.0,
+        original_max_positions: 32768,
+        attention_factor: 0.1 * 4f64.ln() + 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+    };
+    assert_eq!(parsed.rope_scaling, Some(RopeScaling::Yarn(yarn)));
+    // The original length is that of the file where the scaling names none; a longer one stays.
+    let bare = parse(&config(json!({ "rope_type": "yarn", "factor": 1.0 }))).expect("sound");
+    let Some(RopeScaling::Yarn(bare_yarn)) = bare.rope_scaling else {
+        panic!("{:?}", bare.rope_scaling);
+    };
+    assert_eq!(bare.max_positions, 32768);
+    assert_eq!(
+        (bare_yarn.original_max_positions, bare_yarn.attention_factor),
+        (32768, 1.0)
+    );
+    let mut own = qwen.clone();
+    own["attention_factor"] = json!(1.25);
+    own["mscale"] = json!(0.7);
+    own["mscale_all_dim"] = json!(0.7);
+    let attention = |scaling| match parse(&config(scaling)).expect("sound").rope_scaling {
+        Some(RopeScaling::Yarn(yarn)) => yarn.attention_factor,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(attention(own.clone()), 1.25);
+    own["attention_factor"] = Value::Null;
+    assert_eq!(attention(own), 1.0);
+    for (field, bad) in [
+        ("factor", json!(0.5)),
+        ("factor", Value::Null),
+        ("factor", json!(1e9)),
+        ("original_max_position_embeddings", json!(0)),
+        ("attention_factor", json!(-1.0)),
+        ("beta_slow", json!(-1.0)),
+        ("beta_fast", json!(0.5)),
+    ] {
+        let mut scaling = qwen.clone();
         scaling[field] = bad;
         assert!(refused("rope_scaling", scaling).to_string().contains(field));
     }

@@ -19,7 +19,10 @@ fn metadata_that_is_not_supported_is_refused() {
         ("general.architecture", Meta::Text("gemma".into())),
         ("tokenizer.ggml.pre", Meta::Text("llama-bpe".into())),
         ("tokenizer.ggml.model", Meta::Text("llama".into())),
-        ("llama.rope.scaling.type", Meta::Text("yarn".into())),
+        ("llama.rope.scaling.type", Meta::Text("longrope".into())),
+        // Of no type it is that of linear interpolation.
+        ("llama.rope.scaling.factor", Meta::F32(4.0)),
+        ("llama.rope.scale_linear", Meta::F32(2.0)),
         ("llama.rope.dimension_count", Meta::U32(16)),
         ("llama.expert_count", Meta::U32(8)),
         ("split.count", Meta::U32(2)),

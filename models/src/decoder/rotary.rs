@@ -1,12 +1,15 @@
 //! The rotation of a model's positions, a table that grows to the longest cache seen.
 //!
-//! Angle = position * frequency; scaled rotary positions are frequencies of their own. The table
-//! `[positions, head_dim]` holds cosines, then sines; which rows a chunk reads is said by its spans.
+//! Angle = position * frequency; scaled rotary positions are frequencies of their own, and some of them multiply
+//! queries and keys. The table `[positions, head_dim]` holds cosines, then sines; which rows a chunk reads is said
+//! by its spans.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor};
 use sparse_accelerate::rotation_table;
+
+use crate::rotation::Rotation;
 
 /// Table rows are made this many at a time.
 const GRAIN: usize = 1024;
@@ -14,15 +17,15 @@ const GRAIN: usize = 1024;
 /// The table of a model, shared by its layers and its clones.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
-    frequencies: Arc<[f64]>,
+    rotation: Arc<Rotation>,
     device: Device,
     table: Arc<Mutex<Option<Tensor<2>>>>,
 }
 
 impl Rotary {
-    pub(crate) fn new(frequencies: &[f64], device: &Device) -> Self {
+    pub(crate) fn new(rotation: &Rotation, device: &Device) -> Self {
         Self {
-            frequencies: frequencies.into(),
+            rotation: Arc::new(rotation.clone()),
             device: device.clone(),
             table: Arc::default(),
         }
@@ -35,7 +38,14 @@ impl Rotary {
             Some(table) if table.dims()[0] >= positions => table.clone(),
             _ => {
                 let positions = positions.next_multiple_of(GRAIN);
-                let table = rotation_table(&self.frequencies, positions, &self.device);
+                let Rotation {
+                    frequencies,
+                    factor,
+                } = &*self.rotation;
+                let mut table = rotation_table(frequencies, positions, &self.device);
+                if *factor != 1.0 {
+                    table = table * *factor as f32;
+                }
                 held.insert(table).clone()
             }
         }

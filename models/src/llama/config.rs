@@ -5,10 +5,9 @@
 
 use sparse_accelerate_checkpoint::ModelConfig;
 
-use super::frequencies::frequencies;
 use crate::blueprint::Blueprint;
 
 /// The blueprint of a Llama model.
 pub(crate) fn blueprint(config: &ModelConfig) -> Blueprint {
-    Blueprint::sized(config, frequencies(config))
+    Blueprint::sized(config)
 }

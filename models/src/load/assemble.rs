@@ -131,7 +131,7 @@ impl<'a> Assembler<'a> {
             layers,
             norm,
             head,
-            rotary: Rotary::new(&b.frequencies, self.device),
+            rotary: Rotary::new(&b.rotation, self.device),
             metadata: Metadata {
                 config: config.clone(),
                 blueprint: b.clone(),

@@ -5,10 +5,9 @@
 
 use sparse_accelerate_checkpoint::ModelConfig;
 
-use crate::blueprint::{Blueprint, base_frequencies};
+use crate::blueprint::Blueprint;
 
 /// The blueprint of a Qwen2 model.
 pub(crate) fn blueprint(config: &ModelConfig) -> Blueprint {
-    let frequencies = base_frequencies(config.rope_theta, config.head_dim);
-    Blueprint::sized(config, frequencies)
+    Blueprint::sized(config)
 }

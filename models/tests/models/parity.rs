@@ -46,6 +46,28 @@ fn llama_3_scaling_in_all_three_bands() {
 }
 
 #[test]
+fn yarn_below_and_beyond_the_original_length() {
+    // Of both families; 20 and 90 tokens of 32 stretched to 128.
+    for tiny in [Tiny::llama(), Tiny::qwen2()] {
+        let yarn = Tiny {
+            positions: 32,
+            yarn: Some((4.0, 32)),
+            theta: 100.0,
+            ..tiny.clone()
+        };
+        assert_parity(&yarn, 20);
+        assert_parity(&yarn, 90);
+        let plain = Tiny {
+            theta: 100.0,
+            ..tiny
+        };
+        let plain = whole(&plain.load(), &yarn.prompt(90, 0));
+        let scaled = whole(&yarn.load(), &yarn.prompt(90, 0));
+        assert!(distance(&plain, &scaled) > 1e-3, "the scaling must show");
+    }
+}
+
+#[test]
 fn qwen2_with_biases() {
     assert_parity(&Tiny::qwen2(), 37);
 }

@@ -75,6 +75,16 @@ impl Reference<'_> {
                 .tiny
                 .theta
                 .powf((2 * pair) as f64 / self.tiny.head_dim as f64);
+        if let Some((factor, original)) = self.tiny.yarn {
+            // Turns of the pair over the original length, by pairs: 32 keep it, 1 stretches it in full.
+            let (dim, turn) = (self.tiny.head_dim as f64, 2.0 * PI);
+            let at = |turns: f64| {
+                dim * (original as f64 / (turns * turn)).ln() / (2.0 * self.tiny.theta.ln())
+            };
+            let (first, last) = (at(32.0).floor().max(0.0), at(1.0).ceil().min(dim - 1.0));
+            let ramp = ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
+            return base * (1.0 - ramp) + base / factor * ramp;
+        }
         let Some((factor, low, high, original)) = self.tiny.scaling else {
             return base;
         };
@@ -92,13 +102,17 @@ impl Reference<'_> {
     fn rotated(&self, x: &[f64], position: usize) -> Row {
         let dim = self.tiny.head_dim;
         let half = dim / 2;
+        let gain = self
+            .tiny
+            .yarn
+            .map_or(1.0, |(factor, _)| 0.1 * factor.ln() + 1.0);
         let mut out = x.to_vec();
         for head in 0..x.len() / dim {
             for pair in 0..half {
                 let (sin, cos) = (position as f64 * self.frequency(pair)).sin_cos();
                 let (re, im) = (x[head * dim + pair], x[head * dim + half + pair]);
-                out[head * dim + pair] = re * cos - im * sin;
-                out[head * dim + half + pair] = re * sin + im * cos;
+                out[head * dim + pair] = gain * (re * cos - im * sin);
+                out[head * dim + half + pair] = gain * (re * sin + im * cos);
             }
         }
         out

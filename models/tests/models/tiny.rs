@@ -25,6 +25,8 @@ pub(crate) struct Tiny {
     pub(crate) eps: f64,
     /// factor, low, high, original positions
     pub(crate) scaling: Option<(f64, f64, f64, usize)>,
+    /// factor and original positions of YaRN
+    pub(crate) yarn: Option<(f64, usize)>,
     pub(crate) tied: bool,
 }
 
@@ -46,6 +48,7 @@ impl Tiny {
             theta: 10_000.0,
             eps: 1e-5,
             scaling: None,
+            yarn: None,
             tied: true,
         }
     }
@@ -147,6 +150,13 @@ impl Tiny {
                 "factor": factor,
                 "low_freq_factor": low,
                 "high_freq_factor": high,
+                "original_max_position_embeddings": original,
+            });
+        }
+        if let Some((factor, original)) = self.yarn {
+            config["rope_scaling"] = json!({
+                "type": "yarn",
+                "factor": factor,
                 "original_max_position_embeddings": original,
             });
         }

@@ -15,4 +15,4 @@ mod unsupported;
 pub use dtype::WeightDtype;
 pub(crate) use fields::{Fields, describe};
 pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
-pub use model::{Architecture, Llama3Scaling, ModelConfig};
+pub use model::{Architecture, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};

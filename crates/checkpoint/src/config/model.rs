@@ -32,6 +32,35 @@ impl Architecture {
     }
 }
 
+/// Rotary positions stretched beyond the length a model was first trained for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RopeScaling {
+    /// As published with Llama 3.1.
+    Llama3(Llama3Scaling),
+    /// YaRN (arXiv 2309.00071).
+    Yarn(YarnScaling),
+}
+
+/// Rotary frequencies stretched the YaRN way: pairs that turn fewer than `beta_slow` times over the original
+/// length are divided by `factor`, those that turn more than `beta_fast` times are kept, between them a ramp over
+/// pairs. Cosines and sines are multiplied by `attention_factor`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct YarnScaling {
+    /// Divisor of the low frequencies, at least 1.
+    pub factor: f64,
+    /// Context length in tokens before the stretch.
+    pub original_max_positions: usize,
+    /// Factor of queries and keys; `0.1 ln(factor) + 1` where the file gives none.
+    pub attention_factor: f64,
+    /// Turns from which a pair is kept.
+    pub beta_fast: f64,
+    /// Turns below which a pair is stretched in full.
+    pub beta_slow: f64,
+    /// The ramp begins and ends at whole pairs.
+    pub truncate: bool,
+}
+
 /// Rotary frequencies stretched the Llama 3.1 way: low frequencies divided by `factor`, high ones kept, between them a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Llama3Scaling {
@@ -64,12 +93,13 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Rows of the embedding table.
     pub vocab_size: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence the model was made for, in tokens; under YaRN at least its factor times the original
+    /// length.
     pub max_positions: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Scaling of the rotary frequencies, if any.
-    pub rope_scaling: Option<Llama3Scaling>,
+    pub rope_scaling: Option<RopeScaling>,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
     /// True if the output projection is the embedding table.

@@ -6,7 +6,9 @@
 
 use serde_json::Value;
 
-use super::{Architecture, Fields, ModelConfig, WeightDtype, describe, rope, unsupported};
+use super::{
+    Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope, unsupported,
+};
 use crate::ConfigError;
 
 const FILE: &str = "config.json";
@@ -56,7 +58,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         kv_heads,
         head_dim: head_dim(fields, hidden_size, heads)?,
         vocab_size,
-        max_positions: required(fields, "max_position_embeddings", MAX_POSITIONS)?,
+        max_positions: max_positions(fields, rope_scaling)?,
         rope_theta,
         rope_scaling,
         norm_eps: norm_eps(fields)?,
@@ -67,6 +69,18 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         dtype: dtype(fields)?,
         bos,
         eos,
+    })
+}
+
+/// A model whose positions are stretched by YaRN often keeps the length of before in its file.
+fn max_positions(fields: Fields<'_>, scaling: Option<RopeScaling>) -> Result<usize, ConfigError> {
+    let written = required(fields, "max_position_embeddings", MAX_POSITIONS)?;
+    Ok(match scaling {
+        Some(RopeScaling::Yarn(yarn)) => {
+            let stretched = yarn.factor * yarn.original_max_positions as f64;
+            written.max(stretched as usize)
+        }
+        _ => written,
     })
 }
 

@@ -1,14 +1,14 @@
 //! Rotary position fields: `rope_theta` and `rope_scaling`, or the newer `rope_parameters` that holds both.
 //!
-//! Supported scalings are none, `default` and `llama3`. Where both dialects stand in one file they must agree.
+//! Supported scalings are none, `default`, `llama3` and `yarn`. Where both dialects stand in one file they must agree.
 
-use super::{Fields, Llama3Scaling};
+use super::{Fields, Llama3Scaling, RopeScaling, YarnScaling};
 use crate::ConfigError;
 
 const DEFAULT_THETA: f64 = 10_000.0;
 
 /// Base of the frequencies, and their scaling.
-pub(super) fn parse(fields: Fields<'_>) -> Result<(f64, Option<Llama3Scaling>), ConfigError> {
+pub(super) fn parse(fields: Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
     let parameters = fields.object("rope_parameters")?;
     let scaling = fields.object("rope_scaling")?;
     let outer = fields.number("rope_theta")?;
@@ -38,10 +38,10 @@ pub(super) fn parse(fields: Fields<'_>) -> Result<(f64, Option<Llama3Scaling>), 
     }
 
     let old = scaling
-        .map(|object| scaling_of(object, "rope_scaling"))
+        .map(|object| scaling_of(fields, object, "rope_scaling"))
         .transpose()?;
     let new = parameters
-        .map(|object| scaling_of(object, "rope_parameters"))
+        .map(|object| scaling_of(fields, object, "rope_parameters"))
         .transpose()?;
     match (old, new) {
         (Some(a), Some(b)) if a != b => Err(conflict(
@@ -56,15 +56,17 @@ pub(super) fn parse(fields: Fields<'_>) -> Result<(f64, Option<Llama3Scaling>), 
 }
 
 fn scaling_of(
+    fields: Fields<'_>,
     object: Fields<'_>,
     field: &'static str,
-) -> Result<Option<Llama3Scaling>, ConfigError> {
+) -> Result<Option<RopeScaling>, ConfigError> {
     let kind = match object.text("rope_type")? {
         Some(kind) => Some(kind),
         None => object.text("type")?,
     };
     match kind {
-        Some("llama3") => llama3(object).map(Some),
+        Some("llama3") => llama3(object).map(RopeScaling::Llama3).map(Some),
+        Some("yarn") => yarn(fields, object).map(RopeScaling::Yarn).map(Some),
         Some("default") => Ok(None),
         None if field == "rope_parameters" => Ok(None),
         other => Err(ConfigError::RopeScaling {
@@ -82,23 +84,20 @@ fn llama3(object: Fields<'_>) -> Result<Llama3Scaling, ConfigError> {
             expected: "a number, as rope type llama3 needs",
         })
     };
-    let original = "original_max_position_embeddings";
     let scaling = Llama3Scaling {
         factor: number("factor")?,
         low_freq_factor: number("low_freq_factor")?,
         high_freq_factor: number("high_freq_factor")?,
         original_max_positions: object
-            .size(original)?
+            .size(ORIGINAL)?
             .and_then(|size| usize::try_from(size).ok())
             .ok_or(ConfigError::Missing {
                 file: object.file,
-                field: original,
+                field: ORIGINAL,
                 expected: "a length in tokens",
             })?,
     };
-    if scaling.factor < 1.0 {
-        return Err(out_of_range(object, "factor", scaling.factor, "at least 1"));
-    }
+    stretch(object, scaling.factor, scaling.original_max_positions)?;
     if scaling.low_freq_factor <= 0.0 {
         return Err(out_of_range(
             object,
@@ -115,15 +114,77 @@ fn llama3(object: Fields<'_>) -> Result<Llama3Scaling, ConfigError> {
             "more than low_freq_factor",
         ));
     }
-    if scaling.original_max_positions == 0 || scaling.original_max_positions > 1 << 28 {
-        return Err(out_of_range(
-            object,
-            original,
-            scaling.original_max_positions,
-            "a length in 1..=268435456",
-        ));
+    Ok(scaling)
+}
+
+/// As `transformers` reads it: what is not given follows from the factor, and the original length from
+/// `max_position_embeddings`.
+fn yarn(fields: Fields<'_>, object: Fields<'_>) -> Result<YarnScaling, ConfigError> {
+    let original = match object.size(ORIGINAL)? {
+        Some(size) => Some(size),
+        None => fields.size("max_position_embeddings")?,
+    };
+    let original = original.and_then(|size| usize::try_from(size).ok());
+    let factor = object.number("factor")?.ok_or(ConfigError::Missing {
+        file: object.file,
+        field: "factor",
+        expected: "a number, as rope type yarn needs",
+    })?;
+    let original = original.unwrap_or(0);
+    stretch(object, factor, original)?;
+    // What queries and keys are to gain at a stretch, times a weight.
+    let gain = |weight: f64| match factor > 1.0 {
+        true => 0.1 * weight * factor.ln() + 1.0,
+        false => 1.0,
+    };
+    let weight = |field| {
+        let found = object.number(field)?;
+        Ok::<_, ConfigError>(found.filter(|&weight| weight != 0.0))
+    };
+    let derived = match (weight("mscale")?, weight("mscale_all_dim")?) {
+        (Some(one), Some(all)) => gain(one) / gain(all),
+        _ => gain(1.0),
+    };
+    let scaling = YarnScaling {
+        factor,
+        original_max_positions: original,
+        attention_factor: object.number("attention_factor")?.unwrap_or(derived),
+        beta_fast: weight("beta_fast")?.unwrap_or(32.0),
+        beta_slow: weight("beta_slow")?.unwrap_or(1.0),
+        truncate: object.flag("truncate")?.unwrap_or(true),
+    };
+    for (field, got) in [
+        ("attention_factor", scaling.attention_factor),
+        ("beta_slow", scaling.beta_slow),
+    ] {
+        if got <= 0.0 || !got.is_finite() {
+            return Err(out_of_range(object, field, got, "a number above zero"));
+        }
+    }
+    if scaling.beta_fast < scaling.beta_slow {
+        let limit = "at least beta_slow";
+        return Err(out_of_range(object, "beta_fast", scaling.beta_fast, limit));
     }
     Ok(scaling)
+}
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+
+/// Checks a stretch of an original length.
+fn stretch(object: Fields<'_>, factor: f64, original: usize) -> Result<(), ConfigError> {
+    const LONGEST: usize = 1 << 28;
+    if factor < 1.0 {
+        return Err(out_of_range(object, "factor", factor, "at least 1"));
+    }
+    if original == 0 || original > LONGEST {
+        let limit = "a length in 1..=268435456";
+        return Err(out_of_range(object, ORIGINAL, original, limit));
+    }
+    if factor * original as f64 > LONGEST as f64 {
+        let limit = "at most 268435456 positions in all";
+        return Err(out_of_range(object, "factor", factor, limit));
+    }
+    Ok(())
 }
 
 fn out_of_range(

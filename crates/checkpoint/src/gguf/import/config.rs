@@ -88,7 +88,7 @@ pub(super) fn config_json(
         "num_hidden_layers": size("block_count")?,
         "num_key_value_heads": kv_heads,
         "rms_norm_eps": eps,
-        "rope_scaling": null,
+        "rope_scaling": rope_scaling(metadata, &key)?,
         "rope_theta": metadata.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
         "tie_word_embeddings": tied,
         "vocab_size": tokens.vocab_size,
@@ -122,12 +122,54 @@ pub(super) fn generation_json(
     Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
 }
 
+/// YaRN as config.json has it, or null. What llama.cpp writes in its own measures is brought into those of
+/// `transformers`: its attention factor comes on top of `0.1 ln(factor) + 1`.
+fn rope_scaling(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value, GgufError> {
+    let float = |name: &str| metadata.float(&key(name));
+    let name = key("rope.scaling.type");
+    let factor = float("rope.scaling.factor")?;
+    // Without a type the factor is that of linear interpolation.
+    for (name, got) in [
+        ("rope.scaling.factor", factor),
+        ("rope.scale_linear", float("rope.scale_linear")?),
+    ] {
+        let kind = metadata.text(&key("rope.scaling.type"))?;
+        let idle = kind.is_some_and(|kind| kind != "linear");
+        if let Some(got) = got.filter(|&got| !idle && got != 1.0 && got != 0.0) {
+            return Err(unsupported(&key(name), &got.to_string(), "1, no scaling"));
+        }
+    }
+    match metadata.text(&name)? {
+        None | Some("none" | "linear") => return Ok(Value::Null),
+        Some("yarn") => {}
+        Some(other) => return Err(unsupported(&name, other, "none or yarn")),
+    }
+    let extrapolation = "rope.scaling.yarn_ext_factor";
+    if let Some(got) = float(extrapolation)?.filter(|&got| got != 1.0) {
+        return Err(unsupported(&key(extrapolation), &got.to_string(), "1"));
+    }
+    let factor = required(&key("rope.scaling.factor"), Ok(factor))?;
+    let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
+    let original = metadata.size(&key("rope.scaling.original_context_length"))?;
+    if let Some(original) = original {
+        scaling["original_max_position_embeddings"] = original.into();
+    }
+    let gain = 0.1 * factor.max(1.0).ln() + 1.0;
+    for name in ["attn_factor", "yarn_attn_factor"] {
+        if let Some(own) = float(&format!("rope.scaling.{name}"))? {
+            scaling["attention_factor"] = (own * gain).into();
+        }
+    }
+    for name in ["beta_fast", "beta_slow"] {
+        if let Some(own) = float(&format!("rope.scaling.yarn_{name}"))? {
+            scaling[name] = own.into();
+        }
+    }
+    Ok(scaling)
+}
+
 fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {
     let metadata = &file.metadata;
-    let scaling = key("rope.scaling.type");
-    if let Some(got) = metadata.text(&scaling)?.filter(|&kind| kind != "none") {
-        return Err(unsupported(&scaling, got, "none"));
-    }
     let experts = key("expert_count");
     if let Some(got) = metadata.size(&experts)?.filter(|&count| count > 0) {
         return Err(unsupported(
