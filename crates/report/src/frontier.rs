@@ -1,7 +1,8 @@
-//! Distance of selections from an oracle, as the density that the oracle needs for the same error.
+//! Distance of selections from an oracle, as the density that the oracle needs for the same error, or for the same
+//! attention mass.
 //!
-//! Along an oracle's curve density is taken as linear in the logarithm of the error between neighbouring
-//! points: errors fall by factors where densities grow by steps. Beyond the ends nothing is guessed.
+//! Along an oracle's curve density is taken as linear in the logarithm of the error, or of the mass that is left out,
+//! between neighbouring points: both fall by factors where densities grow by steps. Beyond the ends nothing is guessed.
 
 use crate::{
     record::{FrontierRow, OracleRow},
@@ -10,6 +11,9 @@ use crate::{
 
 /// Tokens of the blocks of the curve that selections are held against; heads of a group share a choice.
 pub const HELD_AGAINST: usize = 128;
+
+/// Tokens of the blocks of the oracle at equal mass.
+pub const MASS_BLOCK: usize = 64;
 
 /// Density at an error on a curve of `(density, error)` points in any order; `None` where the error lies
 /// outside the curve or no two points enclose it.
@@ -41,6 +45,18 @@ pub fn curve(run: &Run, length: usize) -> Vec<(f64, f64)> {
 /// The oracle's density at the error of a row, and how many times as much the row keeps.
 pub fn against_oracle(run: &Run, row: &FrontierRow) -> Option<(f64, f64)> {
     let oracle = density_at(&curve(run, row.length), row.error)?;
+    Some((oracle, row.density / oracle))
+}
+
+/// The same at the mass that was measured of a row, which the oracle keeps by blocks of [`MASS_BLOCK`] that the heads
+/// of a group choose together.
+pub fn against_oracle_mass(run: &Run, row: &FrontierRow) -> Option<(f64, f64)> {
+    let held = |other: &&OracleRow| {
+        other.length == row.length && other.shared && other.block == MASS_BLOCK
+    };
+    let rows = of_kind!(run.rows, Oracle).filter(held);
+    let curve: Vec<(f64, f64)> = rows.map(|row| (row.density, 1.0 - row.share)).collect();
+    let oracle = density_at(&curve, 1.0 - row.recall?)?;
     Some((oracle, row.density / oracle))
 }
 

@@ -11,6 +11,7 @@ mod error;
 pub mod frontier;
 pub mod growth;
 pub mod page;
+pub mod paired;
 pub mod plot;
 pub mod record;
 mod run;

@@ -54,8 +54,8 @@ fn plots_have_names_of_their_own_and_labelled_axes() {
         ("error-density", "density, % of causal query-key pairs"),
         ("needle", "depth of the needle, % of the prompt"),
         ("recall", "query head"),
-        ("scores", "mean score, %"),
-        ("perplexity", "bits per byte"),
+        ("scores", "points more than dense"),
+        ("perplexity", "% more than dense"),
         ("frontier", "relative L2 error against dense"),
     ] {
         let plot = plots

@@ -1,11 +1,12 @@
 //! Tables from the rows of a run file.
 //!
 //! Attentions in the order of the rows, dense first; lengths ascending. Scores of several tasks are
-//! averaged over tasks, each with the same weight, as RULER does.
+//! averaged over tasks, each with the same weight, as RULER does. Differences to dense are on the same questions
+//! or windows, with 95 % intervals.
 
 use sparse_accelerate_eval::speed::median;
 use sparse_accelerate_report::{
-    distinct, mean,
+    distinct, mean, paired,
     record::{AnswerRow, FidelityRow, HeadRow, Line, PerplexityRow},
 };
 
@@ -58,6 +59,17 @@ fn task_mean(rows: &[&AnswerRow]) -> f64 {
     }))
 }
 
+/// The difference of rows of one length and attention to dense's, in points.
+fn difference(all: &[&AnswerRow], own: &[&AnswerRow]) -> String {
+    let Some(first) = own.first().filter(|row| row.attention != "dense") else {
+        return "-".into();
+    };
+    let dense = all.iter().copied();
+    let dense = dense.filter(|row| row.attention == "dense" && row.length == first.length);
+    let found = paired::scores(own, &dense.collect::<Vec<_>>());
+    found.map_or("-".into(), |found| found.show(100.0, 1))
+}
+
 /// One row for each attention and length; `depths` adds a column for each place of the needle.
 fn overall(rows: &[&AnswerRow], depths: bool) -> String {
     let mut places = distinct(rows.iter().filter_map(|row| row.depth));
@@ -65,7 +77,7 @@ fn overall(rows: &[&AnswerRow], depths: bool) -> String {
     if !depths {
         places.clear();
     }
-    let mut titles = head(&["attention", "length", "score"]);
+    let mut titles = head(&["attention", "length", "score", "vs dense"]);
     titles.extend(
         places
             .iter()
@@ -81,6 +93,7 @@ fn overall(rows: &[&AnswerRow], depths: bool) -> String {
             attention.into(),
             length.to_string(),
             percent(task_mean(&here)),
+            difference(rows, &here),
         ];
         cells.extend(places.iter().map(|place| {
             let at = here.iter().copied().filter(|row| row.depth == Some(*place));
@@ -120,9 +133,10 @@ fn by_task(rows: &[&AnswerRow]) -> String {
                 .filter(|row| row.attention == attention);
             let rows = rows.filter(|row| task.is_none_or(|task| row.task == task));
             let rows: Vec<&AnswerRow> = rows.collect();
-            match rows.is_empty() {
-                true => "-".to_owned(),
-                false => percent(task_mean(&rows)),
+            match (rows.is_empty(), difference(&here, &rows).as_str()) {
+                (true, _) => "-".to_owned(),
+                (false, "-") => percent(task_mean(&rows)),
+                (false, found) => format!("{} ({found})", percent(task_mean(&rows))),
             }
         };
         let mut body: Vec<Vec<String>> = Vec::new();
@@ -194,18 +208,15 @@ pub(super) fn perplexity(lines: &[Line]) -> String {
         let (here, dense) = (of(length, attention), of(length, "dense"));
         let bytes: usize = here.iter().map(|row| row.bytes).sum();
         let bits = here.iter().map(|row| row.nll).sum::<f64>() / std::f64::consts::LN_2;
-        let worse = match dense.len() == here.len() {
-            true => format!(
-                "{:+.2}%",
-                100.0 * ((nats(&here) - nats(&dense)).exp() - 1.0)
-            ),
-            false => "-".into(),
+        let loss = match attention {
+            "dense" => None,
+            _ => paired::losses(&here, &dense),
         };
         vec![
             attention.into(),
             length.to_string(),
             format!("{:.3}", nats(&here).exp()),
-            worse,
+            loss.map_or("-".into(), |found| found.show(100.0, 2)),
             format!("{:.4}", bits / bytes as f64),
             here.len().to_string(),
             here.iter().map(|row| row.scored).sum::<usize>().to_string(),
@@ -217,7 +228,7 @@ pub(super) fn perplexity(lines: &[Line]) -> String {
         "attention",
         "length",
         "perplexity",
-        "vs dense",
+        "loss vs dense, %",
         "bits/byte",
         "windows",
         "scored",

@@ -3,6 +3,7 @@
 use super::*;
 use sparse_accelerate_report::record::SkippedRow;
 
+/// Questions of different depths are different ones.
 fn answer(attention: &str, task: &str, length: usize, depth: f64, score: f64) -> Line {
     Line::Answer(AnswerRow {
         attention: attention.into(),
@@ -11,7 +12,7 @@ fn answer(attention: &str, task: &str, length: usize, depth: f64, score: f64) ->
         tokens: length - 3,
         depth: Some(depth),
         sample: 0,
-        seed: 1,
+        seed: (100.0 * depth) as u64,
         expected: vec!["x".into()],
         answer: String::new(),
         score,
@@ -32,9 +33,9 @@ fn a_needle_table_has_dense_first_and_depths() {
     assert_eq!(
         needle(&lines),
         "\
-attention  length   score   at 0%  at 100%  answers  density    TTFT
-dense        2048  100.0%  100.0%   100.0%        2    1.000  2.00 s
-sparse       2048   50.0%    0.0%   100.0%        2    0.250  2.00 s
+attention  length   score       vs dense   at 0%  at 100%  answers  density    TTFT
+dense        2048  100.0%              -  100.0%   100.0%        2    1.000  2.00 s
+sparse       2048   50.0%  -50.0 ± 635.3    0.0%   100.0%        2    0.250  2.00 s
 "
     );
 }
@@ -54,8 +55,8 @@ fn a_ruler_table_weighs_tasks_alike_and_lists_what_was_skipped() {
     assert_eq!(
         ruler(&lines),
         "\
-attention  length  score  answers  density    TTFT
-dense        4096  50.0%        4    1.000  2.00 s
+attention  length  score  vs dense  answers  density    TTFT
+dense        4096  50.0%         -        4    1.000  2.00 s
 
 4096 tokens   dense
 vt           100.0%
@@ -85,8 +86,14 @@ fn perplexity_is_over_all_scored_tokens() {
     // 8 tokens of one bit each, then of two bits: perplexity 2 and 4, a quarter and half a bit a byte.
     let two = std::f64::consts::LN_2;
     let text = perplexity(&[row("dense", 8, 8.0 * two), row("sparse", 8, 16.0 * two)]);
-    assert!(text.contains("2.000    +0.00%     0.2500"), "{text}");
-    assert!(text.contains("4.000  +100.00%     0.5000"), "{text}");
+    assert!(
+        text.contains("2.000                 -     0.2500"),
+        "{text}"
+    );
+    assert!(
+        text.contains("4.000           +100.00     0.5000"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -91,5 +91,5 @@ fn series(name: String, points: impl Iterator<Item = (f64, f64)>) -> Option<Seri
         .map(|(density, error)| (100.0 * density, error))
         .collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    (!points.is_empty()).then_some(Series { name, points })
+    (!points.is_empty()).then_some(Series::new(&name, points))
 }

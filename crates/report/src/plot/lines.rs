@@ -61,6 +61,31 @@ pub(super) struct Series {
     pub(super) name: String,
     /// Positive where the axis is logarithmic.
     pub(super) points: Vec<(f64, f64)>,
+    /// Half of the interval around every point's value; empty where there is none.
+    pub(super) intervals: Vec<f64>,
+}
+
+impl Series {
+    /// A series of values that are not uncertain.
+    pub(super) fn new(name: &str, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            name: name.into(),
+            points,
+            intervals: Vec::new(),
+        }
+    }
+
+    /// Ends of the intervals, `(place, low, high)`.
+    fn ends(&self) -> impl Iterator<Item = (f64, f64, f64)> {
+        let points = self.points.iter().zip(&self.intervals);
+        points.map(|(&(x, y), half)| (x, y - half, y + half))
+    }
+
+    /// Values and ends of intervals.
+    pub(super) fn values(&self) -> impl Iterator<Item = f64> {
+        let ends = self.ends().flat_map(|(_, low, high)| [low, high]);
+        self.points.iter().map(|point| point.1).chain(ends)
+    }
 }
 
 impl Axis {
@@ -171,7 +196,7 @@ pub(super) fn draw<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let points = || spec.series.iter().flat_map(|series| series.points.iter());
     let x = spec.x.scale(points().map(|p| p.0));
-    let y = spec.y.scale(points().map(|p| p.1));
+    let y = spec.y.scale(spec.series.iter().flat_map(Series::values));
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(48)
@@ -194,6 +219,8 @@ pub(super) fn draw<B: DrawingBackend>(
         if spec.joined {
             chart.draw_series(LineSeries::new(places.clone(), style))?;
         }
+        let whisker = |(x, low, high)| PathElement::new(vec![(x, low), (x, high)], style);
+        chart.draw_series(series.ends().map(whisker))?;
         // One marker a series, so that lines can be told apart in grey too.
         let marked = chart.draw_series(places.map(|place| {
             let marker = match at % MARKERS {

@@ -86,10 +86,7 @@ fn ttft(run: &Run) -> Option<Plot> {
         let own = rows.iter().filter(|row| row.attention == *attention);
         let mut points: Vec<_> = own.map(|row| (row.length as f64, row.ttft_s)).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Series {
-            name: attention.clone(),
-            points,
-        }
+        Series::new(attention, points)
     });
     let tick = |length: &usize| (*length as f64, show::tokens(*length));
     let forced = if rows.iter().any(|row| row.forced) {
@@ -128,12 +125,8 @@ fn errors(run: &Run) -> Option<Plot> {
     let series = distinct(rows.iter().map(|row| &row.attention));
     let series = series.into_iter().map(|attention| {
         let own = rows.iter().filter(|row| row.attention == *attention);
-        Series {
-            name: attention.clone(),
-            points: own
-                .map(|row| (100.0 * row.density, row.hidden_error))
-                .collect(),
-        }
+        let points = own.map(|row| (100.0 * row.density, row.hidden_error));
+        Series::new(attention, points.collect())
     });
     let tick = |percent: i32| (f64::from(percent), percent.to_string());
     Some(Plot {

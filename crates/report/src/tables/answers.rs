@@ -2,6 +2,7 @@
 
 use super::{ascending, attentions};
 use crate::{
+    paired,
     record::AnswerRow,
     run::{Run, distinct, mean, of_kind},
     show,
@@ -14,6 +15,9 @@ pub(super) fn table(run: &Run) -> Table {
     let mut columns = vec!["<task".to_string(), "tokens".into(), "questions".into()];
     for name in &names {
         columns.push(format!("{name}, %"));
+    }
+    for name in names.iter().filter(|name| **name != "dense") {
+        columns.push(format!("{name} minus dense"));
     }
     for name in names.iter().filter(|name| **name != "dense") {
         columns.push(format!("{name} density, %"));
@@ -46,7 +50,18 @@ pub(super) fn table(run: &Run) -> Table {
                 counts.join(" / "),
             ];
             for name in &names {
-                cells.push(show::percent(mean(of(name).iter().map(|row| row.score))));
+                let own = of(name);
+                let tasks = distinct(own.iter().map(|row| row.task.as_str()));
+                // Tasks weigh alike.
+                let means = tasks.into_iter().map(|task| {
+                    let of_task = own.iter().filter(|row| row.task == task);
+                    mean(of_task.map(|row| row.score))
+                });
+                cells.push(show::percent(mean(means)));
+            }
+            for name in names.iter().filter(|name| **name != "dense") {
+                let found = paired::scores(&of(name), &of("dense"));
+                cells.push(found.map_or(String::new(), |found| found.show(100.0, 1)));
             }
             for name in names.iter().filter(|name| **name != "dense") {
                 cells.push(show::percent(mean(of(name).iter().map(|row| row.density))));

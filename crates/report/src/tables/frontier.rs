@@ -2,7 +2,7 @@
 
 use super::ascending;
 use crate::{
-    frontier::{HELD_AGAINST, against_oracle, mean_ratio},
+    frontier::{HELD_AGAINST, MASS_BLOCK, against_oracle, against_oracle_mass, mean_ratio},
     record::{FrontierRow, OracleRow},
     run::{Run, distinct, of_kind},
     show,
@@ -50,7 +50,7 @@ pub(super) fn oracle(run: &Run) -> Table {
 pub(super) fn selectors(run: &Run) -> Table {
     let rows: Vec<&FrontierRow> = of_kind!(run.rows, Frontier).collect();
     let mut table = Table::new(
-        "Selection and attention of one layer",
+        "Selection and attention of a layer, or of all layers of a model",
         &[
             "tokens",
             "<selector",
@@ -59,6 +59,8 @@ pub(super) fn selectors(run: &Run) -> Table {
             "error",
             "oracle, %",
             "this / oracle",
+            "mass oracle, %",
+            "this / mass oracle",
             "recall expected",
             "measured",
             "least",
@@ -79,7 +81,8 @@ pub(super) fn selectors(run: &Run) -> Table {
         table.notes.push(format!(
             "Errors are relative L2 against dense on the same rows of all heads. `oracle` is the density \
              that it needs for that error with blocks of {HELD_AGAINST}, chosen by KV head; `-` where the \
-             error lies outside its table."
+             error lies outside its table. `mass oracle` is the density that it needs for the measured recall \
+             with blocks of {MASS_BLOCK} that the heads of a group choose by their mass together."
         ));
     }
     table
@@ -87,10 +90,12 @@ pub(super) fn selectors(run: &Run) -> Table {
 
 fn cells(run: &Run, row: &FrontierRow) -> Vec<String> {
     let some = |value: Option<f64>| value.map_or(String::new(), show::number);
-    let (oracle, ratio) = match against_oracle(run, row) {
+    let shown = |found: Option<(f64, f64)>| match found {
         Some((oracle, ratio)) => (show::percent(oracle), show::number(ratio)),
         None => ("-".into(), "-".into()),
     };
+    let (oracle, ratio) = shown(against_oracle(run, row));
+    let (mass_oracle, mass_ratio) = shown(against_oracle_mass(run, row));
     let mix = row
         .mix
         .iter()
@@ -103,6 +108,8 @@ fn cells(run: &Run, row: &FrontierRow) -> Vec<String> {
         show::error(Some(row.error)),
         oracle,
         ratio,
+        mass_oracle,
+        mass_ratio,
         some(row.predicted_recall),
         some(row.recall),
         some(row.least_recall),

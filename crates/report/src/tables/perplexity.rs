@@ -4,6 +4,7 @@ use std::f64::consts::LN_2;
 
 use super::{ascending, attentions};
 use crate::{
+    paired,
     record::PerplexityRow,
     run::{Run, mean, of_kind},
     show,
@@ -19,7 +20,7 @@ pub(super) fn table(run: &Run) -> Table {
             "<attention",
             "windows",
             "bits per byte",
-            "minus dense",
+            "change of the loss, %",
             "density, %",
             "s a window",
         ],
@@ -55,21 +56,10 @@ fn bits_per_byte(rows: &[&PerplexityRow]) -> f64 {
     nll / (LN_2 * bytes as f64)
 }
 
-/// Over the windows that both have; empty for dense itself and where none is shared.
+/// In percent of dense's loss; empty for dense itself and where no window is shared.
 fn difference(own: &[&PerplexityRow], dense: &[&PerplexityRow]) -> String {
-    let in_both = |rows: &[&PerplexityRow], other: &[&PerplexityRow]| -> Vec<PerplexityRow> {
-        let shared = |row: &&&PerplexityRow| other.iter().any(|o| o.sample == row.sample);
-        rows.iter()
-            .filter(shared)
-            .map(|row| (*row).clone())
-            .collect()
-    };
-    let is_dense = own.iter().all(|row| row.attention == "dense");
-    let (own, dense) = (in_both(own, dense), in_both(dense, own));
-    if is_dense || own.is_empty() {
-        return String::new();
+    match own.iter().all(|row| row.attention == "dense") {
+        true => String::new(),
+        false => paired::losses(own, dense).map_or(String::new(), |found| found.show(100.0, 2)),
     }
-    let own: Vec<&PerplexityRow> = own.iter().collect();
-    let dense: Vec<&PerplexityRow> = dense.iter().collect();
-    format!("{:+.4}", bits_per_byte(&own) - bits_per_byte(&dense))
 }
