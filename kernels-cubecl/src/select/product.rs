@@ -37,7 +37,7 @@ pub struct Tile {
     pub row_tiles: usize,
     /// Groups of units along keys.
     pub key_planes: usize,
-    /// Blocks of 8 keys of a group, an even number.
+    /// Blocks of 8 keys of a group, an even number for matrix units.
     pub key_tiles: usize,
     /// Elements of a row, a multiple of 8.
     pub depth: usize,
@@ -83,6 +83,11 @@ impl Tile {
     /// Vectors from one staged row to the next.
     pub(crate) fn pitch(&self) -> usize {
         self.chunk | 1
+    }
+
+    /// The same where rows are staged whole, all rounds of them.
+    pub(crate) fn whole_pitch(&self) -> usize {
+        (self.chunks() * self.chunk) | 1
     }
 
     /// Bytes of `rows` staged rows.
@@ -140,7 +145,23 @@ pub(crate) fn accumulate<F: Float, N: Size>(
     if comptime!(tile.mma) {
         by_matrix_units(rows, keys, sums, tile);
     } else {
-        by_units(rows, keys, sums, tile);
+        by_units(rows, keys, 0usize, sums, comptime!(tile.pitch()), tile);
+    }
+}
+
+/// The same where keys are staged whole, [`Tile::whole_pitch`] apart, and rows from vector `from` on.
+#[cube]
+pub(crate) fn accumulate_whole<F: Float, N: Size>(
+    rows: &Shared<[Vector<F, N>]>,
+    keys: &Shared<[Vector<F, N>]>,
+    from: usize,
+    sums: &mut Sums,
+    #[comptime] tile: Tile,
+) {
+    if comptime!(tile.mma) {
+        by_matrix_units(rows, keys, sums, tile);
+    } else {
+        by_units(rows, keys, from, sums, comptime!(tile.whole_pitch()), tile);
     }
 }
 
@@ -200,13 +221,15 @@ fn by_matrix_units<F: Float, N: Size>(
 fn by_units<F: Float, N: Size>(
     rows: &Shared<[Vector<F, N>]>,
     keys: &Shared<[Vector<F, N>]>,
+    from: usize,
     sums: &mut Sums,
+    #[comptime] key_pitch: usize,
     #[comptime] tile: Tile,
 ) {
     let pitch = comptime!(tile.pitch());
     let (row_tiles, key_tiles) = comptime!((tile.row_tiles, tile.key_tiles));
     let row_at = first_row(tile) * pitch;
-    let key_at = first_key(tile) * pitch;
+    let key_at = first_key(tile) * key_pitch + from;
     for v in 0..comptime!(tile.chunk) {
         let mut left = Array::<Vector<F, N>>::new(comptime!(row_tiles * 2));
         #[unroll]
@@ -217,7 +240,7 @@ fn by_units<F: Float, N: Size>(
         for j in 0..key_tiles {
             #[unroll]
             for c in 0..2usize {
-                let right = keys[key_at + comptime!((j * 8 + c) * pitch) + v];
+                let right = keys[key_at + comptime!((j * 8 + c) * key_pitch) + v];
                 #[unroll]
                 for r in 0..comptime!(row_tiles * 2) {
                     let product = Vector::<f32, N>::cast_from(left[r] * right);

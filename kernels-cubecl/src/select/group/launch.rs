@@ -2,36 +2,46 @@
 
 use cubecl::{
     client::Client,
-    ir::{AddressType, DeviceProperties, ElemType},
+    ir::{AddressType, DeviceProperties, ElemType, FloatKind},
     prelude::*,
     server::Handle,
 };
 use sparse_accelerate_contract::{
     QUERY_TILE, RULE_WORDS, SPAN_WORDS,
-    group::{self, BINS, GroupWords, LEVELS, MOST_HEADS},
+    group::{self, GroupWords, MOST_HEADS},
 };
 
-use super::{Blueprint, UNITS, index, measure, share};
+use super::{
+    UNITS, index,
+    measure::{self, MeasureBlueprint},
+    share::{self, ShareBlueprint},
+};
 use crate::{
     Refusal,
     attend::plan::fold,
     layout::{self, buffer},
-    refusal::cube_fits,
-    select::{Shape, View, probe},
+    refusal::{cube_fits, first_that_fits},
+    select::{
+        Shape, View, pack, probe,
+        product::{self, UNIT_WIDTH, whole},
+    },
 };
-
-/// Mean queries of a cube that shares, where a KV head has no more heads than that.
-const ROWS: usize = 16;
 
 /// The launches of a choice, checked against a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    blueprint: Blueprint,
+    share: Share,
+    measure: MeasureBlueprint,
+    sampled: probe::Plan,
+}
+
+/// The launch that shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    blueprint: ShareBlueprint,
     /// Cubes that share the tiles of a KV head.
     parts: usize,
     grid: (u32, u32),
-    samples: usize,
-    sampled: probe::Plan,
 }
 
 /// Inputs of a choice.
@@ -110,38 +120,85 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
     }
     let samples = group::samples(shape);
     let sampled = probe::sample(shape, samples, elem, device)?;
-    let width = layout::width(device, elem, &[shape.head_dim]);
-    let mut tiles = (ROWS / heads).max(1);
-    loop {
-        let blueprint = Blueprint {
+    let inline = device.features.copy_async;
+    let ways = tiles(shape, elem, device)?;
+    Ok(Plan {
+        share: first_that_fits(ways, elem, |tile| Share::new(shape, tile, device))?,
+        measure: MeasureBlueprint {
             heads,
-            tiles,
-            head_dim: shape.head_dim,
-            width,
-            inline: device.features.copy_async,
-        };
-        match cube_fits(shared_bytes(&blueprint), UNITS, device) {
-            Err(refusal) if tiles == 1 => return Err(refusal),
-            Err(_) => tiles /= 2,
-            Ok(()) => {
-                let parts = shape.tiles().div_ceil(tiles);
-                return Ok(Plan {
-                    blueprint,
-                    parts,
-                    grid: fold(shape.batch * shape.kv_heads * parts, device)?,
-                    samples,
-                    sampled,
-                });
-            }
-        }
-    }
+            samples,
+            inline,
+        },
+        sampled,
+    })
 }
 
-/// Shared memory of a cube that shares.
-fn shared_bytes(bp: &Blueprint) -> usize {
-    let floats = bp.rows() * (bp.head_dim + UNITS + share::PARTS + 1);
-    let bins = bp.tiles * (BINS + 1) + bp.tiles * LEVELS * (BINS + 3);
-    (floats + bins) * size_of::<f32>()
+/// Tiles in which mean queries are multiplied: for matrix units those of many columns as long as they leave
+/// no processor idle, then for scalar units what fits 32 KiB and WebGPU's guaranteed 16 KiB.
+fn tiles(
+    shape: &Shape,
+    elem: ElemType,
+    device: &DeviceProperties,
+) -> Result<Vec<product::Tile>, Refusal> {
+    let columns = share::stride(shape.heads_per_kv() * group::parts(shape));
+    let matrix = product::Tile {
+        mma: true,
+        row_planes: 2,
+        row_tiles: 2,
+        key_planes: 2,
+        key_tiles: 8,
+        depth: shape.head_dim,
+        chunk: whole(shape.head_dim),
+    };
+    let half = product::Tile {
+        row_planes: 4,
+        key_planes: 1,
+        ..matrix
+    };
+    let quarter = product::Tile {
+        key_tiles: (columns / 8).max(4),
+        ..half
+    };
+    let units = product::Tile {
+        mma: false,
+        row_planes: 4,
+        row_tiles: 1,
+        key_planes: 1,
+        key_tiles: columns / 8,
+        chunk: 16 / UNIT_WIDTH,
+        ..matrix
+    };
+    let small = product::Tile {
+        row_planes: 2,
+        chunk: 8 / UNIT_WIDTH,
+        ..units
+    };
+    let processors = device.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
+    let tiles = shape.batch * shape.kv_heads * shape.tiles();
+    let busy = |tile: &product::Tile| tiles * columns / tile.keys() >= processors;
+    let matrix = match [matrix, half].into_iter().find(busy) {
+        Some(tile) => [tile, quarter],
+        None => [quarter, half],
+    };
+    pack::tiles(matrix, [units, small], elem, device)
+}
+
+impl Share {
+    fn new(shape: &Shape, tile: product::Tile, device: &DeviceProperties) -> Result<Self, Refusal> {
+        let blueprint = ShareBlueprint {
+            tile,
+            heads: shape.heads_per_kv(),
+            parts: group::parts(shape),
+            inline: device.features.copy_async,
+        };
+        cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
+        let parts = shape.tiles().div_ceil(blueprint.tiles());
+        Ok(Self {
+            blueprint,
+            parts,
+            grid: fold(shape.batch * shape.kv_heads * parts, device)?,
+        })
+    }
 }
 
 /// Chooses by the plan of [`prepare`], into `out`. `after` is told the name of each stage once it is launched.
@@ -163,12 +220,17 @@ pub fn select(
         kept,
     } = out;
     let lengths = GroupWords::new(shape);
-    let (bp, samples) = (plan.blueprint, plan.samples);
+    let (share, samples) = (&plan.share, plan.measure.samples);
+    let tile = share.blueprint.tile;
+    let staged = match tile.mma {
+        true => elem,
+        false => ElemType::Float(FloatKind::F32),
+    };
     let (blocks, tiles) = (group::blocks(shape), shape.tiles());
     let window = shape.window();
     let spans = |handle: &Handle| buffer(handle, SPAN_WORDS * shape.batch);
     let rules = || buffer(&inputs.rules, shape.kv_heads * RULE_WORDS);
-    let cubes = shape.batch * shape.kv_heads * plan.parts;
+    let cubes = shape.batch * shape.kv_heads * share.parts;
     // Means are counted in vectors here and in the kernel.
     let means = shape.batch * shape.kv_heads * inputs.capacity * shape.head_dim;
     // SAFETY: cubes past the last leave; the others read rows and means of their sequence and write their
@@ -176,10 +238,10 @@ pub fn select(
     unsafe {
         share::share_blocks::launch_unchecked(
             client,
-            CubeCount::Static(plan.grid.0, plan.grid.1, 1),
-            CubeDim::new_1d(UNITS as u32),
+            CubeCount::Static(share.grid.0, share.grid.1, 1),
+            CubeDim::new_2d(32, (tile.units() / 32) as u32),
             inputs.address,
-            bp.width,
+            tile.width(),
             inputs.query.arg(),
             buffer(&inputs.means, means),
             spans(&inputs.spans),
@@ -187,15 +249,16 @@ pub fn select(
             buffer(shares, lengths.shares),
             buffer(cuts, lengths.cuts),
             cubes as u32,
-            plan.parts as u32,
+            share.parts as u32,
             shape.kv_heads as u32,
             tiles as u32,
             blocks as u32,
             inputs.capacity as u32,
             shape.scale,
             window.into(),
-            bp,
+            share.blueprint,
             elem,
+            staged,
         );
     }
     after("share");
@@ -234,8 +297,7 @@ pub fn select(
                 tiles as u32,
                 blocks as u32,
                 window.into(),
-                samples,
-                bp,
+                plan.measure,
             );
         }
         after("measure");

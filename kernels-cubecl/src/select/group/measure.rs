@@ -12,7 +12,7 @@ use sparse_accelerate_contract::{
     group::{LEVELS, MEAN_BLOCK},
 };
 
-use super::{Blueprint, Tile, UNITS};
+use super::{Tile, UNITS};
 use crate::{
     attend::mma::exp2,
     select::{
@@ -21,6 +21,17 @@ use crate::{
     },
     table::{HeadRules, Span, Window},
 };
+
+/// Compile-time parameters of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct MeasureBlueprint {
+    /// Query heads that share a KV head.
+    pub(super) heads: usize,
+    /// Sampled rows of a sequence.
+    pub(super) samples: usize,
+    /// The exponential is an instruction of inline PTX.
+    pub(super) inline: bool,
+}
 
 /// Writes `kept` `[B, Hk, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample. `probes` are the spans of the
 /// rows that are sampled.
@@ -39,9 +50,9 @@ pub(super) fn measure_rows(
     tiles: u32,
     blocks: u32,
     window: ComptimeOption<u32>,
-    #[comptime] samples: usize,
-    #[comptime] bp: Blueprint,
+    #[comptime] bp: MeasureBlueprint,
 ) {
+    let samples = comptime!(bp.samples);
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     if cube >= cubes {
         terminate!();

@@ -45,35 +45,9 @@ use super::fixed::{ONE, fixed, score};
 use crate::table::{HeadRules, Span, Window};
 
 /// Bits of a share below its rank; on the host `sparse_accelerate_contract::group::rank`.
-const RANK_SHIFT: u32 = 12;
-/// Units of the cubes that share, measure and index; WebGPU guarantees more.
+const RANK_SHIFT: u32 = 19;
+/// Units of the cubes that measure and index; WebGPU guarantees more.
 const UNITS: usize = 128;
-
-/// Compile-time parameters of the kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Blueprint {
-    /// Query heads that share a KV head.
-    heads: usize,
-    /// Query tiles of a cube that shares.
-    tiles: usize,
-    head_dim: usize,
-    /// Elements of a vector.
-    width: usize,
-    /// The exponential is an instruction of inline PTX.
-    inline: bool,
-}
-
-impl Blueprint {
-    /// Mean queries of a cube: row `tile * heads + head`.
-    fn rows(&self) -> usize {
-        self.tiles * self.heads
-    }
-
-    /// Vectors of a row.
-    fn vectors(&self) -> usize {
-        self.head_dim / self.width
-    }
-}
 
 /// A query tile and the blocks that are its candidates.
 #[derive(CubeType, Clone, Copy)]
@@ -137,7 +111,7 @@ impl Tile {
 /// The bin of a score; on the host `sparse_accelerate_contract::group::bin`.
 #[cube]
 fn bin(score: u32) -> u32 {
-    max(score >> 20, comptime!(BASE)) - comptime!(BASE)
+    max(score >> comptime!(RANK_SHIFT), comptime!(BASE)) - comptime!(BASE)
 }
 
 /// The mass that a level aims at, in units of 2^-24: that of the rule, or half of what it leaves out added.

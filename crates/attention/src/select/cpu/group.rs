@@ -3,9 +3,8 @@
 
 use rayon::prelude::*;
 use sparse_accelerate_contract::{
-    Choice, IndexRow, QUERY_TILE, REPORT_WORDS, RULE_WORDS, Report, Rules, Sequence, Shape,
-    Visible, Why,
-    group::{self, BINS, LEVELS, MEAN_BLOCK, TAIL_WORDS},
+    Choice, IndexRow, QUERY_TILE, REPORT_WORDS, RULE_WORDS, Report, Rules, Sequence, Shape, Why,
+    group::{self, BASE, BINS, LEVELS, MEAN_BLOCK, TAIL_WORDS},
     table::{RANGE_WORDS, ROW_WORDS, SPARSE},
 };
 use sparse_accelerate_cpu::FlexFloat;
@@ -284,15 +283,11 @@ impl Tile {
             true => sequence.offset() + (row + QUERY_TILE).min(sequence.query_len),
             false => 0,
         };
-        let seen = match shape.window() {
-            Some(_) => shape.visible.first(first),
-            None => Visible::Causal.first(first),
-        };
         Self {
             row,
             first,
             end,
-            low: seen / MEAN_BLOCK,
+            low: shape.visible.first(first) / MEAN_BLOCK,
             high: end.div_ceil(MEAN_BLOCK),
             sinks: sink.div_ceil(MEAN_BLOCK),
             local: (first + 1).saturating_sub(window) / MEAN_BLOCK,
@@ -325,15 +320,22 @@ impl Tile {
         let mut scratch = Vec::new();
         let mut keys = vec![0.0; (self.high - self.low) * d];
         E::widen_all(&means[self.low * d..self.high * d], &mut keys);
+        let each = QUERY_TILE / group::parts(shape);
         for head in kv_head * heads..(kv_head + 1) * heads {
             let (wide, stride) = query.wide((b, head), rows.clone(), d, &mut scratch);
-            let mean = mean(wide, stride, rows.len(), d);
-            let dots = keys.chunks_exact(d);
-            let z: Vec<f32> = dots.map(|key| dot(&mean, key) * shape.scale).collect();
-            let highest = z.iter().copied().fold(f32::MIN, f32::max);
-            let total: f32 = z.iter().map(|z| (z - highest).exp()).sum();
-            for (share, z) in shares[self.low..self.high].iter_mut().zip(&z) {
-                *share += (z - highest).exp() / total / heads as f32;
+            for first in (0..rows.len()).step_by(each) {
+                let count = each.min(rows.len() - first);
+                let mean = mean(&wide[first * stride..], stride, count, d);
+                // Mean queries have the precision of queries.
+                let mean: Vec<f32> = mean.iter().map(|&x| E::narrow(x).widen()).collect();
+                let dots = keys.chunks_exact(d);
+                let z: Vec<f32> = dots.map(|key| dot(&mean, key) * shape.scale).collect();
+                let highest = z.iter().copied().fold(f32::MIN, f32::max);
+                let total: f32 = z.iter().map(|z| (z - highest).exp()).sum();
+                let weight = count as f32 / (rows.len() * heads) as f32;
+                for (share, z) in shares[self.low..self.high].iter_mut().zip(&z) {
+                    *share += (z - highest).exp() / total * weight;
+                }
             }
         }
     }
@@ -354,32 +356,16 @@ impl Tile {
         let total = forced + bins.iter().sum::<u32>();
         for (level, cut) in cuts.iter_mut().enumerate() {
             let needed = scaled(aim(rule, level), total);
-            let (mut kept, mut bin, mut above) = (forced, BINS, forced);
+            let (mut kept, mut bin) = (forced, BINS);
             while kept < needed && bin > 0 {
                 bin -= 1;
-                above = kept;
                 kept += bins[bin];
             }
             *cut = match bin {
                 _ if total == 0 => 0,
                 0 => 0,
                 BINS => u32::MAX,
-                bin => {
-                    let mut parts = [0u32; BINS];
-                    for block in (self.low..self.high).filter(|block| !self.forced(*block)) {
-                        let clean = score(shares[block]);
-                        if group::bin(clean.to_bits()) as usize == bin {
-                            let part = group::rank(clean.to_bits()) as usize % BINS;
-                            parts[part] += fixed(clean, BITS);
-                        }
-                    }
-                    let mut part = BINS;
-                    while above < needed && part > 0 {
-                        part -= 1;
-                        above += parts[part];
-                    }
-                    group::first_rank(bin as u32, part as u32)
-                }
+                bin => bin as u32 + BASE,
             };
         }
         cuts
@@ -398,7 +384,7 @@ impl Tile {
         let (d, heads) = (shape.head_dim, shape.heads_per_kv());
         let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
         let position = self.first + (row - self.row);
-        let from = shape.window().map_or(0, |_| shape.visible.first(position));
+        let from = shape.visible.first(position);
         let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
         let (keys, stride) = key.wide((b, kv_head), from..position + 1, d, &mut key_rows);
         kept.fill(0.0);
