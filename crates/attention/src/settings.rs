@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::AttentionError,
-    pattern::{Dynamic, FixedBlocks, Pattern},
+    pattern::{FixedBlocks, Pattern},
     select::{HeadPatterns, IndexSelector, Selection, SharedSelector},
 };
 
@@ -59,8 +59,8 @@ impl Default for AttentionSettings {
     fn default() -> Self {
         Self {
             mode: AttentionMode::Auto,
-            pattern: Pattern::Dynamic(Dynamic::default()),
-            min_sparse_len: 65_536,
+            pattern: Pattern::GroupBlocks,
+            min_sparse_len: 16_384,
             selection: Selection::default(),
             heads: None,
             imposed: None,
@@ -82,6 +82,15 @@ impl AttentionSettings {
     /// dense.
     pub fn selects(&self) -> bool {
         self.pattern.selects() || self.heads.is_some() || self.selector.is_some()
+    }
+
+    /// Counts the heads of the index that a selection by the one pattern writes, given the query heads and the
+    /// KV heads of a model.
+    pub fn choices(&self, query_heads: usize, kv_heads: usize) -> usize {
+        match self.pattern {
+            Pattern::GroupBlocks => kv_heads,
+            _ => self.selection.granularity.choices(query_heads, kv_heads),
+        }
     }
 
     /// Checks every part.

@@ -21,20 +21,20 @@ pub(crate) fn help() -> String {
     format!(
         "\
 Attention over the prompt:
-  --preset is the short way: exact computes every key; safe, balanced and fast let every head choose the
-  cheapest pattern that keeps {safe}, {balanced} or {fast} of its attention mass (measured; a head that would keep
-  less is dense); paper is SparseAccelerate's choice of three patterns.
+  --preset is the short way: exact computes every key; safe, balanced and fast let the query heads of a KV head
+  choose blocks of keys that keep {safe}, {balanced} or {fast} of their attention mass together (measured on a few rows;
+  heads that would keep less are dense); paper is SparseAccelerate's choice of three patterns, head by head.
   --pattern names one pattern instead. triangular sees the first --sink tokens and the latest --window
   ones, and the last --last tokens of the prompt see everything, so that a question at the end is
   answered from the whole text. interval-slash adds columns and diagonals, block-cluster blocks, hybrid
-  both; dynamic lets every head choose among them. group-blocks lets the query heads of a KV head choose blocks
-  together, and keeps --recall of their mass on average. Their budgets are set after colons,
+  both; dynamic lets every head choose among them. group-blocks is that of the presets. Their budgets are set after colons,
   interval-slash:columns=2048:slashes=256, or in a file:
     kind = \"interval-slash\"
     columns = 2048
     slashes = 256
   --heads-file gives every head its own, as `search` finds them.
-  --recall, --correction and --granularity refine the patterns that choose from the input."
+  --recall refines the patterns that choose from the input, --correction and --granularity those whose heads
+  choose alone."
     )
 }
 
@@ -121,8 +121,8 @@ fn pattern_help() -> String {
 fn recall_help() -> String {
     let default = Selection::default().recall;
     format!(
-        "Least share of a head's attention mass to keep, 0 to 1; 0 takes patterns as they are [default: the \
-         preset's, else {default}]"
+        "Least share of the attention mass to keep, of a head that chooses alone or of heads that choose together, \
+         0 to 1; 0 takes patterns as they are [default: the preset's, else {default}]"
     )
 }
 
@@ -282,7 +282,8 @@ pub(crate) fn set(settings: &mut AttentionSettings, name: &str, value: &str) -> 
                 Some("X") => usage(format!("--{name} {value}: is no number")),
                 Some(words) => usage(format!("--{name} {value}: is not one of {words}")),
                 None => usage(format!(
-                    "--{name}: the pattern `{}` has no such parameter",
+                    "--{name}: the pattern `{}` has no such parameter; those whose heads choose alone have, \
+                     as --pattern dynamic",
                     settings.pattern.name()
                 )),
             }

@@ -39,9 +39,22 @@ fn a_preset_is_taken_whole_and_refined() {
     for preset in Preset::ALL {
         assert_eq!(good(&["--preset", preset.name()]), preset.settings());
     }
+    let groups = good(&["--preset", "safe", "--recall", "0.5", "--window", "64"]);
+    let safe = Preset::Safe.settings();
+    let expected = AttentionSettings {
+        selection: Selection {
+            recall: 0.5,
+            window: 64,
+            ..safe.selection
+        },
+        ..safe
+    };
+    assert_eq!(groups, expected);
+    let error = settings(&["--preset", "safe", "--correction", "mean"]).expect_err("no such");
+    assert!(error.to_string().contains("--pattern dynamic"), "{error}");
     let refined = good(&[
         "--preset",
-        "safe",
+        "paper",
         "--recall",
         "0.5",
         "--correction",
@@ -53,7 +66,7 @@ fn a_preset_is_taken_whole_and_refined() {
         "--attention",
         "sparse",
     ]);
-    let safe = Preset::Safe.settings();
+    let paper = Preset::Paper.settings();
     let expected = AttentionSettings {
         mode: AttentionMode::Sparse,
         selection: Selection {
@@ -61,9 +74,9 @@ fn a_preset_is_taken_whole_and_refined() {
             correction: Correction::Mean,
             granularity: Granularity::PerQueryHead,
             window: 64,
-            ..safe.selection
+            ..paper.selection
         },
-        ..safe
+        ..paper
     };
     assert_eq!(refined, expected);
 }

@@ -107,7 +107,7 @@ fn a_limit_and_an_int8_cache_change_the_answer() {
         "--devices",
         "h100",
         "--context",
-        "64k",
+        "80k",
         "--memory-limit",
         "24g",
     ];

@@ -99,10 +99,10 @@ fn a_run_file_says_what_every_stage_did() {
             .iter()
             .filter_map(|stage| stage["busy_s"].as_f64())
             .sum();
-        assert!(
-            busy > 0.0 && busy <= 2.0 * row["ttft_s"].as_f64().expect("seconds"),
-            "{row}"
-        );
+        // Of one of the runs: two devices work at most twice as long as it took.
+        let runs = row["runs_s"].as_array().expect("runs");
+        let longest = runs.iter().filter_map(Value::as_f64).fold(0.0, f64::max);
+        assert!(busy > 0.0 && busy <= 2.0 * longest, "{row}");
     }
     program()
         .args(["bench", "decode", "--model"])

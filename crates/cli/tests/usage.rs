@@ -169,7 +169,14 @@ fn presets_and_pattern_files_are_refused_before_anything_is_opened() {
             &["--heads-file", "no-such.json"],
             &["--heads-file", "no-such.json"],
         ),
-        (&["--correction", "median"], &["--correction", "gaussian"]),
+        (
+            &["--pattern", "dynamic", "--correction", "median"],
+            &["--correction", "gaussian"],
+        ),
+        (
+            &["--preset", "balanced", "--correction", "mean"],
+            &["--correction", "`group-blocks`", "--pattern dynamic"],
+        ),
         (&["--explain=why.txt"], &["why.txt", ".json"]),
     ] {
         refused(&[&run[..], flags].concat(), words);

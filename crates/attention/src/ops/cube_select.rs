@@ -375,14 +375,16 @@ impl SelectionOps for CubeBackend {
         };
         let (batch, heads, rows) = (shape.batch, shape.heads, shape.rows);
         let (query, key, value) = (readable(query), readable(key), readable(value));
-        let lengths = SelectionWords::new(&shape, &options.lists());
         let entries = batch * rows * heads * shape.head_dim;
         let (table_words, words) = match options.group {
             true => {
                 let lengths = GroupWords::new(&shape);
                 (lengths.table, lengths.shares.max(lengths.parts))
             }
-            false => (lengths.table, lengths.shares.max(lengths.columns)),
+            false => {
+                let lengths = SelectionWords::new(&shape, &options.lists());
+                (lengths.table, lengths.shares.max(lengths.columns))
+            }
         };
         let words = words.max(table_words);
         let largest = words.max(entries);

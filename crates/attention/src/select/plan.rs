@@ -61,13 +61,7 @@ impl SelectionPlan {
         let dense_layers = settings.selection.dense_layers;
         let layers = match &settings.heads {
             None => {
-                let index_heads = match settings.pattern {
-                    Pattern::GroupBlocks => heads.kv,
-                    _ => settings
-                        .selection
-                        .granularity
-                        .choices(heads.query, heads.kv),
-                };
+                let index_heads = settings.choices(heads.query, heads.kv);
                 let layer = shared.layer(&vec![settings.pattern; index_heads])?;
                 Layers::Alike(Box::new(layer))
             }

@@ -19,12 +19,12 @@ use crate::{
 pub enum Preset {
     /// Dense attention.
     Exact,
-    /// Recall 0.98, the first two layers dense.
+    /// The query heads of a KV head keep 0.95 of their attention mass together, the first two layers are dense.
     Safe,
-    /// Recall 0.95.
+    /// They keep 0.9 of it.
     #[default]
     Balanced,
-    /// Recall 0.90.
+    /// They keep 0.85 of it.
     Fast,
     /// The three patterns of SparseAccelerate (arXiv 2412.06198) and dense, no union, no correction.
     Paper,
@@ -53,40 +53,32 @@ impl Preset {
 
     /// The settings that the preset stands for; sparse from [`AttentionSettings::min_sparse_len`] on.
     pub fn settings(self) -> AttentionSettings {
-        let dynamic = |hybrid, selection| AttentionSettings {
-            pattern: Pattern::Dynamic(Dynamic {
-                hybrid,
-                ..Dynamic::default()
-            }),
-            selection,
+        let groups = |recall, dense_layers| AttentionSettings {
+            pattern: Pattern::GroupBlocks,
+            selection: Selection {
+                recall,
+                dense_layers,
+                ..Selection::default()
+            },
             ..AttentionSettings::default()
         };
-        let balanced = Selection::default();
         match self {
             Self::Exact => AttentionSettings::dense(),
-            Self::Safe => dynamic(
-                true,
-                Selection {
-                    recall: 0.98,
-                    dense_layers: 2,
-                    ..balanced
-                },
-            ),
-            Self::Balanced => dynamic(true, balanced),
-            Self::Fast => dynamic(
-                true,
-                Selection {
-                    recall: 0.9,
-                    ..balanced
-                },
-            ),
-            Self::Paper => dynamic(
-                false,
-                Selection {
+            Self::Safe => groups(0.95, 2),
+            Self::Balanced => groups(0.9, 0),
+            Self::Fast => groups(0.85, 0),
+            Self::Paper => AttentionSettings {
+                pattern: Pattern::Dynamic(Dynamic {
+                    hybrid: false,
+                    ..Dynamic::default()
+                }),
+                selection: Selection {
+                    recall: 0.95,
                     correction: Correction::None,
-                    ..balanced
+                    ..Selection::default()
                 },
-            ),
+                ..AttentionSettings::default()
+            },
         }
     }
 }

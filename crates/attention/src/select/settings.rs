@@ -9,8 +9,9 @@ use crate::error::AttentionError;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// The quality contract: least share of a head's softmax mass that must lie on kept keys, 0 to 1,
-    /// measured on probe rows. A head that would keep less is dense.
+    /// The quality contract: least share of the softmax mass that must lie on kept keys, 0 to 1, measured on a
+    /// few rows of every chunk. Heads that choose alone keep it each; under [`crate::Pattern::GroupBlocks`] the
+    /// query heads of a KV head keep it on average. Heads that would keep less see every key.
     pub recall: f32,
     /// The stand-in for the keys that are left out.
     pub correction: Correction,
@@ -37,7 +38,7 @@ pub struct Selection {
 impl Default for Selection {
     fn default() -> Self {
         Self {
-            recall: 0.95,
+            recall: 0.9,
             correction: Correction::Mean,
             granularity: Granularity::PerQueryHead,
             dense_layers: 0,

@@ -20,7 +20,7 @@ use sparse_accelerate_checkpoint::WeightDtype;
 use crate::device::DeviceInfo;
 
 /// Version of the file's meaning; a file of another version is refused.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Device, element type and layer shape of a calibration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ pub struct Calibration {
     pub break_even: BreakEven,
 }
 
-/// Prompt length from which preset `balanced` was faster than dense.
+/// Prompt length from which preset `balanced` was faster than dense, at the densities of a trained model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum BreakEven {

@@ -22,7 +22,7 @@ pub use report::MemoryReport;
 pub use stage::{RUNTIME, StageMemory};
 pub use weights::Weights;
 pub(crate) use weights::matrices;
-pub use workload::{Footprint, Workload};
+pub use workload::{Choosing, Footprint, Workload};
 pub use workspace::Workspace;
 
 #[cfg(test)]

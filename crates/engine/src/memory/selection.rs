@@ -1,59 +1,74 @@
-//! Memory of heads that choose their keys: held by every layer, and taken by one layer's choice while it
-//! runs.
+//! Memory of a selection: held by every layer, and taken by one layer's choice while it runs.
 //!
-//! Every query head chooses, columns and slashes up to the default limits of Interval-Slash. The lengths are
-//! those that the kernels allocate.
+//! The lengths are those that the kernels allocate.
 
 use sparse_accelerate::{IntervalSlash, select::BLOCK};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_contract::{
     ListLayout, REPORT_WORDS, Shape, Visible,
+    group::{self, GroupWords, MEAN_BLOCK},
     scratch::{POOLED_VECTORS, SelectionWords, WORD_BYTES},
 };
 
-use super::product;
+use super::{Choosing, Workload, product};
 
-/// Mean key, variance and mean value of every key block of one layer, `[Hk, blocks, 3, d]` in f32; the cache
-/// keeps them from the first chunk on.
-pub(super) fn pooled(config: &ModelConfig, capacity: usize) -> u64 {
-    let blocks = capacity.div_ceil(BLOCK);
-    product(&[
-        config.kv_heads,
-        blocks,
-        POOLED_VECTORS,
-        config.head_dim,
-        WORD_BYTES,
-    ])
+/// Bytes that one layer keeps of its keys from the first chunk on: of heads that choose alone mean key, variance and mean
+/// value of every block, `[Hk, blocks, 3, d]` in f32; of groups mean keys in the cache's type.
+pub(super) fn pooled(config: &ModelConfig, load: &Workload) -> u64 {
+    let (blocks, bytes) = match load.choosing {
+        Choosing::Nobody => return 0,
+        Choosing::Groups => (load.capacity.div_ceil(MEAN_BLOCK), load.footprint.element),
+        Choosing::Heads => (load.capacity.div_ceil(BLOCK), POOLED_VECTORS * WORD_BYTES),
+    };
+    product(&[config.kv_heads, blocks, config.head_dim, bytes])
 }
 
-/// Tables of one layer's choice for a chunk of `rows` over `keys`, all alive at once; freed with the layer
-/// but for the report.
-pub(super) fn tables(config: &ModelConfig, rows: usize, keys: usize) -> u64 {
-    let limits = IntervalSlash::default();
-    let lists = ListLayout {
-        columns: limits.columns,
-        slashes: limits.slashes,
+/// Tables of one layer's choice for a chunk of `rows`, all alive at once; freed with the layer but for the report.
+pub(super) fn tables(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
+    let shape = shape(config, load, rows);
+    let words = match load.choosing {
+        Choosing::Nobody => return 0,
+        Choosing::Groups => GroupWords::new(&shape).total() as u64,
+        Choosing::Heads => {
+            let limits = IntervalSlash::default();
+            let lists = ListLayout {
+                columns: limits.columns,
+                slashes: limits.slashes,
+            };
+            // Two launches share the rows' log-sum-exp, the correction keeps a second one.
+            let lse = product(&[2, config.heads, rows]);
+            lse.saturating_add(SelectionWords::new(&shape, &lists).total() as u64)
+        }
     };
-    let heads = config.heads;
-    let shape = Shape {
+    words.saturating_mul(WORD_BYTES as u64)
+}
+
+/// The report of one layer and chunk, kept until the prompt is done.
+pub(super) fn report(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
+    match load.choosing {
+        Choosing::Nobody => 0,
+        Choosing::Groups => {
+            let words = group::report_words(&shape(config, load, rows));
+            product(&[config.kv_heads, words, WORD_BYTES])
+        }
+        Choosing::Heads => product(&[config.heads, REPORT_WORDS, WORD_BYTES]),
+    }
+}
+
+fn shape(config: &ModelConfig, load: &Workload, rows: usize) -> Shape {
+    Shape {
         batch: 1,
-        heads,
+        heads: config.heads,
         kv_heads: config.kv_heads,
-        index_heads: heads,
+        index_heads: match load.choosing {
+            Choosing::Groups => config.kv_heads,
+            _ => config.heads,
+        },
         rows,
-        keys,
+        keys: load.capacity,
         head_dim: config.head_dim,
         scale: 1.0,
         // A window hides keys and takes no less room.
         visible: Visible::Causal,
-    };
-    // Two launches share the rows' log-sum-exp, the correction keeps a second one.
-    let lse = product(&[2, heads, rows]);
-    let words = lse.saturating_add(SelectionWords::new(&shape, &lists).total() as u64);
-    words.saturating_mul(WORD_BYTES as u64)
-}
-
-/// Reports of every layer of every chunk, kept until the prompt is done.
-pub(super) fn reports(config: &ModelConfig, layers: usize, chunks: usize) -> u64 {
-    product(&[layers, chunks, config.heads, REPORT_WORDS, WORD_BYTES])
+    }
 }

@@ -57,7 +57,7 @@ fn workspace_of_a_chunk_by_hand() {
 #[test]
 fn a_selection_keeps_pooled_keys_and_makes_tables() {
     let load = Workload {
-        selects: true,
+        choosing: Choosing::Heads,
         ..Workload::new(2, 131_072, 8192)
     };
     let work = MemoryPlan::new(&llama(), &load).stages[0].workspace;
@@ -158,7 +158,11 @@ fn plans_are_within_5_percent_of_what_was_measured() {
         let config = shape(config);
         for (length, attention, peaks) in measured(file) {
             let load = Workload {
-                selects: attention.contains("balanced"),
+                // Preset `balanced` of that day: every head chose alone.
+                choosing: match attention.contains("balanced") {
+                    true => Choosing::Heads,
+                    false => Choosing::Nobody,
+                },
                 ..Workload::new(2, length, 8192)
             };
             let stages = peaks.len();
@@ -201,18 +205,42 @@ fn too_much_is_refused_with_its_parts() {
 }
 
 #[test]
-fn settings_say_whether_heads_choose() {
+fn settings_say_who_chooses() {
     let footprint = Workload::new(2, 1, 1).footprint;
-    let selects = |tokens, settings: &AttentionSettings| {
-        footprint
-            .workload(tokens, 8192, &[&AttentionSettings::dense(), settings])
-            .selects
+    let choosing = |tokens, settings: &[&AttentionSettings]| {
+        footprint.workload(tokens, 8192, settings).choosing
     };
-    let auto = AttentionSettings::default();
+    let (auto, dense) = (AttentionSettings::default(), AttentionSettings::dense());
     let from = auto.min_sparse_len;
-    assert!(selects(from, &auto));
-    assert!(!selects(from - 1, &auto));
-    assert!(!selects(from, &AttentionSettings::dense()));
+    assert_eq!(choosing(from, &[&dense, &auto]), Choosing::Groups);
+    assert_eq!(choosing(from - 1, &[&dense, &auto]), Choosing::Nobody);
+    assert_eq!(choosing(from, &[&dense]), Choosing::Nobody);
     let sparse = AttentionSettings::sparse(Pattern::Dense);
-    assert!(!selects(from, &sparse));
+    assert_eq!(choosing(from, &[&sparse]), Choosing::Nobody);
+    let paper = sparse_accelerate::Preset::Paper.settings();
+    assert_eq!(choosing(from, &[&auto, &paper]), Choosing::Heads);
+}
+
+#[test]
+fn groups_keep_mean_keys_and_make_smaller_tables() {
+    let load = Workload {
+        choosing: Choosing::Groups,
+        ..Workload::new(2, 131_072, 8192)
+    };
+    let work = MemoryPlan::new(&llama(), &load).stages[0].workspace;
+    // 32 layers of 8 heads, 2,048 means of 128 elements; reports of 16 chunks with 128 tiles each.
+    let reports = 32 * 16 * 8 * (16 + 2 * 128) * 4;
+    assert_eq!(work.selection, 128 * MIB + reports);
+    // Shares of 8 heads, 128 tiles and 2,048 blocks; runs of every other block in the table; parts of 16 rows of
+    // 32 heads.
+    let words: u64 = [
+        8 * 128 * 2048,
+        8 * 128 * 2,
+        32 * 16 * 2048,
+        8 * 16 * 2,
+        4 + 8 * 128 * 4 + 8 + 8 * 128 * 2 * 1025,
+    ]
+    .iter()
+    .sum();
+    assert_eq!(work.activations, (3 * 64 * MIB + 4 * words).max(280 * MIB));
 }

@@ -1,6 +1,6 @@
 //! The sizes that a plan follows from, beside the model's configuration.
 
-use sparse_accelerate::{AttentionSettings, KvType};
+use sparse_accelerate::{AttentionSettings, KvType, Pattern};
 use sparse_accelerate_models::{MLP_ROWS, ModelOptions};
 
 /// Properties of a model as it is loaded: the same for every prompt.
@@ -27,22 +27,26 @@ impl Footprint {
         }
     }
 
-    /// The workload of a sequence of `capacity` tokens in chunks of `chunk`. It has the tables of a selection
-    /// where one of the attentions selects for a prompt that fills the cache; a selector's own scores, whose
-    /// bytes only it knows, are taken to need as much.
+    /// The workload of a sequence of `capacity` tokens in chunks of `chunk`. It has the tables of the largest
+    /// selection of the attentions that select for a prompt that fills the cache; a selector's own scores, whose
+    /// bytes only it knows, are taken to need as much as heads that choose alone.
     pub fn workload(
         self,
         capacity: usize,
         chunk: usize,
         attentions: &[&AttentionSettings],
     ) -> Workload {
-        let selects =
-            |settings: &&AttentionSettings| settings.selects() && settings.is_sparse_at(capacity);
+        let sparse = attentions
+            .iter()
+            .filter(|settings| settings.is_sparse_at(capacity));
         Workload {
             footprint: self,
             capacity,
             chunk,
-            selects: attentions.iter().any(selects),
+            choosing: sparse
+                .map(|settings| Choosing::of(settings))
+                .max()
+                .unwrap_or_default(),
         }
     }
 }
@@ -56,8 +60,32 @@ pub struct Workload {
     pub capacity: usize,
     /// Tokens of the largest prefill chunk.
     pub chunk: usize,
-    /// Keys are chosen from the input.
-    pub selects: bool,
+    /// Who chooses keys from the input.
+    pub choosing: Choosing,
+}
+
+/// Those who choose keys from the input; the later ones need more memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Choosing {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// The query heads of a KV head together.
+    Groups,
+    /// Every query head, columns and slashes up to the default limits of Interval-Slash.
+    Heads,
+}
+
+impl Choosing {
+    /// Those who choose where attention is not dense.
+    fn of(settings: &AttentionSettings) -> Self {
+        let alone = settings.heads.is_none() && settings.selector.is_none();
+        match settings.pattern {
+            Pattern::GroupBlocks if alone => Self::Groups,
+            _ if settings.selects() => Self::Heads,
+            _ => Self::Nobody,
+        }
+    }
 }
 
 impl Workload {

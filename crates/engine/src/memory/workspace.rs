@@ -59,12 +59,9 @@ impl Workspace {
         let rotation = product(&[positions, config.head_dim, size_of::<f32>()]);
         let layers = part.layers.len();
         let chunks = load.capacity.div_ceil(rows.max(1));
-        let selection = match load.selects {
-            true => selection::pooled(config, load.capacity)
-                .saturating_mul(layers as u64)
-                .saturating_add(selection::reports(config, layers, chunks)),
-            false => 0,
-        };
+        let pooled = selection::pooled(config, load).saturating_mul(layers as u64);
+        let reports = selection::report(config, load, rows);
+        let selection = pooled.saturating_add(reports.saturating_mul((layers * chunks) as u64));
         let in_transit = IN_TRANSIT * (usize::from(!part.input) + usize::from(!part.output));
         Self {
             activations: activations(config, load, rows),
@@ -115,10 +112,7 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let [h, q, kv, f] = widths(config);
     let piece = rows.min(load.footprint.mlp_rows.max(1));
     let elements = |rows: usize, width: usize| product(&[rows, width, load.footprint.element]);
-    let tables = match load.selects {
-        true => selection::tables(config, rows, load.capacity),
-        false => 0,
-    };
+    let tables = selection::tables(config, load, rows);
     let attention = [
         elements(rows, 2 * h + q + 2 * kv),
         elements(rows, h + 2 * q + 2 * kv),

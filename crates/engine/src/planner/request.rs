@@ -8,7 +8,7 @@ use crate::{
     error::EngineError,
     estimate::{Density, Rates},
     gpus::{GpuModel, Source},
-    memory::{Footprint, Workload},
+    memory::{Choosing, Footprint, Workload},
     placement::{LayerCosts, Split, SplitError, StageDevice},
 };
 
@@ -80,7 +80,7 @@ impl PlanRequest {
     /// The workload whose memory is planned; its heads may choose their keys.
     pub fn workload(&self) -> Workload {
         Workload {
-            selects: true,
+            choosing: Choosing::Groups,
             ..self.footprint.workload(self.context, self.chunk, &[])
         }
     }

@@ -75,7 +75,7 @@ impl ForcedDensity {
     /// no density is given. `heads` are the query heads and the KV heads.
     pub fn selected(&self, length: usize, [heads, kv_heads]: [usize; 2]) -> Option<Case> {
         let settings = PRESET.settings();
-        let choosing = settings.selection.granularity.choices(heads, kv_heads);
+        let choosing = settings.choices(heads, kv_heads);
         Some(Case {
             name: Self::name(),
             settings: AttentionSettings {
@@ -123,7 +123,7 @@ mod tests {
         let case = forced.selected(8192, [32, 8]).unwrap();
         assert!(case.forced && case.settings.pattern.selects());
         let imposed = case.settings.imposed.unwrap();
-        assert_eq!((imposed.heads, imposed.block, imposed.seed), (32, 128, 7));
+        assert_eq!((imposed.heads, imposed.block, imposed.seed), (8, 128, 7));
         let alone = forced.attention(8192, 8).unwrap().settings;
         assert!(!alone.pattern.selects() && alone.imposed.is_none());
     }

@@ -1,9 +1,8 @@
-//! From which length preset `balanced` is no slower than dense.
+//! From which length preset `balanced` is no slower than dense, at the densities of a trained model.
 
 use burn::tensor::Device;
 use sparse_accelerate::{Preset, select::Prices};
-use sparse_accelerate_engine::calibration::BreakEven;
-use sparse_accelerate_inputs::HEAD_DIM;
+use sparse_accelerate_engine::{calibration::BreakEven, estimate::Density};
 
 use super::CalibrateSettings;
 use crate::speed::{Family, Frontier, FrontierSettings, FrontierShape, Selector, SpeedError};
@@ -17,10 +16,6 @@ pub(super) fn measure(
     costs: Prices,
     progress: &mut dyn FnMut(&str),
 ) -> BreakEven {
-    if settings.head_dim != HEAD_DIM {
-        let reason = format!("the inputs that a selection is timed on have heads of {HEAD_DIM}");
-        return BreakEven::Unknown { reason };
-    }
     let mut ratios = Vec::new();
     for length in &settings.break_even {
         match ratio(device, settings, *length, costs) {
@@ -48,6 +43,7 @@ fn ratio(
     let shape = FrontierShape {
         heads: settings.heads,
         kv_heads: settings.kv_heads,
+        head_dim: settings.head_dim,
         length,
     };
     let inputs = FrontierSettings {
@@ -58,7 +54,9 @@ fn ratio(
         runs: settings.runs,
     };
     let layer = Frontier::new(device, shape, inputs)?;
-    let row = layer.select(&Selector::auto(), None, costs, Some(0))?;
+    let density = Density::ByLength.at(length);
+    let selector = Selector::balanced_at(density, [settings.heads, settings.kv_heads]);
+    let row = layer.select(&selector, None, costs, Some(0))?;
     Ok(row.total_ms / row.dense_ms)
 }
 

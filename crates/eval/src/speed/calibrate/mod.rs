@@ -1,8 +1,8 @@
 //! Prices of the attention kernels on a device, and the prompt length from which a selection pays.
 //!
 //! Dense attention, random blocks at several densities and gathered columns are timed at several lengths;
-//! least squares gives the price of a tile, of columns and of an index row. With those prices preset
-//! `balanced` is then timed against dense, length by length, on the structured inputs.
+//! least squares gives the price of a tile, of columns and of an index row. Then the selection of preset
+//! `balanced`, with attention over blocks of a trained model's density, is timed against dense, length by length.
 
 mod break_even;
 mod fit;
