@@ -141,6 +141,26 @@ impl SizeArgs {
 }
 
 impl RunOnArgs {
+    /// One device, and defaults otherwise.
+    pub(crate) fn on(device: &str, dtype: Option<Dtype>) -> Self {
+        Self {
+            devices: DeviceArgs {
+                device: device.into(),
+                devices: Vec::new(),
+                split: "auto".into(),
+                transport: TransportArg::Peer,
+                chunks: None,
+                stall_limit: 300.0,
+            },
+            sizes: SizeArgs {
+                dtype,
+                kv_dtype: KvDtype::Model,
+                chunk: None,
+                memory_limit: None,
+            },
+        }
+    }
+
     /// Opens the devices.
     pub(crate) fn open(&self) -> Result<Devices> {
         let args = &self.devices;

@@ -24,6 +24,8 @@ pub(crate) enum Unit {
     Tensors,
     /// Blocks of query rows.
     Blocks,
+    /// Layers.
+    Layers,
 }
 
 /// The progress of one piece of work.
@@ -46,6 +48,7 @@ impl Meter {
                 Unit::Tokens => "{pos}/{len} tokens, {per_sec}",
                 Unit::Tensors => "{pos}/{len} tensors",
                 Unit::Blocks => "{pos}/{len} query blocks",
+                Unit::Layers => "{pos}/{len} layers",
             };
             let template = format!("{{msg:24}} [{{bar:32}}] {numbers}");
             let style = ProgressStyle::with_template(&template)
@@ -102,6 +105,7 @@ impl Meter {
             Unit::Tokens => format!("{done} tokens"),
             Unit::Tensors => format!("{done} tensors"),
             Unit::Blocks => format!("{done} query blocks"),
+            Unit::Layers => format!("{done} layers"),
         }
     }
 }

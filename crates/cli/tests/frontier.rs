@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
-use support::{model, program};
+use support::{by_letter, long_model, model, program};
 use tempfile::TempDir;
 
 const SMALL: [&str; 14] = [
@@ -63,6 +63,63 @@ fn the_oracle_is_a_table_a_plot_and_a_file_to_go_on_with() {
         .success()
         .stderr(contains("20 rows"));
     assert_eq!(rows(&file, "oracle"), first);
+}
+
+#[test]
+fn the_layers_of_a_model_are_judged_together() {
+    let dir = long_model(1024);
+    by_letter(&dir);
+    let (text, file) = (path(&dir, "text.txt"), path(&dir, "run.jsonl"));
+    let letters: String = (0..1200u32)
+        .map(|i| char::from(b'a' + (i * i / 7 % 16) as u8))
+        .collect();
+    fs::write(&text, letters).expect("text");
+    let model = path(&dir, "");
+    let flags = [
+        "bench",
+        "frontier",
+        "--device",
+        "flex",
+        "--model",
+        &model,
+        "--text",
+        &text,
+        "--lengths",
+        "640,1024",
+        "--selectors",
+        "group-blocks,triangular",
+        "--recall",
+        "0.5,0.9",
+        "--tiles",
+        "2",
+        "--runs",
+        "1",
+        "--out",
+        &file,
+    ];
+    let shown = contains("this / mass oracle").and(contains("group-blocks"));
+    program().args(flags).assert().success().stdout(shown);
+    assert_eq!(rows(&file, "oracle").len(), 2 * 20);
+    let found = rows(&file, "frontier");
+    assert_eq!(found.len(), 2 * (2 + 1));
+    for row in &found {
+        let density = row["density"].as_f64().expect("density");
+        assert!(density > 0.0 && density <= 1.0, "{row}");
+        // Two layers of one KV head.
+        let heads = row["heads"].as_u64();
+        assert_eq!(heads, Some(2), "{row}");
+    }
+    // Going on measures nothing again.
+    program()
+        .args(flags)
+        .assert()
+        .success()
+        .stderr(contains("46 rows"));
+    assert_eq!(rows(&file, "frontier"), found);
+    let long = ["--lengths", "4k"];
+    let mut command = program();
+    command.args(flags.map(|flag| if flag == "640,1024" { long[1] } else { flag }));
+    command.assert().code(2).stderr(contains("1200"));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `bench frontier`: error against density and time, selections beside an oracle.
 
+#[path = "frontier_layers.rs"]
+mod layers;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
@@ -39,6 +42,11 @@ Examples:
   sparse-accelerate bench frontier --lengths 32k,128k --selectors dynamic,dynamic:granularity=per-kv-head,paper \\
       --out frontier.jsonl --plot frontier.svg
   sparse-accelerate bench frontier --lengths 1k,2k,4k,8k --selectors auto --max-slowdown 1.02
+  sparse-accelerate bench frontier --model DIR --text book.txt --lengths 16k,32k --selectors group-blocks,hybrid --tiles 8
+
+With --model the heads are those of a trained model: one dense pass of the text, every layer judged on its own queries, keys and
+values; densities and recalls are means over layers, times are added up. `this / oracle` then says how much room is left on
+your model.
 
 A selector is an attention with its parameters, as `eval --help` lists them; those that choose from the input
 are run at every recall floor. baseline:NAME is a published one, as listed there, and has no floor, nor have
@@ -69,6 +77,19 @@ pub(crate) struct FrontierArgs {
     /// Prompt lengths in tokens; k is 1024
     #[arg(long, value_name = "N,N...", default_value = "32k")]
     lengths: String,
+
+    /// Model directory whose layers are judged, in place of one layer of inputs that are made
+    #[arg(
+        long,
+        short,
+        value_name = "DIR",
+        conflicts_with_all = ["heads", "kv_heads", "family", "seed", "max_slowdown"]
+    )]
+    model: Option<PathBuf>,
+
+    /// Text that the model reads, from its start (UTF-8) [default: the demo's, some 10,000 tokens of the Jargon File]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    text: Option<PathBuf>,
 
     /// Query heads
     #[arg(long, value_name = "N", default_value_t = 32)]
@@ -103,7 +124,7 @@ pub(crate) struct FrontierArgs {
     #[arg(
         long,
         value_name = "S,S...",
-        default_value = "dynamic,hybrid,interval-slash,block-cluster,paper,triangular"
+        default_value = "group-blocks,dynamic,hybrid,interval-slash,block-cluster,paper,triangular"
     )]
     selectors: String,
 
@@ -154,6 +175,9 @@ pub(crate) fn run(args: &FrontierArgs) -> Result<ExitCode> {
     let lengths = lengths("--lengths", &args.lengths)?;
     let selectors = selectors(args)?;
     check(args)?;
+    if let Some(model) = &args.model {
+        return layers::run(args, model, &lengths, &selectors);
+    }
     let choice: DeviceChoice = args.device.parse()?;
     let selected = select(choice)?;
     let dtype = match args.dtype {
@@ -227,6 +251,38 @@ fn check(args: &FrontierArgs) -> Result<()> {
     check_plot(args.plot.as_deref())
 }
 
+/// Every selector at every floor it has.
+fn cases<'a>(args: &FrontierArgs, selectors: &'a [Selector]) -> Vec<(&'a Selector, Option<f64>)> {
+    let floors = |selector: &Selector| -> Vec<Option<f64>> {
+        match selector.has_floor() {
+            true => args.recall.iter().copied().map(Some).collect(),
+            false => vec![None],
+        }
+    };
+    let of = |selector: &'a Selector| floors(selector).into_iter().map(move |f| (selector, f));
+    selectors.iter().flat_map(of).collect()
+}
+
+/// The row of a case that is already there.
+fn known(
+    output: &Output,
+    length: usize,
+    (selector, floor): (&Selector, Option<f64>),
+) -> Option<Line> {
+    output.find(|row| match row {
+        Line::Frontier(row) => {
+            (row.length, row.floor) == (length, floor) && row.selector == selector.name()
+        }
+        _ => false,
+    })
+}
+
+/// Tells whether every row of the oracle at a length is there.
+fn oracle_done(output: &Output, length: usize) -> bool {
+    let rows = output.count(|row| matches!(row, Line::Oracle(row) if row.length == length));
+    rows == 4 * SHARES.len()
+}
+
 /// One run of the command.
 struct Bench<'a> {
     args: &'a FrontierArgs,
@@ -267,25 +323,9 @@ impl Bench<'_> {
         output: &mut Output,
         slow: &mut Option<String>,
     ) -> Result<Result<(), SpeedError>> {
-        let oracle_done = output
-            .count(|row| matches!(row, Line::Oracle(row) if row.length == length))
-            == 4 * SHARES.len();
-        let cases: Vec<(&Selector, Option<f64>)> = selectors
-            .iter()
-            .flat_map(|selector| {
-                self.floors(selector)
-                    .into_iter()
-                    .map(move |f| (selector, f))
-            })
-            .collect();
-        let found = |output: &Output, (selector, floor): &(&Selector, Option<f64>)| {
-            output.find(|row| match row {
-                Line::Frontier(row) => {
-                    (row.length, row.floor) == (length, *floor) && row.selector == selector.name()
-                }
-                _ => false,
-            })
-        };
+        let oracle_done = oracle_done(output, length);
+        let cases = cases(self.args, selectors);
+        let found = |output: &Output, case: &(&Selector, Option<f64>)| known(output, length, *case);
         let all_done = cases.iter().all(|case| found(output, case).is_some());
         let frontier = match oracle_done && all_done {
             true => None,
@@ -315,6 +355,7 @@ impl Bench<'_> {
         let shape = FrontierShape {
             heads: args.heads,
             kv_heads: args.kv_heads,
+            head_dim: HEAD_DIM,
             length,
         };
         let settings = FrontierSettings {
@@ -344,13 +385,6 @@ impl Bench<'_> {
                 Ok(())
             }
             Err(error) => output.skip(what, error),
-        }
-    }
-
-    fn floors(&self, selector: &Selector) -> Vec<Option<f64>> {
-        match selector.has_floor() {
-            true => self.args.recall.iter().copied().map(Some).collect(),
-            false => vec![None],
         }
     }
 

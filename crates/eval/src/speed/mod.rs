@@ -21,7 +21,8 @@ pub use decode::{DecodeSettings, decode};
 pub use density::ForcedDensity;
 pub use error::SpeedError;
 pub use frontier::{
-    Family, Frontier, FrontierSettings, FrontierShape, SHARES, Selector, parse_selectors,
+    Family, Frontier, FrontierSettings, FrontierShape, LayersSettings, SHARES, Selector, layers,
+    parse_selectors,
 };
 pub use kernel::{KernelSettings, KernelShape, kernel};
 pub use prompt::{random_ids, repeated};

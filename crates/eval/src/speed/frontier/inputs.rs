@@ -5,7 +5,7 @@ use half::bf16;
 use sparse_accelerate::{AttentionPlan, AttentionSettings, Heads, Span, Visible, attend_with_lse};
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_engine::{EngineError, contained};
-use sparse_accelerate_inputs::{Family, HEAD_DIM, InputError, Shape, key, query, value};
+use sparse_accelerate_inputs::{Family, InputError, Shape, key, query, value};
 
 use super::choose::spread;
 use crate::speed::{SpeedError, element};
@@ -13,20 +13,22 @@ use crate::speed::{SpeedError, element};
 /// Rows of a sampled query block.
 pub(super) const BLOCK: usize = 128;
 
-/// Sizes of the layer; rows have 128 elements.
+/// Sizes of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrontierShape {
     /// Query heads.
     pub heads: usize,
     /// KV heads, a divisor of the query heads.
     pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
     /// Prompt tokens.
     pub length: usize,
 }
 
 impl FrontierShape {
     pub(super) fn heads(&self) -> Heads {
-        Heads::new(self.heads, self.kv_heads, HEAD_DIM)
+        Heads::new(self.heads, self.kv_heads, self.head_dim)
     }
 }
 
@@ -79,11 +81,12 @@ impl Frontier {
             }
         }
         contained("inputs and dense attention", || {
-            let sizes = Shape::new(shape.heads, shape.kv_heads, shape.length);
+            let sizes =
+                Shape::new(shape.heads, shape.kv_heads, shape.length).with_head_dim(shape.head_dim);
             type Make = fn(u32, Family, Shape) -> Result<Vec<bf16>, InputError>;
             let tensor = |make: Make, heads| {
                 let values = make(settings.seed, settings.family, sizes)?;
-                let data = TensorData::new(values, [1, heads, shape.length, HEAD_DIM]);
+                let data = TensorData::new(values, [1, heads, shape.length, shape.head_dim]);
                 let data = data.convert_dtype(element(settings.dtype));
                 Ok::<_, InputError>(Tensor::<4>::from_data(
                     data,
@@ -93,37 +96,65 @@ impl Frontier {
             let query = tensor(query, shape.heads)?;
             let key = tensor(key, shape.kv_heads)?;
             let value = tensor(value, shape.kv_heads)?;
-            let spans = [Span::whole(shape.length)];
-            let plan = AttentionPlan::new(
-                &AttentionSettings::dense(),
-                &spans,
-                shape.heads(),
-                Visible::Causal,
-                device,
-            )?;
-            let (output, lse) = attend_with_lse(query.clone(), &key, &value, &plan.layer(0)?)?;
-            Ok(Self {
-                shape,
-                runs: settings.runs,
-                device: device.clone(),
-                query,
-                key,
-                value,
-                plan,
-                output,
-                lse,
-                blocks: spread(shape.length.div_ceil(BLOCK), settings.tiles),
-            })
+            Self::of([query, key, value], settings.tiles, settings.runs)
+        })
+    }
+
+    /// Takes queries `[1, Hq, S, d]`, keys and values `[1, Hk, S, d]` as they are, with `tiles` and `runs` of
+    /// [`FrontierSettings`], and computes their dense attention.
+    pub(super) fn of(
+        [query, key, value]: [Tensor<4>; 3],
+        tiles: usize,
+        runs: usize,
+    ) -> Result<Self, SpeedError> {
+        let [_, heads, length, head_dim] = query.dims();
+        let shape = FrontierShape {
+            heads,
+            kv_heads: key.dims()[1],
+            head_dim,
+            length,
+        };
+        let device = query.device();
+        let plan = AttentionPlan::new(
+            &AttentionSettings::dense(),
+            &[Span::whole(length)],
+            shape.heads(),
+            Visible::Causal,
+            &device,
+        )?;
+        let (output, lse) = attend_with_lse(query.clone(), &key, &value, &plan.layer(0)?)?;
+        Ok(Self {
+            shape,
+            runs,
+            device,
+            query,
+            key,
+            value,
+            plan,
+            output,
+            lse,
+            blocks: spread(length.div_ceil(BLOCK), tiles),
         })
     }
 
     /// Relative L2 error of an output `[1, Hq, S, d]` against dense, over the sampled rows of all heads.
     pub(super) fn error(&self, output: &Tensor<4>) -> Result<f64, SpeedError> {
+        let [distance, size] = self.squares(output)?;
+        Ok((distance / size).sqrt())
+    }
+
+    /// Squares of the difference to dense and of dense, over the sampled rows of all heads.
+    pub(super) fn squares(&self, output: &Tensor<4>) -> Result<[f64; 2], SpeedError> {
         let (mut distance, mut size) = (0.0, 0.0);
         for block in &self.blocks {
             let end = (BLOCK * (block + 1)).min(self.shape.length);
             let part = |tensor: &Tensor<4>| {
-                let ranges = [0..1, 0..self.shape.heads, BLOCK * block..end, 0..HEAD_DIM];
+                let ranges = [
+                    0..1,
+                    0..self.shape.heads,
+                    BLOCK * block..end,
+                    0..self.shape.head_dim,
+                ];
                 tensor.clone().slice(ranges).cast(DType::F32)
             };
             let dense = part(&self.output);
@@ -133,7 +164,7 @@ impl Frontier {
             distance += f64::from(sums[0]);
             size += f64::from(sums[1]);
         }
-        Ok((distance / size).sqrt())
+        Ok([distance, size])
     }
 }
 

@@ -1,4 +1,5 @@
-//! Error against density and time: selections beside an oracle, on inputs that other programs can make bit for bit.
+//! Error against density and time: selections beside an oracle, on inputs that other programs can make bit for bit, or on
+//! the queries, keys and values of every layer of a model.
 //!
 //! Both are judged on the same query blocks of 128 rows, spread evenly over the prompt, all heads, against
 //! dense attention. The oracle says how few keys an error needs at least where whole blocks are kept; a
@@ -6,6 +7,7 @@
 
 mod choose;
 mod inputs;
+mod layers;
 mod oracle;
 #[cfg(test)]
 mod oracle_tests;
@@ -15,6 +17,7 @@ mod selector;
 mod sets;
 
 pub use inputs::{Frontier, FrontierSettings, FrontierShape};
+pub use layers::{LayersSettings, layers};
 pub use selector::{Selector, parse_selectors};
 pub use sets::SHARES;
 pub use sparse_accelerate_inputs::Family;

@@ -11,7 +11,6 @@
 //! on the device: 256 MiB at 128K keys and four query heads a KV head.
 
 use burn::tensor::{DType, Tensor};
-use sparse_accelerate_inputs::HEAD_DIM;
 use sparse_accelerate_report::record::OracleRow;
 
 use super::{
@@ -40,20 +39,31 @@ impl Frontier {
     ) -> Result<Vec<OracleRow>, SpeedError> {
         contained("oracle", || {
             let mut sums = Sums::default();
-            let all = self.shape.kv_heads * self.blocks.len();
-            for kv_head in 0..self.shape.kv_heads {
-                let head = Head::new(self, kv_head);
-                for (at, block) in self.blocks.iter().enumerate() {
-                    head.add(self, *block, &mut sums)?;
-                    progress(kv_head * self.blocks.len() + at + 1, all);
-                }
-            }
+            self.add_oracle(&mut sums, progress)?;
             Ok(rows(self.shape.length, &sums))
         })
     }
+
+    /// Adds the oracle's choices to sums, which may be of several layers.
+    pub(super) fn add_oracle(
+        &self,
+        sums: &mut Sums,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), SpeedError> {
+        let all = self.shape.kv_heads * self.blocks.len();
+        for kv_head in 0..self.shape.kv_heads {
+            let head = Head::new(self, kv_head);
+            for (at, block) in self.blocks.iter().enumerate() {
+                head.add(self, *block, sums)?;
+                progress(kv_head * self.blocks.len() + at + 1, all);
+            }
+        }
+        Ok(())
+    }
 }
 
-fn rows(length: usize, sums: &Sums) -> Vec<OracleRow> {
+/// The rows of sums.
+pub(super) fn rows(length: usize, sums: &Sums) -> Vec<OracleRow> {
     let mut rows = Vec::with_capacity(ALL - 1);
     for (size, block) in SIZES.into_iter().enumerate().rev() {
         for shared in [false, true] {
@@ -89,22 +99,19 @@ pub(super) struct Head {
 
 impl Head {
     fn new(layer: &Frontier, kv_head: usize) -> Self {
-        let length = layer.shape.length;
+        let (length, d) = (layer.shape.length, layer.shape.head_dim);
         let piece = PIECE.min(length.next_multiple_of(BLOCK));
         let padded = length.next_multiple_of(piece);
         let take = |tensor: &Tensor<4>| {
-            let ranges = [0..1, kv_head..kv_head + 1, 0..length, 0..HEAD_DIM];
+            let ranges = [0..1, kv_head..kv_head + 1, 0..length, 0..d];
             let part = tensor.clone().slice(ranges).cast(DType::F32);
-            let part = part.reshape([length, HEAD_DIM]);
+            let part = part.reshape([length, d]);
             pad_rows(part, padded, 0.0, &layer.device)
         };
         let (keys, values) = (take(&layer.key), take(&layer.value));
         let mean = |tensor: &Tensor<2>, size: usize| {
-            let blocks = tensor
-                .clone()
-                .reshape([padded / size, size, HEAD_DIM])
-                .mean_dim(1);
-            blocks.reshape([padded / size, HEAD_DIM])
+            let blocks = tensor.clone().reshape([padded / size, size, d]).mean_dim(1);
+            blocks.reshape([padded / size, d])
         };
         Self {
             kv_head,
@@ -142,19 +149,19 @@ impl Head {
         pieces: &[Piece],
         sets: &Sets,
     ) -> Result<([f64; ALL], [f64; ALL], f64), SpeedError> {
-        let tiles = rows.tiles;
+        let (tiles, d) = (rows.tiles, self.keys.dims()[1]);
         let device = &rows.device;
-        let mut sums = Tensor::<3>::zeros([tiles, ALL, TILE * HEAD_DIM], (device, DType::F32));
+        let mut sums = Tensor::<3>::zeros([tiles, ALL, TILE * d], (device, DType::F32));
         let mut weights = Tensor::<3>::zeros([tiles, ALL, TILE], (device, DType::F32));
         let mut added: Vec<(Tensor<2>, Tensor<2>)> = Vec::new();
         for (at, piece) in pieces.iter().enumerate() {
             let count = self.piece / TILE;
             let kept = sets.part(&sets.kept, ALL, at * count, count, device);
             let values = self.values.clone();
-            let values = values.slice([at * self.piece..(at + 1) * self.piece, 0..HEAD_DIM]);
-            let values = values.reshape([1, count, TILE, HEAD_DIM]);
+            let values = values.slice([at * self.piece..(at + 1) * self.piece, 0..d]);
+            let values = values.reshape([1, count, TILE, d]);
             let products = piece.probabilities.clone().swap_dims(1, 2).matmul(values);
-            let products = products.reshape([tiles, count, TILE * HEAD_DIM]);
+            let products = products.reshape([tiles, count, TILE * d]);
             sums = sums + kept.clone().matmul(products);
             weights = weights + kept.matmul(piece.by_row.clone().swap_dims(1, 2));
             for (size, place) in SIZES.into_iter().zip(0..) {
@@ -168,10 +175,10 @@ impl Head {
                 }
             }
         }
-        let sums = sums.reshape([tiles, ALL, TILE, HEAD_DIM]);
+        let sums = sums.reshape([tiles, ALL, TILE, d]);
         let weights = weights.reshape([tiles, ALL, TILE, 1]);
         let output = sums.clone() / weights.clone().clamp_min(1e-30);
-        let dense = output.clone().slice([0..tiles, 0..1, 0..TILE, 0..HEAD_DIM]);
+        let dense = output.clone().slice([0..tiles, 0..1, 0..TILE, 0..d]);
         let distance = |output: Tensor<4>| {
             let sets = output.dims()[1];
             let squares = (output - dense.clone()).square();
@@ -183,7 +190,7 @@ impl Head {
             let own = |tensor: Tensor<4>, last: usize| {
                 tensor.slice([0..tiles, first..first + SETS, 0..TILE, 0..last])
             };
-            let sum = own(sums.clone(), HEAD_DIM) + sum.reshape([tiles, SETS, TILE, HEAD_DIM]);
+            let sum = own(sums.clone(), d) + sum.reshape([tiles, SETS, TILE, d]);
             let weight = own(weights.clone(), 1) + weight.reshape([tiles, SETS, TILE, 1]);
             all.push(distance(sum / weight.clamp_min(1e-30)));
         }
@@ -211,7 +218,7 @@ impl Head {
         let count = self.piece / size;
         let [keys, values] = &self.means[place];
         let part = |tensor: &Tensor<2>| {
-            let ranges = [at * count..(at + 1) * count, 0..HEAD_DIM];
+            let ranges = [at * count..(at + 1) * count, 0..tensor.dims()[1]];
             tensor.clone().slice(ranges)
         };
         let logits = rows.query.clone().matmul(part(keys).transpose()) - rows.lse.clone();

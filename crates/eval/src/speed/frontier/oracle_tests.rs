@@ -48,7 +48,8 @@ struct Host {
 
 impl Host {
     fn new(shape: FrontierShape) -> Self {
-        let sizes = Shape::new(shape.heads, shape.kv_heads, shape.length);
+        let sizes =
+            Shape::new(shape.heads, shape.kv_heads, shape.length).with_head_dim(shape.head_dim);
         Self {
             shape,
             query: query(SEED, Family::Structured, sizes).unwrap(),
@@ -58,15 +59,15 @@ impl Host {
     }
 
     fn row<'a>(&self, tensor: &'a [bf16], head: usize, at: usize) -> &'a [bf16] {
-        let first = (head * self.shape.length + at) * HEAD_DIM;
-        &tensor[first..first + HEAD_DIM]
+        let first = (head * self.shape.length + at) * self.shape.head_dim;
+        &tensor[first..first + self.shape.head_dim]
     }
 
     fn mean(&self, tensor: &[bf16], head: usize, block: usize, size: usize) -> Vec<f64> {
         let rows: Vec<&[bf16]> = (block * size..(block + 1) * size)
             .map(|at| self.row(tensor, head, at))
             .collect();
-        (0..HEAD_DIM)
+        (0..self.shape.head_dim)
             .map(|d| rows.iter().map(|row| row[d].to_f64()).sum::<f64>() / size as f64)
             .collect()
     }
@@ -75,7 +76,7 @@ impl Host {
     fn logit(&self, head: usize, at: usize, key: &[f64]) -> f64 {
         let query = self.row(&self.query, head, at);
         let dot: f64 = query.iter().zip(key).map(|(q, k)| q.to_f64() * k).sum();
-        dot / (HEAD_DIM as f64).sqrt()
+        dot / (self.shape.head_dim as f64).sqrt()
     }
 
     /// Density, error and corrected error of a set on the given query blocks of 128.
@@ -160,7 +161,7 @@ impl Host {
         sees: impl Fn(usize) -> bool,
         means: &[(f64, Vec<f64>)],
     ) -> Vec<f64> {
-        let (mut sum, mut total) = (vec![0.0; HEAD_DIM], 0.0);
+        let (mut sum, mut total) = (vec![0.0; self.shape.head_dim], 0.0);
         for (j, weight) in weights.iter().enumerate().filter(|(j, _)| sees(*j)) {
             total += weight;
             let value = self.row(&self.value, kv_head, j);
@@ -201,6 +202,7 @@ fn densities_and_errors_are_those_of_the_definition() {
     let shape = FrontierShape {
         heads: 4,
         kv_heads: 2,
+        head_dim: HEAD_DIM,
         length: 440,
     };
     let host = Host::new(shape);
@@ -223,6 +225,7 @@ fn a_ragged_last_block_counts_the_rows_it_has() {
     let shape = FrontierShape {
         heads: 2,
         kv_heads: 1,
+        head_dim: 64,
         length: 300,
     };
     let host = Host::new(shape);
@@ -240,6 +243,7 @@ fn more_mass_is_more_density_and_less_error() {
     let shape = FrontierShape {
         heads: 4,
         kv_heads: 2,
+        head_dim: HEAD_DIM,
         length: 2048,
     };
     let rows = rows(&frontier(shape, 4));
@@ -261,6 +265,7 @@ fn a_pattern_without_a_choice_is_judged_on_the_same_rows() {
     let shape = FrontierShape {
         heads: 4,
         kv_heads: 2,
+        head_dim: HEAD_DIM,
         length: 2048,
     };
     let frontier = frontier(shape, 4);
@@ -300,6 +305,7 @@ fn nothing_to_measure_is_refused() {
     let shape = FrontierShape {
         heads: 4,
         kv_heads: 2,
+        head_dim: HEAD_DIM,
         length: 256,
     };
     let error = Frontier::new(&device(), shape, settings(0)).expect_err("no tiles");

@@ -1,7 +1,6 @@
 //! Query rows of one block and their probabilities, in f32 on the device.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use sparse_accelerate_inputs::HEAD_DIM;
 
 use super::{
     inputs::{BLOCK, Frontier},
@@ -28,25 +27,25 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(head: &Head, layer: &Frontier, block: usize) -> Self {
-        let (first, group) = (BLOCK * block, head.group);
+        let (first, group, d) = (BLOCK * block, head.group, layer.shape.head_dim);
         let count = BLOCK.min(layer.shape.length - first);
         let heads = head.kv_head * group..(head.kv_head + 1) * group;
-        let ranges = [0..1, heads.clone(), first..first + count, 0..HEAD_DIM];
+        let ranges = [0..1, heads.clone(), first..first + count, 0..d];
         let query = layer.query.clone().slice(ranges).cast(DType::F32);
-        let query = query.reshape([group, count * HEAD_DIM]);
+        let query = query.reshape([group, count * d]);
         let lse = layer.lse.clone().slice([0..1, heads, first..first + count]);
         let lse = lse.reshape([group, count]);
         // Padded along the rows: one head is one row of these matrices.
         let pad = |tensor: Tensor<2>, width: usize, value: f64| {
             pad_rows(tensor.transpose(), width, value, &layer.device).transpose()
         };
-        let scale = (HEAD_DIM as f64).sqrt().recip();
+        let scale = (d as f64).sqrt().recip();
         Self {
             device: layer.device.clone(),
             block,
             count,
             tiles: group * HALVES,
-            query: pad(query, BLOCK * HEAD_DIM, 0.0).reshape([group * BLOCK, HEAD_DIM]) * scale,
+            query: pad(query, BLOCK * d, 0.0).reshape([group * BLOCK, d]) * scale,
             lse: pad(lse, BLOCK, NEVER).reshape([group * BLOCK, 1]),
         }
     }
@@ -64,7 +63,8 @@ impl Piece {
     pub(super) fn new(head: &Head, rows: &Rows, at: usize) -> Self {
         let (piece, tiles) = (head.piece, rows.tiles);
         let keys = head.keys.clone();
-        let keys = keys.slice([at * piece..(at + 1) * piece, 0..HEAD_DIM]);
+        let d = keys.dims()[1];
+        let keys = keys.slice([at * piece..(at + 1) * piece, 0..d]);
         let mut logits = rows.query.clone().matmul(keys.transpose()) - rows.lse.clone();
         let (first, start) = (rows.block * BLOCK, at * piece);
         if first < start + piece {

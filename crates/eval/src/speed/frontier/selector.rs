@@ -1,6 +1,9 @@
 //! Selectors of keys, in the grammar of attentions: `dynamic,hybrid:correction=none,baseline:minference`.
 
-use sparse_accelerate::{AttentionMode, AttentionSettings, IndexSelector, Preset, select::Prices};
+use sparse_accelerate::{
+    AttentionMode, AttentionSettings, FixedBlocks, IndexSelector, Preset, index::QUERY_TILE,
+    select::Prices,
+};
 use sparse_accelerate_engine::attention::{NamedAttention, parse_attentions};
 
 use crate::speed::SpeedError;
@@ -21,6 +24,26 @@ impl Selector {
         Self {
             name: AUTO.into(),
             settings: Preset::Balanced.settings(),
+        }
+    }
+
+    /// Makes the selection of preset `balanced`, which runs whole, with attention over as many blocks as it keeps on
+    /// a trained model: inputs that are made up do not tell how much that is.
+    pub(in crate::speed) fn balanced_at(density: f64, [heads, kv_heads]: [usize; 2]) -> Self {
+        let settings = Preset::Balanced.settings();
+        let imposed = FixedBlocks {
+            heads: settings.choices(heads, kv_heads),
+            block: QUERY_TILE,
+            density,
+            seed: 1,
+        };
+        Self {
+            name: Preset::Balanced.name().into(),
+            settings: AttentionSettings {
+                mode: AttentionMode::Sparse,
+                imposed: Some(imposed),
+                ..settings
+            },
         }
     }
 
