@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, anyhow};
-use cubecl::{future::block_on, ir::AddressType, server::Handle};
+use cubecl::{client::Client, future::block_on, ir::AddressType, server::Handle};
 use sparse_accelerate_contract::{Report, SPAN_WORDS, group as group_contract};
 use sparse_accelerate_inputs::{Family, Shape as InputShape, key, query, value};
 use sparse_accelerate_kernels::attend;
@@ -89,16 +89,6 @@ impl Case<'_> {
         let capacity = group_contract::blocks(shape);
         let means_len = shape.kv_heads * capacity * d;
         let means = client.empty(means_len * 4);
-        let view = |handle: &Handle, shape: [usize; 4]| View {
-            handle: handle.clone(),
-            shape,
-            strides: [
-                shape[1] * shape[2] * shape[3],
-                shape[2] * shape[3],
-                shape[3],
-                1,
-            ],
-        };
         let inputs = group::Inputs {
             query: view(&self.query, q),
             key: view(&self.key, k),
@@ -132,8 +122,6 @@ impl Case<'_> {
         let attention = attend::prepare(&problem, elem, client.properties())?;
         let out = bench.upload(&vec![0u16; shape.heads * n * d]);
         let lse = client.empty(shape.heads * n * 4);
-        let wait =
-            || block_on(client.sync()).map_err(|error| anyhow!("the launch failed: {error:?}"));
         let do_means = || {
             let tensors = group::means::Tensors {
                 key: tensor(&self.key, k),
@@ -144,32 +132,17 @@ impl Case<'_> {
             };
             group::means::launch(client, shape, elem, tensors);
         };
-        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut laps = Laps::new(client);
         let chosen = group::Chosen::new(client, shape);
         for _ in 0..sizes.runs + 2 {
-            let mut begin = Instant::now();
-            let mut lap = |name: &'static str| {
-                wait()?;
-                let took = begin.elapsed().as_secs_f64() * 1e3;
-                times.entry(name).or_default().push(took);
-                begin = Instant::now();
-                Ok::<(), anyhow::Error>(())
-            };
-            lap("0 nothing")?;
+            laps.begin();
+            laps.lap("0 nothing")?;
             do_means();
-            lap("1 means")?;
-            let mut failed = None;
+            laps.lap("1 means")?;
             let names = ["2 share", "3 sample", "4 measure", "5 index"];
-            let mut names = names.into_iter();
-            let mut after = |_| {
-                if let Some(name) = names.next() {
-                    failed = failed.take().or(lap(name).err());
-                }
-            };
-            group::select(client, shape, &plan, elem, &inputs, &chosen, &mut after);
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            laps.each(&names, &mut |after| {
+                group::select(client, shape, &plan, elem, &inputs, &chosen, after);
+            })?;
             let tensors = attend::Tensors {
                 query: tensor(&self.query, q),
                 key: tensor(&self.key, k),
@@ -183,10 +156,10 @@ impl Case<'_> {
                 address: AddressType::U32,
             };
             attend::launch(client, &problem, &attention, elem, tensors);
-            lap("6 attend")?;
+            laps.lap("6 attend")?;
             do_means();
             group::select(client, shape, &plan, elem, &inputs, &chosen, &mut |_| {});
-            lap("1 to 5 together")?;
+            laps.lap("1 to 5 together")?;
         }
         let report = client
             .read_one(chosen.report)
@@ -204,7 +177,7 @@ impl Case<'_> {
             "{n} tokens, blocks of {size} keys for groups: density {:.4}, measured mass {mass:.4}",
             kept / pairs
         );
-        print_medians(times);
+        laps.print();
         Ok(())
     }
 
@@ -243,16 +216,6 @@ impl Case<'_> {
             bands: 1,
             gauss: self.args.second,
         };
-        let view = |handle: &Handle, shape: [usize; 4]| View {
-            handle: handle.clone(),
-            shape,
-            strides: [
-                shape[1] * shape[2] * shape[3],
-                shape[2] * shape[3],
-                shape[3],
-                1,
-            ],
-        };
         let inputs = Inputs {
             query: view(&self.query, q),
             key: view(&self.key, k),
@@ -276,27 +239,15 @@ impl Case<'_> {
             };
             pool::launch(client, shape, elem, tensors);
         };
-        let wait = || block_on(client.sync());
-        let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        let mut laps = Laps::new(client);
         let out = bench.upload(&vec![0u16; shape.heads * n * d]);
         let lse = bench.upload(&vec![0f32; shape.heads * n]);
         let corrected = client.empty(shape.heads * n * 4);
         for _ in 0..sizes.runs + 2 {
-            let mut begin = Instant::now();
-            let mut lap = |name: &'static str| {
-                wait().map_err(|error| anyhow!("the launch failed: {error:?}"))?;
-                times
-                    .entry(name)
-                    .or_default()
-                    .push(begin.elapsed().as_secs_f64() * 1e3);
-                begin = Instant::now();
-                Ok::<(), anyhow::Error>(())
-            };
-            lap("0 nothing")?;
+            laps.begin();
+            laps.lap("0 nothing")?;
             do_pool();
-            lap("1 pool")?;
-            let mut failed = None;
-            let mut count = 0;
+            laps.lap("1 pool")?;
             let names = [
                 "2 probe",
                 "3 cut columns",
@@ -305,14 +256,9 @@ impl Case<'_> {
                 "6 choose",
                 "7 build",
             ];
-            let mut after = |_| {
-                failed = lap(names[count]).err();
-                count += 1;
-            };
-            let index = index::select(client, shape, &options, &plans, elem, &inputs, &mut after);
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            let index = laps.each(&names, &mut |after| {
+                index::select(client, shape, &options, &plans, elem, &inputs, after)
+            })?;
             let table_len = TableLayout::new(shape, &lists).words;
             let correction = match self.args.second {
                 true => correct::Correction::GAUSSIAN,
@@ -330,7 +276,7 @@ impl Case<'_> {
                 address: AddressType::U32,
             };
             correct::launch(client, shape, correction, elem, None, tensors)?;
-            lap("8 correct")?;
+            laps.lap("8 correct")?;
             let tensors = check::Tensors {
                 lse: buffer(&lse, shape.heads * n),
                 probe: buffer(&index.probe_lse, shape.heads * PROBES),
@@ -341,23 +287,80 @@ impl Case<'_> {
                 report: buffer(&index.report, shape.index_heads * REPORT_WORDS),
             };
             check::launch(client, shape, tensors);
-            lap("9 check")?;
+            laps.lap("9 check")?;
             // Launched together, as attention does it: the waits between stages are not part of it.
             do_pool();
             index::select(client, shape, &options, &plans, elem, &inputs, &mut |_| {});
-            lap("1 to 7 together")?;
+            laps.lap("1 to 7 together")?;
         }
         println!("{n} tokens, blocks of {} keys", select::BLOCK);
-        print_medians(times);
+        laps.print();
         Ok(())
     }
 }
 
-/// Prints the median of every stage, without its first two rounds.
-fn print_medians(times: BTreeMap<&str, Vec<f64>>) {
-    for (name, mut of_stage) in times {
-        of_stage.drain(..2.min(of_stage.len() - 1));
-        of_stage.sort_by(f64::total_cmp);
-        println!("  {name:16} {:.3} ms", of_stage[of_stage.len() / 2]);
+/// A contiguous tensor as the stages of a selection read it.
+fn view(handle: &Handle, shape: [usize; 4]) -> View {
+    let [_, heads, rows, d] = shape;
+    View {
+        handle: handle.clone(),
+        shape,
+        strides: [heads * rows * d, rows * d, d, 1],
+    }
+}
+
+/// Wall times of stages, each waited for.
+struct Laps<'a> {
+    client: &'a Client,
+    begin: Instant,
+    times: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl<'a> Laps<'a> {
+    fn new(client: &'a Client) -> Self {
+        Self {
+            client,
+            begin: Instant::now(),
+            times: BTreeMap::new(),
+        }
+    }
+
+    fn begin(&mut self) {
+        self.begin = Instant::now();
+    }
+
+    /// Waits for what was launched since the last lap.
+    fn lap(&mut self, name: &'static str) -> Result<()> {
+        let done = block_on(self.client.sync());
+        done.map_err(|error| anyhow!("the launch failed: {error:?}"))?;
+        let took = self.begin.elapsed().as_secs_f64() * 1e3;
+        self.times.entry(name).or_default().push(took);
+        self.begin();
+        Ok(())
+    }
+
+    /// A lap under each name in turn, whenever `launch` says that a stage is launched.
+    fn each<T>(
+        &mut self,
+        names: &[&'static str],
+        launch: &mut dyn FnMut(&mut dyn FnMut(&'static str)) -> T,
+    ) -> Result<T> {
+        let mut failed = None;
+        let mut names = names.iter();
+        let found = launch(&mut |_| {
+            if let Some(name) = names.next() {
+                failed = failed.take().or(self.lap(name).err());
+            }
+        });
+        failed.map_or(Ok(found), Err)
+    }
+
+    /// Prints the median of every stage, without its first two rounds.
+    fn print(self) {
+        for (name, mut of_stage) in self.times {
+            of_stage.drain(..2.min(of_stage.len() - 1));
+            of_stage.sort_by(f64::total_cmp);
+            println!("  {name:16} {:.3} ms", of_stage[of_stage.len() / 2]);
+        }
     }
 }

@@ -16,9 +16,17 @@ fn device() -> Device {
     select(DeviceChoice::FLEX).expect("the CPU").device
 }
 
-fn settings(tiles: usize) -> FrontierSettings {
+/// Structured inputs have heads of one size.
+fn family(shape: FrontierShape) -> Family {
+    match shape.head_dim {
+        HEAD_DIM => Family::Structured,
+        _ => Family::Random,
+    }
+}
+
+fn settings(family: Family, tiles: usize) -> FrontierSettings {
     FrontierSettings {
-        family: Family::Structured,
+        family,
         seed: SEED,
         dtype: WeightDtype::F32,
         tiles,
@@ -27,7 +35,7 @@ fn settings(tiles: usize) -> FrontierSettings {
 }
 
 fn frontier(shape: FrontierShape, tiles: usize) -> Frontier {
-    Frontier::new(&device(), shape, settings(tiles)).expect("inputs")
+    Frontier::new(&device(), shape, settings(family(shape), tiles)).expect("inputs")
 }
 
 fn rows(frontier: &Frontier) -> Vec<OracleRow> {
@@ -52,9 +60,9 @@ impl Host {
             Shape::new(shape.heads, shape.kv_heads, shape.length).with_head_dim(shape.head_dim);
         Self {
             shape,
-            query: query(SEED, Family::Structured, sizes).unwrap(),
-            key: key(SEED, Family::Structured, sizes).unwrap(),
-            value: value(SEED, Family::Structured, sizes).unwrap(),
+            query: query(SEED, family(shape), sizes).unwrap(),
+            key: key(SEED, family(shape), sizes).unwrap(),
+            value: value(SEED, family(shape), sizes).unwrap(),
         }
     }
 
@@ -231,10 +239,14 @@ fn a_ragged_last_block_counts_the_rows_it_has() {
     let host = Host::new(shape);
     let frontier = frontier(shape, 48);
     assert_eq!(frontier.blocks, [0, 1, 2]);
-    for row in rows(&frontier).iter().filter(|row| row.share == 0.9) {
+    let got = rows(&frontier);
+    for row in got.iter().filter(|row| [0.7, 0.9].contains(&row.share)) {
         let [density, error, _] = host.judge(row.block, row.shared, row.share, &frontier.blocks);
         assert!((row.density - density).abs() < 1e-9, "{row:?}: {density}");
-        assert!((row.error - error).abs() < 2e-3 * error, "{row:?}: {error}");
+        assert!(
+            (row.error - error).abs() <= 2e-3 * error,
+            "{row:?}: {error}"
+        );
     }
 }
 
@@ -308,12 +320,14 @@ fn nothing_to_measure_is_refused() {
         head_dim: HEAD_DIM,
         length: 256,
     };
-    let error = Frontier::new(&device(), shape, settings(0)).expect_err("no tiles");
+    let error =
+        Frontier::new(&device(), shape, settings(Family::Structured, 0)).expect_err("no tiles");
     assert!(
         matches!(error, SpeedError::Nothing { field: "tiles" }),
         "{error}"
     );
     let uneven = FrontierShape { heads: 3, ..shape };
-    let error = Frontier::new(&device(), uneven, settings(1)).expect_err("3 of 2");
+    let error =
+        Frontier::new(&device(), uneven, settings(Family::Structured, 1)).expect_err("3 of 2");
     assert!(error.is_usage(), "{error}");
 }
