@@ -22,6 +22,6 @@ mod tables;
 pub use error::ReportError;
 pub use page::{html, markdown, results};
 pub use plot::{HeadChoice, Plot, PlotError, choices, plots};
-pub use run::{Run, distinct, mean};
+pub use run::{Run, distinct, mean, task_mean};
 pub use table::Table;
 pub use tables::{FORCED, tables};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     error::ReportError,
-    record::{self, Header, Line},
+    record::{self, AnswerRow, Header, Line},
 };
 
 /// A run: what ran, and what it gave.
@@ -71,6 +71,15 @@ pub fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
         }
     }
     seen
+}
+
+/// Mean over tasks of the mean score of each, so that tasks weigh alike.
+pub fn task_mean(rows: &[&AnswerRow]) -> f64 {
+    let tasks = distinct(rows.iter().map(|row| row.task.as_str()));
+    mean(tasks.iter().map(|task| {
+        let of_task = rows.iter().filter(|row| row.task == **task);
+        mean(of_task.map(|row| row.score))
+    }))
 }
 
 /// Mean; NaN of nothing.

@@ -46,6 +46,19 @@ pub struct Tile {
 }
 
 impl Tile {
+    /// Four planes of matrix units, 32 x 64 each, for rows of `depth` elements.
+    pub(crate) fn matrix(depth: usize) -> Self {
+        Self {
+            mma: true,
+            row_planes: 2,
+            row_tiles: 2,
+            key_planes: 2,
+            key_tiles: 8,
+            depth,
+            chunk: whole(depth),
+        }
+    }
+
     /// Rows of the tile.
     pub fn rows(&self) -> usize {
         self.row_planes * self.row_tiles * 16

@@ -17,7 +17,7 @@ const MAX_INTERMEDIATE: usize = 1 << 20;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 24;
-const MAX_POSITIONS: usize = 1 << 28;
+pub(super) const MAX_POSITIONS: usize = 1 << 28;
 const HEAD_DIMS: std::ops::RangeInclusive<usize> = 32..=256;
 const HEAD_DIM_STEP: usize = 8;
 

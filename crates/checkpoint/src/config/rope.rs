@@ -2,7 +2,7 @@
 //!
 //! Supported scalings are none, `default`, `llama3` and `yarn`. Where both dialects stand in one file they must agree.
 
-use super::{Fields, Llama3Scaling, RopeScaling, YarnScaling};
+use super::{Fields, Llama3Scaling, RopeScaling, YarnScaling, parse::MAX_POSITIONS};
 use crate::ConfigError;
 
 const DEFAULT_THETA: f64 = 10_000.0;
@@ -172,15 +172,14 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 
 /// Checks a stretch of an original length.
 fn stretch(object: Fields<'_>, factor: f64, original: usize) -> Result<(), ConfigError> {
-    const LONGEST: usize = 1 << 28;
     if factor < 1.0 {
         return Err(out_of_range(object, "factor", factor, "at least 1"));
     }
-    if original == 0 || original > LONGEST {
+    if original == 0 || original > MAX_POSITIONS {
         let limit = "a length in 1..=268435456";
         return Err(out_of_range(object, ORIGINAL, original, limit));
     }
-    if factor * original as f64 > LONGEST as f64 {
+    if factor * original as f64 > MAX_POSITIONS as f64 {
         let limit = "at most 268435456 positions in all";
         return Err(out_of_range(object, "factor", factor, limit));
     }

@@ -1,16 +1,13 @@
 //! `bench frontier --model`: the layers of a trained model.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 use serde_json::{Map, json};
 use sparse_accelerate::select::Prices;
 use sparse_accelerate_engine::{Cancel, EngineError};
 use sparse_accelerate_eval::{
-    Corpus, EvalError, Subject,
+    EvalError, Subject,
     speed::{LayersSettings, Selector, layers},
 };
 use sparse_accelerate_report::{record::Line, show};
@@ -19,7 +16,7 @@ use super::{FrontierArgs, Output, cases, known, oracle_done};
 use crate::{
     args::RunOnArgs,
     calibrated::{self, Layer},
-    demo_spec::TEXT,
+    eval::common::corpus,
     exit::usage,
     interrupt,
     load::Opened,
@@ -35,7 +32,7 @@ pub(super) fn run(
     selectors: &[Selector],
 ) -> Result<ExitCode> {
     let mut opened = Opened::at(model, &RunOnArgs::on(&args.device, args.dtype))?;
-    let corpus = corpus(args.text.as_ref(), &opened)?;
+    let corpus = corpus(args.text.as_deref(), opened.dir.tokenizer())?;
     let mut ids = opened.dir.tokenizer().encode("", true)?;
     ids.extend(corpus.ids());
     let longest = lengths.iter().copied().max().unwrap_or(0);
@@ -125,12 +122,4 @@ pub(super) fn run(
         }
     }
     output.finish(args.plot.as_deref())
-}
-
-fn corpus(text: Option<&PathBuf>, opened: &Opened) -> Result<Corpus, EvalError> {
-    let tokenizer = opened.dir.tokenizer();
-    match text {
-        Some(path) => Corpus::read(path, tokenizer),
-        None => Corpus::new("the demo's text", TEXT, tokenizer),
-    }
 }

@@ -1,6 +1,6 @@
 //! Parts that the four measures share: arguments, the text, the run file and the loaded model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -89,10 +89,15 @@ pub(crate) struct TextArgs {
 impl TextArgs {
     /// The text with its tokens.
     pub(crate) fn corpus(&self, tokenizer: &Tokenizer) -> Result<Corpus, EvalError> {
-        match &self.text {
-            Some(path) => Corpus::read(path, tokenizer),
-            None => Corpus::new("the demo's text", TEXT, tokenizer),
-        }
+        corpus(self.text.as_deref(), tokenizer)
+    }
+}
+
+/// The text of a file, or the demo's, with its tokens.
+pub(crate) fn corpus(text: Option<&Path>, tokenizer: &Tokenizer) -> Result<Corpus, EvalError> {
+    match text {
+        Some(path) => Corpus::read(path, tokenizer),
+        None => Corpus::new("the demo's text", TEXT, tokenizer),
     }
 }
 

@@ -8,6 +8,7 @@ use sparse_accelerate_eval::speed::median;
 use sparse_accelerate_report::{
     distinct, mean, paired,
     record::{AnswerRow, FidelityRow, HeadRow, Line, PerplexityRow},
+    task_mean,
 };
 
 use super::table::{head, table};
@@ -48,15 +49,6 @@ fn answers(lines: &[Line]) -> Vec<&AnswerRow> {
         _ => None,
     });
     rows.collect()
-}
-
-/// Mean over tasks of the mean score of each.
-fn task_mean(rows: &[&AnswerRow]) -> f64 {
-    let tasks = distinct(rows.iter().map(|row| row.task.as_str()));
-    mean(tasks.iter().map(|task| {
-        let of_task = rows.iter().filter(|row| row.task == **task);
-        mean(of_task.map(|row| row.score))
-    }))
 }
 
 /// The difference of rows of one length and attention to dense's, in points.

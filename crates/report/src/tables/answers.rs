@@ -4,7 +4,7 @@ use super::{ascending, attentions};
 use crate::{
     paired,
     record::AnswerRow,
-    run::{Run, distinct, mean, of_kind},
+    run::{Run, distinct, mean, of_kind, task_mean},
     show,
     table::Table,
 };
@@ -50,14 +50,7 @@ pub(super) fn table(run: &Run) -> Table {
                 counts.join(" / "),
             ];
             for name in &names {
-                let own = of(name);
-                let tasks = distinct(own.iter().map(|row| row.task.as_str()));
-                // Tasks weigh alike.
-                let means = tasks.into_iter().map(|task| {
-                    let of_task = own.iter().filter(|row| row.task == task);
-                    mean(of_task.map(|row| row.score))
-                });
-                cells.push(show::percent(mean(means)));
+                cells.push(show::percent(task_mean(&of(name))));
             }
             for name in names.iter().filter(|name| **name != "dense") {
                 let found = paired::scores(&of(name), &of("dense"));

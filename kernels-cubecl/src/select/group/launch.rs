@@ -23,7 +23,7 @@ use crate::{
     refusal::{cube_fits, first_that_fits},
     select::{
         Shape, View, pack, probe,
-        product::{self, UNIT_WIDTH, whole},
+        product::{self, UNIT_WIDTH},
     },
 };
 
@@ -141,15 +141,7 @@ fn tiles(
     device: &DeviceProperties,
 ) -> Result<Vec<product::Tile>, Refusal> {
     let columns = share::stride(shape.heads_per_kv() * group::parts(shape));
-    let matrix = product::Tile {
-        mma: true,
-        row_planes: 2,
-        row_tiles: 2,
-        key_planes: 2,
-        key_tiles: 8,
-        depth: shape.head_dim,
-        chunk: whole(shape.head_dim),
-    };
+    let matrix = product::Tile::matrix(shape.head_dim);
     let half = product::Tile {
         row_planes: 4,
         key_planes: 1,

@@ -12,10 +12,7 @@ use crate::{
     Refusal,
     attend::plan::fold,
     refusal::{cube_fits, first_that_fits},
-    select::{
-        Shape, pack,
-        product::{UNIT_WIDTH, whole},
-    },
+    select::{Shape, pack, product::UNIT_WIDTH},
 };
 
 /// A launch that was checked against a device.
@@ -70,15 +67,7 @@ pub fn plans(
 /// Tiles of 128 keys. Matrix units take 32 x 64 a plane, where a fragment serves two instructions or
 /// more; scalar units what fits 32 KiB, then what fits WebGPU's guaranteed 16 KiB.
 fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
-    let matrix = Tile {
-        mma: true,
-        row_planes: 2,
-        row_tiles: 2,
-        key_planes: 2,
-        key_tiles: 8,
-        depth: shape.head_dim,
-        chunk: whole(shape.head_dim),
-    };
+    let matrix = Tile::matrix(shape.head_dim);
     let half = Tile {
         row_planes: 1,
         key_planes: 4,

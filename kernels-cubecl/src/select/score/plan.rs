@@ -7,10 +7,7 @@ use crate::{
     Refusal,
     attend::plan::fold,
     refusal::{cube_fits, first_that_fits},
-    select::{
-        Shape, pack,
-        product::{UNIT_WIDTH, whole},
-    },
+    select::{Shape, pack, product::UNIT_WIDTH},
 };
 
 /// A launch that was checked against a device.
@@ -65,13 +62,8 @@ pub fn plans(
 /// guaranteed 16 KiB.
 fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec<Tile>, Refusal> {
     let matrix = Tile {
-        mma: true,
-        row_planes: 2,
-        row_tiles: 2,
-        key_planes: 2,
         key_tiles: 4,
-        depth: shape.head_dim,
-        chunk: whole(shape.head_dim),
+        ..Tile::matrix(shape.head_dim)
     };
     let half = Tile {
         row_planes: 1,

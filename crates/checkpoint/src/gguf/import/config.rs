@@ -127,19 +127,19 @@ pub(super) fn generation_json(
 fn rope_scaling(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value, GgufError> {
     let float = |name: &str| metadata.float(&key(name));
     let name = key("rope.scaling.type");
+    let kind = metadata.text(&name)?;
     let factor = float("rope.scaling.factor")?;
     // Without a type the factor is that of linear interpolation.
     for (name, got) in [
         ("rope.scaling.factor", factor),
         ("rope.scale_linear", float("rope.scale_linear")?),
     ] {
-        let kind = metadata.text(&key("rope.scaling.type"))?;
         let idle = kind.is_some_and(|kind| kind != "linear");
         if let Some(got) = got.filter(|&got| !idle && got != 1.0 && got != 0.0) {
             return Err(unsupported(&key(name), &got.to_string(), "1, no scaling"));
         }
     }
-    match metadata.text(&name)? {
+    match kind {
         None | Some("none" | "linear") => return Ok(Value::Null),
         Some("yarn") => {}
         Some(other) => return Err(unsupported(&name, other, "none or yarn")),

@@ -228,11 +228,7 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
     let row = flat * tiles + first_tile;
     let mut base = begin;
     while base < end {
-        let mut then = base + comptime!(tile.rows() as u32);
-        if then >= end {
-            then = begin;
-        }
-        let sums = products(means, &mut rows, &columns, &mut next, &walk, base, then, bp);
+        let sums = products(means, &mut rows, &columns, &mut next, &walk, base, bp);
         let group = UNIT_POS_Y as usize / comptime!(tile.row_planes);
         let column = product::first_key(tile);
         #[unroll]

@@ -43,8 +43,8 @@ pub(super) fn fetch<E: Float, F: Float, N: Size>(
     }
 }
 
-/// Products of the mean keys of the blocks from `base` on and the mean queries, unscaled. Those of the step that
-/// begins at `then` are fetched meanwhile, to be found in `next` by the next call.
+/// Products of the mean keys of the blocks from `base` on and the mean queries, unscaled. The mean keys of the step
+/// after, which is the first after the last, are fetched meanwhile, to be found in `next` by the next call.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn products<E: Float, F: Float, N: Size>(
@@ -54,10 +54,13 @@ pub(super) fn products<E: Float, F: Float, N: Size>(
     next: &mut Array<Vector<F, N>>,
     walk: &Walk,
     base: u32,
-    then: u32,
     #[comptime] bp: ShareBlueprint,
 ) -> Sums {
     let tile = comptime!(bp.tile);
+    let mut then = base + comptime!(tile.rows() as u32);
+    if then >= walk.end {
+        then = walk.begin;
+    }
     let mut sums = product::zeros(tile);
     for chunk in 0..comptime!(tile.chunks()) {
         if comptime!(!bp.ahead()) {
@@ -129,11 +132,7 @@ pub(super) fn normalise<E: Float, F: Float, N: Size>(
     }
     let mut base = walk.begin;
     while base < walk.end {
-        let mut then = base + comptime!(tile.rows() as u32);
-        if then >= walk.end {
-            then = walk.begin;
-        }
-        let mut sums = products(means, rows, columns, next, walk, base, then, bp);
+        let mut sums = products(means, rows, columns, next, walk, base, bp);
         if base < low || base + comptime!(tile.rows() as u32) > high {
             mask(&mut sums, bounds, base, bp);
         }
