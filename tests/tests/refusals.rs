@@ -322,9 +322,11 @@ fn heads_that_contradict_themselves() {
 mod kernels {
     use burn::backend::DispatchDevice;
     use cubecl::ir::{DeviceProperties, ElemType, FloatKind};
+    use sparse_accelerate_contract::{Shape, group as contract};
     use sparse_accelerate_kernels::{
         Refusal,
         attend::{Problem, Stored, prepare},
+        select::group,
     };
     use sparse_accelerate_tests::backends;
 
@@ -375,6 +377,32 @@ mod kernels {
             };
             let plan = prepare(&long, F32, &device).expect("plan");
             assert_eq!(plan.grid, (65_535, 5), "folded into a second axis");
+        }
+    }
+
+    #[test]
+    fn groups_choose_by_fewer_mean_queries_where_memory_is_small() {
+        for (_, mut device) in devices() {
+            let mut parts = |heads, head_dim, shared| {
+                let shape = Shape {
+                    batch: 1,
+                    heads,
+                    kv_heads: 1,
+                    index_heads: 1,
+                    rows: 256,
+                    keys: 4096,
+                    head_dim,
+                    scale: 1.0,
+                    visible: sparse_accelerate_contract::Visible::Causal,
+                };
+                device.hardware.max_shared_memory_size = shared;
+                let plan = group::prepare(&shape, F32, &device).expect("plan");
+                (plan.parts(), contract::parts(&shape))
+            };
+            assert_eq!(parts(7, 64, 64 << 10), (8, 8));
+            assert_eq!(parts(7, 128, 32 << 10), (4, 8));
+            assert_eq!(parts(16, 128, 32 << 10), (2, 4));
+            assert_eq!(parts(7, 128, 16 << 10), (2, 8));
         }
     }
 

@@ -41,6 +41,8 @@ struct Case {
 
 /// Outputs of the kernels.
 struct Found {
+    /// Mean queries of a query tile and head.
+    parts: usize,
     means: Vec<f32>,
     shares: Vec<f32>,
     cuts: Vec<u32>,
@@ -193,6 +195,7 @@ impl Case {
             words[..len].to_vec()
         };
         Found {
+            parts: plan.parts(),
             means: floats(means, len, dtype),
             shares: floats(out.shares, lengths.shares, DType::F32),
             cuts: words(out.cuts, lengths.cuts),
@@ -226,7 +229,7 @@ impl Case {
         let (d, heads) = (self.head_dim, shape.heads_per_kv());
         let (blocks, tiles) = (contract::blocks(&shape), shape.tiles());
         let capacity = blocks + 1;
-        let each = QUERY_TILE / contract::parts(&shape);
+        let each = QUERY_TILE / found.parts;
         let epsilon = match dtype {
             DType::BF16 => 1.0 / 256.0,
             DType::F16 => 1.0 / 2048.0,
@@ -284,6 +287,7 @@ impl Case {
                         break;
                     }
                     let from = (b * shape.heads + head) * shape.rows + tile * QUERY_TILE;
+                    let mut largest = vec![0f64; want.len()];
                     for first in (0..count).step_by(each) {
                         let rows = each.min(count - first);
                         let q = mean(query, from + first, rows);
@@ -291,10 +295,12 @@ impl Case {
                         let q: Vec<f64> = q.iter().map(rounded).collect();
                         let of_mean = |block| dot(&q, &row(&found.means, flat * capacity + block));
                         let logits: Vec<f64> = candidates.clone().map(of_mean).collect();
-                        let weight = rows as f64 / (count * heads) as f64;
-                        for (want, share) in want.iter_mut().zip(softmax(&logits)) {
-                            *want += share * weight;
+                        for (largest, share) in largest.iter_mut().zip(softmax(&logits)) {
+                            *largest = largest.max(share);
                         }
+                    }
+                    for (want, largest) in want.iter_mut().zip(largest) {
+                        *want += largest / heads as f64;
                     }
                 }
                 for block in 0..blocks {

@@ -114,6 +114,29 @@ pub enum Baseline {
         #[serde(default = "default::mix_last")]
         last: usize,
     },
+    /// Blocks of 64 keys that cover `mass` of the attention of pooled rows and keys. With 64 `parts` and 64
+    /// `means` nothing is pooled, and what is kept is the least that there can be for that share.
+    #[serde(rename = "pooled")]
+    Pooled {
+        /// Equal parts of 64 rows, each with a mean query; a power of two, at most 64.
+        #[serde(default = "default::parts")]
+        parts: usize,
+        /// Equal parts of 64 keys, each with a mean key; a power of two, at most 64.
+        #[serde(default = "default::means")]
+        means: usize,
+        /// Share of the attention to cover, above 0 and at most 1.
+        #[serde(default = "default::mass")]
+        mass: f64,
+        /// As in A-shape.
+        #[serde(default = "default::sink")]
+        sink: usize,
+        /// As in A-shape.
+        #[serde(default = "default::mix_window")]
+        window: usize,
+        /// 1: the query heads of a KV head choose together; 0: each alone.
+        #[serde(default = "default::together")]
+        together: usize,
+    },
 }
 
 /// Published defaults, one function each because serde asks for functions.
@@ -141,12 +164,16 @@ pub(crate) mod default {
         mix_sink: usize = 8;
         mix_window: usize = 512;
         mix_last: usize = 128;
+        parts: usize = 64;
+        means: usize = 64;
+        mass: f64 = 0.9;
+        together: usize = 1;
     }
 }
 
 impl Baseline {
     /// Every baseline with its defaults.
-    pub fn all() -> [Self; 8] {
+    pub fn all() -> [Self; 9] {
         [
             Baseline::AShape {
                 sink: default::sink(),
@@ -184,6 +211,14 @@ impl Baseline {
                 window: default::mix_window(),
                 last: default::mix_last(),
             },
+            Baseline::Pooled {
+                parts: default::parts(),
+                means: default::means(),
+                mass: default::mass(),
+                sink: default::sink(),
+                window: default::mix_window(),
+                together: default::together(),
+            },
         ]
     }
 
@@ -198,6 +233,7 @@ impl Baseline {
             Baseline::FlashPrefillV1 { .. } => "flashprefill-v1",
             Baseline::FlashPrefillV2 { .. } => "flashprefill-v2",
             Baseline::TriangleMix { .. } => "trianglemix",
+            Baseline::Pooled { .. } => "pooled",
         }
     }
 
@@ -226,11 +262,25 @@ impl Baseline {
                 at_least_one("min_budget", min_budget)
             }
             Baseline::XAttention { stride, threshold } => {
-                if !stride.is_power_of_two() || stride > QUERY_TILE {
-                    let limit = "a power of two up to 64";
-                    return Err(setting("stride", stride.to_string(), limit));
-                }
+                divides_a_tile("stride", stride)?;
                 share("threshold", threshold)
+            }
+            Baseline::Pooled {
+                parts,
+                means,
+                mass,
+                window,
+                together,
+                ..
+            } => {
+                divides_a_tile("parts", parts)?;
+                divides_a_tile("means", means)?;
+                share("mass", mass)?;
+                at_least_one("window", window)?;
+                if together > 1 {
+                    return Err(setting("together", together.to_string(), "0 or 1"));
+                }
+                Ok(())
             }
             Baseline::FlashPrefillV1 { alpha, .. } | Baseline::FlashPrefillV2 { alpha, .. } => {
                 if alpha.is_finite() && (0.0..=1.0).contains(&alpha) {
@@ -268,7 +318,8 @@ impl IndexSelector for Baseline {
             Baseline::AShape { .. }
             | Baseline::MInference { .. }
             | Baseline::FlexPrefill { .. }
-            | Baseline::XAttention { .. } => return None,
+            | Baseline::XAttention { .. }
+            | Baseline::Pooled { .. } => return None,
         }
         Some(SharedSelector::new(without))
     }
@@ -279,6 +330,13 @@ fn at_least_one(field: &'static str, got: usize) -> Result<(), AttentionError> {
         return Err(setting(field, got.to_string(), "at least 1"));
     }
     Ok(())
+}
+
+fn divides_a_tile(field: &'static str, got: usize) -> Result<(), AttentionError> {
+    if got.is_power_of_two() && got <= QUERY_TILE {
+        return Ok(());
+    }
+    Err(setting(field, got.to_string(), "a power of two up to 64"))
 }
 
 fn share(field: &'static str, got: f64) -> Result<(), AttentionError> {

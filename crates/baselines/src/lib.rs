@@ -7,6 +7,7 @@ mod flash_prefill;
 mod flex_prefill;
 mod minference;
 mod parse;
+mod pooled;
 mod problem;
 mod scores;
 mod xattention;
@@ -21,6 +22,7 @@ use sparse_accelerate::{
     index::{self, TileIndex},
 };
 
+use pooled::Pooled;
 use problem::Problem;
 
 /// The operation's name in errors.
@@ -78,6 +80,24 @@ pub fn index(
         }
         Baseline::FlashPrefillV2 { alpha, last_blocks } => {
             flash_prefill::per_kv_head(&problem, alpha, last_blocks).map(Some)
+        }
+        Baseline::Pooled {
+            parts,
+            means,
+            mass,
+            sink,
+            window,
+            together,
+        } => {
+            let pooled = Pooled {
+                parts,
+                means,
+                mass,
+                sink,
+                window,
+                together: together == 1,
+            };
+            pooled.index(&problem).map(Some)
         }
     }
 }

@@ -103,6 +103,21 @@ impl Baseline {
                 ("window", Count(window)),
                 ("last", Count(last)),
             ],
+            Baseline::Pooled {
+                parts,
+                means,
+                mass,
+                sink,
+                window,
+                together,
+            } => vec![
+                ("parts", Count(parts)),
+                ("means", Count(means)),
+                ("mass", Number(mass)),
+                ("sink", Count(sink)),
+                ("window", Count(window)),
+                ("together", Count(together)),
+            ],
         }
     }
 }

@@ -28,16 +28,16 @@ pub const MOST_SAMPLES: usize = 16;
 pub const SAMPLE_EVERY: usize = 512;
 /// Most query heads that share a KV head.
 pub const MOST_HEADS: usize = 32;
-/// Mean queries of a query tile and head. One of 64 rows blurs what single rows look for: of 1, 4 and 8 parts the
+/// Mean queries of a query tile and head. One of 64 rows blurs what single rows look for: of 1, 4, 8 and 16 parts the
 /// loss of a trained model falls from one to the next at the same density, and the time of the estimate rises.
-pub const PARTS: usize = 4;
+pub const PARTS: usize = 8;
 /// Most mean queries of a query tile.
 const MOST_COLUMNS: usize = 64;
 /// Words of a query tile in the tail of a report: its kept (query, key) pairs and its kept key blocks.
 pub const TAIL_WORDS: usize = 2;
 
 /// Counts the mean queries of a query tile and head, of equal parts of its rows: [`PARTS`], fewer where many heads
-/// share a KV head.
+/// share a KV head. A device whose shared memory is too small for them takes half as many, or fewer.
 pub fn parts(shape: &Shape) -> usize {
     let most = MOST_COLUMNS / shape.heads_per_kv();
     PARTS.min(1 << most.max(1).ilog2())

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod oracle;
+mod pooled;
 mod selector;
 
 use burn::tensor::{DType, Device, Tensor};
@@ -181,13 +182,14 @@ fn half_precision_keeps_nearly_the_same() {
 
 #[test]
 fn chunks_keep_what_the_whole_keeps_where_rows_stand_alone() {
-    // XAttention and FlashPrefill score every row block by itself.
+    // These score every row block by itself.
     let whole = Case::structured(2, 1, &[Span::whole(1024)]);
     let rest = Case::structured(2, 1, &[chunk(448, 1024, 1024)]);
     for text in [
         "xattention",
         "flashprefill-v1:alpha=0.5",
         "flashprefill-v2:alpha=0.5",
+        "pooled:parts=8:means=2:mass=0.7",
     ] {
         let baseline = Baseline::parse(text).expect("a baseline");
         let (whole, rest) = (
@@ -258,6 +260,8 @@ fn attention_over_what_is_kept() {
         "xattention:threshold=0.2",
         "flashprefill-v1:alpha=0.9",
         "flashprefill-v2:alpha=0.9",
+        "pooled:mass=0.3:sink=16:window=40",
+        "pooled:parts=4:means=1:mass=0.3:sink=16:window=40:together=0",
     ];
     for backend in backends::all() {
         for text in small {

@@ -19,12 +19,12 @@ use crate::{
 pub enum Preset {
     /// Dense attention.
     Exact,
-    /// The query heads of a KV head keep 0.95 of their attention mass together, the first two layers are dense.
+    /// The query heads of a KV head keep 0.9 of their attention mass together, the first two layers are dense.
     Safe,
-    /// They keep 0.9 of it.
+    /// They keep 0.85 of it.
     #[default]
     Balanced,
-    /// They keep 0.85 of it.
+    /// They keep 0.8 of it.
     Fast,
     /// The three patterns of SparseAccelerate (arXiv 2412.06198) and dense, no union, no correction.
     Paper,
@@ -64,9 +64,9 @@ impl Preset {
         };
         match self {
             Self::Exact => AttentionSettings::dense(),
-            Self::Safe => groups(0.95, 2),
-            Self::Balanced => groups(0.9, 0),
-            Self::Fast => groups(0.85, 0),
+            Self::Safe => groups(0.9, 2),
+            Self::Balanced => groups(0.85, 0),
+            Self::Fast => groups(0.8, 0),
             Self::Paper => AttentionSettings {
                 pattern: Pattern::Dynamic(Dynamic {
                     hybrid: false,

@@ -38,7 +38,7 @@ pub struct Selection {
 impl Default for Selection {
     fn default() -> Self {
         Self {
-            recall: 0.9,
+            recall: 0.85,
             correction: Correction::Mean,
             granularity: Granularity::PerQueryHead,
             dense_layers: 0,

@@ -40,8 +40,15 @@ pub struct Plan {
 struct Share {
     blueprint: ShareBlueprint,
     /// Cubes that share the tiles of a KV head.
-    parts: usize,
+    cubes: usize,
     grid: (u32, u32),
+}
+
+impl Plan {
+    /// Mean queries of a query tile and head.
+    pub fn parts(&self) -> usize {
+        self.share.blueprint.parts
+    }
 }
 
 /// Inputs of a choice.
@@ -121,9 +128,10 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
     let samples = group::samples(shape);
     let sampled = probe::sample(shape, samples, elem, device)?;
     let inline = device.features.copy_async;
-    let ways = tiles(shape, elem, device)?;
+    let ways = ways(shape, elem, device)?;
+    let share = |(parts, tile)| Share::new(shape, parts, tile, device);
     Ok(Plan {
-        share: first_that_fits(ways, elem, |tile| Share::new(shape, tile, device))?,
+        share: first_that_fits(ways, elem, share)?,
         measure: MeasureBlueprint {
             heads,
             samples,
@@ -133,19 +141,46 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
     })
 }
 
-/// Tiles in which mean queries are multiplied: for matrix units those of many columns as long as they leave
-/// no processor idle, then for scalar units what fits 32 KiB and WebGPU's guaranteed 16 KiB.
-fn tiles(
+/// Mean queries of a query tile and head, and the tiles they are multiplied in: fewer where the device has too
+/// little shared memory for more.
+fn ways(
     shape: &Shape,
     elem: ElemType,
     device: &DeviceProperties,
+) -> Result<Vec<(usize, product::Tile)>, Refusal> {
+    let mut ways = Vec::new();
+    let mut parts = group::parts(shape);
+    while parts > 0 {
+        let tiles = tiles(shape, parts, elem, device)?;
+        ways.extend(tiles.into_iter().map(|tile| (parts, tile)));
+        parts /= 2;
+    }
+    Ok(ways)
+}
+
+/// Tiles in which `parts` mean queries a head are multiplied: for matrix units those of many columns as long as they leave
+/// no processor idle, then for scalar units what fits 32 KiB and WebGPU's guaranteed 16 KiB.
+fn tiles(
+    shape: &Shape,
+    parts: usize,
+    elem: ElemType,
+    device: &DeviceProperties,
 ) -> Result<Vec<product::Tile>, Refusal> {
-    let columns = share::stride(shape.heads_per_kv() * group::parts(shape));
-    let matrix = product::Tile::matrix(shape.head_dim);
+    let columns = share::stride(shape.heads_per_kv() * parts);
+    let four = product::Tile::matrix(shape.head_dim);
+    // Eight planes hide more of each other's waits, where a plane's columns are those of whole query tiles.
+    let matrix = match columns <= 32 {
+        true => product::Tile {
+            key_planes: 4,
+            key_tiles: 4,
+            ..four
+        },
+        false => four,
+    };
     let half = product::Tile {
         row_planes: 4,
         key_planes: 1,
-        ..matrix
+        ..four
     };
     let quarter = product::Tile {
         key_tiles: (columns / 8).max(4),
@@ -158,7 +193,7 @@ fn tiles(
         key_planes: 1,
         key_tiles: columns / 8,
         chunk: 16 / UNIT_WIDTH,
-        ..matrix
+        ..four
     };
     let small = product::Tile {
         row_planes: 2,
@@ -176,19 +211,24 @@ fn tiles(
 }
 
 impl Share {
-    fn new(shape: &Shape, tile: product::Tile, device: &DeviceProperties) -> Result<Self, Refusal> {
+    fn new(
+        shape: &Shape,
+        parts: usize,
+        tile: product::Tile,
+        device: &DeviceProperties,
+    ) -> Result<Self, Refusal> {
         let blueprint = ShareBlueprint {
             tile,
             heads: shape.heads_per_kv(),
-            parts: group::parts(shape),
+            parts,
             inline: device.features.copy_async,
         };
         cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
-        let parts = shape.tiles().div_ceil(blueprint.tiles());
+        let cubes = shape.tiles().div_ceil(blueprint.tiles());
         Ok(Self {
             blueprint,
-            parts,
-            grid: fold(shape.batch * shape.kv_heads * parts, device)?,
+            cubes,
+            grid: fold(shape.batch * shape.kv_heads * cubes, device)?,
         })
     }
 }
@@ -222,7 +262,7 @@ pub fn select(
     let window = shape.window();
     let spans = |handle: &Handle| buffer(handle, SPAN_WORDS * shape.batch);
     let rules = || buffer(&inputs.rules, shape.kv_heads * RULE_WORDS);
-    let cubes = shape.batch * shape.kv_heads * share.parts;
+    let cubes = shape.batch * shape.kv_heads * share.cubes;
     // Means are counted in vectors here and in the kernel.
     let means = shape.batch * shape.kv_heads * inputs.capacity * shape.head_dim;
     // SAFETY: cubes past the last leave; the others read rows and means of their sequence and write their
@@ -241,7 +281,7 @@ pub fn select(
             buffer(shares, lengths.shares),
             buffer(cuts, lengths.cuts),
             cubes as u32,
-            share.parts as u32,
+            share.cubes as u32,
             shape.kv_heads as u32,
             tiles as u32,
             blocks as u32,

@@ -3,11 +3,12 @@
 //! Of every query tile, with the blocks `J` of [`MEAN_BLOCK`] keys of which its last row sees a key,
 //!
 //! ```text
-//! z_hp(J) = scale qmean_hp . kmean_J     share(J) = 1/H sum_h sum_p w_p softmax_J(z_hp)
+//! z_hp(J) = scale qmean_hp . kmean_J     share(J) = 1/H sum_h max_p softmax_J(z_hp)
 //! ```
 //!
-//! over the `H` heads and the parts `p` of the tile's rows, of which `w_p` is a part's share; `qmean_hp` is the mean
-//! of a part's queries, rounded to their type, and `kmean_J` that of the block's keys. Sinks and the window of the
+//! over the `H` heads and the parts `p` of the tile's rows; `qmean_hp` is the mean of a part's queries, rounded to
+//! their type, and `kmean_J` that of the block's keys. What few rows look for counts as much as what all do: of equal
+//! densities, the largest part costs a trained model less than the mean of all. Sinks and the window of the
 //! rule are kept; of the other blocks the best, until the share that is kept reaches the mass that is aimed at.
 //! FlexPrefill (arXiv 2502.20766) ranks blocks by pooled queries and keys and cuts them by cumulative mass, per
 //! query head; here the group is the unit.

@@ -323,6 +323,7 @@ impl Tile {
         let each = QUERY_TILE / group::parts(shape);
         for head in kv_head * heads..(kv_head + 1) * heads {
             let (wide, stride) = query.wide((b, head), rows.clone(), d, &mut scratch);
+            let mut largest = vec![0.0f32; keys.len() / d];
             for first in (0..rows.len()).step_by(each) {
                 let count = each.min(rows.len() - first);
                 let mean = mean(&wide[first * stride..], stride, count, d);
@@ -332,10 +333,12 @@ impl Tile {
                 let z: Vec<f32> = dots.map(|key| dot(&mean, key) * shape.scale).collect();
                 let highest = z.iter().copied().fold(f32::MIN, f32::max);
                 let total: f32 = z.iter().map(|z| (z - highest).exp()).sum();
-                let weight = count as f32 / (rows.len() * heads) as f32;
-                for (share, z) in shares[self.low..self.high].iter_mut().zip(&z) {
-                    *share += (z - highest).exp() / total * weight;
+                for (largest, z) in largest.iter_mut().zip(&z) {
+                    *largest = largest.max((z - highest).exp() / total);
                 }
+            }
+            for (share, largest) in shares[self.low..self.high].iter_mut().zip(largest) {
+                *share += largest / heads as f32;
             }
         }
     }

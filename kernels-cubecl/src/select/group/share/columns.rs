@@ -9,8 +9,8 @@ use crate::select::product::NOTHING;
 /// Rows of a part that are in flight at once.
 const AT_ONCE: usize = 16;
 
-/// Writes the mean queries of the cube's columns, and to `weights` the logarithm to base 2 of what each counts:
-/// its part of its tile's rows, and of the heads. `head` is where the first head's queries begin.
+/// Writes the mean queries of the cube's columns, and to `weights` the logarithm to base 2 of what each counts: that
+/// of a head. `head` is where the first head's queries begin.
 #[cube]
 pub(super) fn mean_queries<E: Float, F: Float, N: Size>(
     query: &Tensor<Vector<E, N>>,
@@ -29,13 +29,14 @@ pub(super) fn mean_queries<E: Float, F: Float, N: Size>(
     while task < comptime!(tile.keys() * wide) {
         let (column, vector) = (task / wide, task % wide);
         let of_tile = column % comptime!(bp.stride());
-        let (h, part) = (of_tile / comptime!(bp.parts), of_tile % comptime!(bp.parts));
+        let place = place(of_tile, bp);
+        let (h, part) = (place / comptime!(bp.parts), place % comptime!(bp.parts));
         let tile_first =
             (first_tile + (column / comptime!(bp.stride())) as u32) * comptime!(QUERY_TILE as u32);
         let first = tile_first + (part * each) as u32;
         let mut sum = Vector::<f32, N>::new(f32::new(0.0));
         let mut count = 0u32;
-        if of_tile < comptime!(bp.heads * bp.parts) && first < query_len {
+        if place < comptime!(bp.heads * bp.parts) && first < query_len {
             count = min(query_len - first, comptime!(each as u32));
             if vector < comptime!(tile.vectors()) {
                 let at = head + h * query.stride(1) + first as usize * query.stride(2);
@@ -68,13 +69,17 @@ pub(super) fn mean_queries<E: Float, F: Float, N: Size>(
         if vector == 0 {
             let mut weight = f32::new(NOTHING);
             if count > 0 {
-                let rows = min(query_len - tile_first, comptime!(QUERY_TILE as u32));
-                let part =
-                    f32::cast_from(count) / f32::cast_from(rows * comptime!(bp.heads as u32));
-                weight = part.ln() * f32::new(core::f32::consts::LOG2_E);
+                weight = f32::new(comptime!(-(bp.heads as f32).log2()));
             }
             weights[column] = weight;
         }
         task += comptime!(tile.units());
     }
+}
+
+/// Place of a tile's column among those of its heads: all parts of the first head come first. What a unit holds of a
+/// row of the products, the columns `8 j + 2 u` and the next of unit `u`, are neighbours there.
+#[cube]
+fn place(column: usize, #[comptime] bp: ShareBlueprint) -> usize {
+    column % 8 / 2 * comptime!(bp.values()) + column / 8 * 2 + column % 2
 }

@@ -9,8 +9,8 @@ use crate::select::{
     group::bin,
 };
 
-/// Adds up what the units have found of the blocks from `base` on, in place, and writes their shares. `row` is the
-/// index row of the first tile.
+/// Adds up what the units have found of the blocks from `base` on, of a head that some share the largest, in place, and
+/// writes their shares. `row` is the index row of the first tile.
 #[cube]
 pub(super) fn add(
     exchange: &mut Shared<[f32]>,
@@ -26,10 +26,16 @@ pub(super) fn add(
     while task < comptime!(bp.tiles() * tile.rows()) {
         let (t, local) = (task / comptime!(tile.rows()), task % comptime!(tile.rows()));
         let at = t * comptime!(bp.tile_pitch()) + local;
-        let mut share = exchange[at];
+        let mut share = f32::new(0.0);
         #[unroll]
-        for i in 1..4usize {
-            share += exchange[at + comptime!(i * bp.block_pitch())];
+        for head in 0..comptime!(4 / bp.sharing()) {
+            let mut largest = f32::new(0.0);
+            #[unroll]
+            for i in 0..comptime!(bp.sharing()) {
+                let unit = comptime!(head * bp.sharing() + i);
+                largest = max(largest, exchange[at + comptime!(unit * bp.block_pitch())]);
+            }
+            share += largest;
         }
         exchange[at] = share;
         let block = base + local as u32;

@@ -6,8 +6,8 @@
 //! units of 2^-24. A cut is the end of a bin. Blocks that are kept whatever their share count as kept from the
 //! start.
 //!
-//! The columns of a tile lie side by side, [`ShareBlueprint::stride`] from those of the next: column
-//! `head * parts + part`, then some that are nobody's.
+//! The columns of a tile lie side by side, [`ShareBlueprint::stride`] from those of the next, some of them nobody's:
+//! so that a unit holds all parts of a head, or some units that stand side by side do.
 
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #![allow(clippy::collapsible_if)]
@@ -53,6 +53,16 @@ impl ShareBlueprint {
     /// Columns from one query tile to the next.
     pub(super) fn stride(&self) -> usize {
         stride(self.heads * self.parts)
+    }
+
+    /// Columns of a query tile that a unit holds of a row.
+    fn values(&self) -> usize {
+        self.stride() / 4
+    }
+
+    /// Units that share a head of a row.
+    fn sharing(&self) -> usize {
+        self.parts.div_ceil(self.values())
     }
 
     /// Query tiles of a cube.
@@ -245,11 +255,18 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
             #[unroll]
             for r in 0..comptime!(tile.row_tiles * 2) {
                 let mut share = f32::new(0.0);
+                let own = comptime!(bp.parts.min(bp.values()));
                 #[unroll]
-                for i in 0..comptime!(2 * of_tile) {
-                    let at = comptime!(r / 2 * tile.key_tiles + s * of_tile + i / 2);
-                    let dot = sums.index(at)[comptime!(r % 2)].extract(comptime!(i % 2));
-                    share += weight(dot, factor, shift[i], bp);
+                for head in 0..comptime!(bp.values() / own) {
+                    let mut largest = f32::new(0.0);
+                    #[unroll]
+                    for part in 0..own {
+                        let i = comptime!(head * own + part);
+                        let at = comptime!(r / 2 * tile.key_tiles + s * of_tile + i / 2);
+                        let dot = sums.index(at)[comptime!(r % 2)].extract(comptime!(i % 2));
+                        largest = max(largest, weight(dot, factor, shift[i], bp));
+                    }
+                    share += largest;
                 }
                 exchange[to + comptime!(r * 8)] = share;
             }

@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Which measured quantity of a choice of key blocks predicts what the choice costs a trained model?
+
+    python3 promise.py MODEL_DIR TEXT TOKENS WINDOWS OUT.jsonl [RULE...]
+
+The model runs windows of a text, dense and then with every rule: in all layers and from the first row on, a tile of
+64 query rows sees only the key blocks of 64 that the rule keeps. Of the last 2,048 tokens of a window: the change of
+the loss in percent of dense's, the divergence from dense's distribution (`kl`, nats), how often both name the same
+token first (`top1`). Of the first four windows, over layers and all but the first sixteenth of the tiles: what the
+query heads of a KV head keep of their attention together (`group_mass`), the worst of them (`worst_head_mass`), the
+same without the sinks (`nosink`), without sinks and window (`far`), weighted by the size of values (`value`), and the
+relative error of the output (`error`); `_5` is the 5 % quantile over tiles.
+
+RULE is a kind and options, `est:tau=0.85:p=8:agg=1`:
+
+    ideal, est   chooses by exact masses, or by mean queries and mean keys
+    tau          share of the mass that is kept
+    unit         group: a KV head's query heads choose together; head: each alone; worst: in the group's order until
+                 each of them has tau
+    p, s         mean queries of 64 rows, mean keys of 64 keys
+    samp=1       single rows in place of mean queries
+    agg          how parts and heads come together: 0 means, 1 the largest part, 2 the largest part and head, 3 means
+                 of roots, 4 mean part and largest head, 5 roots of mean squares
+    sinkx        so many first keys are keys of their own
+    var          half the variance of a block's keys counts, at most so much
+    excl         1: without the sinks; 2: and every head normalised; 3, 4: the same without the window; 5: half way
+    val=1        weighted by the size of values
+    phi          share that is kept of what lies outside sinks and window
+    sink, window keys that are always kept
+    dense        first layers that are dense; first, last: the layers that are not
+
+Needs PyTorch, Triton and transformers, and one GPU with room for two copies of the window's keys.
+"""
+import json
+import math
+import sys
+import time
+
+import torch
+import triton
+import triton.language as tl
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+B = 64
+LAST = 2048
+
+
+@triton.jit
+def attend(Q, K, V, KEEP, O, LSE, n, nt, H, grp, scale, D: tl.constexpr, DENSE: tl.constexpr):
+    t = nt - 1 - tl.program_id(0)
+    h = tl.program_id(1)
+    g = h // grp
+    r = tl.arange(0, 64)
+    d = tl.arange(0, D)
+    q = tl.load(Q + (h * n + t * 64 + r)[:, None] * D + d[None])
+    m = tl.full([64], -1e30, tl.float32)
+    l = tl.zeros([64], tl.float32)
+    acc = tl.zeros([64, D], tl.float32)
+    for j in range(0, t + 1):
+        keep = 1
+        if not DENSE:
+            keep = tl.load(KEEP + (h.to(tl.int64) * nt + t) * nt + j).to(tl.int32)
+        if keep != 0:
+            k = tl.load(K + (g * n + j * 64 + r)[None, :] * D + d[:, None])
+            s = tl.dot(q, k) * (scale * 1.44269504)
+            if j == t:
+                s = tl.where(r[:, None] >= r[None, :], s, -1e30)
+            mn = tl.maximum(m, tl.max(s, 1))
+            a = tl.exp2(m - mn)
+            p = tl.exp2(s - mn[:, None])
+            v = tl.load(V + (g * n + j * 64 + r)[:, None] * D + d[None])
+            l = l * a + tl.sum(p, 1)
+            acc = acc * a[:, None] + tl.dot(p.to(v.dtype), v)
+            m = mn
+    tl.store(O + (h * n + t * 64 + r)[:, None] * D + d[None], (acc / l[:, None]).to(O.dtype.element_ty))
+    tl.store(LSE + h * n + t * 64 + r, m + tl.log2(l))
+
+
+@triton.jit
+def masses(Q, K, LSE, M, n, nt, grp, scale, D: tl.constexpr):
+    t = nt - 1 - tl.program_id(0)
+    h = tl.program_id(1)
+    g = h // grp
+    r = tl.arange(0, 64)
+    d = tl.arange(0, D)
+    q = tl.load(Q + (h * n + t * 64 + r)[:, None] * D + d[None])
+    lse = tl.load(LSE + h * n + t * 64 + r)
+    for j in range(0, t + 1):
+        k = tl.load(K + (g * n + j * 64 + r)[None, :] * D + d[:, None])
+        p = tl.exp2(tl.dot(q, k) * (scale * 1.44269504) - lse[:, None])
+        if j == t:
+            p = tl.where(r[:, None] >= r[None, :], p, 0.0)
+        tl.store(M + (h.to(tl.int64) * nt + t) * nt + j, tl.sum(tl.sum(p, 1), 0) / 64)
+
+
+def run_attend(q, k, v, keep, scale):
+    H, n, D = q.shape
+    nt = n // B
+    o, lse = torch.empty_like(q), torch.empty(H, n, device=q.device)
+    attend[(nt, H)](q, k, v, keep if keep is not None else q, o, lse, n, nt, H, H // k.shape[0], scale, D, keep is None, num_warps=4)
+    return o, lse
+
+
+def run_masses(q, k, lse, scale):
+    H, n, D = q.shape
+    nt = n // B
+    M = torch.zeros(H, nt, nt, device=q.device)
+    masses[(nt, H)](q, k, lse, M, n, nt, H // k.shape[0], scale, D, num_warps=4)
+    return M
+
+
+def estimate(q, k, scale, r):
+    """Shares [H, tiles, blocks] by mean queries and mean keys."""
+    (H, n, D), G, P, S = q.shape, k.shape[0], r["p"], r["s"]
+    nt = n // B
+    out = torch.empty(H, nt, nt, device=q.device)
+    vis = torch.ones(nt, nt, dtype=torch.bool, device=q.device).tril()
+    for h in range(H):
+        key = k[h // (H // G)].float()
+        qm = q[h].float().view(nt * P, B // P, D)
+        qm = qm[:, B // P // 2] if r["samp"] else qm.mean(1).to(q.dtype).float()
+        km = key.view(nt * S, B // S, D).mean(1).to(q.dtype).float()
+        z = (qm @ km.T * scale).view(nt, P, nt, S)
+        if r["var"]:
+            spread = key.view(nt * S, B // S, D).var(1, unbiased=False)
+            z += (0.5 * scale * scale * ((qm * qm) @ spread.T)).clamp(max=r["var"]).view(nt, P, nt, S)
+        z.masked_fill_(~vis[:, None, :, None], -1e30)
+        z = z.view(nt * P, nt * S)
+        if r["sinkx"]:
+            exact = (qm @ key[: r["sinkx"]].T * scale) - math.log(B // S)
+            w = torch.cat((z, exact), 1).softmax(-1)
+            x = w[:, nt * S :].sum(1)
+            w = w[:, : nt * S].view(nt, P, nt, S).sum(-1)
+            w[..., 0] += x.view(nt, P)
+        else:
+            w = z.softmax(-1).view(nt, P, nt, S).sum(-1)
+        agg = r["agg"]
+        if agg in (0, 4):
+            out[h] = w.mean(1)
+        elif agg == 3:
+            out[h] = w.sqrt().mean(1)
+        elif agg == 5:
+            out[h] = w.pow(2).mean(1).sqrt()
+        else:
+            out[h] = w.amax(1)
+    return out
+
+
+def choose(m, tau, sink, window, heads=None, phi=0.0):
+    """Kept blocks of masses [X, tiles, blocks]; with heads [X, grp, tiles, blocks] until each of them has tau."""
+    X, nt, _ = m.shape
+    t = torch.arange(nt, device=m.device)
+    vis = t[None] <= t[:, None]
+    local = (t * B + 1 - window).clamp(min=0) // B
+    forced = ((t[None] < -(-sink // B)) | (t[None] >= local[:, None])) & vis
+    keep = torch.zeros(m.shape, dtype=torch.bool, device=m.device)
+    for x in range(X):
+        key = torch.where(forced, torch.full_like(m[x], 1e9), m[x]).masked_fill(~vis, -1.0)
+        _, idx = key.sort(-1, descending=True)
+        take = torch.zeros_like(idx, dtype=torch.bool)
+        for a in m[x][None] if heads is None else heads[x]:
+            ga = a.gather(-1, idx)
+            c = ga.cumsum(-1)
+            total = c[:, -1:]
+            sure = (a * forced).sum(-1, keepdim=True)
+            take |= (c - ga) < torch.maximum(tau * total, sure + phi * (total - sure))
+        keep[x] = (torch.zeros_like(take).scatter_(-1, idx, take) | forced) & vis
+    return keep
+
+
+def weigh(E, v, r, G):
+    """Masses [H, tiles, blocks] without those of kept keys, by head, or by the size of values."""
+    H, nt, _ = E.shape
+    t = torch.arange(nt, device=E.device)
+    sinks = -(-r["sink"] // B)
+    local = (t * B + 1 - r["window"]).clamp(min=0) // B
+    m = E
+    if r["excl"]:
+        out = t[None] < sinks
+        if r["excl"] in (3, 4):
+            out = out | (t[None] >= local[:, None])
+        m = m.masked_fill(out, 0.0)
+        if r["excl"] in (2, 4):
+            m = m / m.sum(-1, keepdim=True).clamp(min=1e-9)
+        elif r["excl"] == 5:  # between the two
+            m = m / m.sum(-1, keepdim=True).clamp(min=1e-9).sqrt()
+    if r["val"]:
+        size = v.float().norm(dim=-1).view(G, nt, B).mean(-1)
+        m = m * size.repeat_interleave(H // G, 0)[:, None]
+    return m
+
+
+STATE = {"rule": None, "measure": False}
+REC = {}
+
+
+def record(name, value):
+    REC.setdefault(name, []).append(float(value))
+
+
+def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kw):
+    q, k, v = query[0].contiguous(), key[0].contiguous(), value[0].contiguous()
+    (H, n, D), G = q.shape, k.shape[0]
+    grp, nt, r = H // G, n // B, STATE["rule"]
+    if r is None or not max(r["dense"], r["first"]) <= module.layer_idx < r["last"]:
+        o, _ = run_attend(q, k, v, None, scaling)
+        if r is not None:
+            record("density", 1.0)
+        return o.transpose(0, 1)[None].contiguous(), None
+    M = None
+    if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst":
+        dense, lse = run_attend(q, k, v, None, scaling)
+        M = run_masses(q, k, lse, scaling)
+    E = M if r["kind"] == "ideal" else estimate(q, k, scaling, r)
+    E = weigh(E, v, r, G)
+    if r["unit"] == "head":
+        keep = choose(E, r["tau"], r["sink"], r["window"])
+    else:
+        per = E.view(G, grp, nt, nt)
+        together = per.amax(1) if r["agg"] in (2, 4) else per.mean(1)
+        keep = choose(together, r["tau"], r["sink"], r["window"], per if r["unit"] == "worst" else None, r["phi"])
+        keep = keep[:, None].expand(G, grp, nt, nt).reshape(H, nt, nt)
+    keep = keep.to(torch.uint8).contiguous()
+    o, _ = run_attend(q, k, v, keep, scaling)
+    t = torch.arange(nt, device=q.device)
+    diagonal = B * (B - 1) // 2
+    pairs, kept = ((t + 1) * B * B - diagonal).float(), keep.float().sum(-1) * B * B - diagonal
+    record("density", kept.sum() / (pairs.sum() * H))
+    if STATE["measure"]:
+        m = (M * keep).sum(-1).view(G, grp, nt)[:, :, nt // 16 :]
+        record("group_mass", m.mean())
+        record("group_mass_5", m.mean(1).flatten().quantile(0.05))
+        record("worst_head_mass", m.amin(1).mean())
+        record("head_mass_5", m.flatten().quantile(0.05))
+        for name, ex, va in (("nosink", 1, 0), ("far", 3, 0), ("value", 0, 1), ("nosink_value", 1, 1), ("nosink_head", 2, 0), ("far_head", 4, 0)):
+            w = weigh(M, v, dict(r, excl=ex, val=va), G).view(G, grp, nt, nt).sum(1)[:, nt // 16 :]
+            kk = keep.view(G, grp, nt, nt)[:, 0, nt // 16 :] if r["unit"] != "head" else None
+            if kk is not None:
+                got = (w * kk).sum(-1) / w.sum(-1).clamp(min=1e-9)
+                record(name, got.mean())
+                record(name + "_5", got.flatten().quantile(0.05))
+        off = (o.float() - dense.float()).view(H, nt, B * D)
+        record("error", off.norm() / dense.float().norm())
+        record("tile_error", (off.norm(dim=-1) / dense.float().view(H, nt, B * D).norm(dim=-1)).mean())
+    return o.transpose(0, 1)[None].contiguous(), None
+
+
+def parse(text):
+    kind, *parts = text.split(":")
+    r = dict(kind=kind, unit="group", tau=0.9, sink=128, window=512, p=4, s=1, agg=0, sinkx=0, var=0.0, phi=0.0, excl=0, val=0, samp=0, dense=0, first=0, last=10**9)
+    for part in parts:
+        name, value = part.split("=")
+        r[name] = type(r[name])(value)
+    return r
+
+
+def main():
+    folder, text, n, windows, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    ALL_ATTENTION_FUNCTIONS.register("study", attn)
+    tok = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="study").cuda().eval()
+    ids = tok(open(text, errors="replace").read()[: 8 * n * windows], return_tensors="pt").input_ids[0]
+    step = (len(ids) - n) // max(1, windows - 1)
+    ref, base = [], []
+    for name in [None] + sys.argv[6:]:
+        STATE["rule"] = parse(name) if name else None
+        losses, per, kl, top, started = [], [], [], [], time.time()
+        for w in range(windows):
+            REC.clear()
+            STATE["measure"] = w < 4
+            window = ids[w * step : w * step + n][None].cuda()
+            with torch.no_grad():
+                h = model.model(window, use_cache=False)[0][0, -LAST - 1 : -1]
+                lp = torch.log_softmax(model.lm_head(h).float(), -1)
+            losses.append(-lp.gather(1, window[0, -LAST:, None]).mean().item())
+            if name is None:
+                ref.append(lp.half())
+            else:
+                dense = ref[w].float()
+                kl.append((dense.exp() * (dense - lp)).sum(-1).mean().item())
+                top.append((dense.argmax(-1) == lp.argmax(-1)).float().mean().item())
+            per.append({k: sum(v) / len(v) for k, v in REC.items()})
+            if w == 0:
+                layers = {k: [round(x, 4) for x in v] for k, v in REC.items()}
+        base = base or losses
+        rel = [100 * (a / b - 1) for a, b in zip(losses, base)]
+        mean = sum(rel) / len(rel)
+        se = (sum((x - mean) ** 2 for x in rel) / max(1, len(rel) - 1)) ** 0.5 / len(rel) ** 0.5
+        average = {k: sum(p[k] for p in per if k in p) / sum(k in p for p in per) for k in per[0]}
+        if kl:
+            average.update(kl=sum(kl) / len(kl), top1=sum(top) / len(top))
+        row = dict(text=text.split("/")[-1], tokens=n, rule=name or "dense", windows=windows, loss=sum(losses) / len(losses), change=mean, se=se, **average, seconds=time.time() - started, rel=rel, layers=layers)
+        with open(out, "a") as f:
+            f.write(json.dumps(row) + "\n")
+        shown = " ".join(f"{k} {x:.3f}" for k, x in average.items())
+        print(f"{row['text']} {n} {row['rule']}: {row['loss']:.4f} {mean:+.2f} +- {se:.2f} {shown} {row['seconds']:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
