@@ -1,5 +1,7 @@
 //! Rotary frequencies of a model, with the scalings that its configuration can ask for.
 //!
+//! Linear interpolation divides positions, which is to divide every frequency: `f' = f / factor`.
+//!
 //! Llama 3.1:
 //!
 //!   wavelength = 2 pi / f
@@ -36,6 +38,7 @@ impl Rotation {
     pub(crate) fn new(config: &ModelConfig) -> Self {
         let base = base_frequencies(config.rope_theta, config.head_dim);
         let frequencies = match &config.rope_scaling {
+            Some(RopeScaling::Linear { factor }) => base.into_iter().map(|f| f / factor).collect(),
             Some(RopeScaling::Llama3(scaling)) => {
                 base.into_iter().map(|f| llama3(f, scaling)).collect()
             }
@@ -103,6 +106,26 @@ mod tests {
         high_freq_factor: 4.0,
         original_max_positions: 8192,
     };
+
+    #[test]
+    fn linear_interpolation_divides_every_frequency() {
+        for family in ["LlamaForCausalLM", "Qwen2ForCausalLM"] {
+            let rotation = |scaling: &str| {
+                let text = format!(
+                    r#"{{"architectures": ["{family}"], "hidden_size": 64, "intermediate_size": 96,
+                        "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 16,
+                        "max_position_embeddings": 512, "rope_scaling": {scaling}}}"#
+                );
+                Rotation::new(&ModelConfig::from_json(&text).expect("sound"))
+            };
+            let plain = rotation("null");
+            let scaled = rotation(r#"{"type": "linear", "factor": 4.0}"#);
+            assert_eq!((scaled.frequencies.len(), scaled.factor), (16, 1.0));
+            for (got, before) in scaled.frequencies.iter().zip(&plain.frequencies) {
+                assert_eq!(got * 4.0, *before);
+            }
+        }
+    }
 
     #[test]
     fn short_wavelengths_stay_and_long_ones_are_divided() {

@@ -15,6 +15,7 @@ mod files;
 mod generation;
 mod gguf;
 mod inspect;
+mod json;
 mod model_dir;
 mod text;
 mod weights;

@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::files::{LARGE_FILE, SMALL_FILE, read_optional, read_required};
 use crate::text::TokenizerConfig;
 use crate::{
     ChatTemplate, CheckpointError, ConfigError, GenerationConfig, ModelConfig, Tokenizer, Weights,
+    json,
 };
 
 /// An opened model directory.
@@ -137,8 +136,8 @@ fn chat_template(dir: &Path) -> Result<Option<ChatTemplate>, CheckpointError> {
     let path = dir.join("tokenizer_config.json");
     let config = match read_optional(&path, SMALL_FILE)? {
         Some(text) => {
-            let value: Value = serde_json::from_str(&text)
-                .map_err(|source| CheckpointError::Json { path, source })?;
+            let value =
+                json::parse(&text).map_err(|source| CheckpointError::Json { path, source })?;
             TokenizerConfig::from_value(&value)?
         }
         None => TokenizerConfig::default(),

@@ -102,7 +102,6 @@ fn a_required_field_that_is_missing_is_named() {
         "num_attention_heads",
         "vocab_size",
         "max_position_embeddings",
-        "rms_norm_eps",
     ] {
         let error = refused(field, Value::Null);
         assert!(
@@ -225,6 +224,7 @@ fn what_changes_the_mathematics_is_refused() {
     for (field, value) in [
         ("hidden_act", json!("gelu")),
         ("use_sliding_window", json!(true)),
+        ("use_sliding_window", json!("yes")),
         (
             "layer_types",
             json!(["full_attention", "sliding_attention"]),
@@ -249,6 +249,70 @@ fn what_changes_the_mathematics_is_refused() {
         .is_ok()
     );
     assert!(parse(&with("partial_rotary_factor", json!(1.0))).is_ok());
+}
+
+#[test]
+fn a_window_that_no_layer_has_is_none() {
+    let mut windowed = with("use_sliding_window", json!(true));
+    windowed["sliding_window"] = json!(64);
+    let edited = |field: &str, value: Value| {
+        let mut config = windowed.clone();
+        config[field] = value;
+        parse(&config)
+    };
+    for (field, value) in [
+        ("max_window_layers", json!(2)),
+        ("max_window_layers", json!(28)),
+        ("sliding_window", Value::Null),
+        ("layer_types", json!(["full_attention", "full_attention"])),
+    ] {
+        assert!(edited(field, value.clone()).is_ok(), "{field} = {value}");
+    }
+    for (field, value) in [
+        ("max_window_layers", json!(1)),
+        ("max_window_layers", Value::Null),
+        ("layer_types", json!([])),
+        (
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+        ),
+    ] {
+        let error = edited(field, value.clone()).expect_err("a layer has it");
+        assert!(error.to_string().contains("window") || error.to_string().contains("layer_types"));
+    }
+}
+
+#[test]
+fn the_first_llama_files_are_read() {
+    let mut config = with("architectures", json!(["LLaMAForCausalLM"]));
+    let fields = config.as_object_mut().expect("an object");
+    fields.remove("rms_norm_eps");
+    fields.remove("max_position_embeddings");
+    config["max_sequence_length"] = json!(2048);
+    let parsed = parse(&config).expect("sound");
+    assert_eq!(
+        (parsed.architecture, parsed.max_positions, parsed.norm_eps),
+        (Architecture::Llama, 2048, 1e-6)
+    );
+    // Where both lengths stand there, the newer one counts.
+    config["max_position_embeddings"] = json!(128);
+    assert_eq!(parse(&config).expect("sound").max_positions, 128);
+}
+
+#[test]
+fn words_that_python_writes_are_read() {
+    let with = |field: &str, word: &str| {
+        let text = llama_config().to_string();
+        let rest = text.strip_prefix('{').expect("an object");
+        ModelConfig::from_json(&format!("{{\"{field}\": {word}, {rest}"))
+    };
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        with("router_aux_loss", word).expect("nobody reads it");
+        for field in ["attention_bias", "head_dim", "final_logit_softcapping"] {
+            let error = with(field, word).expect_err("it is read").to_string();
+            assert!(error.contains(field) && error.contains(word), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn numbers_are_finite_and_positive() {
     let text = llama_config().to_string().replace("10000.0", "NaN");
     assert!(matches!(
         ModelConfig::from_json(&text),
-        Err(CheckpointError::Config(ConfigError::Syntax { .. }))
+        Err(CheckpointError::Config(ConfigError::Type { field, .. })) if field == "rope_theta"
     ));
     let text = llama_config().to_string().replace("10000.0", "1e999");
     assert!(matches!(
@@ -83,7 +83,7 @@ fn rope_scaling_speaks_two_dialects() {
             .contains("rope_parameters.rope_theta")
     );
 
-    for kind in ["linear", "dynamic", "longrope"] {
+    for kind in ["dynamic", "longrope"] {
         let error = refused("rope_scaling", json!({ "type": kind, "factor": 2.0 }));
         assert!(matches!(error, ConfigError::RopeScaling { .. }), "{error}");
     }
@@ -96,6 +96,98 @@ fn rope_scaling_speaks_two_dialects() {
         scaling[field] = bad;
         assert!(refused("rope_scaling", scaling).to_string().contains(field));
     }
+}
+
+#[test]
+fn linear_interpolation_divides_positions() {
+    for family in ["LlamaForCausalLM", "Qwen2ForCausalLM"] {
+        for (field, key) in [("rope_scaling", "type"), ("rope_parameters", "rope_type")] {
+            let mut config = with(field, json!({ key: "linear", "factor": 4 }));
+            config["architectures"] = json!([family]);
+            config["model_type"] = Value::Null;
+            let parsed = parse(&config).expect("sound");
+            let expected = Some(RopeScaling::Linear { factor: 4.0 });
+            assert_eq!((parsed.rope_scaling, parsed.max_positions), (expected, 128));
+        }
+    }
+    // The stretched length may stand in the old spelling.
+    let mut long = with("rope_scaling", json!({ "type": "linear", "factor": 4.0 }));
+    long["max_sequence_length"] = json!(512);
+    assert_eq!(parse(&long).expect("sound").max_positions, 512);
+    for bad in [json!(0.5), json!(1e300), json!("2"), Value::Null] {
+        let error = refused("rope_scaling", json!({ "type": "linear", "factor": bad }));
+        assert!(error.to_string().contains("factor"), "{error}");
+    }
+}
+
+#[test]
+fn a_scaling_that_does_nothing_is_none() {
+    for field in ["rope_scaling", "rope_parameters"] {
+        for idle in [
+            json!({}),
+            json!({ "factor": 1.0 }),
+            json!({ "type": "linear", "factor": 1 }),
+            json!({ "type": "dynamic", "factor": 1.0 }),
+            json!({ "rope_type": "default", "factor": 8.0 }),
+            json!({ "rope_type": null, "type": null }),
+        ] {
+            let parsed = parse(&with(field, idle.clone())).expect("sound");
+            assert_eq!(parsed.rope_scaling, None, "{idle}");
+        }
+        // A factor that nobody says how to apply, half a head.
+        for bad in [
+            json!({ "factor": 2.0 }),
+            json!({ "rope_type": "default", "partial_rotary_factor": 0.5 }),
+        ] {
+            let error = refused(field, bad).to_string();
+            assert!(error.contains("factor"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn rotary_fields_are_found_in_every_place() {
+    let llama3 = json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 64, "rope_theta": 5e5 });
+    let other = json!({ "rope_type": "default", "rope_theta": 1e4 });
+    let mut qwen2 = with("rope_theta", Value::Null);
+    qwen2["architectures"] = json!(["Qwen2ForCausalLM"]);
+    qwen2["model_type"] = json!("qwen2");
+    for field in ["rope_scaling", "rope_parameters"] {
+        for value in [
+            llama3.clone(),
+            json!({ "full_attention": llama3, "sliding_attention": other }),
+            json!({ "full_attention": llama3, "rope_theta": 5e5 }),
+        ] {
+            let mut config = qwen2.clone();
+            config[field] = value;
+            let parsed = parse(&config).expect("sound");
+            assert_eq!(parsed.rope_theta, 5e5);
+            assert!(
+                matches!(parsed.rope_scaling, Some(RopeScaling::Llama3(scaling)) if scaling.factor == 8.0),
+                "{config}"
+            );
+            // What stands twice agrees.
+            config["rope_theta"] = json!(1e4);
+            let error = parse(&config).expect_err("two bases").to_string();
+            assert!(
+                error.contains("rope_theta") && error.contains(field),
+                "{error}"
+            );
+        }
+        let mut config = qwen2.clone();
+        config[field] = json!({ "sliding_attention": other });
+        let error = parse(&config).expect_err("for no layer").to_string();
+        assert!(error.contains("full_attention"), "{error}");
+    }
+    let mut both = qwen2;
+    both["rope_scaling"] = json!({ "type": "linear", "factor": 2.0 });
+    both["rope_parameters"] = json!({ "full_attention": llama3 });
+    let error = parse(&both).expect_err("two scalings").to_string();
+    assert!(
+        error.contains("rope_scaling") && error.contains("rope_parameters"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -39,6 +39,16 @@ impl<'a> Fields<'a> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
+    /// True if the field is written as null, rather than left out.
+    pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_null)
+    }
+
+    /// True if any field holds an object.
+    pub(crate) fn holds_objects(&self) -> bool {
+        self.map.values().any(Value::is_object)
+    }
+
     /// The error for a field of the wrong type.
     pub(crate) fn wrong(&self, field: &str, got: &Value, expected: &'static str) -> ConfigError {
         ConfigError::Type {

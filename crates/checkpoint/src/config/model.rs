@@ -36,6 +36,11 @@ impl Architecture {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
+    /// Linear interpolation (arXiv 2306.15595): positions are divided by the factor.
+    Linear {
+        /// Divisor of positions, at least 1.
+        factor: f64,
+    },
     /// As published with Llama 3.1.
     Llama3(Llama3Scaling),
     /// YaRN (arXiv 2309.00071).

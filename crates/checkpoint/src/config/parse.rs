@@ -1,15 +1,16 @@
 //! config.json to [`ModelConfig`]: fields, defaults and the rules between fields.
 //!
 //! Defaults are those of the model classes that write these files: `num_key_value_heads` = heads, `head_dim` = hidden size /
-//! heads, `rope_theta` = 10000, untied embeddings, no biases except Qwen2's on Q, K and V. Caps on sizes are far above any
-//! model and keep every product of sizes inside 64 bits.
+//! heads, `rope_theta` = 10000, `rms_norm_eps` = 1e-6, untied embeddings, no biases except Qwen2's on Q, K and V. The first
+//! Llama files spell the class `LLaMAForCausalLM` and the length `max_sequence_length`. Caps on sizes are far above any model
+//! and keep every product of sizes inside 64 bits.
 
 use serde_json::Value;
 
 use super::{
     Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope, unsupported,
 };
-use crate::ConfigError;
+use crate::{ConfigError, json};
 
 const FILE: &str = "config.json";
 const MAX_HIDDEN: usize = 1 << 17;
@@ -20,10 +21,14 @@ const MAX_VOCAB: usize = 1 << 24;
 pub(super) const MAX_POSITIONS: usize = 1 << 28;
 const HEAD_DIMS: std::ops::RangeInclusive<usize> = 32..=256;
 const HEAD_DIM_STEP: usize = 8;
+const DEFAULT_NORM_EPS: f64 = 1e-6;
+const POSITIONS: &str = "max_position_embeddings";
+/// The spelling of [`POSITIONS`] in the first Llama files.
+const OLD_POSITIONS: &str = "max_sequence_length";
 
 /// Parses and checks the text of a config.json.
 pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
-    let value: Value = serde_json::from_str(text).map_err(|error| ConfigError::Syntax {
+    let value = json::parse(text).map_err(|error| ConfigError::Syntax {
         file: FILE,
         reason: error.to_string(),
     })?;
@@ -72,10 +77,26 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     })
 }
 
-/// A model whose positions are stretched by YaRN often keeps the length of before in its file.
+/// The length in tokens as the file has it.
+pub(super) fn written_positions(fields: Fields<'_>) -> Result<usize, ConfigError> {
+    match (
+        optional(fields, POSITIONS, MAX_POSITIONS)?,
+        optional(fields, OLD_POSITIONS, MAX_POSITIONS)?,
+    ) {
+        (Some(written), _) | (None, Some(written)) => Ok(written),
+        (None, None) => required(fields, POSITIONS, MAX_POSITIONS),
+    }
+}
+
+/// A model whose positions are stretched often keeps the length of before in its file: YaRN has it among its own fields, and
+/// beside linear interpolation the stretched length may stand in the old spelling.
 fn max_positions(fields: Fields<'_>, scaling: Option<RopeScaling>) -> Result<usize, ConfigError> {
-    let written = required(fields, "max_position_embeddings", MAX_POSITIONS)?;
+    let written = written_positions(fields)?;
     Ok(match scaling {
+        Some(RopeScaling::Linear { .. }) => {
+            let old = optional(fields, OLD_POSITIONS, MAX_POSITIONS)?;
+            written.max(old.unwrap_or(written))
+        }
         Some(RopeScaling::Yarn(yarn)) => {
             let stretched = yarn.factor * yarn.original_max_positions as f64;
             written.max(stretched as usize)
@@ -96,7 +117,7 @@ fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
     let by_class = class.map(|class| {
         known
             .into_iter()
-            .find(|a| a.class_name() == class)
+            .find(|a| a.class_name().eq_ignore_ascii_case(class))
             .ok_or_else(|| ConfigError::UnsupportedArchitecture {
                 field: "architectures",
                 got: class.to_owned(),
@@ -106,7 +127,7 @@ fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
     let by_type = model_type.map(|name| {
         known
             .into_iter()
-            .find(|a| a.model_type() == name)
+            .find(|a| a.model_type().eq_ignore_ascii_case(name))
             .ok_or_else(|| ConfigError::UnsupportedArchitecture {
                 field: "model_type",
                 got: name.to_owned(),
@@ -173,11 +194,7 @@ fn head_dim(fields: Fields<'_>, hidden_size: usize, heads: usize) -> Result<usiz
 
 fn norm_eps(fields: Fields<'_>) -> Result<f64, ConfigError> {
     let field = "rms_norm_eps";
-    let eps = fields.number(field)?.ok_or(ConfigError::Missing {
-        file: FILE,
-        field,
-        expected: "a number above zero",
-    })?;
+    let eps = fields.number(field)?.unwrap_or(DEFAULT_NORM_EPS);
     if eps > 0.0 && eps < 1.0 {
         Ok(eps)
     } else {

@@ -1,79 +1,111 @@
 //! Rotary position fields: `rope_theta` and `rope_scaling`, or the newer `rope_parameters` that holds both.
 //!
-//! Supported scalings are none, `default`, `llama3` and `yarn`. Where both dialects stand in one file they must agree.
+//! Supported scalings are none, `default`, `linear`, `llama3` and `yarn`. Each of the two objects may hold the base too, and may
+//! be nested by the kind of a layer, where that of full attention counts. Whatever stands twice in one file must agree.
 
-use super::{Fields, Llama3Scaling, RopeScaling, YarnScaling, parse::MAX_POSITIONS};
+use super::parse::{MAX_POSITIONS, written_positions};
+use super::{Fields, Llama3Scaling, RopeScaling, YarnScaling, describe};
 use crate::ConfigError;
 
 const DEFAULT_THETA: f64 = 10_000.0;
 
+/// The objects that hold rotary fields, and the names of their bases.
+const OBJECTS: [(&str, &str); 2] = [
+    ("rope_scaling", "rope_scaling.rope_theta"),
+    ("rope_parameters", "rope_parameters.rope_theta"),
+];
+/// The kind of every layer that is run, by which an object may be nested.
+const FULL: &str = "full_attention";
+
 /// Base of the frequencies, and their scaling.
 pub(super) fn parse(fields: Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
-    let parameters = fields.object("rope_parameters")?;
-    let scaling = fields.object("rope_scaling")?;
-    let outer = fields.number("rope_theta")?;
-    let inner = parameters
-        .map(|object| object.number("rope_theta"))
-        .transpose()?
-        .flatten();
-    if let (Some(a), Some(b)) = (outer, inner)
-        && a != b
-    {
-        return Err(conflict(
-            fields,
-            "rope_theta",
-            a,
-            "rope_parameters.rope_theta",
-            b,
-        ));
+    let mut theta = fields.number("rope_theta")?.map(|own| ("rope_theta", own));
+    let mut scaling: Option<(&'static str, Option<RopeScaling>)> = None;
+    for (field, name) in OBJECTS {
+        let Some(outer) = fields.object(field)? else {
+            continue;
+        };
+        let nested = outer.object(FULL)?;
+        if nested.is_none() && outer.holds_objects() {
+            return Err(ConfigError::Missing {
+                file: fields.file,
+                field: "full_attention` in `rope_parameters` or `rope_scaling",
+                expected: "the rotary fields of full attention, which every layer has",
+            });
+        }
+        for object in [Some(outer), nested].into_iter().flatten() {
+            if let Some(own) = object.number("rope_theta")? {
+                match theta {
+                    Some((other, got)) if got != own => {
+                        return Err(conflict(fields, other, got, name, own));
+                    }
+                    _ => theta = Some((name, own)),
+                }
+            }
+            if let Some(own) = scaling_of(fields, object, field)? {
+                match scaling {
+                    Some((other, got)) if got != own => {
+                        let (got, own) = (format!("{got:?}"), format!("{own:?}"));
+                        return Err(conflict(fields, other, got, field, own));
+                    }
+                    _ => scaling = Some((field, own)),
+                }
+            }
+        }
     }
-    let theta = outer.or(inner).unwrap_or(DEFAULT_THETA);
+    let theta = theta.map_or(DEFAULT_THETA, |(_, theta)| theta);
     if theta <= 0.0 {
-        return Err(out_of_range(
-            fields,
-            "rope_theta",
-            theta,
-            "a number above zero",
-        ));
+        let limit = "a number above zero";
+        return Err(out_of_range(fields, "rope_theta", theta, limit));
     }
-
-    let old = scaling
-        .map(|object| scaling_of(fields, object, "rope_scaling"))
-        .transpose()?;
-    let new = parameters
-        .map(|object| scaling_of(fields, object, "rope_parameters"))
-        .transpose()?;
-    match (old, new) {
-        (Some(a), Some(b)) if a != b => Err(conflict(
-            fields,
-            "rope_scaling",
-            format!("{a:?}"),
-            "rope_parameters",
-            format!("{b:?}"),
-        )),
-        (a, b) => Ok((theta, a.or(b).flatten())),
-    }
+    Ok((theta, scaling.and_then(|(_, scaling)| scaling)))
 }
 
+/// The scaling that an object declares, `Some(None)` for one that does nothing; `None` where it declares none.
 fn scaling_of(
     fields: Fields<'_>,
     object: Fields<'_>,
     field: &'static str,
-) -> Result<Option<RopeScaling>, ConfigError> {
+) -> Result<Option<Option<RopeScaling>>, ConfigError> {
+    let partial = "partial_rotary_factor";
+    if let Some(got) = object.number(partial)?.filter(|&got| got != 1.0) {
+        let limit = "1: rotary positions cover the whole head";
+        return Err(out_of_range(object, partial, got, limit));
+    }
     let kind = match object.text("rope_type")? {
         Some(kind) => Some(kind),
         None => object.text("type")?,
     };
-    match kind {
-        Some("llama3") => llama3(object).map(RopeScaling::Llama3).map(Some),
-        Some("yarn") => yarn(fields, object).map(RopeScaling::Yarn).map(Some),
-        Some("default") => Ok(None),
-        None if field == "rope_parameters" => Ok(None),
-        other => Err(ConfigError::RopeScaling {
-            field,
-            got: format!("{:?}", other.unwrap_or("(none)")),
-        }),
+    Ok(match kind {
+        Some("default") => Some(None),
+        Some("linear") => Some(linear(object)?),
+        Some("llama3") => Some(Some(RopeScaling::Llama3(llama3(object)?))),
+        Some("yarn") => Some(Some(RopeScaling::Yarn(yarn(fields, object)?))),
+        // Within the model's own length this one does nothing at a factor of 1.
+        Some("dynamic") if object.number("factor")? == Some(1.0) => Some(None),
+        None if object.number("factor")?.is_none_or(|factor| factor == 1.0) => None,
+        other => {
+            let got = match other {
+                Some(kind) => describe(&kind.into()),
+                None => "(none) beside a factor".to_owned(),
+            };
+            return Err(ConfigError::RopeScaling { field, got });
+        }
+    })
+}
+
+/// Linear interpolation; none at a factor of 1.
+fn linear(object: Fields<'_>) -> Result<Option<RopeScaling>, ConfigError> {
+    let factor = object.number("factor")?.ok_or(ConfigError::Missing {
+        file: object.file,
+        field: "factor",
+        expected: "a number, as rope type linear needs",
+    })?;
+    if !(1.0..=MAX_POSITIONS as f64).contains(&factor) {
+        let limit = "a number in 1..=268435456";
+        return Err(out_of_range(object, "factor", factor, limit));
     }
+    Ok((factor > 1.0).then_some(RopeScaling::Linear { factor }))
 }
 
 fn llama3(object: Fields<'_>) -> Result<Llama3Scaling, ConfigError> {
@@ -121,16 +153,14 @@ fn llama3(object: Fields<'_>) -> Result<Llama3Scaling, ConfigError> {
 /// `max_position_embeddings`.
 fn yarn(fields: Fields<'_>, object: Fields<'_>) -> Result<YarnScaling, ConfigError> {
     let original = match object.size(ORIGINAL)? {
-        Some(size) => Some(size),
-        None => fields.size("max_position_embeddings")?,
+        Some(size) => usize::try_from(size).unwrap_or(0),
+        None => written_positions(fields)?,
     };
-    let original = original.and_then(|size| usize::try_from(size).ok());
     let factor = object.number("factor")?.ok_or(ConfigError::Missing {
         file: object.file,
         field: "factor",
         expected: "a number, as rope type yarn needs",
     })?;
-    let original = original.unwrap_or(0);
     stretch(object, factor, original)?;
     // What queries and keys are to gain at a stretch, times a weight.
     let gain = |weight: f64| match factor > 1.0 {
@@ -213,6 +243,6 @@ fn conflict(
         got: got.to_string(),
         other,
         other_got: other_got.to_string(),
-        rule: "the old and the new spelling agree",
+        rule: "what stands twice agrees",
     }
 }

@@ -84,7 +84,7 @@ pub enum ConfigError {
     },
     /// The rotary scaling is not supported.
     #[error(
-        "config.json: `{field}` has type {got}, supported are null, \"default\", \"llama3\" and \"yarn\""
+        "config.json: `{field}` has type {got}, supported are null, \"default\", \"linear\", \"llama3\" and \"yarn\""
     )]
     RopeScaling {
         /// The field, `rope_scaling` or `rope_parameters`.
