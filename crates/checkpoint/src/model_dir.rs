@@ -107,7 +107,11 @@ impl ModelDir {
     /// # Errors
     /// [`CheckpointError::MissingFile`], [`CheckpointError::SafeTensors`] or [`CheckpointError::Index`].
     pub fn weights(&self) -> Result<Weights, CheckpointError> {
-        Weights::open(&self.path)
+        let mut weights = Weights::open(&self.path)?;
+        if self.config.tied_embeddings {
+            weights.tie();
+        }
+        Ok(weights)
     }
 }
 

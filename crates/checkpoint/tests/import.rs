@@ -64,6 +64,40 @@ fn yarn_comes_in_the_measures_of_config_json() {
 }
 
 #[test]
+fn linear_interpolation_comes_under_each_of_its_names() {
+    let scaling = |edits: &[(&str, Meta)]| {
+        let mut gguf = tiny_model("qwen2");
+        for (key, value) in edits {
+            gguf.set(&format!("qwen2.rope.{key}"), value.clone());
+        }
+        let (_dir, model) = imported(&gguf, &F32);
+        model.config().rope_scaling
+    };
+    let kind = |name: &str| ("scaling.type", Meta::Text(name.into()));
+    let factor = |factor: f32| ("scaling.factor", Meta::F32(factor));
+    let old = |factor: f32| ("scale_linear", Meta::F32(factor));
+    let linear = Some(RopeScaling::Linear { factor: 4.0 });
+    for edits in [
+        &[old(4.0)][..],
+        &[factor(4.0)],
+        &[kind("linear"), factor(4.0)],
+        &[kind("linear"), old(4.0)],
+        // The newer key goes first.
+        &[factor(4.0), old(2.0)],
+    ] {
+        assert_eq!(scaling(edits), linear);
+    }
+    for edits in [
+        &[old(1.0)][..],
+        &[old(0.0)],
+        &[kind("linear")],
+        &[kind("none"), factor(4.0), old(4.0)],
+    ] {
+        assert_eq!(scaling(edits), None);
+    }
+}
+
+#[test]
 fn rows_of_queries_and_keys_are_put_back_in_order() {
     let gguf = tiny_model("llama");
     let (_dir, model) = imported(&gguf, &F32);
@@ -145,6 +179,42 @@ fn a_llama_with_biases_has_them_reordered() {
         .expect("there")
         .to_f32();
     assert_eq!((got[0], got[1], got[16], got[33]), (0.0, 2.0, 1.0, 34.0));
+}
+
+#[test]
+fn biases_that_no_layer_of_a_llama_has_are_zero() {
+    let of = |present: &[(&str, u64)], absent: (&str, usize), target: WeightDtype| {
+        let mut gguf = tiny_model("llama");
+        for (part, width) in present {
+            gguf.add(
+                &format!("blk.0.{part}.bias"),
+                &[*width],
+                &vec![1.0; *width as usize],
+            );
+        }
+        let options = ImportOptions {
+            dtype: target,
+            tie: false,
+        };
+        let (_dir, model) = imported(&gguf, &options);
+        let mut weights = model.weights().expect("sound");
+        let name = format!("model.layers.0.{}.bias", absent.0);
+        let zeros = weights.take(&name, &[absent.1]).expect("there").to_f32();
+        assert_eq!(zeros, vec![0.0; absent.1]);
+        for (name, shape) in model.config().expected_tensors() {
+            if !name.ends_with(absent.0) && !name.contains(&format!("{}.bias", absent.0)) {
+                weights.take(&name, &shape).expect("there");
+            }
+        }
+        (model.config().output_bias, model.config().mlp_bias)
+    };
+    let qkv = [("attn_q", 64), ("attn_k", 32), ("attn_v", 32)];
+    for target in [WeightDtype::F32, WeightDtype::Bf16] {
+        let seen = of(&qkv, ("self_attn.o_proj", 64), target);
+        assert_eq!(seen, (true, false));
+    }
+    let seen = of(&[("ffn_down", 64)], ("mlp.gate_proj", 96), WeightDtype::F32);
+    assert_eq!(seen, (false, true));
 }
 
 #[test]

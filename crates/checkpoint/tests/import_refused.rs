@@ -9,7 +9,7 @@ use std::fs;
 use sparse_accelerate_checkpoint::{
     CheckpointError, GgufError, ImportOptions, WeightDtype, import_gguf,
 };
-use support::gguf_file::{Meta, tiny_model};
+use support::gguf_file::{Meta, Tensor, tiny_model};
 use support::import::{F32, import, listing, refused};
 use support::put;
 
@@ -20,9 +20,8 @@ fn metadata_that_is_not_supported_is_refused() {
         ("tokenizer.ggml.pre", Meta::Text("llama-bpe".into())),
         ("tokenizer.ggml.model", Meta::Text("llama".into())),
         ("llama.rope.scaling.type", Meta::Text("longrope".into())),
-        // Of no type it is that of linear interpolation.
-        ("llama.rope.scaling.factor", Meta::F32(4.0)),
-        ("llama.rope.scale_linear", Meta::F32(2.0)),
+        ("llama.rope.scaling.factor", Meta::F32(0.5)),
+        ("llama.rope.scale_linear", Meta::F32(-2.0)),
         ("llama.rope.dimension_count", Meta::U32(16)),
         ("llama.expert_count", Meta::U32(8)),
         ("split.count", Meta::U32(2)),
@@ -41,6 +40,65 @@ fn metadata_that_is_not_supported_is_refused() {
     let mut gguf = tiny_model("llama");
     gguf.add("rope_freqs.weight", &[16], &[1.0; 16]);
     assert!(import(&gguf, &F32).1.is_ok());
+}
+
+#[test]
+fn what_can_only_be_listed_is_refused_by_name() {
+    let mut gguf = tiny_model("llama");
+    let at = gguf
+        .tensors
+        .iter()
+        .position(|tensor| tensor.name == "blk.0.ffn_down.weight");
+    let tensor = &mut gguf.tensors[at.expect("there")];
+    (tensor.kind, tensor.data) = (20, vec![0; 96 * 64 / 32 * 18]);
+    let error = refused(&gguf);
+    assert!(
+        matches!(&error, GgufError::TensorType { got, .. } if got == "20 (IQ4_NL)"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("Q4_K"), "{error}");
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let empty = [&b"GGUF"[..], &3u32.to_be_bytes(), &[0; 56]].concat();
+    put(dir.path(), "x.gguf", &empty);
+    let (from, to) = (dir.path().join("x.gguf"), dir.path().join("out"));
+    let error = import_gguf(&from, &to, &F32, &mut |_| {});
+    assert!(matches!(
+        error,
+        Err(CheckpointError::Gguf {
+            source: GgufError::BigEndian,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_bias_that_only_some_layers_lack_is_missing() {
+    for (architecture, biases) in [("llama", &["attn_q"][..]), ("qwen2", &[])] {
+        let mut gguf = tiny_model(architecture);
+        gguf.tensors
+            .retain(|tensor| !tensor.name.ends_with(".bias"));
+        gguf.set(&format!("{architecture}.block_count"), Meta::U32(2));
+        let second = gguf
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.starts_with("blk."));
+        let second: Vec<_> = second
+            .map(|tensor| Tensor {
+                name: tensor.name.replace("blk.0", "blk.1"),
+                ..tensor.clone()
+            })
+            .collect();
+        gguf.tensors.extend(second);
+        for part in biases {
+            gguf.add(&format!("blk.0.{part}.bias"), &[64], &[1.0; 64]);
+        }
+        let error = refused(&gguf);
+        assert!(
+            matches!(&error, GgufError::MissingTensor { name } if name.ends_with("attn_q.bias")),
+            "{error}"
+        );
+    }
 }
 
 #[test]

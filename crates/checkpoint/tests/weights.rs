@@ -8,8 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use sparse_accelerate_checkpoint::{CheckpointError, IndexError, ModelDir, WeightDtype, Weights};
-use support::{model_dir, put, safetensors_bytes, safetensors_f32};
+use sparse_accelerate_checkpoint::{
+    CheckpointError, IndexError, ModelDir, WeightDtype, Weights, inspect,
+};
+use support::{llama_config, model_dir, put, safetensors_bytes, safetensors_f32};
 use tempfile::TempDir;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -186,6 +188,80 @@ fn a_load_accounts_for_every_tensor() {
             assert_eq!((names, count), (vec!["a".into(), "b".into()], 2))
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_tied_model_may_hold_its_table_as_the_head() {
+    let dir = model_dir();
+    let file = |names: &[&str]| {
+        let table = vec![2.0; 300 * 64];
+        let tensors: Vec<_> = names
+            .iter()
+            .map(|name| (*name, &[300, 64][..], &table[..]))
+            .collect();
+        put(dir.path(), "model.safetensors", &safetensors_f32(&tensors));
+    };
+    let (table, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    file(&[head]);
+    let mut tied = weights(dir.path()).expect("sound");
+    assert_eq!(
+        tied.take(table, &[300, 64]).expect("the head").to_f32()[0],
+        2.0
+    );
+    tied.finish().expect("nothing more");
+    file(&[head, table]);
+    let both = weights(dir.path()).expect("sound");
+    assert_eq!(both.names().collect::<Vec<_>>(), [head, table]);
+
+    // Without the tie each is a table of its own.
+    let mut config = llama_config();
+    config["tie_word_embeddings"] = false.into();
+    put(dir.path(), "config.json", config.to_string().as_bytes());
+    file(&[head]);
+    let mut untied = weights(dir.path()).expect("sound");
+    let error = untied.take(table, &[300, 64]).expect_err("no such table");
+    assert!(
+        matches!(error, CheckpointError::MissingTensor { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_with_another_prefix_are_those_of_the_classes() {
+    for prefix in [
+        "",
+        "module.model.",
+        "_orig_mod.model.",
+        "language_model.model.",
+    ] {
+        let dir = model_dir();
+        let config = ModelDir::open(dir.path()).expect("sound").config().clone();
+        let expected = config.expected_tensors();
+        let stored = expected.iter().map(|(name, shape)| {
+            let rest = name.strip_prefix("model.").expect("it is tied");
+            let values = vec![0.5; shape.iter().product()];
+            (format!("{prefix}{rest}"), shape.as_slice(), values)
+        });
+        let stored: Vec<_> = stored.collect();
+        let tensors: Vec<_> = stored
+            .iter()
+            .map(|(name, shape, values)| (name.as_str(), *shape, values.as_slice()))
+            .collect();
+        put(dir.path(), "model.safetensors", &safetensors_f32(&tensors));
+        let mut weights = weights(dir.path()).expect("sound");
+        for (name, shape) in &expected {
+            weights.take(name, shape).expect("there under its own name");
+        }
+        weights.finish().expect("nothing more");
+        // A description has the names of the file.
+        let seen = inspect(dir.path()).expect("sound");
+        let listed: Vec<_> = seen.tensors.iter().map(|tensor| &tensor.name).collect();
+        assert!(
+            listed.contains(&&format!("{prefix}norm.weight")),
+            "{listed:?}"
+        );
+        assert!(listed.is_sorted());
     }
 }
 

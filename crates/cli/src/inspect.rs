@@ -67,6 +67,12 @@ fn render(model: &Inspection) -> Result<String, fmt::Error> {
         let cut = if shown.len() < text.len() { " ..." } else { "" };
         writeln!(out, "{key} = {shown}{cut}")?;
     }
+    if !model.notes.is_empty() {
+        writeln!(out)?;
+    }
+    for note in &model.notes {
+        writeln!(out, "note: {note}")?;
+    }
     writeln!(out)?;
     let width = model
         .tensors
@@ -75,14 +81,20 @@ fn render(model: &Inspection) -> Result<String, fmt::Error> {
         .max()
         .unwrap_or(0);
     for tensor in &model.tensors {
+        let mark = if tensor.supported {
+            ""
+        } else {
+            "  cannot be run"
+        };
         let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
         writeln!(
             out,
-            "{:<width$}  {:<6} {:>10}  [{}]",
+            "{:<width$}  {:<6} {:>10}  [{}]{}",
             tensor.name,
             tensor.dtype,
             Bytes(tensor.bytes).to_string(),
             shape.join(", "),
+            mark,
         )?;
     }
     Ok(out)

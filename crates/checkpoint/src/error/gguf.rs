@@ -13,13 +13,16 @@ pub enum GgufError {
         got: [u8; 4],
     },
     /// The version is not supported.
-    #[error(
-        "GGUF version {got} is not supported, versions 2 and 3 (little endian) are: convert the file again"
-    )]
+    #[error("GGUF version {got} is not supported, versions 2 and 3 are: convert the file again")]
     Version {
         /// The version found.
         got: u32,
     },
+    /// Numbers lie with their highest byte first.
+    #[error(
+        "the file is big endian, little endian is imported: convert the model again for little endian"
+    )]
+    BigEndian,
     /// The file ends inside the header.
     #[error("the file ends at byte {size} while reading {what} at byte {at}: fetch it again")]
     Truncated {
@@ -84,7 +87,7 @@ pub enum GgufError {
     },
     /// A tensor has a block format that is not supported.
     #[error(
-        "tensor {name} has ggml type {got}, supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K: use such a file"
+        "tensor {name} has ggml type {got}, supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K: use such a file; `inspect` lists what it holds"
     )]
     TensorType {
         /// The tensor.

@@ -1,4 +1,4 @@
-//! A bounds-checked reader over the bytes of a GGUF header. Little endian.
+//! A bounds-checked reader over the bytes of a GGUF header, in the file's byte order.
 //!
 //! Every read states what it reads, so that a truncated file is reported by the thing that is missing.
 
@@ -10,11 +10,21 @@ const MAX_STRING: u64 = 1 << 24;
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    big_endian: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self {
+            bytes,
+            at: 0,
+            big_endian: false,
+        }
+    }
+
+    /// Reads numbers from here on with their highest byte first.
+    pub(super) fn set_big_endian(&mut self) {
+        self.big_endian = true;
     }
 
     /// Offset of the next byte.
@@ -43,12 +53,16 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    /// The bytes of a number, lowest first whatever the file's order.
     pub(super) fn array<const N: usize>(
         &mut self,
         what: &'static str,
     ) -> Result<[u8; N], GgufError> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N, what)?);
+        if self.big_endian {
+            array.reverse();
+        }
         Ok(array)
     }
 

@@ -1,7 +1,8 @@
 //! A GGUF file, mapped and checked as a whole.
 //!
 //! Layout: magic, version, two counts, metadata, tensor table, padding, data. Versions 2 and 3 differ only in what they allow
-//! for byte order; this reader takes little endian.
+//! for byte order. Any file is described; what cannot be imported (big endian, other element formats) is refused by
+//! [`GgufFile::check_importable`].
 
 use std::fmt;
 use std::path::Path;
@@ -24,6 +25,7 @@ const ALIGNMENTS: std::ops::RangeInclusive<u64> = 8..=1 << 20;
 pub(crate) struct GgufFile {
     map: Mmap,
     pub(crate) version: u32,
+    pub(crate) big_endian: bool,
     pub(crate) metadata: Metadata,
     pub(crate) tensors: Vec<TensorInfo>,
     data: usize,
@@ -31,6 +33,7 @@ pub(crate) struct GgufFile {
 
 struct Header {
     version: u32,
+    big_endian: bool,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     data: usize,
@@ -42,6 +45,7 @@ impl GgufFile {
         let map = files::map(path)?;
         let Header {
             version,
+            big_endian,
             metadata,
             tensors,
             data,
@@ -49,10 +53,20 @@ impl GgufFile {
         Ok(Self {
             map,
             version,
+            big_endian,
             metadata,
             tensors,
             data,
         })
+    }
+
+    /// Refuses a file whose tensors cannot all be read.
+    pub(crate) fn check_importable(&self) -> Result<(), GgufError> {
+        if self.big_endian {
+            return Err(GgufError::BigEndian);
+        }
+        let kinds = self.tensors.iter().map(TensorInfo::kind);
+        kinds.collect::<Result<Vec<_>, _>>().map(drop)
     }
 
     /// The bytes of one of the file's own tensors.
@@ -70,14 +84,19 @@ fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     if magic != MAGIC {
         return Err(GgufError::Magic { got: magic });
     }
-    let version = cursor.u32("the version")?;
+    let mut version = cursor.u32("the version")?;
+    let big_endian = VERSIONS.contains(&version.swap_bytes());
+    if big_endian {
+        version = version.swap_bytes();
+        cursor.set_big_endian();
+    }
     if !VERSIONS.contains(&version) {
         return Err(GgufError::Version { got: version });
     }
     let tensor_count = cursor.count("the tensor count", MAX_TENSORS)?;
     let pair_count = cursor.count("the metadata count", MAX_PAIRS)?;
     let metadata = Metadata::read(&mut cursor, pair_count)?;
-    let tensors = table::read(&mut cursor, tensor_count)?;
+    let mut tensors = table::read(&mut cursor, tensor_count)?;
 
     let alignment = metadata
         .size("general.alignment")?
@@ -87,9 +106,10 @@ fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
     }
     let data = (cursor.position() as u64).next_multiple_of(alignment);
     let available = (bytes.len() as u64).saturating_sub(data);
-    table::check_places(&tensors, alignment, available)?;
+    table::check_places(&mut tensors, alignment, available)?;
     Ok(Header {
         version,
+        big_endian,
         metadata,
         tensors,
         data: data as usize,

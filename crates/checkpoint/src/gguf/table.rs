@@ -1,12 +1,13 @@
 //! The tensor table of a GGUF file.
 //!
 //! Dims are fastest first, the reverse of a shape. Offsets count from the data section, whose beginning is aligned. Checked: 1
-//! to 4 dims above zero, products inside 64 bits, rows of whole blocks, aligned offsets, inside the file, no overlap.
+//! to 4 dims above zero, products inside 64 bits, rows of whole blocks, aligned offsets, inside the file, no overlap. A tensor of
+//! an unknown format is taken to reach to the next one.
 
 use std::collections::HashSet;
 
 use super::cursor::Cursor;
-use super::kind::Kind;
+use super::kind::{Format, Kind};
 use crate::GgufError;
 
 const MAX_NAME: u64 = 256;
@@ -16,7 +17,7 @@ const MAX_DIMS: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct TensorInfo {
     pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) format: Format,
     /// Fastest dimension first.
     pub(crate) dims: Vec<u64>,
     /// Offset in bytes from the beginning of the data section.
@@ -32,6 +33,14 @@ impl TensorInfo {
             .rev()
             .map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX))
             .collect()
+    }
+
+    /// The format as one that can be read.
+    pub(super) fn kind(&self) -> Result<Kind, GgufError> {
+        self.format.kind().ok_or_else(|| GgufError::TensorType {
+            name: self.name.clone(),
+            got: self.format.numbered(),
+        })
     }
 }
 
@@ -67,14 +76,11 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<TensorInfo, GgufError> {
         .collect::<Result<Vec<_>, _>>()?;
     let number = cursor.u32("a tensor's type")?;
     let offset = cursor.u64("a tensor's offset")?;
-    let kind = Kind::from_number(number).map_err(|got| GgufError::TensorType {
-        name: name.clone(),
-        got,
-    })?;
-    match size(kind, &dims) {
+    let format = Format::new(number);
+    match size(format, &dims) {
         Ok(bytes) => Ok(TensorInfo {
             name,
-            kind,
+            format,
             dims,
             offset,
             bytes,
@@ -87,13 +93,14 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<TensorInfo, GgufError> {
     }
 }
 
-/// Bytes of a tensor, or the rule that its dims break.
-fn size(kind: Kind, dims: &[u64]) -> Result<u64, &'static str> {
+/// Bytes of a tensor, 0 in an unknown format, or the rule that its dims break.
+fn size(format: Format, dims: &[u64]) -> Result<u64, &'static str> {
     let row = *dims.first().ok_or("a tensor has 1 to 4 dims")?;
     if dims.contains(&0) {
         return Err("every dim is above zero");
     }
-    let block = kind.block_elements() as u64;
+    let (block, bytes) = format.block().unwrap_or((1, 0));
+    let (block, bytes) = (block as u64, bytes as u64);
     if row % block != 0 {
         return Err("the first dim is a multiple of its format's block");
     }
@@ -101,13 +108,13 @@ fn size(kind: Kind, dims: &[u64]) -> Result<u64, &'static str> {
         .iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim));
     elements
-        .and_then(|elements| (elements / block).checked_mul(kind.block_bytes() as u64))
+        .and_then(|elements| (elements / block).checked_mul(bytes))
         .ok_or("the product of the dims fits in 64 bits")
 }
 
-/// Checks every tensor's place in a data section of `available` bytes.
+/// Checks every tensor's place in a data section of `available` bytes, and gives those of unknown size what lies before the next.
 pub(super) fn check_places(
-    tensors: &[TensorInfo],
+    tensors: &mut [TensorInfo],
     alignment: u64,
     available: u64,
 ) -> Result<(), GgufError> {
@@ -117,10 +124,17 @@ pub(super) fn check_places(
         bytes: tensor.bytes,
         rule,
     };
-    let mut order: Vec<&TensorInfo> = tensors.iter().collect();
+    let mut order: Vec<&mut TensorInfo> = tensors.iter_mut().collect();
     order.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
+    for at in 0..order.len() {
+        let next = order.get(at + 1).map_or(available, |next| next.offset);
+        let tensor = &mut *order[at];
+        if tensor.format.block().is_none() {
+            tensor.bytes = next.saturating_sub(tensor.offset);
+        }
+    }
     let mut previous: Option<&TensorInfo> = None;
-    for tensor in order {
+    for tensor in order.iter().map(|tensor| &**tensor) {
         if tensor.offset % alignment != 0 {
             return Err(fault(
                 tensor,

@@ -1,12 +1,14 @@
 //! The weights of a model directory as one set of names.
 //!
 //! The contract is that a load accounts for every tensor: [`Weights::take`] gives each name once, [`Weights::finish`] refuses
-//! to end while a name is left. So neither a forgotten projection nor a checkpoint of another model goes unseen.
+//! to end while a name is left. So neither a forgotten projection nor a checkpoint of another model goes unseen. Names are those
+//! of the Hugging Face classes, whatever a program that saved the files put before them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Shard, WeightView, index, near};
+use super::{Shard, ShardTensor, WeightView, index, names, near};
+use crate::config::{EMBEDDING, HEAD};
 use crate::{CheckpointError, WeightDtype};
 
 /// File name of weights that lie in one file.
@@ -46,20 +48,27 @@ impl Weights {
                        not read, a GGUF file has to be imported first",
             });
         };
-        let mut entries = BTreeMap::new();
-        for (shard, file) in shards.iter().enumerate() {
-            for (tensor, found) in file.tensors.iter().enumerate() {
-                entries.insert(
-                    found.name.clone(),
-                    Entry {
-                        shard,
-                        tensor,
-                        done: false,
-                    },
-                );
-            }
-        }
+        let stored = shards.iter().flat_map(|shard| &shard.tensors);
+        let names = names::canonical(stored.map(|tensor| tensor.name.as_str()));
+        let places = shards.iter().enumerate().flat_map(|(shard, file)| {
+            (0..file.tensors.len()).map(move |tensor| Entry {
+                shard,
+                tensor,
+                done: false,
+            })
+        });
+        let entries = names.into_iter().zip(places).collect();
         Ok(Self { shards, entries })
+    }
+
+    /// Makes the embedding table and the output projection one, as a config that ties them says: a file that holds the
+    /// projection alone has the table under that name.
+    pub(crate) fn tie(&mut self) {
+        if !self.entries.contains_key(EMBEDDING)
+            && let Some(head) = self.entries.remove(HEAD)
+        {
+            self.entries.insert(EMBEDDING.to_owned(), head);
+        }
     }
 
     /// Names of all tensors, taken ones included, sorted.
@@ -146,16 +155,14 @@ impl Weights {
         })
     }
 
-    /// Every tensor with the name of its dtype, its shape and its size in bytes, sorted by name.
-    pub(crate) fn describe(&self) -> impl Iterator<Item = (&str, String, &[usize], u64)> {
-        self.entries.iter().map(|(name, entry)| {
-            let tensor = &self.shards[entry.shard].tensors[entry.tensor];
-            (
-                name.as_str(),
-                tensor.dtype.to_string(),
-                tensor.shape.as_slice(),
-                tensor.range.len() as u64,
-            )
-        })
+    /// Every tensor as the files have it, sorted by its name there.
+    pub(crate) fn stored(&self) -> Vec<&ShardTensor> {
+        let mut stored: Vec<_> = self
+            .shards
+            .iter()
+            .flat_map(|shard| &shard.tensors)
+            .collect();
+        stored.sort_by(|a, b| a.name.cmp(&b.name));
+        stored
     }
 }

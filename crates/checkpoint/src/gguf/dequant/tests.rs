@@ -6,6 +6,7 @@
 use safetensors::SafeTensors;
 
 use super::*;
+use crate::gguf::kind::Format;
 
 const FIXTURE: &[u8] = include_bytes!("../../../tests/fixtures/quants.safetensors");
 const NUMBERS: &[u32] = &[0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30];
@@ -14,8 +15,8 @@ const NUMBERS: &[u32] = &[0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30];
 fn values_equal_the_reference_bit_for_bit() {
     let fixture = SafeTensors::deserialize(FIXTURE).expect("the fixture is a safetensors file");
     for &number in NUMBERS {
-        let kind = Kind::from_number(number).expect("a supported format");
-        let name = kind.name();
+        let format = Format::new(number);
+        let (kind, name) = (format.kind().expect("a supported format"), format.name());
         let blocks = fixture.tensor(&format!("{name}.blocks")).expect("blocks");
         let expected = fixture.tensor(&format!("{name}.values")).expect("values");
         let expected: Vec<u32> = expected

@@ -8,7 +8,20 @@ use serde_json::{Value, json};
 use super::names;
 use crate::gguf::GgufFile;
 use crate::gguf::metadata::{Metadata, required};
-use crate::{Architecture, GgufError, WeightDtype};
+use crate::{Architecture, GgufError, LayerPart, WeightDtype};
+
+/// Projections whose biases go together in config.json.
+const ATTENTION: [LayerPart; 4] = [
+    LayerPart::Query,
+    LayerPart::Key,
+    LayerPart::Value,
+    LayerPart::Output,
+];
+/// The same in the MLP.
+const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
+
+/// Factors by which positions are stretched.
+const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=268_435_456.0;
 
 /// Tokenizer metadata that config.json repeats.
 pub(super) struct TokenMetadata {
@@ -42,6 +55,7 @@ pub(super) fn config_json(
     let size = |name: &str| required(&key(name), metadata.size(&key(name)));
 
     refuse_variants(file, &key)?;
+    let biased = |parts: &[LayerPart]| parts.iter().any(|&part| names::has_bias(file, part));
     let hidden = size("embedding_length")?;
     let heads = size("attention.head_count")?;
     let kv_heads = metadata
@@ -69,7 +83,6 @@ pub(super) fn config_json(
     }
     let eps = key("attention.layer_norm_rms_epsilon");
     let eps = six_digits(required(&eps, metadata.float(&eps))?);
-    let has = |name: &str| file.tensors.iter().any(|tensor| tensor.name == name);
 
     let mut config = json!({
         "architectures": [architecture.class_name()],
@@ -97,8 +110,8 @@ pub(super) fn config_json(
     });
     match architecture {
         Architecture::Llama => {
-            config["attention_bias"] = has("blk.0.attn_q.bias").into();
-            config["mlp_bias"] = has("blk.0.ffn_gate.bias").into();
+            config["attention_bias"] = biased(&ATTENTION).into();
+            config["mlp_bias"] = biased(&MLP).into();
             config["rope_interleaved"] = false.into();
         }
         Architecture::Qwen2 => config["use_sliding_window"] = false.into(),
@@ -122,27 +135,34 @@ pub(super) fn generation_json(
     Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
 }
 
-/// YaRN as config.json has it, or null. What llama.cpp writes in its own measures is brought into those of
+/// Linear interpolation or YaRN as config.json has it, or null. Without a type a factor is that of linear interpolation; files of
+/// before have it in `rope.scale_linear`, and 0 is none. What llama.cpp writes in its own measures is brought into those of
 /// `transformers`: its attention factor comes on top of `0.1 ln(factor) + 1`.
 fn rope_scaling(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value, GgufError> {
     let float = |name: &str| metadata.float(&key(name));
     let name = key("rope.scaling.type");
     let kind = metadata.text(&name)?;
-    let factor = float("rope.scaling.factor")?;
-    // Without a type the factor is that of linear interpolation.
-    for (name, got) in [
-        ("rope.scaling.factor", factor),
-        ("rope.scale_linear", float("rope.scale_linear")?),
-    ] {
-        let idle = kind.is_some_and(|kind| kind != "linear");
-        if let Some(got) = got.filter(|&got| !idle && got != 1.0 && got != 0.0) {
-            return Err(unsupported(&key(name), &got.to_string(), "1, no scaling"));
+    if kind == Some("none") {
+        return Ok(Value::Null);
+    }
+    let mut factor = None;
+    for name in ["rope.scaling.factor", "rope.scale_linear"] {
+        let got = float(name)?;
+        if let Some(got) = got.filter(|&got| got != 0.0 && !FACTORS.contains(&got)) {
+            let limit = "factors in 1..=268435456, and 0 for none";
+            return Err(unsupported(&key(name), &got.to_string(), limit));
         }
+        factor = factor.or(got);
     }
     match kind {
-        None | Some("none" | "linear") => return Ok(Value::Null),
+        None | Some("linear") => {
+            return Ok(match factor.filter(|&factor| factor > 1.0) {
+                Some(factor) => json!({ "rope_type": "linear", "factor": factor }),
+                None => Value::Null,
+            });
+        }
         Some("yarn") => {}
-        Some(other) => return Err(unsupported(&name, other, "none or yarn")),
+        Some(other) => return Err(unsupported(&name, other, "none, linear or yarn")),
     }
     let extrapolation = "rope.scaling.yarn_ext_factor";
     if let Some(got) = float(extrapolation)?.filter(|&got| got != 1.0) {
@@ -191,7 +211,7 @@ fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(),
         .find(|tensor| tensor.name == names::ROPE_FREQS)
     {
         let mut factors = vec![0.0; tensor.shape().iter().product()];
-        super::super::dequant::dequantize(tensor.kind, file.bytes(tensor), &mut factors);
+        super::super::dequant::dequantize(tensor.kind()?, file.bytes(tensor), &mut factors);
         if let Some(factor) = factors.into_iter().find(|&factor| factor != 1.0) {
             return Err(unsupported(
                 names::ROPE_FREQS,

@@ -8,6 +8,7 @@ use std::io::Write;
 use half::{bf16, f16};
 
 use crate::gguf::dequant::dequantize;
+use crate::gguf::kind::Kind;
 use crate::gguf::table::TensorInfo;
 use crate::{GgufError, WeightDtype};
 
@@ -15,6 +16,7 @@ use crate::{GgufError, WeightDtype};
 pub(super) struct Conversion<'a> {
     pub(super) tensor: &'a TensorInfo,
     pub(super) bytes: &'a [u8],
+    pub(super) kind: Kind,
     /// Heads whose rows are interleaved, if any.
     pub(super) heads: Option<usize>,
     pub(super) dtype: WeightDtype,
@@ -36,7 +38,7 @@ impl Conversion<'_> {
             ([_], Some(_)) => 1,
             _ => shape.last().copied().unwrap_or(1),
         };
-        let kind = self.tensor.kind;
+        let kind = self.kind;
         if columns % kind.block_elements() != 0 {
             return Err(Stop::Format(GgufError::TensorDims {
                 name: self.tensor.name.clone(),

@@ -3,6 +3,7 @@
 //! The parts of a layer are in the table of [`LayerPart`]. `rope_freqs.weight` holds rotary scaling as numbers and has no counterpart.
 
 use crate::config::{self, Architecture, LAYERS, LayerPart};
+use crate::gguf::GgufFile;
 
 /// Rotary scaling as one divisor per frequency.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -27,6 +28,20 @@ pub(super) fn to_gguf(name: &str) -> Option<String> {
     let part = LayerPart::ALL.into_iter().find(|p| p.name() == part)?;
     let short = part.gguf_name();
     Some(format!("blk.{layer}.{short}.{suffix}"))
+}
+
+/// Tells whether any block of a file has a bias for a part.
+pub(super) fn has_bias(file: &GgufFile, part: LayerPart) -> bool {
+    let tail = format!(".{}.bias", part.gguf_name());
+    let mut names = file.tensors.iter().map(|tensor| &tensor.name);
+    names.any(|name| name.starts_with("blk.") && name.ends_with(&tail))
+}
+
+/// The part of a layer whose bias has this name in Hugging Face checkpoints.
+pub(super) fn part_of_bias(name: &str) -> Option<LayerPart> {
+    let name = name.strip_suffix(".bias")?;
+    let mut parts = LayerPart::ALL.into_iter();
+    parts.find(|part| name.ends_with(part.name()))
 }
 
 /// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` architecture so that the two

@@ -81,7 +81,8 @@ pub fn import_gguf(
 struct Planned {
     name: String,
     shape: Vec<usize>,
-    source: usize,
+    /// Position in the file's table; none for a bias of zeros.
+    source: Option<usize>,
     heads: Option<usize>,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn import_with(
 ) -> Result<ImportSummary, CheckpointError> {
     let file = GgufFile::open(gguf)?;
     let fault = CheckpointError::gguf(gguf);
+    file.check_importable().map_err(&fault)?;
     let architecture = config::architecture(&file.metadata).map_err(&fault)?;
     let context = file
         .metadata
@@ -142,10 +144,17 @@ pub(super) fn import_with(
             index,
             total: plan.len(),
         });
-        let tensor = &file.tensors[planned.source];
+        let Some(source) = planned.source else {
+            let zeros = vec![0; planned.shape.iter().product::<usize>() * options.dtype.size()];
+            out.write_all(&zeros)
+                .map_err(CheckpointError::io("write", &path))?;
+            continue;
+        };
+        let tensor = &file.tensors[source];
         let conversion = Conversion {
             tensor,
             bytes: file.bytes(tensor),
+            kind: tensor.kind().map_err(&fault)?,
             heads: planned.heads,
             dtype: options.dtype,
         };
@@ -171,7 +180,8 @@ pub(super) fn import_with(
     Ok(summary)
 }
 
-/// Matches the file's tensors with those that the config implies, both ways.
+/// Matches the file's tensors with those that the config implies, both ways. config.json of a Llama has one word for the biases of
+/// four projections, and one for those of three: where a file has some of them, the others are zero.
 fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Planned>, GgufError> {
     let mut left: BTreeMap<&str, usize> = file
         .tensors
@@ -191,6 +201,17 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
         let gguf_name =
             names::to_gguf(&name).ok_or_else(|| GgufError::MissingTensor { name: name.clone() })?;
         let Some(source) = left.remove(gguf_name.as_str()) else {
+            let part = names::part_of_bias(&name);
+            let none = part.is_some_and(|part| !names::has_bias(file, part));
+            if none && model.architecture == Architecture::Llama {
+                plan.push(Planned {
+                    name,
+                    shape: expected,
+                    source: None,
+                    heads: None,
+                });
+                continue;
+            }
             return Err(GgufError::MissingTensor { name: gguf_name });
         };
         let got = file.tensors[source].shape();
@@ -206,7 +227,7 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
         plan.push(Planned {
             name,
             shape: expected,
-            source,
+            source: Some(source),
             heads,
         });
     }
