@@ -1,6 +1,7 @@
 //! Reading small text files under a size limit, and mapping large ones.
 //!
-//! A limit far above any real file keeps a wrong path (a weight file named config.json, a device) from filling memory.
+//! A limit far above any real file keeps a wrong path (a weight file named config.json, a device) from filling memory. Whatever
+//! is opened here may be a Git LFS pointer, which a clone without LFS leaves in place of every large file: it is named as such.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,6 +15,28 @@ use crate::CheckpointError;
 pub(crate) const SMALL_FILE: u64 = 16 << 20;
 /// Limit for tokenizer.json and the shard index, in bytes.
 pub(crate) const LARGE_FILE: u64 = 512 << 20;
+
+/// First words of a Git LFS pointer, in the order of their age.
+const POINTERS: [&str; 2] = [
+    "version https://git-lfs.github.com/spec/",
+    "version https://hawser.github.com/spec/",
+];
+/// A pointer is smaller than this.
+const POINTER_BYTES: usize = 1024;
+
+/// Refuses the bytes of a file that are a Git LFS pointer.
+fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let begins = |words: &&str| bytes.starts_with(words.as_bytes());
+    if bytes.len() >= POINTER_BYTES || !POINTERS.iter().any(begins) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let size = text.lines().find_map(|line| line.strip_prefix("size "));
+    Err(CheckpointError::LfsPointer {
+        path: path.to_path_buf(),
+        bytes: size.and_then(|size| size.trim().parse().ok()),
+    })
+}
 
 /// Reads a whole text file of at most `limit` bytes; `None` when there is no such file.
 pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<String>, CheckpointError> {
@@ -38,6 +61,7 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<String>, C
             limit,
         });
     }
+    refuse_pointer(path, text.as_bytes())?;
     Ok(Some(text))
 }
 
@@ -69,5 +93,7 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, CheckpointError> {
     // SAFETY: the map is read-only and private to this process; model files are not written while they are open, which the
     // crate's contract asks of its caller, and every read is bounds-checked against the length taken here.
     #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("map", path))
+    let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("map", path))?;
+    refuse_pointer(path, &map)?;
+    Ok(map)
 }

@@ -18,6 +18,7 @@ mod inspect;
 mod json;
 mod model_dir;
 mod text;
+mod vocabulary;
 mod weights;
 
 pub use config::{

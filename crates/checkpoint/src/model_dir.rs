@@ -9,7 +9,7 @@ use crate::files::{LARGE_FILE, SMALL_FILE, read_optional, read_required};
 use crate::text::TokenizerConfig;
 use crate::{
     ChatTemplate, CheckpointError, ConfigError, GenerationConfig, ModelConfig, Tokenizer, Weights,
-    json,
+    json, vocabulary,
 };
 
 /// An opened model directory.
@@ -20,13 +20,14 @@ pub struct ModelDir {
     generation: GenerationConfig,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
+    notes: Vec<String>,
 }
 
 impl ModelDir {
     /// Opens a directory and checks everything but the weights.
     ///
     /// # Errors
-    /// A missing, unreadable or malformed file, an unsupported model, or a tokenizer with ids that the embedding table lacks.
+    /// A missing, unreadable or malformed file, an unsupported model, or a tokenizer that gives ids that the embedding table lacks.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         if !path.is_dir() {
@@ -53,15 +54,9 @@ impl ModelDir {
         let generation = generation(path, &config)?;
         let hint =
             "a fast tokenizer is needed, convert a slow one with the library that wrote the model";
-        let tokenizer =
-            Tokenizer::from_json(&read_required(path, "tokenizer.json", LARGE_FILE, hint)?)?;
-        if tokenizer.vocab_size() > config.vocab_size {
-            let tokenizer_max = tokenizer.vocab_size() - 1;
-            return Err(CheckpointError::VocabMismatch {
-                tokenizer_max,
-                vocab_size: config.vocab_size,
-            });
-        }
+        let text = read_required(path, "tokenizer.json", LARGE_FILE, hint)?;
+        let tokenizer = Tokenizer::from_json(&text)?;
+        let beyond = vocabulary::check(&tokenizer, &text, config.vocab_size)?;
         let chat_template = chat_template(path)?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -69,6 +64,7 @@ impl ModelDir {
             generation,
             tokenizer,
             chat_template,
+            notes: beyond.into_iter().collect(),
         })
     }
 
@@ -100,6 +96,12 @@ impl ModelDir {
     #[must_use]
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
         self.chat_template.as_ref()
+    }
+
+    /// Returns what a user should hear of although the model runs, a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Maps model.safetensors, or the shards of model.safetensors.index.json, and checks their headers.

@@ -90,16 +90,17 @@ fn a_file_far_too_large_is_not_read() {
 fn a_tokenizer_of_another_model() {
     let dir = model_dir();
     let mut config = llama_config();
-    config["vocab_size"] = json!(257);
+    config["vocab_size"] = json!(255);
     config["eos_token_id"] = json!(0);
+    config["bos_token_id"] = json!(0);
     put(dir.path(), "config.json", config.to_string().as_bytes());
-    let error = ModelDir::open(dir.path()).expect_err("258 ids and 257 rows");
+    let error = ModelDir::open(dir.path()).expect_err("256 bytes and 255 rows");
     assert!(
         matches!(
             error,
             CheckpointError::VocabMismatch {
                 tokenizer_max: 257,
-                vocab_size: 257
+                vocab_size: 255
             }
         ),
         "{error}"

@@ -103,6 +103,9 @@ impl Opened {
             )));
         }
         let dir = ModelDir::open(model)?;
+        for note in dir.notes() {
+            eprintln!("note: {note}");
+        }
         let target = RunTarget::new(run, dir.config().dtype)?;
         Ok(Self { dir, target })
     }

@@ -53,6 +53,17 @@ pub enum CheckpointError {
         /// The largest size read, in bytes.
         limit: u64,
     },
+    /// A file was never fetched: Git LFS left a pointer to it.
+    #[error(
+        "{path}: this is a Git LFS pointer: fetch the file{}, by `git lfs pull` in its folder or from where the model was published",
+        .bytes.map_or_else(String::new, |bytes| format!(" ({bytes} bytes)"))
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+        /// Size of the file that it stands for, where the pointer has it.
+        bytes: Option<u64>,
+    },
     /// A JSON file does not parse.
     #[error("{path} is not valid JSON: {source}; fetch the file again")]
     Json {
