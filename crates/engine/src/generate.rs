@@ -32,7 +32,7 @@ pub struct GenerateSettings {
     pub attention: AttentionSettings,
     /// Settings of choosing tokens.
     pub sampling: SamplingSettings,
-    /// Strings that end the text; they are not part of it.
+    /// Strings that end the text; they are not part of it. They may name special tokens.
     pub stop: Vec<String>,
     /// Tokens that end the text; they are not part of it.
     pub eos: Vec<u32>,
@@ -146,9 +146,14 @@ pub fn generate(
             break;
         }
         seen.push(token);
-        if let Some(piece) = stream.push(token).map_err(CheckpointError::from)?
-            && let Some(ended) = text.push(&piece)
-        {
+        let piece = stream.push(token).map_err(CheckpointError::from)?;
+        let mut ended = piece.and_then(|piece| text.push(&piece));
+        if ended.is_none() && !settings.stop.is_empty() {
+            let special = tokenizer.is_special(token);
+            let special = special.then(|| tokenizer.id_to_token(token)).flatten();
+            ended = text.look_ahead(&stream.pending(), &special.unwrap_or_default());
+        }
+        if let Some(ended) = ended {
             finish = ended;
             break;
         }
@@ -202,6 +207,17 @@ impl<'a> TextOut<'a> {
         let released = self.stops.push(piece);
         let broke = self.show(&released.text);
         released.stopped.map(FinishReason::Stop).or(broke)
+    }
+
+    /// Takes a special token, empty for none, after text that a later token may still change; gives the reason when
+    /// both together ended the text.
+    fn look_ahead(&mut self, pending: &str, special: &str) -> Option<FinishReason> {
+        if let Some(released) = self.stops.ended_by(pending, special) {
+            let _ = self.show(&released.text);
+            return released.stopped.map(FinishReason::Stop);
+        }
+        let released = self.stops.push_special(special);
+        self.show(&released.text)
     }
 
     /// Takes the last piece and releases everything held back.

@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use tokenizers::{AddedVocabulary, DecoderWrapper, Model as _};
+
 use super::TextStream;
 use crate::TextError;
 
@@ -20,6 +22,10 @@ pub(super) struct Inner {
     pub(super) library: tokenizers::Tokenizer,
     special: HashSet<u32>,
     vocab_size: usize,
+    /// Tokens such as `<0x0A>` stand for bytes, and runs of them are decoded together.
+    byte_tokens: bool,
+    /// Every token stands for bytes, which are decoded together.
+    byte_level: bool,
 }
 
 impl Tokenizer {
@@ -50,11 +56,20 @@ impl Tokenizer {
                 reason: "its vocabulary is empty".to_owned(),
             });
         }
+        let decoders = library.get_decoder().map(flat).unwrap_or_default();
+        let byte_tokens = decoders
+            .iter()
+            .any(|decoder| matches!(decoder, DecoderWrapper::ByteFallback(_)));
+        let byte_level = decoders
+            .iter()
+            .any(|decoder| matches!(decoder, DecoderWrapper::ByteLevel(_)));
         Ok(Self {
             inner: Arc::new(Inner {
                 library,
                 special,
                 vocab_size,
+                byte_tokens,
+                byte_level,
             }),
         })
     }
@@ -108,6 +123,18 @@ impl Tokenizer {
         self.inner.is_special(id)
     }
 
+    /// The longest added token, special or not, that a text begins with.
+    #[must_use]
+    pub fn added_token_at_start(&self, text: &str) -> Option<u32> {
+        let added: &AddedVocabulary = self.inner.library.get_added_vocabulary();
+        added
+            .get_vocab()
+            .iter()
+            .filter(|(token, _)| !token.is_empty() && text.starts_with(token.as_str()))
+            .max_by_key(|(token, _)| token.len())
+            .map(|(_, id)| *id)
+    }
+
     /// Begins incremental decoding.
     #[must_use]
     pub fn stream(&self) -> TextStream {
@@ -127,6 +154,34 @@ impl Inner {
 
     pub(super) fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
+    }
+
+    /// The token of an id as the decoder gets it; ids without one give no text.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        let added = self.library.get_added_vocabulary().simple_id_to_token(id);
+        added.or_else(|| self.library.get_model().id_to_token(id))
+    }
+
+    /// The byte that a token stands for, by the decoder's own reading of `<0xFF>`.
+    pub(super) fn byte_of(&self, token: &str) -> Option<u8> {
+        let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+        let byte = self.byte_tokens && digits.len() == 2;
+        byte.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+    }
+
+    /// Returns true if a character may be spread over several tokens of any kind.
+    pub(super) fn joins_bytes(&self) -> bool {
+        self.byte_level
+    }
+}
+
+/// The decoders that run one after another.
+fn flat(decoder: &DecoderWrapper) -> Vec<&DecoderWrapper> {
+    match decoder {
+        DecoderWrapper::Sequence(sequence) => {
+            sequence.get_decoders().iter().flat_map(flat).collect()
+        }
+        single => vec![single],
     }
 }
 

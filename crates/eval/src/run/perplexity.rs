@@ -169,14 +169,17 @@ pub fn run_perplexity(
 
 /// Bytes of UTF-8 that the last `scored` tokens complete; a character belongs to its last token.
 fn scored_bytes(tokenizer: &Tokenizer, ids: &[u32], scored: usize) -> Result<usize, EvalError> {
-    let (mut stream, mut bytes) = (tokenizer.stream(), 0);
-    for (index, id) in ids.iter().enumerate() {
-        let piece = stream.push(*id)?;
-        if index >= ids.len() - scored {
-            bytes += piece.map_or(0, |piece| piece.len());
+    let (mut stream, mut out) = (tokenizer.stream(), 0);
+    let (before, scored) = ids.split_at(ids.len() - scored);
+    let mut complete = |ids: &[u32]| -> Result<usize, EvalError> {
+        for id in ids {
+            out += stream.push(*id)?.map_or(0, |piece| piece.len());
         }
-    }
-    Ok(bytes)
+        // Whole characters may be held back as well, which a bad byte after them would change.
+        Ok(out + stream.pending().trim_end_matches('\u{fffd}').len())
+    };
+    let before = complete(before)?;
+    Ok(complete(scored)?.saturating_sub(before))
 }
 
 #[cfg(test)]
