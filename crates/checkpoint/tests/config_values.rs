@@ -308,6 +308,7 @@ fn generation_defaults_are_read_and_checked() {
                    "repetition_penalty": 1.1, "do_sample": true, "bos_token_id": 3}"#;
     let expected = GenerationConfig {
         eos: vec![1, 2],
+        endless: false,
         bos: Some(3),
         temperature: Some(0.7),
         top_k: Some(20),
@@ -315,6 +316,7 @@ fn generation_defaults_are_read_and_checked() {
         min_p: Some(0.05),
         repetition_penalty: Some(1.1),
         do_sample: true,
+        notes: Vec::new(),
     };
     assert_eq!(GenerationConfig::from_json(text).expect("sound"), expected);
     assert_eq!(
@@ -322,11 +324,7 @@ fn generation_defaults_are_read_and_checked() {
         GenerationConfig::default()
     );
     for bad in [
-        r#"{"temperature": -1}"#,
-        r#"{"top_p": 0}"#,
-        r#"{"top_p": 1.5}"#,
-        r#"{"min_p": 2}"#,
-        r#"{"repetition_penalty": 0}"#,
+        r#"{"top_k": "many"}"#,
         r#"{"eos_token_id": "x"}"#,
         r#"{"do_sample": 1}"#,
         "[]",
@@ -337,4 +335,57 @@ fn generation_defaults_are_read_and_checked() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn sampling_defaults_that_mean_off_are_noted() {
+    let read = |text: &str| GenerationConfig::from_json(text).expect("runs");
+    let file = read(
+        r#"{"top_k": -1, "top_p": 0, "min_p": -1, "repetition_penalty": 0, "temperature": -1.0, "bos_token_id": -1,
+            "eos_token_id": [-1, 3], "do_sample": true}"#,
+    );
+    assert_eq!(file.notes.len(), 6, "{:?}", file.notes);
+    for field in [
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "temperature",
+        "eos_token_id",
+    ] {
+        let named = |note: &&String| note.contains(field);
+        assert_eq!(
+            file.notes.iter().filter(named).count(),
+            1,
+            "{field}: {:?}",
+            file.notes
+        );
+    }
+    let expected = GenerationConfig {
+        eos: vec![3],
+        do_sample: true,
+        notes: file.notes.clone(),
+        ..GenerationConfig::default()
+    };
+    assert_eq!(file, expected);
+    let out_of_range = read(r#"{"top_p": 1.5, "top_k": 2.5, "min_p": 2}"#);
+    assert_eq!(out_of_range.notes.len(), 3, "{:?}", out_of_range.notes);
+    let off = read(r#"{"top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1.0}"#);
+    assert!(off.notes.is_empty(), "{:?}", off.notes);
+    assert_eq!(read(r#"{"top_k": 50.0}"#).top_k, Some(50));
+}
+
+#[test]
+fn settings_that_are_not_honoured_are_named() {
+    let file = GenerationConfig::from_json(
+        r#"{"num_beams": 4, "no_repeat_ngram_size": 3, "bad_words_ids": [[1]], "suppress_tokens": [], "typical_p": 1.0, "num_beam_groups": 1,
+            "early_stopping": false, "new_setting": "x", "transformers_version": "5.0", "use_cache": true, "pad_token_id": 0}"#,
+    )
+    .expect("runs");
+    assert_eq!(
+        file.notes,
+        [
+            "generation_config.json: not honoured: `bad_words_ids` [[1]], `new_setting` \"x\", `no_repeat_ngram_size` 3, `num_beams` 4"
+        ]
+    );
 }

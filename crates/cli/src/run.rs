@@ -188,6 +188,9 @@ fn answer(
 /// The command line over the model's own defaults over greedy.
 fn sampling(model: &GenerationConfig, args: &SamplingArgs) -> SamplingSettings {
     let off = SamplingSettings::default();
+    for note in &model.notes {
+        eprintln!("note: {note}");
+    }
     // A model that does not sample is greedy whatever else its file says.
     let own = if model.do_sample {
         model.temperature.or(Some(1.0))

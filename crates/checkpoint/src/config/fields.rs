@@ -34,6 +34,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Every field that is not null.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let fields = self.map.iter().filter(|(_, value)| !value.is_null());
+        fields.map(|(field, value)| (field.as_str(), value))
+    }
+
     /// The value of a field, unless it is absent or null.
     pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
         self.map.get(field).filter(|value| !value.is_null())
@@ -135,7 +141,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn parse_id(&self, field: &str, value: &Value) -> Result<u32, ConfigError> {
+    /// The token id that a field holds, or one of its list.
+    pub(crate) fn parse_id(&self, field: &str, value: &Value) -> Result<u32, ConfigError> {
         value
             .as_u64()
             .and_then(|id| u32::try_from(id).ok())
