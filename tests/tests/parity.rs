@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
+use sparse_accelerate_checkpoint::ChatDate;
 use sparse_accelerate_engine::{GenerateSettings, SamplingSettings, Sequence, generate};
 use sparse_accelerate_models::CausalLm;
 use sparse_accelerate_tests::{
@@ -86,7 +87,9 @@ fn check_ids(recorded: &Recorded) {
         if let Some(messages) = &case.messages {
             let template = recorded.dir.chat_template().expect("a chat template");
             assert_eq!(
-                template.render(messages, true).expect(&name),
+                template
+                    .render(messages, true, ChatDate::Fixed)
+                    .expect(&name),
                 case.text,
                 "{name}"
             );

@@ -42,7 +42,7 @@ impl GenerationConfig {
     /// # Errors
     /// [`CheckpointError::Config`] names the field, its value and what is expected.
     pub fn from_json(text: &str) -> Result<Self, CheckpointError> {
-        let value: Value = serde_json::from_str(text).map_err(|error| ConfigError::Syntax {
+        let value = crate::json::parse(text).map_err(|error| ConfigError::Syntax {
             file: FILE,
             reason: error.to_string(),
         })?;

@@ -30,7 +30,7 @@ pub use generation::GenerationConfig;
 pub use gguf::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
 pub use inspect::{Inspection, InspectionKind, TensorEntry, inspect};
 pub use model_dir::ModelDir;
-pub use text::{ChatMessage, ChatTemplate, TextStream, Tokenizer};
+pub use text::{ChatDate, ChatMessage, ChatTemplate, SpecialTokens, TextStream, Tokenizer};
 pub use weights::{WeightView, Weights};
 
 /// The example in this crate's README is compiled with the tests.

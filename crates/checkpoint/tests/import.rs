@@ -5,7 +5,7 @@
 mod support;
 
 use sparse_accelerate_checkpoint::{
-    Architecture, ImportOptions, ModelDir, RopeScaling, WeightDtype, import_gguf,
+    Architecture, ChatDate, ImportOptions, ModelDir, RopeScaling, WeightDtype, import_gguf,
 };
 use support::gguf_file::{Meta, tiny_model};
 use support::import::{F32, import, imported, listing, values};
@@ -281,7 +281,7 @@ fn the_tokenizer_is_rebuilt() {
     let prompt = model
         .chat_template()
         .expect("there")
-        .render(&[], true)
+        .render(&[], true, ChatDate::Fixed)
         .expect("renders");
     assert_eq!(prompt, "");
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use sparse_accelerate_checkpoint::{ChatMessage, ModelDir};
+use sparse_accelerate_checkpoint::{ChatDate, ChatMessage, ModelDir};
 
 use crate::exit::usage;
 
@@ -80,12 +80,14 @@ impl FormatArgs {
 
 /// The tokens of one user message in the model's chat template.
 pub(crate) fn chat_ids(dir: &ModelDir, system: Option<&str>, text: &str) -> Result<Vec<u32>> {
-    let template = dir.chat_template().ok_or_else(|| {
-        usage("this model has no chat template; pass --raw to give it the prompt as it is")
+    let template = dir.chat_template().map_err(|error| {
+        usage(format!(
+            "{error}; or pass --raw to give it the prompt as it is"
+        ))
     })?;
     let mut messages = Vec::new();
     messages.extend(system.map(|system| ChatMessage::new("system", system)));
     messages.push(ChatMessage::new("user", text));
-    let rendered = template.render(&messages, true)?;
+    let rendered = template.render(&messages, true, ChatDate::Today)?;
     Ok(dir.tokenizer().encode(&rendered, false)?)
 }

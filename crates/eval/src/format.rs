@@ -1,9 +1,10 @@
 //! The prompt format: a question in the model's chat template, or as it is.
 //!
 //! With a chat template the question is one user message, and the answer's beginning stands where the
-//! assistant's turn begins, as RULER does it; without one, or raw, it follows the question.
+//! assistant's turn begins, as RULER does it; without one that works, or raw, it follows the question. The
+//! date that a template may ask for is fixed, so that a prompt is the same on any day.
 
-use sparse_accelerate_checkpoint::{ChatMessage, ModelDir};
+use sparse_accelerate_checkpoint::{ChatDate, ChatMessage, ModelDir};
 
 use crate::error::EvalError;
 
@@ -24,11 +25,11 @@ pub struct Format<'a> {
 }
 
 impl<'a> Format<'a> {
-    /// The model's chat template where it has one, unless `raw`.
+    /// The model's chat template where it has one that works, unless `raw`; [`ModelDir::notes`] names a broken one.
     pub fn new(dir: &'a ModelDir, raw: bool) -> Self {
         Self {
             dir,
-            raw: raw || dir.chat_template().is_none(),
+            raw: raw || dir.chat_template().is_err(),
         }
     }
 
@@ -51,11 +52,11 @@ impl<'a> Format<'a> {
 
     fn tokens(&self, text: &str, prefix: &str) -> Result<Vec<u32>, EvalError> {
         let tokenizer = self.dir.tokenizer();
-        let template = self.dir.chat_template().filter(|_| !self.raw);
-        let Some(template) = template else {
+        if self.raw {
             return Ok(tokenizer.encode(&format!("{text}{prefix}"), true)?);
-        };
-        let rendered = template.render(&[ChatMessage::new("user", text)], true)?;
+        }
+        let template = self.dir.chat_template()?;
+        let rendered = template.render(&[ChatMessage::new("user", text)], true, ChatDate::Fixed)?;
         Ok(tokenizer.encode(&format!("{rendered}{}", prefix.trim_start()), false)?)
     }
 }

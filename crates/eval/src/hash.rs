@@ -13,12 +13,14 @@ use sha2::{Digest, Sha256};
 
 use crate::error::EvalError;
 
-const TEXTS: [&str; 5] = [
+const TEXTS: [&str; 7] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
 ];
 const PIECE: usize = 1 << 20;
 

@@ -30,15 +30,26 @@ pub enum TextError {
         /// The library's answer.
         reason: String,
     },
-    /// tokenizer_config.json holds something unusable.
-    #[error("tokenizer_config.json: `{field}` is {got}, expected {expected}")]
+    /// tokenizer_config.json or special_tokens_map.json holds something unusable.
+    #[error("{file}: `{field}` is {got}, expected {expected}")]
     TokenizerConfig {
+        /// The file.
+        file: &'static str,
         /// The field.
         field: &'static str,
         /// The value, shortened.
         got: String,
         /// Description of an accepted value.
         expected: &'static str,
+    },
+    /// The model has no chat template.
+    #[error("this model has no chat template; put one into chat_template.jinja")]
+    NoTemplate,
+    /// The chat template cannot be read.
+    #[error("the chat template cannot be used: {reason}")]
+    TemplateFile {
+        /// The fault of the file.
+        reason: String,
     },
     /// The chat template does not compile.
     #[error(

@@ -2,12 +2,16 @@
 //!
 //! Thin wrappers: the formats are those of the `tokenizers` library and of Jinja, and their errors come back typed.
 
+mod beside;
 mod chat;
+mod json;
+mod source;
 mod special;
 mod stream;
 mod tokenizer;
 
-pub use chat::{ChatMessage, ChatTemplate};
-pub(crate) use special::TokenizerConfig;
+pub(crate) use beside::Beside;
+pub use chat::{ChatDate, ChatMessage, ChatTemplate};
+pub use special::SpecialTokens;
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
