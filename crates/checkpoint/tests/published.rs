@@ -35,12 +35,21 @@ fn a_pointer_in_place_of_a_file_is_named() {
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
-        "chat_template.jinja",
     ] {
         let dir = model_dir();
         put(dir.path(), file, POINTER.as_bytes());
         assert_pointer(ModelDir::open(dir.path()), file);
     }
+    let dir = model_dir();
+    put(dir.path(), "chat_template.jinja", POINTER.as_bytes());
+    let opened = ModelDir::open(dir.path()).expect("a template is an error only where it is used");
+    let refused = opened
+        .chat_template()
+        .expect_err("a pointer is no template");
+    assert!(
+        refused.to_string().contains("this is a Git LFS pointer"),
+        "{refused}"
+    );
     let dir = model_dir();
     let path = dir.path().join("model.safetensors");
     put(dir.path(), "model.safetensors", POINTER.as_bytes());
