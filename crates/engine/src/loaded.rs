@@ -112,7 +112,7 @@ pub(crate) fn expected_density(settings: &AttentionSettings, prompt: usize) -> f
     }
     match settings.pattern {
         Pattern::Triangular(t) => {
-            let kept = 2.0 * (t.sink + t.window) as f64;
+            let kept = 2.0 * (t.sink as f64 + t.window as f64);
             (kept / prompt.max(1) as f64).min(1.0)
         }
         Pattern::FixedBlocks(blocks) => blocks.density,
@@ -137,6 +137,12 @@ mod tests {
         assert_eq!(expected_density(&AttentionSettings::dense(), 1 << 17), 1.0);
         assert_eq!(expected_density(&triangular, 8192), 0.25);
         assert_eq!(expected_density(&triangular, 100), 1.0);
+        let boundless = AttentionSettings::sparse(Pattern::Triangular(Triangular {
+            sink: usize::MAX,
+            window: usize::MAX,
+            last: usize::MAX,
+        }));
+        assert_eq!(expected_density(&boundless, 8192), 1.0);
         let auto = AttentionSettings::default();
         assert_eq!(expected_density(&auto, 8192), 1.0);
         assert_eq!(expected_density(&auto, 1 << 17), 0.046);
