@@ -14,7 +14,7 @@ use crate::{
 /// Rounding of a share of the mass: f32 products of 128 terms, their exponentials, their sums.
 const EPSILON: f64 = 2e-4;
 
-/// What a baseline of this name was told.
+/// The parameters of a baseline.
 #[derive(Clone, Copy)]
 struct Rule {
     parts: usize,
