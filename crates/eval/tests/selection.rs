@@ -266,7 +266,7 @@ fn a_search_spends_its_budget_where_it_helps() {
 /// Tokens of a prompt in which every published selector of [`BASELINES`] leaves keys out.
 const LONG: usize = 2000;
 /// Every published selector.
-const BASELINES: [&str; 8] = [
+const BASELINES: [&str; 9] = [
     "baseline:a-shape:sink=16:window=40",
     "baseline:tri-shape:sink=16:window=40:last=20",
     "baseline:trianglemix:first_layer=1:sink=16:window=40:last=0",
@@ -275,6 +275,7 @@ const BASELINES: [&str; 8] = [
     "baseline:xattention:threshold=0.2",
     "baseline:flashprefill-v1:alpha=1:last_blocks=1",
     "baseline:flashprefill-v2:alpha=1:last_blocks=1",
+    "baseline:pooled:mass=0.3:sink=16:window=40",
 ];
 /// Two that keep every key: a window longer than the prompt, and no sparse layer among the model's two.
 const WHOLE: &str = "baseline:a-shape,baseline:trianglemix";
@@ -290,7 +291,7 @@ fn a_baseline_is_told_by_what_it_leaves_out() {
     let bench = Bench::new();
     let (heads, prompts) =
         bench.fidelity_of(LONG, 512, &format!("{},{WHOLE}", BASELINES.join(",")));
-    assert_eq!((heads.len(), prompts.len()), (4 * 10, 10));
+    assert_eq!((heads.len(), prompts.len()), (4 * 11, 11));
     for row in &prompts {
         match WHOLE.split(',').any(|whole| whole == row.attention) {
             true => {
