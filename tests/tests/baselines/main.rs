@@ -261,7 +261,6 @@ fn attention_over_what_is_kept() {
         "flashprefill-v1:alpha=0.9",
         "flashprefill-v2:alpha=0.9",
         "pooled:mass=0.3:sink=16:window=40",
-        "pooled:parts=4:means=1:mass=0.3:sink=16:window=40:together=0",
     ];
     for backend in backends::all() {
         for text in small {

@@ -156,7 +156,6 @@ fn the_fewest_blocks_that_hold_the_share() {
     };
     let rules = [
         rule(64, 64, 0.9, true),
-        rule(64, 64, 0.7, false),
         rule(4, 1, 0.8, true),
         rule(1, 2, 0.5, false),
     ];
