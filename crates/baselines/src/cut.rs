@@ -5,7 +5,7 @@ use sparse_accelerate::{
     index::{Builder, TileIndex},
 };
 
-use crate::{BLOCK, problem::Problem};
+use crate::problem::Problem;
 
 /// Indices by score, largest first.
 pub(crate) fn descending(scores: &[f32]) -> Vec<usize> {
@@ -39,10 +39,30 @@ pub(crate) fn to_cover(scores: &[f32], mass: f64) -> usize {
     within.count() + 1
 }
 
+/// Indices that are kept whatever their score, then those of largest score until what is kept sums up to `share` of
+/// all scores.
+pub(crate) fn cover(scores: &[f32], share: f64, forced: impl Fn(usize) -> bool) -> Vec<usize> {
+    let required = scores.iter().map(|&s| f64::from(s)).sum::<f64>() * share;
+    let mut kept: Vec<usize> = (0..scores.len()).filter(|&i| forced(i)).collect();
+    let mut sum: f64 = kept.iter().map(|&i| f64::from(scores[i])).sum();
+    for i in descending(scores) {
+        if sum >= required {
+            break;
+        }
+        if !forced(i) {
+            sum += f64::from(scores[i]);
+            kept.push(i);
+        }
+    }
+    kept
+}
+
 /// The key blocks before and at the end of a row of blocks, from what a baseline keeps.
 pub(crate) struct KeptBlocks {
     /// Tokens of a query block: 128 at absolute positions, or 64 from the first row on.
     pub(crate) query_block: usize,
+    /// Tokens of a key block.
+    pub(crate) key_block: usize,
     /// `[sequence][index head][query block]`, key blocks in any order.
     pub(crate) kept: Vec<Vec<Vec<Vec<usize>>>>,
 }
@@ -58,7 +78,9 @@ impl KeptBlocks {
                 let mut tile = 0;
                 while let Some((first, _)) = builder.tile_positions(sequence, tile) {
                     let kept = &rows[first / self.query_block - origin];
-                    let ranges = kept.iter().map(|b| (b * BLOCK, (b + 1) * BLOCK));
+                    let ranges = kept
+                        .iter()
+                        .map(|b| (b * self.key_block, (b + 1) * self.key_block));
                     builder.set((sequence, head, tile), ranges, [])?;
                     tile += 1;
                 }

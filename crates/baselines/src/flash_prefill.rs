@@ -87,8 +87,12 @@ fn select(problem: &Problem<'_>, rule: &Rule, packed: usize) -> Result<TileIndex
         }
         kept.push(heads);
     }
-    let query_block = rule.tile;
-    KeptBlocks { query_block, kept }.index(problem)
+    let blocks = KeptBlocks {
+        query_block: rule.tile,
+        key_block: BLOCK,
+        kept,
+    };
+    blocks.index(problem)
 }
 
 impl Rule {

@@ -53,8 +53,12 @@ pub(crate) fn index(
         }
         kept.push(heads);
     }
-    let query_block = BLOCK;
-    KeptBlocks { query_block, kept }.index(problem)
+    let blocks = KeptBlocks {
+        query_block: BLOCK,
+        key_block: BLOCK,
+        kept,
+    };
+    blocks.index(problem)
 }
 
 /// The key blocks of every row block of one head.

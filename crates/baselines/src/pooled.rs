@@ -11,16 +11,16 @@
 //! kept, then blocks by mass until what is kept reaches the share `mass`. With 64 parts and 64 means nothing is
 //! pooled: what is chosen is the ideal, the fewest blocks that hold that share of the attention itself.
 
-use burn::tensor::{DType, Tensor, activation::softmax};
+use burn::tensor::{Tensor, activation::softmax};
 
 use sparse_accelerate::{
     AttentionError,
-    index::{Builder, QUERY_TILE, TileIndex},
+    index::{QUERY_TILE, TileIndex},
 };
 
 use crate::{
-    cut,
-    problem::{Problem, on_device, padded},
+    cut::{self, KeptBlocks},
+    problem::{Problem, block_means, on_device, padded},
     scores::{self, MASKED},
 };
 
@@ -41,31 +41,33 @@ pub(crate) struct Pooled {
 impl Pooled {
     pub(crate) fn index(&self, problem: &Problem<'_>) -> Result<TileIndex, AttentionError> {
         problem.on_grid()?;
-        let index_heads = match self.together {
-            true => problem.kv_heads,
-            false => problem.heads,
-        };
-        let mut builder = Builder::new(problem.spans, index_heads, None)?;
+        let mut kept = Vec::new();
         for (sequence, span) in problem.spans.iter().enumerate() {
+            let mut heads = Vec::new();
             for kv_head in 0..problem.kv_heads {
-                let keys = means(
-                    problem.key(sequence, kv_head),
-                    span.kv_len,
-                    QUERY_TILE / self.means,
-                );
-                let heads = index_heads / problem.kv_heads;
-                for (tile, masses) in self.masses(problem, sequence, kv_head, &keys)?.enumerate() {
-                    for (i, masses) in masses.iter().enumerate() {
-                        let place = (sequence, kv_head * heads + i, tile);
-                        let first = span.offset() + tile * QUERY_TILE;
-                        let kept = self.keep(masses, first);
-                        let ranges = kept.iter().map(|b| (b * QUERY_TILE, (b + 1) * QUERY_TILE));
-                        builder.set(place, ranges, [])?;
-                    }
+                let size = QUERY_TILE / self.means;
+                let keys = problem.key(sequence, kv_head);
+                let keys = block_means(keys, 0, span.kv_len, size);
+                let tiles = self.masses(problem, sequence, kv_head, &keys)?;
+                let choosing = match self.together {
+                    true => 1,
+                    false => problem.group(),
+                };
+                for head in 0..choosing {
+                    let of_tile = |(tile, masses): (usize, &Vec<Vec<f32>>)| {
+                        self.keep(&masses[head], span.offset() + tile * QUERY_TILE)
+                    };
+                    heads.push(tiles.iter().enumerate().map(of_tile).collect());
                 }
             }
+            kept.push(heads);
         }
-        builder.finish()
+        let blocks = KeptBlocks {
+            query_block: QUERY_TILE,
+            key_block: QUERY_TILE,
+            kept,
+        };
+        blocks.index(problem)
     }
 
     /// Masses of the key blocks of every tile, of all heads that choose: `[tile][head][block]`.
@@ -75,7 +77,7 @@ impl Pooled {
         sequence: usize,
         kv_head: usize,
         keys: &Tensor<2>,
-    ) -> Result<impl Iterator<Item = Vec<Vec<f32>>>, AttentionError> {
+    ) -> Result<Vec<Vec<Vec<f32>>>, AttentionError> {
         let (span, group) = (problem.spans[sequence], problem.group());
         let [_, dim] = keys.dims();
         let tiles = span.query_len.div_ceil(QUERY_TILE);
@@ -96,12 +98,11 @@ impl Pooled {
             for head in heads {
                 let query = problem.query(sequence, head..head + 1, rows.clone());
                 let query = query.reshape([rows.len(), dim]);
-                let query = means(query, rows.len(), size);
+                let query = block_means(query, 0, rows.len(), size);
                 let whole = count * self.parts;
                 let [parts, _] = query.dims();
                 queries.push(padded(query, 0, whole - parts));
             }
-            let parts = group * count * self.parts;
             let wide = blocks * self.means;
             let keys = keys.clone();
             let [there, _] = keys.dims();
@@ -138,7 +139,7 @@ impl Pooled {
             let weights = on_device(counts, &device).reshape([1, per_head, 1]);
             let mass = softmax(logits, 2) * weights;
             let mass = mass
-                .reshape([parts / self.parts, self.parts, wide])
+                .reshape([group * count, self.parts, wide])
                 .sum_dim(1)
                 .reshape([group, count, blocks, self.means])
                 .sum_dim(3)
@@ -155,42 +156,13 @@ impl Pooled {
             }
             tile += count;
         }
-        Ok(all.into_iter())
+        Ok(all)
     }
 
     /// The blocks kept of those up to the tile's own, the last.
     fn keep(&self, masses: &[f32], first: usize) -> Vec<usize> {
         let sinks = self.sink.div_ceil(QUERY_TILE);
         let local = (first + 1).saturating_sub(self.window) / QUERY_TILE;
-        let forced = |b: usize| b < sinks || b >= local;
-        let required = masses.iter().map(|&m| f64::from(m)).sum::<f64>() * self.mass;
-        let mut kept: Vec<usize> = (0..masses.len()).filter(|&b| forced(b)).collect();
-        let mut sum: f64 = kept.iter().map(|&b| f64::from(masses[b])).sum();
-        for block in cut::descending(masses) {
-            if sum >= required {
-                break;
-            }
-            if !forced(block) {
-                sum += f64::from(masses[block]);
-                kept.push(block);
-            }
-        }
-        kept.sort_unstable();
-        kept
+        cut::cover(masses, self.mass, |b| b < sinks || b >= local)
     }
-}
-
-/// Means of groups of `size` rows in f32, the last of what is there.
-fn means(rows: Tensor<2>, len: usize, size: usize) -> Tensor<2> {
-    let [_, dim] = rows.dims();
-    let groups = len.div_ceil(size);
-    let counts: Vec<f32> = (0..groups)
-        .map(|g| size.min(len - g * size) as f32)
-        .collect();
-    let counts = on_device(counts, &rows.device());
-    padded(rows.cast(DType::F32), 0, groups * size - len)
-        .reshape([groups, size, dim])
-        .sum_dim(1)
-        .reshape([groups, dim])
-        .div(counts.reshape([groups, 1]))
 }

@@ -115,7 +115,7 @@ impl<'a> Problem<'a> {
     /// Means of K over each block's real tokens, `[ceil(kv_len / 128), d]` in f32.
     pub(crate) fn pooled_key(&self, sequence: usize, kv_head: usize) -> Tensor<2> {
         let len = self.spans[sequence].kv_len;
-        block_means(self.key(sequence, kv_head), 0, len)
+        block_means(self.key(sequence, kv_head), 0, len, BLOCK)
     }
 
     /// Means of Q over each absolute block's new rows, `[blocks, d]` in f32.
@@ -123,7 +123,7 @@ impl<'a> Problem<'a> {
         let span = self.spans[sequence];
         let rows = self.query(sequence, head..head + 1, 0..span.query_len);
         let rows = rows.reshape([span.query_len, self.head_dim]);
-        block_means(rows, span.offset() % BLOCK, span.query_len)
+        block_means(rows, span.offset() % BLOCK, span.query_len, BLOCK)
     }
 }
 
@@ -144,18 +144,18 @@ fn same<const N: usize>(
     })
 }
 
-/// Means over blocks of 128 rows of which the first starts `skip` rows before row 0; only real rows
+/// Means in f32 over blocks of `size` rows of which the first starts `skip` rows before row 0; only real rows
 /// count.
-fn block_means(rows: Tensor<2>, skip: usize, len: usize) -> Tensor<2> {
+pub(crate) fn block_means(rows: Tensor<2>, skip: usize, len: usize, size: usize) -> Tensor<2> {
     let [_, dim] = rows.dims();
-    let blocks = (skip + len).div_ceil(BLOCK);
+    let blocks = (skip + len).div_ceil(size);
     let counts: Vec<f32> = (0..blocks)
-        .map(|b| ((b + 1) * BLOCK).min(skip + len) - (b * BLOCK).max(skip))
+        .map(|b| ((b + 1) * size).min(skip + len) - (b * size).max(skip))
         .map(|n| n as f32)
         .collect();
     let counts = on_device(counts, &rows.device());
-    padded(rows.cast(DType::F32), skip, blocks * BLOCK - skip - len)
-        .reshape([blocks, BLOCK, dim])
+    padded(rows.cast(DType::F32), skip, blocks * size - skip - len)
+        .reshape([blocks, size, dim])
         .sum_dim(1)
         .reshape([blocks, dim])
         .div(counts.reshape([blocks, 1]))

@@ -44,28 +44,18 @@ pub(crate) fn index(
         }
         kept.push(heads);
     }
-    let query_block = BLOCK;
-    KeptBlocks { query_block, kept }.index(problem)
+    let blocks = KeptBlocks {
+        query_block: BLOCK,
+        key_block: BLOCK,
+        kept,
+    };
+    blocks.index(problem)
 }
 
 /// The blocks kept of a row of scores that ends at the diagonal.
 fn keep(scores: &[f32], threshold: f64) -> Vec<usize> {
     let diagonal = scores.len() - 1;
-    let forced = |b: usize| b == 0 || b == diagonal;
-    let required = scores.iter().map(|&s| f64::from(s)).sum::<f64>() * threshold;
-    let mut kept: Vec<usize> = (0..scores.len()).filter(|&b| forced(b)).collect();
-    let mut sum: f64 = kept.iter().map(|&b| f64::from(scores[b])).sum();
-    for block in cut::descending(scores) {
-        if forced(block) {
-            continue;
-        }
-        if sum >= required {
-            break;
-        }
-        sum += f64::from(scores[block]);
-        kept.push(block);
-    }
-    kept
+    cut::cover(scores, threshold, |b| b == 0 || b == diagonal)
 }
 
 /// Keys of one KV head in groups.

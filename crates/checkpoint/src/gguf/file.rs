@@ -65,8 +65,8 @@ impl GgufFile {
         if self.big_endian {
             return Err(GgufError::BigEndian);
         }
-        let kinds = self.tensors.iter().map(TensorInfo::kind);
-        kinds.collect::<Result<Vec<_>, _>>().map(drop)
+        let mut tensors = self.tensors.iter();
+        tensors.try_for_each(|tensor| tensor.kind().map(drop))
     }
 
     /// The bytes of one of the file's own tensors.
