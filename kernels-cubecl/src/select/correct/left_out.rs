@@ -12,8 +12,8 @@ pub(super) struct LeftOut {
     kept: Shared<[Atomic<u32>]>,
     /// Logarithm of the keys left out per block; [`NOTHING_LEFT`] for none.
     pub(super) logs: Shared<[f32]>,
-    /// Steps of which any block has keys left out: 1, else 0.
-    pub(super) live: Shared<[u32]>,
+    /// One word: a bit for every step of which any block has keys left out.
+    live: Shared<[Atomic<u32>]>,
 }
 
 #[cube]
@@ -22,12 +22,13 @@ impl LeftOut {
         LeftOut {
             kept: Shared::<[Atomic<u32>]>::new_slice(segment.blocks),
             logs: Shared::<[f32]>::new_slice(segment.blocks),
-            live: Shared::<[u32]>::new_slice(comptime!(segment.blocks / segment.step)),
+            live: Shared::<[Atomic<u32>]>::new_slice(1usize),
         }
     }
 
     /// Becomes the segment that begins at block `first`, of a row whose words are at `table[row]` and to
-    /// which the blocks from there to before `blocks` are wholly visible. All units of the cube take part.
+    /// which the blocks from there to before `blocks` are wholly visible, and gives its live steps, those of which any
+    /// block has keys left out, as bits. All units of the cube take part.
     pub(super) fn count(
         &mut self,
         table: &[u32],
@@ -35,7 +36,7 @@ impl LeftOut {
         first: u32,
         blocks: u32,
         #[comptime] segment: Segment,
-    ) {
+    ) -> u32 {
         // Whoever is behind still reads the last segment.
         sync_cube();
         let units = CUBE_DIM as usize;
@@ -45,10 +46,8 @@ impl LeftOut {
             self.kept[i].store(0u32);
             i += units;
         }
-        i = unit;
-        while i < comptime!(segment.blocks / segment.step) {
-            self.live[i] = 0;
-            i += units;
+        if unit == 0 {
+            self.live[0].store(0u32);
         }
         sync_cube();
         let block = comptime!(BLOCK as u32);
@@ -84,12 +83,12 @@ impl LeftOut {
             let mut log = NOTHING_LEFT.runtime();
             if first + (i as u32) < blocks && kept < block {
                 log = f32::cast_from(block - kept).ln();
-                // Whoever writes, writes the same.
-                self.live[i / comptime!(segment.step)] = 1;
+                self.live[0].fetch_or(1u32 << (i / comptime!(segment.step)) as u32);
             }
             self.logs[i] = log;
             i += units;
         }
         sync_cube();
+        self.live[0].load()
     }
 }

@@ -66,7 +66,7 @@ impl MmaCorrection {
     /// Shared memory of a cube.
     pub(super) fn shared_bytes(&self) -> usize {
         let segment = self.common.segment;
-        self.shared_vectors() * 16 + (2 * segment.blocks + segment.blocks / segment.step) * 4
+        self.shared_vectors() * 16 + (2 * segment.blocks + 1) * 4
     }
 }
 
@@ -170,26 +170,27 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     let head_at = pooled_at(&place, capacity);
     let mut first = first_whole(&place, &window);
     while first < blocks {
-        left.count(table, index_row, first, blocks, segment);
+        let mut live = left.count(table, index_row, first, blocks, segment);
         let here = min(blocks - first, comptime!(segment.blocks as u32));
-        let steps = here.div_ceil(comptime!(segment.step as u32));
         let block_at = head_at + first as usize;
         let mut stage = 0usize;
-        let mut step = next_live(&left, 0u32, steps);
         if comptime!(bp.asynchronous) {
-            if step < steps {
+            if live != 0 {
+                let step = live.trailing_zeros();
                 copy_step(pooled, &mut memory, base, block_at, step, here, stage, all);
             }
             copy::commit();
         }
-        while step < steps {
-            let next = next_live(&left, step + 1, steps);
+        while live != 0 {
+            let step = live.trailing_zeros();
+            live &= live - 1;
             let now = stage;
             if comptime!(bp.asynchronous) {
                 // This step's parts have landed, and nobody reads the other ones any more.
                 copy::land(0u32, bp);
                 stage = 1 - stage;
-                if next < steps {
+                if live != 0 {
+                    let next = live.trailing_zeros();
                     copy_step(pooled, &mut memory, base, block_at, next, here, stage, all);
                 }
                 copy::commit();
@@ -214,7 +215,6 @@ pub(super) fn correct_mma<E: Float, N: Size>(
             let p = tile::softmax::<E>(&logits, &mut maximum, &mut sum, &mut o, factor, bp);
             let value_at = stage_at + comptime!(all.part_at(all.parts() - 1));
             tile::weigh(&def, &memory, value_at, &p, &mut o, bp);
-            step = next;
         }
         first += comptime!(segment.blocks as u32);
     }
@@ -254,16 +254,6 @@ pub(super) fn correct_mma<E: Float, N: Size>(
     }
     sync_plane();
     rows::store(out, &memory, &place, place.span.query_len, bp);
-}
-
-/// The first step from `step` on that has keys left out; `steps` if there is none.
-#[cube]
-fn next_live(left: &LeftOut, step: u32, steps: u32) -> u32 {
-    let mut at = step;
-    while at < steps && left.live[at as usize] == 0 {
-        at += 1;
-    }
-    at
 }
 
 /// Copies the parts of a step's blocks, of which the segment has `here`; blocks past them become zeros.

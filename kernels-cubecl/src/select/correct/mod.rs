@@ -147,6 +147,8 @@ pub struct Tensors {
 
 /// Key blocks that matrix units count at once: all of 128K tokens.
 const MANY_BLOCKS: usize = 1024;
+/// Steps of a segment: their bits are one word.
+const MOST_STEPS: usize = u32::BITS as usize;
 /// Key blocks that scalar units count at once, within WebGPU's 16 KiB.
 const FEW_BLOCKS: usize = 128;
 
@@ -161,7 +163,7 @@ impl Variant {
 
     fn segment(&self) -> Segment {
         let (blocks, step) = match self {
-            Self::Mma(tile) => (MANY_BLOCKS, tile.keys),
+            Self::Mma(tile) => (MANY_BLOCKS.min(MOST_STEPS * tile.keys), tile.keys),
             Self::Unit => (FEW_BLOCKS, KEYS),
         };
         Segment { blocks, step }

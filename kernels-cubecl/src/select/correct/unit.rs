@@ -87,7 +87,7 @@ pub(super) fn correct_unit<E: Float>(
     let head_at = pooled_at(&place, capacity);
     let mut first = first_whole(&place, &window);
     while first < blocks {
-        left.count(
+        let live = left.count(
             table,
             place.index_row() as usize,
             first,
@@ -97,7 +97,7 @@ pub(super) fn correct_unit<E: Float>(
         let steps = min(blocks - first, comptime!(bp.segment.blocks as u32))
             .div_ceil(comptime!(KEYS as u32));
         for step in 0..steps {
-            if left.live[step as usize] == 1 {
+            if (live >> step) & 1 == 1 {
                 let at = step as usize * KEYS;
                 let step_blocks = min(blocks - first - at as u32, comptime!(KEYS as u32)) as usize;
                 let block_at = head_at + first as usize + at;
