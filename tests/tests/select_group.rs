@@ -37,6 +37,8 @@ struct Case {
     last: usize,
     /// How large logits are.
     magnitude: f32,
+    /// Logits of all queries and the first 40 keys beside that.
+    lean: f32,
 }
 
 /// Outputs of the kernels.
@@ -72,30 +74,40 @@ impl Case {
         let (shape, d) = (self.shape(), self.head_dim);
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let mut normal = || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
-        let mut fill =
-            |heads: usize, rows: usize, size: f32, has: &dyn Fn(usize, usize) -> bool| {
-                let mut out = Vec::new();
-                for b in 0..shape.batch {
-                    for _ in 0..heads {
-                        // Neighbours are alike, so that blocks differ.
-                        let mut drift: Vec<f32> = (0..d).map(|_| normal()).collect();
-                        for row in 0..rows {
-                            if row % 150 == 149 {
-                                drift = (0..d).map(|_| normal()).collect();
-                            }
-                            for at in &drift {
-                                let x = round(size * (0.8 * at + 0.6 * normal()), dtype);
-                                out.push(if has(b, row) { x } else { f32::NAN });
-                            }
+        let lean = (self.lean * (d as f32).sqrt()).sqrt();
+        let mut fill = |heads: usize,
+                        rows: usize,
+                        size: f32,
+                        leaning: usize,
+                        has: &dyn Fn(usize, usize) -> bool| {
+            let mut out = Vec::new();
+            for b in 0..shape.batch {
+                for _ in 0..heads {
+                    // Neighbours are alike, so that blocks differ.
+                    let mut drift: Vec<f32> = (0..d).map(|_| normal()).collect();
+                    for row in 0..rows {
+                        if row % 150 == 149 {
+                            drift = (0..d).map(|_| normal()).collect();
+                        }
+                        for (i, at) in drift.iter().enumerate() {
+                            let leans = i == 0 && row < leaning;
+                            let x = size * (0.8 * at + 0.6 * normal());
+                            let x = round(if leans { x + lean } else { x }, dtype);
+                            out.push(if has(b, row) { x } else { f32::NAN });
                         }
                     }
                 }
-                out
-            };
-        let query = fill(shape.heads, shape.rows, self.magnitude, &|b, row| {
-            row < self.spans[b].0
-        });
-        let key = fill(shape.kv_heads, shape.keys, 1.0, &|b, row| {
+            }
+            out
+        };
+        let query = fill(
+            shape.heads,
+            shape.rows,
+            self.magnitude,
+            shape.rows,
+            &|b, row| row < self.spans[b].0,
+        );
+        let key = fill(shape.kv_heads, shape.keys, 1.0, 40, &|b, row| {
             row < self.spans[b].1
         });
         [query, key]
@@ -359,16 +371,23 @@ impl Case {
                     || (block + 1) * MEAN_BLOCK > (first + 1).saturating_sub(local)
                     || contract::rank(share.to_bits()) >= cut
             };
-            let mut want = 0.0;
+            let (mut want, mut outside) = (0.0, 0.0);
             for head in kv_head * heads..(kv_head + 1) * heads {
                 let q = row(query, (b * shape.heads + head) * shape.rows + r);
                 let seen = shape.visible.first(position)..position + 1;
                 let of_key = |j| dot(&q, &row(key, flat * shape.keys + j));
                 let logits: Vec<f64> = seen.clone().map(of_key).collect();
-                let mass = seen.zip(softmax(&logits));
-                let kept = mass.filter(|(j, _)| keeps(j / MEAN_BLOCK));
-                want += kept.map(|(_, p)| p).sum::<f64>() / heads as f64;
+                let sinks = sink.div_ceil(MEAN_BLOCK);
+                for (j, p) in seen.zip(softmax(&logits)) {
+                    let block = j / MEAN_BLOCK;
+                    outside += if block < sinks { 0.0 } else { p };
+                    want += match block >= sinks && keeps(block) {
+                        true => p,
+                        false => 0.0,
+                    };
+                }
             }
+            let want = if outside > 0.0 { want / outside } else { 1.0 };
             let off = (f64::from(got) - want).abs();
             assert!(
                 off < 2e-3,
@@ -394,6 +413,7 @@ fn case() -> Case {
         recall: (0.9, 0.85),
         last: 64,
         magnitude: 2.0,
+        lean: 0.0,
     }
 }
 
@@ -431,6 +451,17 @@ fn windows_of_keys() {
         };
         case.check();
     }
+}
+
+/// Sinks that hold nearly all of the mass count neither for the cut nor for what is measured.
+#[test]
+fn sinks_that_hold_nearly_all() {
+    let case = Case {
+        spans: vec![(300, 1500), (130, 131)],
+        lean: 9.0,
+        ..case()
+    };
+    case.check();
 }
 
 /// More blocks than a cube has units; a long chunk whose samples are many.

@@ -7,9 +7,9 @@
 //! | shares | `[B, Hk, tiles, blocks]`, f32 | estimated share of the group's mass, 0 to 1 |
 //! | cuts | `[B, Hk, tiles, LEVELS]`, u32 | lowest rank of shares that a level keeps, `u32::MAX` for none |
 //! | parts | `[B, Hq, samples, blocks]`, f32 | exact log-sum-exp of a sampled row over a block, base 2 |
-//! | kept | `[B, Hk, samples, LEVELS]`, f32 | exact share of the group's mass on what a level keeps |
+//! | kept | `[B, Hk, samples, LEVELS]`, f32 | exact share of the group's mass outside the sinks on what a level keeps |
 //!
-//! A *level* is a mass that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
+//! A *level* is a share of the mass outside the sinks that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
 
 use crate::{report::REPORT_WORDS, shape::Shape, sizes::QUERY_TILE, table::TableLayout};
 

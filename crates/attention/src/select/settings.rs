@@ -11,7 +11,8 @@ use crate::error::AttentionError;
 pub struct Selection {
     /// The quality contract: least share of the softmax mass that must lie on kept keys, 0 to 1, measured on a
     /// few rows of every chunk. Heads that choose alone keep it each; under [`crate::Pattern::GroupBlocks`] the
-    /// query heads of a KV head keep it on average. Heads that would keep less see every key.
+    /// query heads of a KV head keep it together, on average over the rows, of the mass that does not lie on sinks.
+    /// Heads that would keep less see every key.
     pub recall: f32,
     /// The stand-in for the keys that are left out.
     pub correction: Correction,

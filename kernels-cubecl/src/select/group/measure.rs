@@ -1,7 +1,8 @@
-//! Shares of the exact mass of the sampled rows that each level keeps.
+//! Shares of the exact mass of the sampled rows outside the sinks that each level keeps.
 //!
 //! ```text
-//! kept[r, level] = 1/H sum_h sum_{J kept} 2^part_h(r, J) / sum_J 2^part_h(r, J)
+//! p_h(r, J) = 2^part_h(r, J) / sum_I 2^part_h(r, I)
+//! kept[r, level] = sum_h sum_{J kept, no sink} p_h(r, J) / sum_h sum_{J no sink} p_h(r, J)
 //! ```
 //!
 //! One cube owns a sampled row of a KV head; a unit takes every 128th block. Sums by halves.
@@ -22,6 +23,9 @@ use crate::{
     table::{HeadRules, Span, Window},
 };
 
+/// Sums of a head: all of a row's mass, what lies outside the sinks, what each level keeps of that.
+const SUMS: usize = 2 + LEVELS;
+
 /// Compile-time parameters of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct MeasureBlueprint {
@@ -33,8 +37,8 @@ pub(super) struct MeasureBlueprint {
     pub(super) inline: bool,
 }
 
-/// Writes `kept` `[B, Hk, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample. `probes` are the spans of the
-/// rows that are sampled.
+/// Writes `kept` `[B, Hk, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample and where
+/// a row has no mass outside the sinks. `probes` are the spans of the rows that are sampled.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn measure_rows(
@@ -75,13 +79,13 @@ pub(super) fn measure_rows(
     let cut = cuts[row_at * LEVELS];
     let raised = cuts[row_at * LEVELS + 1];
 
-    // All, then what each level keeps.
-    let mut board = Shared::<[f32]>::new_slice(comptime!((LEVELS + 1) * UNITS));
+    // All, what lies outside the sinks, what each level keeps of that.
+    let mut board = Shared::<[f32]>::new_slice(comptime!(SUMS * UNITS));
     let unit = UNIT_POS as usize;
-    let mut totals = Array::<f32>::new(LEVELS);
+    let mut totals = Array::<f32>::new(SUMS);
     #[unroll]
-    for level in 0..LEVELS {
-        totals[level] = f32::new(0.0);
+    for i in 0..SUMS {
+        totals[i] = f32::new(0.0);
     }
     let mut wild = false.runtime();
     for h in 0..comptime!(bp.heads as u32) {
@@ -98,6 +102,7 @@ pub(super) fn measure_rows(
         let shift = board[0];
         sync_cube();
         let mut all = f32::new(0.0);
+        let mut outside = f32::new(0.0);
         let mut first = f32::new(0.0);
         let mut second = f32::new(0.0);
         let mut block = low + UNIT_POS;
@@ -105,36 +110,45 @@ pub(super) fn measure_rows(
             let mass = exp2(parts[at + block as usize] - shift, comptime!(bp.inline));
             let share = shares[share_at + block as usize];
             all += mass;
-            if tile.keeps(block, share, cut) {
-                first += mass;
-            }
-            if tile.keeps(block, share, raised) {
-                second += mass;
+            if block >= tile.sinks {
+                outside += mass;
+                if tile.keeps(block, share, cut) {
+                    first += mass;
+                }
+                if tile.keeps(block, share, raised) {
+                    second += mass;
+                }
             }
             block += comptime!(UNITS as u32);
         }
         board[unit] = all;
-        board[UNITS + unit] = first;
-        board[comptime!(2 * UNITS) + unit] = second;
-        halve(&mut board, comptime!(LEVELS + 1), false);
+        board[UNITS + unit] = outside;
+        board[comptime!(2 * UNITS) + unit] = first;
+        board[comptime!(3 * UNITS) + unit] = second;
+        halve(&mut board, SUMS, false);
         wild = wild || shift >= f32::new(WILD);
-        totals[0] += board[UNITS] / board[0];
-        totals[1] += board[comptime!(2 * UNITS)] / board[0];
+        #[unroll]
+        for i in 1..SUMS {
+            totals[i] += board[comptime!(i * UNITS)] / board[0];
+        }
         sync_cube();
     }
     if unit < LEVELS {
-        let mut mean = totals[0];
+        let mut of_level = totals[2];
         if unit == 1 {
-            mean = totals[1];
+            of_level = totals[3];
         }
-        mean *= comptime!(1.0 / bp.heads as f32);
+        let mut share = f32::new(1.0);
+        if totals[1] > f32::new(0.0) {
+            share = of_level / totals[1];
+        }
         if wild {
-            mean = f32::new(0.0);
+            share = f32::new(0.0);
         }
         if probed == 0 {
-            mean = f32::new(1.0);
+            share = f32::new(1.0);
         }
-        kept[cube as usize * LEVELS + unit] = mean;
+        kept[cube as usize * LEVELS + unit] = share;
     }
 }
 

@@ -9,12 +9,13 @@
 //! over the `H` heads and the parts `p` of the tile's rows; `qmean_hp` is the mean of a part's queries, rounded to
 //! their type, and `kmean_J` that of the block's keys. What few rows look for counts as much as what all do: of equal
 //! densities, the largest part costs a trained model less than the mean of all. Sinks and the window of the
-//! rule are kept; of the other blocks the best, until the share that is kept reaches the mass that is aimed at.
+//! rule are kept; of the other blocks the best, until what is kept outside the sinks reaches the share of the mass there
+//! that is aimed at. Sinks do not count: they can hold most of the mass of a head whose output comes from elsewhere.
 //! FlexPrefill (arXiv 2502.20766) ranks blocks by pooled queries and keys and cuts them by cumulative mass, per
 //! query head; here the group is the unit.
 //!
 //! Estimates choose, a measurement decides: of a few rows the exact mass of every block is summed up, and with it
-//! what the choice keeps of their tiles. Where the mean over rows and heads is below the floor, the next *level* is
+//! what the choice keeps outside the sinks. Where the mean over rows is below the floor, the next *level* is
 //! taken, half of what the first leaves out; where that falls short too, the head sees every key. One launch
 //! of attention then reads the index.
 //!
@@ -23,7 +24,7 @@
 //! | [`means`] | keys | mean keys of the blocks that have new rows |
 //! | `share` | queries, mean keys | shares, and where each level cuts them |
 //! | `parts`, in [`super::probe`] | sampled rows, keys | their log-sum-exp over every block |
-//! | `measure` | parts, shares, cuts | what each level keeps of the sampled rows' mass |
+//! | `measure` | parts, shares, cuts | what each level keeps of the sampled rows' mass outside the sinks |
 //! | `index` | all of it | the index as a table, the report |
 //!
 //! Shares are added up in fixed point, so equal inputs give equal bits.

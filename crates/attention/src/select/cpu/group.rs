@@ -16,6 +16,8 @@ use super::{
 
 /// Bits of a share's unit, 2^-24.
 const BITS: i32 = 24;
+/// The same for sums of shares.
+const SUM_BITS: i32 = 28;
 
 /// Inputs of the stages beside tensors.
 #[derive(Debug, Clone, Copy)]
@@ -347,22 +349,23 @@ impl Tile {
     fn cut(&self, rule: &Rules, shares: &[f32]) -> [u32; LEVELS] {
         let mut cuts = [0; LEVELS];
         let mut bins = [0u32; BINS];
-        let mut forced = 0;
+        let mut forced = 0u32;
         let candidates = shares.iter().enumerate().take(self.high).skip(self.low);
-        for (block, share) in candidates {
+        for (block, share) in candidates.filter(|(block, _)| *block >= self.sinks) {
             let clean = score(*share);
-            match self.forced(block) {
-                true => forced += fixed(clean, BITS),
-                false => bins[group::bin(clean.to_bits()) as usize] += fixed(clean, BITS),
-            }
+            let sum = match block >= self.local {
+                true => &mut forced,
+                false => &mut bins[group::bin(clean.to_bits()) as usize],
+            };
+            *sum = sum.wrapping_add(fixed(clean, SUM_BITS));
         }
-        let total = forced + bins.iter().sum::<u32>();
+        let total = bins.iter().copied().fold(forced, u32::wrapping_add);
         for (level, cut) in cuts.iter_mut().enumerate() {
             let needed = scaled(aim(rule, level), total);
             let (mut kept, mut bin) = (forced, BINS);
             while kept < needed && bin > 0 {
                 bin -= 1;
-                kept += bins[bin];
+                kept = kept.wrapping_add(bins[bin]);
             }
             *cut = match bin {
                 _ if total == 0 => 0,
@@ -374,7 +377,7 @@ impl Tile {
         cuts
     }
 
-    /// Writes what each level keeps of the mass of a row.
+    /// Writes what each level keeps of the mass of a row outside the sinks.
     fn measure<E: FlexFloat>(
         &self,
         shape: &Shape,
@@ -391,26 +394,36 @@ impl Tile {
         let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
         let (keys, stride) = key.wide((b, kv_head), from..position + 1, d, &mut key_rows);
         kept.fill(0.0);
+        let mut outside = 0.0;
         for head in kv_head * heads..(kv_head + 1) * heads {
             let (q, _) = query.wide((b, head), row..row + 1, d, &mut query_rows);
             let logits: Vec<f32> = (0..=position - from)
                 .map(|j| dot(q, &keys[j * stride..][..d]) * shape.scale)
                 .collect();
             let highest = logits.iter().copied().fold(f32::MIN, f32::max);
-            let (mut all, mut level) = (0.0, [0.0; LEVELS]);
+            let (mut all, mut beyond, mut level) = (0.0, 0.0, [0.0; LEVELS]);
             for (j, logit) in logits.iter().enumerate() {
                 let mass = (logit - highest).exp();
                 let block = (from + j) / MEAN_BLOCK;
                 all += mass;
+                if block < self.sinks {
+                    continue;
+                }
+                beyond += mass;
                 for (sum, &cut) in level.iter_mut().zip(cuts) {
                     if self.keeps(block, shares[block], cut) {
                         *sum += mass;
                     }
                 }
             }
+            outside += beyond / all;
             for (kept, sum) in kept.iter_mut().zip(level) {
-                *kept += sum / all / heads as f32;
+                *kept += sum / all;
             }
+        }
+        // A row whose mass all lies on the sinks has nothing to lose.
+        for kept in kept {
+            *kept = if outside == 0.0 { 1.0 } else { *kept / outside };
         }
     }
 }

@@ -5,7 +5,7 @@ use sparse_accelerate_contract::group::{BASE, BINS};
 
 use super::{BOUNDS, COARSE, FINE, ShareBlueprint};
 use crate::select::{
-    fixed::{fixed, scaled, score},
+    fixed::{SUM_EXTRA, fixed, scaled, score},
     group::bin,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn add(
     }
 }
 
-/// Counts the shares of the blocks from `base` on in the bins of their tiles. Neighbouring units count for
+/// Counts the shares of the blocks from `base` on in the bins of their tiles, without the sinks. Neighbouring units count for
 /// different tiles and add up what falls into one bin first: shares that are all alike would queue up otherwise.
 #[cube]
 pub(super) fn count_shares(
@@ -59,7 +59,8 @@ pub(super) fn count_shares(
     let unit = UNIT_POS as usize;
     let (t, part) = (unit % comptime!(bp.tiles()), unit / comptime!(bp.tiles()));
     let first = part * comptime!(bp.counted());
-    let (low, high) = (bounds[t * BOUNDS], bounds[t * BOUNDS + 1]);
+    let low = max(bounds[t * BOUNDS], bounds[t * BOUNDS + 2]);
+    let high = bounds[t * BOUNDS + 1];
     let at = t * comptime!(BINS + 1);
     let mut held = 0u32;
     let mut sum = 0u32;
@@ -70,9 +71,10 @@ pub(super) fn count_shares(
             let clean = score(u32::reinterpret(
                 exchange[t * comptime!(bp.tile_pitch()) + local],
             ));
-            let units = fixed(clean, 0u32);
+            let units = fixed(clean, SUM_EXTRA);
             let mut to = bin(clean);
-            if forced(bounds, t, block) {
+            // The window is kept whatever its share.
+            if block >= bounds[t * BOUNDS + 3] {
                 to = comptime!(BINS as u32).runtime();
             }
             if to != held {
@@ -88,12 +90,6 @@ pub(super) fn count_shares(
     if sum > 0 {
         bins[at + held as usize].fetch_add(sum);
     }
-}
-
-/// Tells whether a tile keeps a block whatever its share.
-#[cube]
-fn forced(bounds: &Shared<[u32]>, tile: usize, block: u32) -> bool {
-    block < bounds[tile * BOUNDS + 2] || block >= bounds[tile * BOUNDS + 3]
 }
 
 /// The rank at which a tile's shares are cut so that what is kept is at least `aimed` of all, in units of 2^-24.
@@ -112,7 +108,7 @@ pub(super) fn cut(
     }
     let needed = scaled(aimed, total);
     let mut cut = u32::MAX.runtime();
-    // Shares that are not finite say nothing: all is kept.
+    // Shares that are not finite, or nothing beside the sinks, say nothing: all is kept.
     if total == 0 {
         cut = 0u32;
     } else if kept < needed {

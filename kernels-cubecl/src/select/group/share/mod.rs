@@ -3,8 +3,7 @@
 //! A cube owns some query tiles of a KV head, whose mean queries stay in shared memory as the columns of a
 //! product with the mean keys of the blocks, which pass by. They pass twice, since the products of long prompts
 //! fit nowhere: once for every column's maximum and sum, once for the shares, which are added up by bins in
-//! units of 2^-24. A cut is the end of a bin. Blocks that are kept whatever their share count as kept from the
-//! start.
+//! units of 2^-28. A cut is the end of a bin. The window counts as kept from the start, sinks do not count at all.
 //!
 //! The columns of a tile lie side by side, [`ShareBlueprint::stride`] from those of the next, some of them nobody's:
 //! so that a unit holds all parts of a head, or some units that stand side by side do.
