@@ -27,6 +27,7 @@ RULE is a kind and options, `est:tau=0.85:p=8:agg=1`:
     val=1        weighted by the size of values
     phi          share that is kept of what lies outside sinks and window
     sink, window keys that are always kept
+    reuse        layers that take one choice, that of the first of them
     dense        first layers that are dense; first, last: the layers that are not
 
 Needs PyTorch, Triton and transformers, and one GPU with room for two copies of the window's keys.
@@ -214,14 +215,16 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
         M = run_masses(q, k, lse, scaling)
     E = M if r["kind"] == "ideal" else estimate(q, k, scaling, r)
     E = weigh(E, v, r, G)
-    if r["unit"] == "head":
+    if module.layer_idx % r["reuse"]:
+        keep = STATE["keep"]
+    elif r["unit"] == "head":
         keep = choose(E, r["tau"], r["sink"], r["window"])
     else:
         per = E.view(G, grp, nt, nt)
         together = per.amax(1) if r["agg"] in (2, 4) else per.mean(1)
         keep = choose(together, r["tau"], r["sink"], r["window"], per if r["unit"] == "worst" else None, r["phi"])
         keep = keep[:, None].expand(G, grp, nt, nt).reshape(H, nt, nt)
-    keep = keep.to(torch.uint8).contiguous()
+    keep = STATE["keep"] = keep.to(torch.uint8).contiguous()
     o, _ = run_attend(q, k, v, keep, scaling)
     t = torch.arange(nt, device=q.device)
     diagonal = B * (B - 1) // 2
@@ -248,7 +251,7 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
 
 def parse(text):
     kind, *parts = text.split(":")
-    r = dict(kind=kind, unit="group", tau=0.9, sink=128, window=512, p=4, s=1, agg=0, sinkx=0, var=0.0, phi=0.0, excl=0, val=0, samp=0, dense=0, first=0, last=10**9)
+    r = dict(kind=kind, unit="group", tau=0.9, sink=128, window=512, p=4, s=1, agg=0, sinkx=0, var=0.0, phi=0.0, excl=0, val=0, samp=0, reuse=1, dense=0, first=0, last=10**9)
     for part in parts:
         name, value = part.split("=")
         r[name] = type(r[name])(value)
