@@ -1,6 +1,6 @@
 //! `calibrate`: prices of the attention kernels on a device, kept for later runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -14,6 +14,7 @@ use sparse_accelerate_eval::speed::{CalibrateSettings, calibrate};
 
 use crate::{
     args::{Dtype, at_least_one, check_heads, lengths},
+    calibrate_model,
     output::print_json,
 };
 
@@ -22,10 +23,15 @@ Examples:
   sparse-accelerate calibrate
   sparse-accelerate calibrate --device cuda:0 --dtype bf16 --heads 32 --kv-heads 8
   sparse-accelerate calibrate --head-dim 64 --out prices.json
+  sparse-accelerate calibrate --model DIR --text book.txt --break-even 1k,4k,8k,16k,32k
 
 Dense attention, random blocks and gathered columns are timed; their prices decide which pattern a head
 takes, and from which prompt length `--attention auto` is sparse. The file belongs to one device, element
-type, head dimension and number of query heads a KV head; `doctor` lists what is there.";
+type, head dimension and number of query heads a KV head; `doctor` lists what is there.
+
+With --model the model itself is timed instead, dense and preset `balanced`, on the start of a text: heads differ from
+model to model in how much they keep, and from which length that pays. Later runs of this model on this device go by its
+own record, kept beside the prices.";
 
 /// Arguments of `calibrate`.
 #[derive(Debug, Args)]
@@ -33,11 +39,19 @@ type, head dimension and number of query heads a KV head; `doctor` lists what is
 pub(crate) struct CalibrateArgs {
     /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
+    pub(crate) device: String,
 
     /// Element type [default: bf16 where the device computes in it, else f16, else f32]
     #[arg(long, value_name = "TYPE")]
-    dtype: Option<Dtype>,
+    pub(crate) dtype: Option<Dtype>,
+
+    /// Measure this model, not a layer of some shape
+    #[arg(long, value_name = "DIR", requires = "text", conflicts_with_all = ["heads", "kv_heads", "head_dim", "lengths"])]
+    model: Option<PathBuf>,
+
+    /// Text whose start is the prompts, repeated where it is too short
+    #[arg(long, value_name = "FILE", requires = "model")]
+    text: Option<PathBuf>,
 
     /// Query heads
     #[arg(long, value_name = "N", default_value_t = 32)]
@@ -62,15 +76,15 @@ pub(crate) struct CalibrateArgs {
 
     /// Timed batches of each measurement; the median counts
     #[arg(long, value_name = "N", default_value_t = 5)]
-    runs: usize,
+    pub(crate) runs: usize,
 
     /// Write here instead of the cache directory
     #[arg(long, value_name = "FILE", help_heading = "Output")]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 
     /// Print the measurements as one JSON object on standard output
     #[arg(long, help_heading = "Output")]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Runs the command.
@@ -83,6 +97,15 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
         let default = if selected.is_flex() { cpu } else { gpu };
         lengths(flag, given.as_deref().unwrap_or(default))
     };
+    let break_even = lengths(
+        "--break-even",
+        &args.break_even,
+        "1k,2k,4k,8k,16k,32k",
+        "1k,2k,4k",
+    )?;
+    if let (Some(model), Some(text)) = (&args.model, &args.text) {
+        return calibrate_model::run(args, model, text, &break_even);
+    }
     let settings = CalibrateSettings {
         heads: args.heads,
         kv_heads: args.kv_heads,
@@ -93,12 +116,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
         },
         runs: args.runs,
         lengths: lengths("--lengths", &args.lengths, "4k,8k,16k,32k", "512,1k,2k")?,
-        break_even: lengths(
-            "--break-even",
-            &args.break_even,
-            "1k,2k,4k,8k,16k,32k",
-            "1k,2k,4k",
-        )?,
+        break_even,
     };
     eprintln!("device: {} [{}]", selected.reason, settings.dtype);
     let measured = calibrate(&selected, &settings, &mut |line| eprintln!("{line}"))?;
@@ -110,29 +128,34 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     if args.json {
         print_json(&measured)?;
     }
-    eprintln!("{}", describe(&measured));
-    eprintln!("written to {}", path.display());
+    eprintln!("{}", prices(&measured));
+    written(&measured.break_even, &path);
     Ok(())
 }
 
-/// Prices and break-even in words.
-fn describe(measured: &Calibration) -> String {
+/// Says from which length a selection pays, and where that is kept.
+pub(crate) fn written(break_even: &BreakEven, path: &Path) {
+    eprintln!("{}", sparse_from(break_even));
+    eprintln!("written to {}", path.display());
+}
+
+/// Prices in words.
+fn prices(measured: &Calibration) -> String {
     let costs = &measured.costs;
     format!(
         "prices: dense tile 1 ({:.3} ns), sparse tile {:.2}, 64 columns {:.2}, index row {:.2}; times \
-         within {:.0} %\n{}",
+         within {:.0} %",
         measured.dense_tile_ns,
         costs.tile,
         costs.column,
         costs.row,
-        100.0 * measured.misfit,
-        sparse_from(measured)
+        100.0 * measured.misfit
     )
 }
 
 /// From which length a selection pays.
-pub(crate) fn sparse_from(measured: &Calibration) -> String {
-    match &measured.break_even {
+pub(crate) fn sparse_from(break_even: &BreakEven) -> String {
+    match break_even {
         BreakEven::From { tokens } => format!("sparse from {tokens} tokens"),
         BreakEven::Beyond { longest } => {
             format!("dense was faster up to {longest} tokens; sparse from twice as many")

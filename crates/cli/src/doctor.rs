@@ -112,7 +112,7 @@ fn calibrations(info: &DeviceInfo) -> Vec<Kept> {
             let shape = format!("{} d{} g{}", key.dtype, key.head_dim, key.group);
             Kept {
                 file,
-                summary: format!("{shape}: {}", sparse_from(&calibration)),
+                summary: format!("{shape}: {}", sparse_from(&calibration.break_even)),
                 calibration: Some(calibration),
             }
         }

@@ -8,6 +8,7 @@ mod args;
 mod attention;
 mod bench;
 mod calibrate;
+mod calibrate_model;
 mod calibrated;
 mod demo;
 mod demo_report;

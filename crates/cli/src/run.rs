@@ -20,7 +20,7 @@ use sparse_accelerate_engine::{
 use crate::{
     args::{ModelArgs, SamplingArgs},
     attention::{self, AttentionArgs},
-    calibrated::{self, Layer},
+    calibrated,
     explain::ExplainArgs,
     interrupt,
     load::Opened,
@@ -90,8 +90,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     args.explain.check()?;
     let text = args.source.text()?;
     let opened = Opened::new(&args.model)?;
-    let layer = Layer::of(opened.dir.config(), opened.target.dtype);
-    calibrated::apply(&mut attention, &opened.target.devices.first().info, layer)?;
+    let (config, dir) = (opened.dir.config(), &opened.dir);
+    calibrated::apply(&mut attention, &opened.target, config, Some(dir))?;
     let sampling = sampling(opened.dir.generation(), &args.sampling);
     sampling
         .validate()

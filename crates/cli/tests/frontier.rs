@@ -216,6 +216,78 @@ fn a_calibration_is_kept_found_again_and_checked() {
         .stderr(contains(name).and(contains("calibrate` again")));
 }
 
+/// A model's own record decides from which prompt on a run is sparse.
+#[test]
+fn the_record_of_a_model_is_kept_and_found_again() {
+    let (dir, weights) = (TempDir::new().expect("a folder"), long_model(2048));
+    let text = path(&dir, "text.txt");
+    fs::write(&text, "a b c d ".repeat(400)).expect("a text");
+    let cache = |command: &mut assert_cmd::Command| {
+        command.env("SPARSE_ACCELERATE_CACHE", dir.path());
+    };
+    let mut calibrate = program();
+    calibrate.args(["calibrate", "--device", "flex", "--runs", "1", "--json"]);
+    calibrate.args(["--text", &text, "--break-even", "256,128"]);
+    calibrate.arg("--model").arg(weights.path());
+    cache(&mut calibrate);
+    let output = calibrate.assert().success().get_output().clone();
+    let record: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let tokens: Vec<_> = record["lengths"].as_array().expect("lengths").to_vec();
+    assert_eq!(tokens.len(), 2);
+    for (length, wanted) in tokens.iter().zip([128, 256]) {
+        assert_eq!(length["tokens"], wanted);
+        assert!(length["dense_s"].as_f64() > Some(0.0));
+        assert!(length["sparse_s"].as_f64() > Some(0.0));
+        let density = length["density"].as_f64().expect("a density");
+        assert!(density > 0.0 && density <= 1.0, "{density}");
+    }
+
+    // Which is faster here says nothing; what a run does with it does.
+    let models = dir.path().join("calibration").join("models");
+    let file = fs::read_dir(&models).expect("a folder").next();
+    let file = file.expect("a file").expect("a file").path();
+    for (from, sparse) in [(100, true), (5000, false)] {
+        let mut changed = record.clone();
+        changed["break_even"] = serde_json::json!({ "kind": "from", "tokens": from });
+        fs::write(&file, changed.to_string()).expect("a record");
+        let mut run = program();
+        run.arg("run").arg("--model").arg(weights.path());
+        run.args(["--device", "flex", "--file", &text, "--raw", "--json"]);
+        run.args(["--max-tokens", "1"]);
+        cache(&mut run);
+        let output = run.assert().success().stderr(contains("record: "));
+        let report: Value = serde_json::from_slice(&output.get_output().stdout).expect("JSON");
+        assert_eq!(report["attention"]["min_sparse_len"], from);
+        let density = report["prefill"]["density"].as_f64().expect("a density");
+        assert_eq!(density < 1.0, sparse, "{report}");
+    }
+
+    // Its own file would be another model's.
+    let mut wrong = record;
+    wrong["model"] = "0".repeat(64).into();
+    fs::write(&file, wrong.to_string()).expect("a record");
+    let mut run = program();
+    run.arg("run").arg("--model").arg(weights.path());
+    run.args(["a b c", "--device", "flex", "--raw"]);
+    cache(&mut run);
+    run.assert().code(1).stderr(contains("calibrate` again"));
+}
+
+#[test]
+fn a_model_to_calibrate_needs_a_text_and_no_shape() {
+    for (more, needle) in [
+        (vec![], "--text"),
+        (vec!["--text", "no such file", "--heads", "4"], "--heads"),
+        (vec!["--text", "no such file"], "no such file"),
+    ] {
+        let weights = model();
+        let mut calibrate = program();
+        calibrate.args(["calibrate", "--device", "flex", "--model"]);
+        calibrate.arg(weights.path()).args(more);
+        calibrate.assert().code(2).stderr(contains(needle));
+    }
+}
+
 #[test]
 fn requests_that_mean_nothing_are_refused() {
     let refused = |more: &[&str], words: &str| {

@@ -51,6 +51,25 @@ pub fn model_hash(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Stri
     Ok(hexadecimal(&hash.finalize()))
 }
 
+/// The outline of a model directory, hexadecimal: SHA-256 of its configuration, and of names and sizes of its weights. It
+/// reads no weights, so models that differ in their values alone have the same.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn model_outline(dir: &Path) -> Result<String, EvalError> {
+    let config = dir.join("config.json");
+    let text = std::fs::read(&config).map_err(unreadable(&config))?;
+    let mut hash = Sha256::new();
+    hash.update(text);
+    for (path, bytes) in weights(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(bytes.to_le_bytes());
+    }
+    Ok(hexadecimal(&hash.finalize()))
+}
+
 /// SHA-256 of a text, hexadecimal.
 pub fn text_hash(text: &str) -> String {
     hexadecimal(&Sha256::digest(text.as_bytes()))
@@ -62,6 +81,15 @@ fn hexadecimal(digest: &[u8]) -> String {
 
 /// Those that are there, with their bytes: texts in the order above, then weights by name.
 fn files(dir: &Path) -> Result<Vec<(PathBuf, u64)>, EvalError> {
+    let texts = TEXTS.iter().map(|name| dir.join(name));
+    let there = texts.filter(|path| path.exists());
+    let mut files: Vec<_> = there.map(sized).collect::<Result<_, _>>()?;
+    files.extend(weights(dir)?);
+    Ok(files)
+}
+
+/// Weights by name, with their bytes.
+fn weights(dir: &Path) -> Result<Vec<(PathBuf, u64)>, EvalError> {
     let mut weights = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
         let path = entry.map_err(unreadable(dir))?.path();
@@ -71,15 +99,12 @@ fn files(dir: &Path) -> Result<Vec<(PathBuf, u64)>, EvalError> {
         }
     }
     weights.sort();
-    let texts = TEXTS.iter().map(|name| dir.join(name));
-    texts
-        .filter(|path| path.exists())
-        .chain(weights)
-        .map(|path| {
-            let bytes = path.metadata().map_err(unreadable(&path))?.len();
-            Ok((path, bytes))
-        })
-        .collect()
+    weights.into_iter().map(sized).collect()
+}
+
+fn sized(path: PathBuf) -> Result<(PathBuf, u64), EvalError> {
+    let bytes = path.metadata().map_err(unreadable(&path))?.len();
+    Ok((path, bytes))
 }
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> EvalError + '_ {
@@ -118,6 +143,25 @@ mod tests {
             write(name, "more");
             assert_ne!(hash(dir.path()), before, "{name}");
         }
+    }
+
+    #[test]
+    fn an_outline_reads_no_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let outline = || model_outline(dir.path()).unwrap();
+        assert!(model_outline(dir.path()).is_err(), "no config.json");
+        write("config.json", "{}");
+        write("model.safetensors", "weights");
+        let first = outline();
+        write("model.safetensors", "WEIGHTS");
+        write("tokenizer.json", "{}");
+        assert_eq!(outline(), first);
+        write("model.safetensors", "more weights");
+        assert_ne!(outline(), first);
+        write("model.safetensors", "weights");
+        write("config.json", "{ }");
+        assert_ne!(outline(), first);
     }
 
     #[test]

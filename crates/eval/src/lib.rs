@@ -27,7 +27,7 @@ mod version;
 pub use corpus::Corpus;
 pub use error::EvalError;
 pub use format::Format;
-pub use hash::{model_hash, text_hash};
+pub use hash::{model_hash, model_outline, text_hash};
 pub use run::{
     AnswersPlan, FidelityPlan, OnProgress, PerplexityPlan, Prompts, RunProgress, Subject,
     run_answers, run_fidelity, run_perplexity,

@@ -198,7 +198,9 @@ pub(crate) fn run(args: &FrontierArgs) -> Result<ExitCode> {
         costs: calibration
             .as_ref()
             .map_or_else(Prices::default, |c| c.costs),
-        min_sparse_len: calibration.as_ref().and_then(|c| c.min_sparse_len()),
+        min_sparse_len: calibration
+            .as_ref()
+            .and_then(|c| c.break_even.min_sparse_len()),
     };
     let mut output = Output::new(&args.output, bench.about())?;
     let mut slow = None;

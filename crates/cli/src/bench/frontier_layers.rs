@@ -95,7 +95,9 @@ pub(super) fn run(
                 .map(|(selector, floor)| (selector.clone(), floor))
                 .collect(),
             costs,
-            min_sparse_len: calibration.as_ref().and_then(|c| c.min_sparse_len()),
+            min_sparse_len: calibration
+                .as_ref()
+                .and_then(|c| c.break_even.min_sparse_len()),
         };
         if wanted.cases.is_empty() && !wanted.oracle {
             continue;

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
+use sparse_accelerate::AttentionMode;
 use sparse_accelerate_engine::{Loaded, attention::parse_attentions};
 use sparse_accelerate_eval::{
     speed::{Case, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated, ttft},
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     args::{at_least_one, lengths},
+    calibrated,
     exit::usage,
     progress::{Meter, Unit},
     run_file::About,
@@ -124,12 +126,19 @@ pub(crate) fn run(args: &TtftArgs) -> Result<ExitCode> {
         (None, None) => "triangular",
     };
     let named = parse_attentions(attentions)?;
-    let cases: Vec<Case> = named
+    let mut cases: Vec<Case> = named
         .into_iter()
         .map(Case::from)
         .filter(|case| !case.is_dense())
         .collect();
     let subject = Subject::new(&args.subject, args.seed)?;
+    for case in &mut cases {
+        // `auto` is what `run` does by default.
+        if case.settings.mode == AttentionMode::Auto {
+            let (target, config) = (&subject.target, &subject.config);
+            calibrated::apply(&mut case.settings, target, config, subject.dir.as_ref())?;
+        }
+    }
     let text = prompt_text(args, &subject)?;
     let mut output = Output::new(&args.output, about(args, &subject, text.as_ref()))?;
     eprintln!("device: {}", subject.target.devices.reason());

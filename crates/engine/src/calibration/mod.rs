@@ -1,16 +1,20 @@
 //! Measurements of `calibrate` on a device: prices of the attention kernels, and the prompt length from which
 //! a sparse pattern is faster than dense attention.
 //!
-//! One JSON file per device, element type, head dimension and group size, in the user's cache directory:
-//! `SPARSE_ACCELERATE_CACHE` if it is set, else `sparse-accelerate` under the platform's. No file means
+//! One JSON file per device, element type, head dimension and group size, and one for every model that was measured itself,
+//! in the user's cache directory: `SPARSE_ACCELERATE_CACHE` if it is set, else `sparse-accelerate` under the platform's. No file means
 //! nothing was measured; a file that cannot be understood is an error, never a silent default.
 
+mod break_even;
 mod dir;
 mod error;
+mod record;
 mod store;
 
+pub use break_even::BreakEven;
 pub use dir::{CACHE_ENV, cache_dir};
 pub use error::CalibrationError;
+pub use record::{LengthRecord, ModelRecord};
 pub use store::{Store, load, save};
 
 use serde::{Deserialize, Serialize};
@@ -75,39 +79,7 @@ pub struct Calibration {
     pub break_even: BreakEven,
 }
 
-/// Prompt length from which preset `balanced` was faster than dense, at the densities of a trained model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum BreakEven {
-    /// It was faster from this many tokens on, at every measured length.
-    From {
-        /// Tokens.
-        tokens: usize,
-    },
-    /// It was faster at no measured length.
-    Beyond {
-        /// The longest measured, tokens.
-        longest: usize,
-    },
-    /// It could not be measured.
-    Unknown {
-        /// The reason.
-        reason: String,
-    },
-}
-
 impl Calibration {
-    /// Gives the prompt tokens from which `auto` is sparse: the break-even length, or twice the longest
-    /// measured prompt where dense was faster at every length. (Twice the tokens take dense attention four
-    /// times as long, a selection less.) `None` where nothing is known.
-    pub fn min_sparse_len(&self) -> Option<usize> {
-        match self.break_even {
-            BreakEven::From { tokens } => Some(tokens),
-            BreakEven::Beyond { longest } => Some(2 * longest),
-            BreakEven::Unknown { .. } => None,
-        }
-    }
-
     /// Gives the rates of attention, FLOP/s: over all pairs, and over chosen pairs counted by those. A tile of 64 queries by 64
     /// keys is `4 * 64 * 64 * head_dim` FLOPs. `None` where a price is 0.
     pub fn attention_rates(&self) -> Option<[f64; 2]> {
@@ -126,7 +98,7 @@ impl Calibration {
             return false;
         }
         settings.selection.costs = self.costs;
-        if let Some(length) = self.min_sparse_len() {
+        if let Some(length) = self.break_even.min_sparse_len() {
             settings.min_sparse_len = length;
         }
         true

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sparse_accelerate::Selection;
 use sparse_accelerate_checkpoint::WeightDtype;
 
@@ -78,7 +79,7 @@ impl Store {
     /// A file that cannot be read, is damaged, or belongs to another key.
     pub fn load(&self, key: &CalibrationKey) -> Result<Option<Calibration>, CalibrationError> {
         let path = self.path(key);
-        let Some(found) = read(&path)? else {
+        let Some(found) = calibration(&path)? else {
             return Ok(None);
         };
         if found.key != *key {
@@ -103,7 +104,7 @@ impl Store {
         let of_device = |path: PathBuf| {
             let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
             name.starts_with(prefix).then_some(())?;
-            let found = read(&path).transpose()?;
+            let found = calibration(&path).transpose()?;
             let same = |found: &Calibration| {
                 (&found.key.device, &found.key.backend) == (&key.device, &key.backend)
             };
@@ -116,7 +117,29 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Calibration>, CalibrationError> {
+fn calibration(path: &Path) -> Result<Option<Calibration>, CalibrationError> {
+    let found = read(path, |found: &Calibration| found.schema)?;
+    let selection = |costs| Selection {
+        costs,
+        ..Selection::default()
+    };
+    if let Some(found) = &found
+        && let Err(error) = selection(found.costs).validate()
+    {
+        let (path, reason) = (path.into(), error.to_string());
+        return Err(CalibrationError::Damaged { path, reason });
+    }
+    Ok(found)
+}
+
+/// Reads a file of this version; `None` where there is none.
+///
+/// # Errors
+/// [`CalibrationError`]: it cannot be read, or is damaged.
+pub(super) fn read<T: DeserializeOwned>(
+    path: &Path,
+    schema: impl Fn(&T) -> u32,
+) -> Result<Option<T>, CalibrationError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -131,32 +154,24 @@ fn read(path: &Path) -> Result<Option<Calibration>, CalibrationError> {
         path: path.into(),
         reason,
     };
-    let found: Calibration =
-        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if found.schema != SCHEMA {
-        let schema = found.schema;
+    let found: T = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let schema = schema(&found);
+    if schema != SCHEMA {
         return Err(damaged(format!("schema {schema}, not {SCHEMA}")));
     }
-    let selection = Selection {
-        costs: found.costs,
-        ..Selection::default()
-    };
-    selection
-        .validate()
-        .map_err(|error| damaged(error.to_string()))?;
     Ok(Some(found))
 }
 
-/// Writes a calibration so that a reader sees all of it or none.
+/// Writes a calibration or a record so that a reader sees all of it or none.
 ///
 /// # Errors
 /// [`CalibrationError::Write`].
-pub(super) fn write(path: &Path, calibration: &Calibration) -> Result<(), CalibrationError> {
+pub(super) fn write(path: &Path, measured: &impl Serialize) -> Result<(), CalibrationError> {
     let failed = |source| CalibrationError::Write {
         path: path.into(),
         source,
     };
-    let mut text = serde_json::to_vec_pretty(calibration).map_err(|e| failed(e.into()))?;
+    let mut text = serde_json::to_vec_pretty(measured).map_err(|e| failed(e.into()))?;
     text.push(b'\n');
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;

@@ -4,7 +4,7 @@ use sparse_accelerate::{AttentionSettings, Pattern, Preset, Triangular, select::
 
 use super::*;
 use crate::{
-    calibration::BreakEven,
+    calibration::{BreakEven, LengthRecord, ModelRecord},
     device::{DeviceChoice, DeviceKind},
 };
 
@@ -166,4 +166,68 @@ fn prices_become_rates() {
         ..h100
     };
     assert_eq!(free.attention_rates(), None);
+}
+
+fn record(name: &str, model: &str) -> ModelRecord {
+    let length = |tokens, dense_s, sparse_s| LengthRecord {
+        tokens,
+        dense_s,
+        sparse_s,
+        density: 0.5,
+    };
+    // Not in order, as lengths may be given.
+    let lengths = vec![
+        length(8192, 0.4, 0.3),
+        length(1024, 0.02, 0.03),
+        length(2048, 0.05, 0.05),
+    ];
+    let key = calibration(name, 128).key;
+    ModelRecord::new(key, model.into(), "0.1.0".into(), "feed".into(), lengths)
+}
+
+#[test]
+fn the_record_of_a_model_comes_back_and_says_from_where_it_is_sparse() {
+    let dir = Dir::new("calibration-record");
+    let (store, kept) = (dir.store(), record("Card", &"a1".repeat(32)));
+    assert_eq!(kept.break_even, BreakEven::From { tokens: 2048 });
+    let path = store.record_path(&kept.key, &kept.model);
+    assert!(store.record(&kept.key, &kept.model).unwrap().is_none());
+    kept.write(&path).expect("written");
+    let found = store.record(&kept.key, &kept.model).unwrap();
+    assert_eq!(found.as_ref(), Some(&kept));
+    // The device's own files are listed without it.
+    assert!(store.of_device(&info("Card")).is_empty());
+
+    let mut settings = AttentionSettings::default();
+    assert!(kept.apply(&mut settings));
+    assert_eq!(settings.min_sparse_len, 2048);
+    let mut dense = AttentionSettings::dense();
+    dense.pattern = Pattern::Triangular(Triangular::default());
+    let before = dense.clone();
+    assert!(!kept.apply(&mut dense));
+    assert_eq!(dense, before);
+}
+
+#[test]
+fn records_of_another_model_or_version_are_refused() {
+    let dir = Dir::new("calibration-records");
+    let (store, kept) = (dir.store(), record("Card", &"a1".repeat(32)));
+    let path = store.record_path(&kept.key, &kept.model);
+    // Another model whose outline begins alike.
+    let other = format!("{}{}", "a1".repeat(8), "b2".repeat(24));
+    kept.write(&path).expect("written");
+    let error = store.record(&kept.key, &other).expect_err("another model");
+    assert!(error.to_string().contains("it is of"), "{error}");
+    for damage in ["{", "{\"schema\": 1}"] {
+        fs::write(&path, damage).expect("written");
+        let error = store.record(&kept.key, &kept.model).expect_err(damage);
+        assert!(matches!(error, CalibrationError::Damaged { .. }), "{error}");
+    }
+    let old = ModelRecord {
+        schema: SCHEMA - 1,
+        ..kept
+    };
+    old.write(&path).expect("written");
+    let error = store.record(&old.key, &old.model).expect_err("old");
+    assert!(error.to_string().contains("schema"), "{error}");
 }

@@ -30,7 +30,7 @@ pub(super) fn measure(
             }
         }
     }
-    break_even(&ratios)
+    BreakEven::of(&ratios)
 }
 
 /// Time over dense at a length, whatever `auto` would do there.
@@ -59,42 +59,4 @@ fn ratio(
     let selector = Selector::balanced_at(density, [settings.heads, settings.kv_heads]);
     let row = layer.select(&selector, None, costs, Some(0))?;
     Ok(row.total_ms / row.dense_ms)
-}
-
-/// The first of ascending lengths from which on no ratio is above 1.
-fn break_even(ratios: &[(usize, f64)]) -> BreakEven {
-    let Some((longest, _)) = ratios.last() else {
-        return BreakEven::Unknown {
-            reason: "no length was measured".into(),
-        };
-    };
-    let slow = ratios
-        .iter()
-        .rposition(|(_, ratio)| ratio.is_nan() || *ratio > 1.0);
-    match ratios.get(slow.map_or(0, |at| at + 1)) {
-        Some((tokens, _)) => BreakEven::From { tokens: *tokens },
-        None => BreakEven::Beyond { longest: *longest },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_longer_prompt_must_be_as_fast() {
-        let of = |ratios: &[f64]| {
-            let lengths = [1024, 2048, 4096, 8192];
-            let pairs: Vec<_> = lengths.into_iter().zip(ratios.iter().copied()).collect();
-            break_even(&pairs)
-        };
-        assert_eq!(of(&[0.9, 1.1, 1.0, 0.5]), BreakEven::From { tokens: 4096 });
-        assert_eq!(of(&[0.9, 0.8, 0.7, 0.6]), BreakEven::From { tokens: 1024 });
-        assert_eq!(
-            of(&[0.9, 0.8, 0.7, 1.2]),
-            BreakEven::Beyond { longest: 8192 }
-        );
-        assert_eq!(of(&[f64::NAN]), BreakEven::Beyond { longest: 1024 });
-        assert!(matches!(of(&[]), BreakEven::Unknown { .. }));
-    }
 }
