@@ -1,9 +1,9 @@
 //! Blueprint of a decoder: sizes, weights of a layer and rotation, free of the family.
 //!
-//! The decoder and the loader see this and never the family. A family adds a function from
-//! [`ModelConfig`] to [`Blueprint`]; sizes that no family may break are checked here, once.
+//! The decoder and the loader see this and never the family: a configuration says all that sets one apart. Sizes that no family
+//! may break are checked here, once.
 
-use sparse_accelerate_checkpoint::{Architecture, LayerPart, LayerWeight, ModelConfig};
+use sparse_accelerate_checkpoint::{LayerPart, LayerWeight, ModelConfig};
 
 use crate::{error::ModelError, placement::StagePart, rotation::Rotation};
 
@@ -31,19 +31,9 @@ pub(crate) struct Blueprint {
 }
 
 impl Blueprint {
-    /// The blueprint of a configuration, by its architecture.
+    /// The blueprint of a configuration.
     pub(crate) fn new(config: &ModelConfig) -> Result<Self, ModelError> {
-        let blueprint = match config.architecture {
-            Architecture::Llama => crate::llama::blueprint(config),
-            Architecture::Qwen2 => crate::qwen2::blueprint(config),
-        };
-        blueprint.check()?;
-        Ok(blueprint)
-    }
-
-    /// The part every family shares: sizes and rotation as they stand in the configuration.
-    pub(crate) fn sized(config: &ModelConfig) -> Self {
-        Self {
+        let blueprint = Self {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             layers: config.layers,
@@ -56,7 +46,9 @@ impl Blueprint {
             tied_embeddings: config.tied_embeddings,
             rotation: Rotation::new(config),
             weights: config.layer_weights().collect(),
-        }
+        };
+        blueprint.check()?;
+        Ok(blueprint)
     }
 
     fn check(&self) -> Result<(), ModelError> {

@@ -1,4 +1,4 @@
-//! Llama and Qwen2 language models as Burn modules over `sparse-accelerate`.
+//! Language models of the Llama and Qwen kind as Burn modules over `sparse-accelerate`.
 //!
 //! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
 //! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes
@@ -6,9 +6,9 @@
 //! logit of a token that is not the last of its sequence. [`Watch`] lets measurements look inside.
 //!
 //! The way of a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
-//! layers of `decoder`, the last layer narrows to one row a sequence. A family (`llama`, `qwen2`)
-//! is a mapping from its configuration to a `blueprint` and the names of its tensors; `load` reads
-//! those tensors one at a time.
+//! layers of `decoder`, the last layer narrows to one row a sequence. Families are known to the
+//! checkpoint crate alone: here a configuration becomes a `blueprint`, and `load` reads the tensors
+//! that it has, one at a time.
 //!
 //! A [`CausalLm`] is a whole model or, with [`LoadOptions::part`], a *stage*: consecutive layers of one, as a
 //! [`Placement`] cuts them. Stages pass hidden states on ([`CausalLm::forward_stage`]); run one after the
@@ -18,12 +18,10 @@ mod blueprint;
 mod chunk;
 mod decoder;
 mod error;
-mod llama;
 mod load;
 mod model;
 mod observe;
 mod placement;
-mod qwen2;
 mod rotation;
 
 pub use error::ModelError;

@@ -32,7 +32,7 @@ use crate::{
     placement::StagePart,
 };
 
-/// A Llama or Qwen2 model on one device, or a stage of one.
+/// A model on one device, or a stage of one.
 ///
 /// A Burn module: its parameters can be visited, counted and moved. Cloning shares the weights.
 #[derive(Module, Debug)]

@@ -30,6 +30,7 @@ fn a_llama_config_is_read_whole() {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        head_norms: false,
         dtype: WeightDtype::Bf16,
         bos: Some(256),
         eos: vec![257],
@@ -55,6 +56,39 @@ fn qwen2_has_biases_on_queries_keys_and_values() {
         .collect();
     assert!(names.contains(&"model.layers.1.self_attn.k_proj.bias".to_owned()));
     assert!(!names.contains(&"model.layers.1.self_attn.o_proj.bias".to_owned()));
+}
+
+#[test]
+fn qwen3_has_norms_on_the_heads_of_queries_and_keys() {
+    let mut config = with("architectures", json!(["Qwen3ForCausalLM"]));
+    config["model_type"] = json!("qwen3");
+    config["use_sliding_window"] = json!(false);
+    config["sliding_window"] = json!(4096);
+    config["head_dim"] = json!(64);
+    let parsed = parse(&config).expect("sound");
+    assert_eq!(parsed.architecture, Architecture::Qwen3);
+    assert!(parsed.head_norms && !parsed.qkv_bias && !parsed.output_bias);
+    let tensors = parsed.expected_tensors();
+    for name in ["q_norm", "k_norm"] {
+        let tensor = (format!("model.layers.1.self_attn.{name}.weight"), vec![64]);
+        assert!(tensors.contains(&tensor), "{name}");
+    }
+    assert_eq!(tensors.len(), 2 * 11 + 2);
+    // Heads are not cut out of the width: 2 of 64 in 64, and 128 where nothing is said.
+    let query = (
+        "model.layers.0.self_attn.q_proj.weight".to_owned(),
+        vec![128, 64],
+    );
+    assert!(tensors.contains(&query));
+    config["head_dim"] = Value::Null;
+    assert_eq!(parse(&config).expect("sound").head_dim, 128);
+    // One word for the biases of all four projections.
+    config["attention_bias"] = json!(true);
+    let biased = parse(&config).expect("sound");
+    assert!(biased.qkv_bias && biased.output_bias && !biased.mlp_bias);
+    // Without the class the type says the family.
+    config["architectures"] = Value::Null;
+    assert_eq!(parse(&config).expect("sound"), biased);
 }
 
 #[test]
@@ -199,15 +233,17 @@ fn head_dim_is_what_the_kernels_take() {
 #[test]
 fn other_families_are_refused_by_name() {
     for (field, value) in [
-        ("architectures", json!(["MistralForCausalLM"])),
-        ("model_type", json!("mistral")),
+        ("architectures", json!(["Qwen3MoeForCausalLM"])),
+        ("model_type", json!("gemma3_text")),
     ] {
         let error = refused(field, value);
         assert!(
             matches!(error, ConfigError::UnsupportedArchitecture { .. }),
             "{error}"
         );
-        assert!(error.to_string().contains("LlamaForCausalLM"), "{error}");
+        for family in ["LlamaForCausalLM (model_type llama)", "Qwen3ForCausalLM"] {
+            assert!(error.to_string().contains(family), "{error}");
+        }
     }
     assert!(matches!(
         refused("model_type", json!("qwen2")),

@@ -156,6 +156,51 @@ fn qwen2_rows_stay_as_they_are() {
 }
 
 #[test]
+fn qwen3_comes_with_its_norms_and_its_own_head_size() {
+    let mut gguf = tiny_model("qwen3");
+    let (_dir, model) = imported(&gguf, &F32);
+    let config = model.config();
+    assert_eq!(
+        (config.architecture, config.head_dim),
+        (Architecture::Qwen3, 32)
+    );
+    assert!(config.head_norms && !config.qkv_bias && !config.output_bias);
+    let mut weights = model.weights().expect("sound");
+    for (name, short, shape) in [
+        ("q_proj", "attn_q", &[64, 64][..]),
+        ("q_norm", "attn_q_norm", &[32]),
+        ("k_norm", "attn_k_norm", &[32]),
+    ] {
+        let got = weights
+            .take(&format!("model.layers.0.self_attn.{name}.weight"), shape)
+            .expect("there")
+            .to_f32();
+        let source = values(&gguf, &format!("blk.0.{short}.weight"));
+        assert_eq!(got, source, "{name}: rows stay as they are");
+    }
+
+    // Two heads of 64 over a width of 64.
+    gguf.set("qwen3.attention.key_length", Meta::U32(64));
+    gguf.set("qwen3.attention.value_length", Meta::U32(64));
+    gguf.tensors.retain(|tensor| {
+        !tensor.name.contains(".attn_") || tensor.name.ends_with("attn_norm.weight")
+    });
+    for (part, dims) in [
+        ("attn_q", &[64, 128][..]),
+        ("attn_k", &[64, 64]),
+        ("attn_v", &[64, 64]),
+        ("attn_output", &[128, 64]),
+        ("attn_q_norm", &[64]),
+        ("attn_k_norm", &[64]),
+    ] {
+        let count = dims.iter().product::<u64>() as usize;
+        gguf.add(&format!("blk.0.{part}.weight"), dims, &vec![1.0; count]);
+    }
+    let (_dir, model) = imported(&gguf, &F32);
+    assert_eq!(model.config().head_dim, 64);
+}
+
+#[test]
 fn a_llama_with_biases_has_them_reordered() {
     let mut gguf = tiny_model("llama");
     let ramp: Vec<f32> = (0..64).map(|n| n as f32).collect();

@@ -149,6 +149,12 @@ fn tensors_and_metadata_agree() {
     let mut gguf = tiny_model("llama");
     gguf.add("blk.0.attn_q_norm.weight", &[32], &[1.0; 32]);
     assert!(matches!(refused(&gguf), GgufError::UnexpectedTensor { .. }));
+    let mut gguf = tiny_model("qwen3");
+    gguf.tensors
+        .retain(|tensor| tensor.name != "blk.0.attn_k_norm.weight");
+    assert!(
+        matches!(refused(&gguf), GgufError::MissingTensor { name } if name == "blk.0.attn_k_norm.weight")
+    );
     let mut gguf = tiny_model("llama");
     gguf.set("llama.feed_forward_length", Meta::U32(64));
     assert!(matches!(refused(&gguf), GgufError::TensorShape { .. }));

@@ -1,12 +1,12 @@
 //! The attention block up to its output projection.
 //!
 //! One product makes query, key and value: their weights are stacked `[query; key; value]` at load.
-//! One pass over that product rotates queries and keys and writes keys and values to the cache, and
+//! Heads are normalised where the model does so. One pass over that product rotates queries and keys and writes keys and values to the cache, and
 //! attention reads the cache through its strides: K and V exist once, whatever the group size.
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{Pass, Projection, RmsNorm};
+use super::{HeadNorms, Pass, Projection, RmsNorm};
 use crate::{error::ModelError, observe::LayerView};
 
 /// Norm and projections of one layer; the cache knows the head counts.
@@ -15,6 +15,7 @@ pub(crate) struct Attention {
     pub(crate) norm: RmsNorm,
     /// `[(heads + 2 * kv_heads) * head_dim, hidden]`.
     pub(crate) qkv: Projection,
+    pub(crate) head_norms: Option<HeadNorms>,
     /// `[hidden, heads * head_dim]`.
     pub(crate) output: Projection,
 }
@@ -29,7 +30,10 @@ impl Attention {
         x: Tensor<2>,
         pass: &mut Pass<'_>,
     ) -> Result<Tensor<2>, ModelError> {
-        let qkv = self.qkv.forward(self.norm.forward(x)?)?;
+        let mut qkv = self.qkv.forward(self.norm.forward(x)?)?;
+        if let Some(norms) = &self.head_norms {
+            qkv = norms.forward(qkv, pass.plan.heads())?;
+        }
         let query = pass
             .cache
             .append_rotated(layer, qkv, pass.rotation, pass.plan)?;

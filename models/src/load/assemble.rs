@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     blueprint::{Blueprint, GATE_UP, QKV},
-    decoder::{Attention, DecoderLayer, Mlp, Projection, RmsNorm, Rotary},
+    decoder::{Attention, DecoderLayer, HeadNorms, Mlp, Projection, RmsNorm, Rotary},
     error::ModelError,
     model::{CausalLm, Metadata},
     placement::StagePart,
@@ -120,7 +120,7 @@ impl<'a> Assembler<'a> {
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let (mut norm, mut head) = (None, None);
         if part.output {
-            norm = Some(self.norm(FINAL_NORM.to_owned())?);
+            norm = Some(self.norm(FINAL_NORM.to_owned(), b.hidden)?);
             if !b.tied_embeddings {
                 let weight = self.table(HEAD)?;
                 head = Some(Projection { weight, bias: None });
@@ -162,8 +162,20 @@ impl<'a> Assembler<'a> {
         let weight = |part| config.layer_weight(part);
         let norm = self.layer_norm(index, weight(LayerPart::AttentionNorm))?;
         let qkv = self.projection(index, &QKV.map(weight))?;
+        let head_norms = match config.head_norms {
+            true => Some(HeadNorms {
+                query: self.layer_norm(index, weight(LayerPart::QueryNorm))?,
+                key: self.layer_norm(index, weight(LayerPart::KeyNorm))?,
+            }),
+            false => None,
+        };
         let output = self.projection(index, &[weight(LayerPart::Output)])?;
-        let attention = Attention { norm, qkv, output };
+        let attention = Attention {
+            norm,
+            qkv,
+            head_norms,
+            output,
+        };
         let norm = self.layer_norm(index, weight(LayerPart::MlpNorm))?;
         let gate_up = self.projection(index, &GATE_UP.map(weight))?;
         let down = self.projection(index, &[weight(LayerPart::Down)])?;
@@ -177,7 +189,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn layer_norm(&mut self, index: usize, weight: LayerWeight) -> Result<RmsNorm, ModelError> {
-        self.norm(format!("{}.weight", weight.name(index)))
+        self.norm(format!("{}.weight", weight.name(index)), weight.rows)
     }
 
     /// Projections of one input, stacked along their rows. They have the same width, and all have biases
@@ -212,8 +224,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// A norm; its gain is f32 whatever the weights are.
-    fn norm(&mut self, name: String) -> Result<RmsNorm, ModelError> {
-        let width = self.blueprint.hidden;
+    fn norm(&mut self, name: String, width: usize) -> Result<RmsNorm, ModelError> {
         let gamma = self.parameter(&[(name, [width])], [width], WeightDtype::F32)?;
         Ok(RmsNorm {
             gamma,

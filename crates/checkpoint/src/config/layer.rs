@@ -36,11 +36,15 @@ pub enum LayerPart {
     AttentionNorm,
     /// Norm before the MLP.
     MlpNorm,
+    /// Norm of a query head, before its rotation.
+    QueryNorm,
+    /// Norm of a key head, before its rotation.
+    KeyNorm,
 }
 
 impl LayerPart {
     /// Every part, in the order of [`ModelConfig::expected_tensors`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Query,
         Self::Key,
         Self::Value,
@@ -50,6 +54,8 @@ impl LayerPart {
         Self::Down,
         Self::AttentionNorm,
         Self::MlpNorm,
+        Self::QueryNorm,
+        Self::KeyNorm,
     ];
 
     /// Name in Hugging Face checkpoints, between the layer's number and `.weight` or `.bias`.
@@ -74,6 +80,8 @@ impl LayerPart {
             Self::Down => ("mlp.down_proj", "ffn_down"),
             Self::AttentionNorm => ("input_layernorm", "attn_norm"),
             Self::MlpNorm => ("post_attention_layernorm", "ffn_norm"),
+            Self::QueryNorm => ("self_attn.q_norm", "attn_q_norm"),
+            Self::KeyNorm => ("self_attn.k_norm", "attn_k_norm"),
         }
     }
 }
@@ -115,7 +123,7 @@ impl LayerWeight {
 }
 
 impl ModelConfig {
-    /// Returns a weight of a decoder layer; all layers are alike.
+    /// Returns a weight of a decoder layer, whether the model has it or not; all layers are alike.
     #[must_use]
     pub fn layer_weight(&self, part: LayerPart) -> LayerWeight {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
@@ -127,6 +135,7 @@ impl ModelConfig {
             LayerPart::Gate | LayerPart::Up => (inner, Some(hidden), self.mlp_bias),
             LayerPart::Down => (hidden, Some(inner), self.mlp_bias),
             LayerPart::AttentionNorm | LayerPart::MlpNorm => (hidden, None, false),
+            LayerPart::QueryNorm | LayerPart::KeyNorm => (self.head_dim, None, false),
         };
         LayerWeight {
             part,
@@ -138,8 +147,11 @@ impl ModelConfig {
 
     /// Returns all weights of a decoder layer, in the order of [`ModelConfig::expected_tensors`].
     pub fn layer_weights(&self) -> impl Iterator<Item = LayerWeight> + '_ {
-        LayerPart::ALL
-            .into_iter()
-            .map(|part| self.layer_weight(part))
+        let has = |part: &LayerPart| match part {
+            LayerPart::QueryNorm | LayerPart::KeyNorm => self.head_norms,
+            _ => true,
+        };
+        let parts = LayerPart::ALL.into_iter().filter(has);
+        parts.map(|part| self.layer_weight(part))
     }
 }

@@ -4,6 +4,7 @@
 //! dropped. Keys that do not (dropout, initializer, library versions) are ignored.
 
 mod dtype;
+mod family;
 mod fields;
 mod layer;
 mod model;
@@ -13,6 +14,7 @@ mod tensors;
 mod unsupported;
 
 pub use dtype::WeightDtype;
+pub use family::Architecture;
 pub(crate) use fields::{Fields, describe};
 pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
-pub use model::{Architecture, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
+pub use model::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};

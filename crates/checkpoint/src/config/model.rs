@@ -3,34 +3,7 @@
 //! Every value has been checked: sizes are non-zero and small enough that products of two, and `layers` times those, fit in
 //! 64 bits; `heads` is a multiple of `kv_heads`; `head_dim` is a multiple of 8 in 32..=256.
 
-use super::WeightDtype;
-
-/// Model family: which blocks, which norms, where biases stand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Architecture {
-    /// Llama and its relatives (SmolLM2, Llama 2 and 3, TinyLlama): `LlamaForCausalLM`.
-    Llama,
-    /// Qwen2 and Qwen2.5: `Qwen2ForCausalLM`, biases on Q, K and V.
-    Qwen2,
-}
-
-impl Architecture {
-    /// The class name in config.json.
-    pub(crate) fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-        }
-    }
-
-    /// The `model_type` in config.json, which is also the architecture's name in GGUF.
-    pub(crate) fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-        }
-    }
-}
+use super::{Architecture, WeightDtype};
 
 /// Rotary positions stretched beyond the length a model was first trained for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,6 +88,8 @@ pub struct ModelConfig {
     pub output_bias: bool,
     /// True if the three MLP projections have biases.
     pub mlp_bias: bool,
+    /// True if every head of Q and K is normalised before its rotation.
+    pub head_norms: bool,
     /// Element type the weights were released in.
     pub dtype: WeightDtype,
     /// Beginning-of-sequence token.

@@ -1,8 +1,8 @@
 //! config.json to [`ModelConfig`]: fields, defaults and the rules between fields.
 //!
 //! Defaults are those of the model classes that write these files: `num_key_value_heads` = heads, `head_dim` = hidden size /
-//! heads, `rope_theta` = 10000, `rms_norm_eps` = 1e-6, untied embeddings, no biases except Qwen2's on Q, K and V. The first
-//! Llama files spell the class `LLaMAForCausalLM` and the length `max_sequence_length`. Caps on sizes are far above any model
+//! heads (Qwen3: 128), `rope_theta` = 10000, `rms_norm_eps` = 1e-6, untied embeddings, no biases except Qwen2's on Q, K and V.
+//! The first Llama files spell the class `LLaMAForCausalLM` and the length `max_sequence_length`. Caps on sizes are far above any model
 //! and keep every product of sizes inside 64 bits.
 
 use serde_json::Value;
@@ -49,6 +49,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     let vocab_size = required(fields, "vocab_size", MAX_VOCAB)?;
     let (rope_theta, rope_scaling) = rope::parse(fields)?;
     let attention_bias = fields.flag("attention_bias")?;
+    let throughout = architecture.biased_throughout();
     let eos = fields.ids("eos_token_id")?;
     let bos = fields.id("bos_token_id")?;
     check_ids("eos_token_id", &eos, vocab_size)?;
@@ -61,16 +62,17 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         layers: required(fields, "num_hidden_layers", MAX_LAYERS)?,
         heads,
         kv_heads,
-        head_dim: head_dim(fields, hidden_size, heads)?,
+        head_dim: head_dim(fields, architecture, hidden_size, heads)?,
         vocab_size,
         max_positions: max_positions(fields, rope_scaling)?,
         rope_theta,
         rope_scaling,
         norm_eps: norm_eps(fields)?,
         tied_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-        qkv_bias: attention_bias.unwrap_or(architecture == Architecture::Qwen2),
-        output_bias: architecture == Architecture::Llama && attention_bias.unwrap_or(false),
-        mlp_bias: architecture == Architecture::Llama && fields.flag("mlp_bias")?.unwrap_or(false),
+        qkv_bias: attention_bias.unwrap_or(architecture.biased()),
+        output_bias: throughout && attention_bias.unwrap_or(false),
+        mlp_bias: throughout && fields.flag("mlp_bias")?.unwrap_or(false),
+        head_norms: architecture.head_norms(),
         dtype: dtype(fields)?,
         bos,
         eos,
@@ -106,7 +108,10 @@ fn max_positions(fields: Fields<'_>, scaling: Option<RopeScaling>) -> Result<usi
 }
 
 fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
-    let known = [Architecture::Llama, Architecture::Qwen2];
+    let unknown = |field, got: &str| ConfigError::UnsupportedArchitecture {
+        field,
+        got: got.to_owned(),
+    };
     let class = match fields.get("architectures") {
         None => None,
         Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => list[0].as_str(),
@@ -114,25 +119,11 @@ fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
             return Err(fields.wrong("architectures", other, "a list of one class name"));
         }
     };
-    let by_class = class.map(|class| {
-        known
-            .into_iter()
-            .find(|a| a.class_name().eq_ignore_ascii_case(class))
-            .ok_or_else(|| ConfigError::UnsupportedArchitecture {
-                field: "architectures",
-                got: class.to_owned(),
-            })
-    });
+    let by_class = class
+        .map(|class| Architecture::of_class(class).ok_or_else(|| unknown("architectures", class)));
     let model_type = fields.text("model_type")?;
-    let by_type = model_type.map(|name| {
-        known
-            .into_iter()
-            .find(|a| a.model_type().eq_ignore_ascii_case(name))
-            .ok_or_else(|| ConfigError::UnsupportedArchitecture {
-                field: "model_type",
-                got: name.to_owned(),
-            })
-    });
+    let by_type = model_type
+        .map(|name| Architecture::of_model_type(name).ok_or_else(|| unknown("model_type", name)));
     match (by_class.transpose()?, by_type.transpose()?) {
         (Some(a), Some(b)) if a != b => Err(ConfigError::Conflict {
             file: FILE,
@@ -146,7 +137,7 @@ fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
         (None, None) => Err(ConfigError::Missing {
             file: FILE,
             field: "architectures",
-            expected: "[\"LlamaForCausalLM\"] or [\"Qwen2ForCausalLM\"]",
+            expected: "a list of one class name, such as [\"LlamaForCausalLM\"]",
         }),
     }
 }
@@ -173,11 +164,17 @@ fn required(fields: Fields<'_>, field: &'static str, max: usize) -> Result<usize
     })
 }
 
-fn head_dim(fields: Fields<'_>, hidden_size: usize, heads: usize) -> Result<usize, ConfigError> {
-    let head_dim = match fields.size("head_dim")? {
-        Some(got) => usize::try_from(got).unwrap_or(usize::MAX),
-        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-        None => {
+fn head_dim(
+    fields: Fields<'_>,
+    architecture: Architecture,
+    hidden_size: usize,
+    heads: usize,
+) -> Result<usize, ConfigError> {
+    let head_dim = match (fields.size("head_dim")?, architecture.head_dim()) {
+        (Some(got), _) => usize::try_from(got).unwrap_or(usize::MAX),
+        (None, Some(own)) => own,
+        (None, None) if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        (None, None) => {
             return Err(conflict(
                 ("hidden_size", hidden_size),
                 ("num_attention_heads", heads),

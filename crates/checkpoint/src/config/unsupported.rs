@@ -57,7 +57,7 @@ const KEYS: &[(&str, Neutral, &str)] = &[
     (
         "use_qk_norm",
         Neutral::Off,
-        "queries and keys are not normalised",
+        "norms of queries and keys come with a family, not with this key",
     ),
     ("clip_qkv", Neutral::Off, "projections are not clipped"),
     ("alibi", Neutral::Off, "positions are rotary"),

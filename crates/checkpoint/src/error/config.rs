@@ -2,6 +2,8 @@
 //!
 //! Each variant names the file and the field, so that a reader can open the file and see the value.
 
+use crate::Architecture;
+
 /// Refusals of a configuration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -66,7 +68,8 @@ pub enum ConfigError {
     },
     /// The model family is not supported.
     #[error(
-        "config.json: `{field}` is {got}, supported are LlamaForCausalLM (model_type llama) and Qwen2ForCausalLM (model_type qwen2)"
+        "config.json: `{field}` is {got}, supported are {}",
+        Architecture::supported()
     )]
     UnsupportedArchitecture {
         /// Field that decided.

@@ -190,10 +190,9 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     gguf.set(&key("rope.freq_base"), Meta::F32(10_000.0));
     gguf.set(&key("attention.layer_norm_rms_epsilon"), Meta::F32(1e-5));
     gguf.set("tokenizer.ggml.model", Meta::Text("gpt2".to_owned()));
-    let rule = if architecture == "qwen2" {
-        "qwen2"
-    } else {
-        "smollm"
+    let rule = match architecture {
+        "llama" => "smollm",
+        _ => "qwen2",
     };
     gguf.set("tokenizer.ggml.pre", Meta::Text(rule.to_owned()));
     gguf.set("tokenizer.ggml.tokens", Meta::Texts(tokens));
@@ -227,6 +226,10 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
         ("ffn_down", &[96, 64]),
     ] {
         add(&format!("blk.0.{part}.weight"), dims);
+    }
+    if architecture == "qwen3" {
+        add("blk.0.attn_q_norm.weight", &[32]);
+        add("blk.0.attn_k_norm.weight", &[32]);
     }
     if architecture == "qwen2" {
         add("blk.0.attn_q.bias", &[64]);

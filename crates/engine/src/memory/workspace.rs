@@ -4,6 +4,8 @@
 //! `f` (intermediate), elements of the weights' type, these are alive together:
 //!
 //!   attention   x + norm + qkv         C (2 h + q + 2 kv)
+//!               x + qkv + its parts, heads normalised, + their concatenation
+//!                                      C (h + 3 q + 6 kv), where heads are normalised
 //!               x + qkv + query        C (h + 2 q + 2 kv)
 //!               x + query + context    C (h + 2 q), and the tables of a selection
 //!               x + context + output   C (2 h + q)
@@ -113,8 +115,13 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let piece = rows.min(load.footprint.mlp_rows.max(1));
     let elements = |rows: usize, width: usize| product(&[rows, width, load.footprint.element]);
     let tables = selection::tables(config, load, rows);
+    let normed = match config.head_norms {
+        true => h + 3 * q + 6 * kv,
+        false => 0,
+    };
     let attention = [
         elements(rows, 2 * h + q + 2 * kv),
+        elements(rows, normed),
         elements(rows, h + 2 * q + 2 * kv),
         elements(rows, h + 2 * q).saturating_add(tables),
         elements(rows, 2 * h + q),

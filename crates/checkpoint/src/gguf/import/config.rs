@@ -37,7 +37,8 @@ pub(super) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufErro
     match required(key, metadata.text(key))? {
         "llama" => Ok(Architecture::Llama),
         "qwen2" => Ok(Architecture::Qwen2),
-        other => Err(unsupported(key, other, "llama and qwen2")),
+        "qwen3" => Ok(Architecture::Qwen3),
+        other => Err(unsupported(key, other, "llama, qwen2 and qwen3")),
     }
 }
 
@@ -50,7 +51,7 @@ pub(super) fn config_json(
     tied: bool,
 ) -> Result<Value, GgufError> {
     let metadata = &file.metadata;
-    let prefix = architecture.model_type();
+    let prefix = architecture.gguf_name();
     let key = |name: &str| format!("{prefix}.{name}");
     let size = |name: &str| required(&key(name), metadata.size(&key(name)));
 
@@ -86,7 +87,7 @@ pub(super) fn config_json(
 
     let mut config = json!({
         "architectures": [architecture.class_name()],
-        "model_type": prefix,
+        "model_type": architecture.model_type(),
         "attention_dropout": 0.0,
         "bos_token_id": tokens.bos,
         "eos_token_id": tokens.eos,
@@ -108,13 +109,13 @@ pub(super) fn config_json(
         "use_cache": true,
         "torch_dtype": dtype.config_name(),
     });
+    if architecture.biased_throughout() {
+        config["attention_bias"] = biased(&ATTENTION).into();
+        config["mlp_bias"] = biased(&MLP).into();
+    }
     match architecture {
-        Architecture::Llama => {
-            config["attention_bias"] = biased(&ATTENTION).into();
-            config["mlp_bias"] = biased(&MLP).into();
-            config["rope_interleaved"] = false.into();
-        }
-        Architecture::Qwen2 => config["use_sliding_window"] = false.into(),
+        Architecture::Llama => config["rope_interleaved"] = false.into(),
+        Architecture::Qwen2 | Architecture::Qwen3 => config["use_sliding_window"] = false.into(),
     }
     Ok(config)
 }

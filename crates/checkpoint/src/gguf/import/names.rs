@@ -45,14 +45,14 @@ pub(super) fn part_of_bias(name: &str) -> Option<LayerPart> {
 }
 
 /// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` architecture so that the two
-/// halves of each rotary pair are neighbours; those of `qwen2` stay as they are.
+/// halves of each rotary pair are neighbours; all others stay as they are.
 pub(super) fn interleaved_heads(
     architecture: Architecture,
     gguf_name: &str,
     heads: usize,
     kv_heads: usize,
 ) -> Option<usize> {
-    if architecture != Architecture::Llama {
+    if architecture.gguf_name() != "llama" {
         return None;
     }
     let part = gguf_name.split('.').nth(2)?;

@@ -100,7 +100,7 @@ pub(super) fn import_with(
     let architecture = config::architecture(&file.metadata).map_err(&fault)?;
     let context = file
         .metadata
-        .size(&format!("{}.context_length", architecture.model_type()))
+        .size(&format!("{}.context_length", architecture.gguf_name()))
         .map_err(&fault)?;
     let rebuilt = tokenizer::rebuild(&file.metadata, context).map_err(&fault)?;
     let has_output = file
@@ -180,8 +180,8 @@ pub(super) fn import_with(
     Ok(summary)
 }
 
-/// Matches the file's tensors with those that the config implies, both ways. config.json of a Llama has one word for the biases of
-/// four projections, and one for those of three: where a file has some of them, the others are zero.
+/// Matches the file's tensors with those that the config implies, both ways. config.json has one word for the biases of four
+/// projections, and one for those of three: where a file has some of them, the others are zero.
 fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Planned>, GgufError> {
     let mut left: BTreeMap<&str, usize> = file
         .tensors
@@ -203,7 +203,7 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
         let Some(source) = left.remove(gguf_name.as_str()) else {
             let part = names::part_of_bias(&name);
             let none = part.is_some_and(|part| !names::has_bias(file, part));
-            if none && model.architecture == Architecture::Llama {
+            if none && model.architecture.biased_throughout() {
                 plan.push(Planned {
                     name,
                     shape: expected,
