@@ -1,4 +1,4 @@
-//! Language models of the Llama and Qwen kind as Burn modules over `sparse-accelerate`.
+//! Llama, Mistral, Qwen2 and Qwen3 language models as Burn modules over `sparse-accelerate`.
 //!
 //! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
 //! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes

@@ -302,7 +302,7 @@ impl CausalLm {
                 limit,
             });
         }
-        let plan = AttentionPlan::new(settings, &spans, self.heads(), Visible::Causal, device)?;
+        let plan = AttentionPlan::new(settings, &spans, self.heads(), self.visible(), device)?;
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
         let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
@@ -349,6 +349,11 @@ impl CausalLm {
         let config = &self.metadata.config;
         Heads::new(config.heads, config.kv_heads, config.head_dim)
             .with_rotary_base(config.rope_theta)
+    }
+
+    /// The keys that rows of its layers may see, as a plan of attention needs them.
+    pub fn visible(&self) -> Visible {
+        Visible::of(self.metadata.config.window)
     }
 
     /// Checks what a stage is given: a chunk, and hidden states where they came in place of ids.

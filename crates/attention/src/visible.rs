@@ -21,6 +21,11 @@ pub enum Visible {
 }
 
 impl Visible {
+    /// The rule of a window of so many keys; [`Visible::Causal`] for none.
+    pub fn of(window: Option<usize>) -> Self {
+        window.map_or(Self::Causal, Self::Window)
+    }
+
     /// The window in keys; `None` where every key up to the row's own is visible.
     pub fn window(self) -> Option<usize> {
         match self {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::files::{SMALL_FILE, read_required};
-use crate::gguf::GgufFile;
+use crate::gguf::{GgufFile, architecture};
 use crate::weights::{Shard, ShardTensor};
 use crate::{CheckpointError, GgufError, ModelConfig, WeightDtype, Weights, json};
 
@@ -148,6 +148,9 @@ fn gguf(path: &Path) -> Result<Parts, CheckpointError> {
     if file.big_endian {
         metadata.insert("GGUF.byte_order".to_owned(), "big endian".into());
         notes.push(GgufError::BigEndian.to_string());
+    }
+    if let Err(error @ GgufError::Unsupported { .. }) = architecture(&file.metadata) {
+        notes.push(error.to_string());
     }
     let tensors = file
         .tensors

@@ -25,6 +25,7 @@ fn a_llama_config_is_read_whole() {
         max_positions: 128,
         rope_theta: 10_000.0,
         rope_scaling: None,
+        window: None,
         norm_eps: 1e-5,
         tied_embeddings: true,
         qkv_bias: false,
@@ -285,37 +286,6 @@ fn what_changes_the_mathematics_is_refused() {
         .is_ok()
     );
     assert!(parse(&with("partial_rotary_factor", json!(1.0))).is_ok());
-}
-
-#[test]
-fn a_window_that_no_layer_has_is_none() {
-    let mut windowed = with("use_sliding_window", json!(true));
-    windowed["sliding_window"] = json!(64);
-    let edited = |field: &str, value: Value| {
-        let mut config = windowed.clone();
-        config[field] = value;
-        parse(&config)
-    };
-    for (field, value) in [
-        ("max_window_layers", json!(2)),
-        ("max_window_layers", json!(28)),
-        ("sliding_window", Value::Null),
-        ("layer_types", json!(["full_attention", "full_attention"])),
-    ] {
-        assert!(edited(field, value.clone()).is_ok(), "{field} = {value}");
-    }
-    for (field, value) in [
-        ("max_window_layers", json!(1)),
-        ("max_window_layers", Value::Null),
-        ("layer_types", json!([])),
-        (
-            "layer_types",
-            json!(["full_attention", "sliding_attention"]),
-        ),
-    ] {
-        let error = edited(field, value.clone()).expect_err("a layer has it");
-        assert!(error.to_string().contains("window") || error.to_string().contains("layer_types"));
-    }
 }
 
 #[test]

@@ -201,6 +201,34 @@ fn qwen3_comes_with_its_norms_and_its_own_head_size() {
 }
 
 #[test]
+fn a_llama_file_with_a_window_is_a_mistral() {
+    let mut gguf = tiny_model("llama");
+    gguf.set("llama.attention.sliding_window", Meta::U32(0));
+    let (_dir, model) = imported(&gguf, &F32);
+    let llama = model.config().clone();
+    assert_eq!(
+        (llama.architecture, llama.window),
+        (Architecture::Llama, None)
+    );
+
+    gguf.set("llama.attention.sliding_window", Meta::U32(48));
+    let (_dir, model) = imported(&gguf, &F32);
+    let config = model.config();
+    assert_eq!(
+        (config.architecture, config.window),
+        (Architecture::Mistral, Some(48))
+    );
+    // Rows are put back in order as a Llama's.
+    let mut weights = model.weights().expect("sound");
+    let got = weights
+        .take("model.layers.0.self_attn.q_proj.weight", &[64, 64])
+        .expect("there")
+        .to_f32();
+    let source = values(&gguf, "blk.0.attn_q.weight");
+    assert_eq!(got[64..128], source[2 * 64..3 * 64]);
+}
+
+#[test]
 fn a_llama_with_biases_has_them_reordered() {
     let mut gguf = tiny_model("llama");
     let ramp: Vec<f32> = (0..64).map(|n| n as f32).collect();

@@ -24,6 +24,7 @@ fn metadata_that_is_not_supported_is_refused() {
         ("llama.rope.scale_linear", Meta::F32(-2.0)),
         ("llama.rope.dimension_count", Meta::U32(16)),
         ("llama.expert_count", Meta::U32(8)),
+        ("llama.attention.sliding_window_pattern", Meta::U32(2)),
         ("split.count", Meta::U32(2)),
     ] {
         let mut gguf = tiny_model("llama");
@@ -34,6 +35,20 @@ fn metadata_that_is_not_supported_is_refused() {
             "{error}"
         );
     }
+    for family in ["qwen2", "qwen3"] {
+        let key = format!("{family}.attention.sliding_window");
+        let mut gguf = tiny_model(family);
+        // Of a context of 128.
+        gguf.set(&key, Meta::U32(128));
+        assert!(import(&gguf, &F32).1.is_ok());
+        gguf.set(&key, Meta::U32(64));
+        assert!(
+            matches!(refused(&gguf), GgufError::Unsupported { key: named, .. } if named == key)
+        );
+    }
+    let mut gguf = tiny_model("llama");
+    gguf.set("llama.attention.sliding_window", Meta::I32s(vec![64, 0]));
+    assert!(matches!(refused(&gguf), GgufError::ValueType { .. }));
     let mut gguf = tiny_model("llama");
     gguf.add("rope_freqs.weight", &[16], &[8.0; 16]);
     assert!(matches!(refused(&gguf), GgufError::Unsupported { .. }));

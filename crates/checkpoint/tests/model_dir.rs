@@ -288,14 +288,14 @@ fn inspection_describes_what_cannot_be_loaded() {
     put(
         dir.path(),
         "config.json",
-        br#"{"architectures": ["MistralForCausalLM"]}"#,
+        br#"{"architectures": ["PhiForCausalLM"]}"#,
     );
     let seen = inspect(dir.path()).expect("sound files");
     assert_eq!(
         (seen.kind, seen.tensors.len(), seen.total_bytes),
         (InspectionKind::ModelDir, 2, 20)
     );
-    assert_eq!(seen.metadata["architectures"][0], "MistralForCausalLM");
+    assert_eq!(seen.metadata["architectures"][0], "PhiForCausalLM");
     assert!(
         serde_json::to_string(&seen)
             .expect("serialises")

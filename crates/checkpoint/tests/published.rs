@@ -154,7 +154,7 @@ fn a_description_marks_what_cannot_be_run() {
     put(
         dir.path(),
         "config.json",
-        br#"{"architectures": ["MistralForCausalLM"], "window": Infinity}"#,
+        br#"{"architectures": ["PhiForCausalLM"], "window": Infinity}"#,
     );
     let header = r#"{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"F16","shape":[1],"data_offsets":[2,4]}}"#;
     let weights = safetensors_bytes(header, &[0; 4]);
@@ -165,7 +165,7 @@ fn a_description_marks_what_cannot_be_run() {
     assert_eq!(marks, [false, true]);
     let notes = seen.notes.concat();
     assert!(
-        notes.contains("MistralForCausalLM") && notes.contains("F8_E4M3"),
+        notes.contains("PhiForCausalLM") && notes.contains("F8_E4M3"),
         "{notes}"
     );
 }

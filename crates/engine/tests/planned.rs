@@ -21,7 +21,12 @@ fn config(family: &str, model_type: &str, tied: bool) -> ModelConfig {
 
 #[test]
 fn every_stage_weighs_what_was_planned() {
-    for (family, model_type) in [("LlamaForCausalLM", "llama"), ("Qwen2ForCausalLM", "qwen2")] {
+    for (family, model_type) in [
+        ("LlamaForCausalLM", "llama"),
+        ("MistralForCausalLM", "mistral"),
+        ("Qwen2ForCausalLM", "qwen2"),
+        ("Qwen3ForCausalLM", "qwen3"),
+    ] {
         for tied in [false, true] {
             let config = config(family, model_type, tied);
             for counts in [&[3][..], &[1, 2], &[1, 1, 1]] {

@@ -8,6 +8,8 @@
 pub enum Architecture {
     /// Llama and its relatives (SmolLM2, Llama 2 and 3, TinyLlama): `LlamaForCausalLM`.
     Llama,
+    /// Mistral (Nemo too) and Ministral: `MistralForCausalLM`, `MinistralForCausalLM`, Llama with a sliding window or none.
+    Mistral,
     /// Qwen2 and Qwen2.5: `Qwen2ForCausalLM`, biases on Q, K and V.
     Qwen2,
     /// Dense Qwen3: `Qwen3ForCausalLM`, norms on the heads of Q and K.
@@ -16,12 +18,16 @@ pub enum Architecture {
 
 impl Architecture {
     /// Every family.
-    pub const ALL: [Self; 3] = [Self::Llama, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
     /// Class names in config.json, each with its `model_type`; the first is the one that is written.
     fn names(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Llama => &[("LlamaForCausalLM", "llama")],
+            Self::Mistral => &[
+                ("MistralForCausalLM", "mistral"),
+                ("MinistralForCausalLM", "ministral"),
+            ],
             Self::Qwen2 => &[("Qwen2ForCausalLM", "qwen2")],
             Self::Qwen3 => &[("Qwen3ForCausalLM", "qwen3")],
         }
@@ -37,9 +43,12 @@ impl Architecture {
         self.names()[0].1
     }
 
-    /// The architecture in GGUF, which is also the prefix of its metadata.
+    /// The architecture in GGUF, which is also the prefix of its metadata. Converters write a Mistral as a Llama.
     pub(crate) fn gguf_name(self) -> &'static str {
-        self.model_type()
+        match self {
+            Self::Llama | Self::Mistral => "llama",
+            Self::Qwen2 | Self::Qwen3 => self.model_type(),
+        }
     }
 
     /// The family of a class name, in upper or lower case.

@@ -12,6 +12,7 @@ mod parse;
 mod rope;
 mod tensors;
 mod unsupported;
+mod window;
 
 pub use dtype::WeightDtype;
 pub use family::Architecture;

@@ -78,6 +78,8 @@ pub struct ModelConfig {
     pub rope_theta: f64,
     /// Scaling of the rotary frequencies, if any.
     pub rope_scaling: Option<RopeScaling>,
+    /// Keys that a row sees in every layer, its own included; `None` where it sees all up to its own.
+    pub window: Option<usize>,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
     /// True if the output projection is the embedding table.

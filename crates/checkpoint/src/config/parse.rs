@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::{
     Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope, unsupported,
+    window,
 };
 use crate::{ConfigError, json};
 
-const FILE: &str = "config.json";
+pub(super) const FILE: &str = "config.json";
 const MAX_HIDDEN: usize = 1 << 17;
 const MAX_INTERMEDIATE: usize = 1 << 20;
 const MAX_LAYERS: usize = 1 << 10;
@@ -36,6 +37,8 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     let architecture = architecture(fields)?;
     unsupported::check(fields)?;
 
+    let layers = required(fields, "num_hidden_layers", MAX_LAYERS)?;
+    let window = window::parse(fields, architecture, layers)?;
     let hidden_size = required(fields, "hidden_size", MAX_HIDDEN)?;
     let heads = required(fields, "num_attention_heads", MAX_HEADS)?;
     let kv_heads = optional(fields, "num_key_value_heads", MAX_HEADS)?.unwrap_or(heads);
@@ -59,7 +62,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         architecture,
         hidden_size,
         intermediate_size: required(fields, "intermediate_size", MAX_INTERMEDIATE)?,
-        layers: required(fields, "num_hidden_layers", MAX_LAYERS)?,
+        layers,
         heads,
         kv_heads,
         head_dim: head_dim(fields, architecture, hidden_size, heads)?,
@@ -67,6 +70,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         max_positions: max_positions(fields, rope_scaling)?,
         rope_theta,
         rope_scaling,
+        window,
         norm_eps: norm_eps(fields)?,
         tied_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: attention_bias.unwrap_or(architecture.biased()),
@@ -142,7 +146,7 @@ fn architecture(fields: Fields<'_>) -> Result<Architecture, ConfigError> {
     }
 }
 
-fn optional(
+pub(super) fn optional(
     fields: Fields<'_>,
     field: &'static str,
     max: usize,

@@ -14,8 +14,6 @@ enum Neutral {
     Off,
     /// The number one, or null.
     One,
-    /// A list whose entries all are `full_attention`.
-    FullAttention,
 }
 
 const KEYS: &[(&str, Neutral, &str)] = &[
@@ -23,11 +21,6 @@ const KEYS: &[(&str, Neutral, &str)] = &[
         "quantization_config",
         Neutral::Off,
         "use an unquantised release of the model",
-    ),
-    (
-        "layer_types",
-        Neutral::FullAttention,
-        "every layer must be full_attention",
     ),
     (
         "partial_rotary_factor",
@@ -94,7 +87,6 @@ pub(super) fn check(fields: Fields<'_>) -> Result<(), ConfigError> {
             });
         }
     }
-    check_window(fields)?;
     match fields.text("hidden_act")? {
         None | Some("silu" | "swish") => Ok(()),
         Some(other) => Err(ConfigError::UnsupportedFeature {
@@ -105,38 +97,11 @@ pub(super) fn check(fields: Fields<'_>) -> Result<(), ConfigError> {
     }
 }
 
-/// Refuses a window, unless no layer has it: the list of layers says so (it goes first), there is no size, or the layers that
-/// have none are all there are.
-fn check_window(fields: Fields<'_>) -> Result<(), ConfigError> {
-    let field = "use_sliding_window";
-    let Some(got) = fields.get(field).filter(|got| !Neutral::Off.allows(got)) else {
-        return Ok(());
-    };
-    let list = fields.get("layer_types").and_then(Value::as_array);
-    let listed = list.is_some_and(|list| !list.is_empty());
-    let unsized_window = fields.is_null("sliding_window");
-    let layers = fields.size("num_hidden_layers")?;
-    let without = fields.size("max_window_layers")?;
-    let none_left = without.zip(layers).is_some_and(|(a, b)| a >= b);
-    if got.as_bool() == Some(true) && (listed || unsized_window || none_left) {
-        return Ok(());
-    }
-    Err(ConfigError::UnsupportedFeature {
-        field,
-        got: describe(got),
-        way_out: "only full attention is, use a model whose layers have no window (max_window_layers of num_hidden_layers)",
-    })
-}
-
 impl Neutral {
     fn allows(&self, value: &Value) -> bool {
         match self {
             Self::Off => matches!(value, Value::Bool(false)) || value.as_f64() == Some(0.0),
             Self::One => value.as_f64() == Some(1.0),
-            Self::FullAttention => value.as_array().is_some_and(|list| {
-                list.iter()
-                    .all(|kind| kind.as_str() == Some("full_attention"))
-            }),
         }
     }
 }

@@ -14,4 +14,5 @@ mod table;
 mod value;
 
 pub(crate) use file::GgufFile;
+pub(crate) use import::architecture;
 pub use import::{ImportOptions, ImportProgress, ImportSummary, import_gguf};

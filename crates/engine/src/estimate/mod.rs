@@ -13,5 +13,4 @@ pub use density::{Density, DensityError, PUBLISHED};
 pub use schedule::flow_shop;
 pub use work::{
     ATTENTION_RATE, H100_ATTENTION, H100_LINEAR, LINK, Rates, StageWork, WHOLE_MODEL_RATE,
-    causal_pairs,
 };

@@ -1,6 +1,7 @@
 //! Operations of a stage for one chunk, and the seconds they take.
 
 use serde::Serialize;
+use sparse_accelerate::{Span, Visible};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::StagePart;
 
@@ -33,12 +34,6 @@ pub struct Rates {
     pub sparse: f64,
 }
 
-/// Causal pairs of `rows` new tokens after `before` others.
-pub fn causal_pairs(before: usize, rows: usize) -> f64 {
-    let (before, rows) = (before as f64, rows as f64);
-    rows * before + rows * (rows + 1.0) / 2.0
-}
-
 /// Operations of a stage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StageWork {
@@ -46,6 +41,8 @@ pub struct StageWork {
     token: f64,
     /// FLOPs of attention of one pair.
     pair: f64,
+    /// Pairs that there are.
+    visible: Visible,
     /// Bytes of one token's hidden state, handed to the next stage; 0 after the last.
     hidden: f64,
     /// FLOPs of a chunk of any length: the last layer's output and MLP see one row of it.
@@ -62,6 +59,7 @@ impl StageWork {
         Self {
             token: layers * (qkv + output + mlp) - narrow,
             pair: layers * 4.0 * (config.heads * config.head_dim) as f64,
+            visible: Visible::of(config.window),
             hidden: match part.output {
                 true => 0.0,
                 false => (config.hidden_size * element) as f64,
@@ -75,9 +73,14 @@ impl StageWork {
         self.token * rows as f64 + self.once
     }
 
-    /// FLOPs of attention of a chunk at `density`.
+    /// FLOPs of attention of a chunk at `density`, a share of the pairs that the model lets its rows see.
     pub fn attention(&self, before: usize, rows: usize, density: f64) -> f64 {
-        self.pair * causal_pairs(before, rows) * density
+        let span = Span {
+            query_len: rows,
+            kv_len: before + rows,
+            prompt_len: before + rows,
+        };
+        self.pair * self.visible.pairs(&span) as f64 * density
     }
 
     /// Seconds of a chunk of `rows` tokens after `before` others at `density`; 1 is dense.
@@ -115,9 +118,14 @@ mod tests {
 
     #[test]
     fn chunks_add_up_to_the_prompt() {
-        let whole = causal_pairs(0, 1000);
-        assert_eq!(whole, 500_500.0);
-        assert_eq!(causal_pairs(0, 600) + causal_pairs(600, 400), whole);
+        for (window, pairs) in [(None, 500_500.0), (Some(100), 95_050.0)] {
+            let config = ModelConfig { window, ..llama() };
+            let work = StageWork::new(&config, &StagePart::whole(32), 2);
+            let attention = |before, rows| work.attention(before, rows, 1.0);
+            let whole = attention(0, 1000);
+            assert_eq!(whole, 4.0 * 32.0 * 4096.0 * pairs);
+            assert_eq!(attention(0, 600) + attention(600, 400), whole);
+        }
     }
 
     #[test]

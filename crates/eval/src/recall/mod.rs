@@ -96,6 +96,7 @@ pub(crate) struct RecallObserver {
     rows: Vec<Row>,
     attentions: Vec<Compared>,
     model_heads: Heads,
+    visible: Visible,
     /// The chunk that the attentions' plans are for.
     planned: Option<Span>,
     /// `[attention][layer][head]`.
@@ -105,12 +106,13 @@ pub(crate) struct RecallObserver {
 }
 
 impl RecallObserver {
-    /// Makes the plans of `count` rows of a prompt of `length`; `model_heads` are those of the model.
+    /// Makes the plans of `count` rows of a prompt of `length`; `model_heads` and `visible` are those of the model.
     pub(crate) fn new(
         length: usize,
         count: usize,
         attentions: &[AttentionSettings],
         model_heads: Heads,
+        visible: Visible,
         device: &Device,
     ) -> Result<Self, AttentionError> {
         let mut rows = Vec::new();
@@ -120,9 +122,7 @@ impl RecallObserver {
                 kv_len: at + 1,
                 prompt_len: length,
             }];
-            let plan = |settings| {
-                AttentionPlan::new(settings, &span, model_heads, Visible::Causal, device)
-            };
+            let plan = |settings| AttentionPlan::new(settings, &span, model_heads, visible, device);
             rows.push(Row {
                 at,
                 dense: plan(&AttentionSettings::dense())?,
@@ -138,6 +138,7 @@ impl RecallObserver {
             rows,
             attentions: compared.collect(),
             model_heads,
+            visible,
             planned: None,
             heads: vec![Vec::new(); attentions.len()],
             seconds: 0.0,
@@ -157,7 +158,8 @@ impl RecallObserver {
             for attention in &mut self.attentions {
                 let settings = &attention.settings;
                 let device = view.query.device();
-                attention.plan = chunk_plan(settings, spans, self.model_heads, &device)?;
+                let (heads, visible) = (self.model_heads, self.visible);
+                attention.plan = chunk_plan(settings, spans, heads, visible, &device)?;
             }
             self.planned = Some(spans[0]);
         }

@@ -16,13 +16,14 @@ pub(crate) fn chunk_plan(
     settings: &AttentionSettings,
     spans: &[Span],
     heads: Heads,
+    visible: Visible,
     device: &Device,
 ) -> Result<Option<AttentionPlan>, AttentionError> {
     // The index of a Triangular chunk is not needed, and costs time.
     if !settings.selects() {
         return Ok(None);
     }
-    let plan = AttentionPlan::new(settings, spans, heads, Visible::Causal, device)?;
+    let plan = AttentionPlan::new(settings, spans, heads, visible, device)?;
     Ok(plan.selects().then_some(plan))
 }
 

@@ -217,7 +217,9 @@ fn reference(
     let settings: Vec<AttentionSettings> =
         item.missing.iter().map(|a| a.settings.clone()).collect();
     let model = subject.model.whole()?;
-    let mut observer = RecallObserver::new(length, rows, &settings, model.heads(), model.device())?;
+    let (heads, visible) = (model.heads(), model.visible());
+    let mut observer =
+        RecallObserver::new(length, rows, &settings, heads, visible, model.device())?;
     let what = format!("fidelity {length} reference");
     let mut tell = |progress| work.within(&what, progress);
     let dense = session.prefill_observed(

@@ -130,6 +130,7 @@ pub fn search(
     let model = Model {
         layers: config.layers,
         heads: subject.model.whole()?.heads(),
+        visible: subject.model.whole()?.visible(),
         device: subject.model.whole()?.device(),
     };
     let mut observer =

@@ -32,6 +32,7 @@ pub(super) struct CandidateObserver {
     rows: Vec<(usize, AttentionPlan)>,
     candidates: Vec<AttentionSettings>,
     heads: Heads,
+    visible: Visible,
     /// The chunk in hand, and the candidates' plans for it.
     planned: Option<(Span, Vec<AttentionPlan>)>,
     /// By layer. One for all candidates: it depends on nothing but the keys and values.
@@ -45,6 +46,7 @@ pub(super) struct CandidateObserver {
 pub(super) struct Model<'a> {
     pub(super) layers: usize,
     pub(super) heads: Heads,
+    pub(super) visible: Visible,
     pub(super) device: &'a Device,
 }
 
@@ -64,7 +66,7 @@ impl CandidateObserver {
                 prompt_len: length,
             }];
             let dense = AttentionSettings::dense();
-            let (heads, visible) = (model.heads, Visible::Causal);
+            let (heads, visible) = (model.heads, model.visible);
             let plan = AttentionPlan::new(&dense, &span, heads, visible, model.device)?;
             Ok((at, plan))
         };
@@ -78,6 +80,7 @@ impl CandidateObserver {
             rows: rows.collect::<Result<_, AttentionError>>()?,
             candidates: settings.collect(),
             heads: model.heads,
+            visible: model.visible,
             planned: None,
             pooled: vec![None; model.layers],
             sums: vec![vec![none; model.heads.kv]; model.layers],
@@ -110,7 +113,7 @@ impl CandidateObserver {
         }
         let device = view.query.device();
         let plans = self.candidates.iter();
-        let plans = plans.map(|c| chunk_plan(c, spans, self.heads, &device));
+        let plans = plans.map(|c| chunk_plan(c, spans, self.heads, self.visible, &device));
         let plans: Vec<Option<AttentionPlan>> = plans.collect::<Result<_, _>>()?;
         let plans: Option<Vec<AttentionPlan>> = plans.into_iter().collect();
         let plans = plans.ok_or_else(|| failed("a candidate of the search does not select"))?;

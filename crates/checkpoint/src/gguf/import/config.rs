@@ -20,6 +20,9 @@ const ATTENTION: [LayerPart; 4] = [
 /// The same in the MLP.
 const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
 
+/// Size of the window that every layer has.
+const WINDOW: &str = "attention.sliding_window";
+
 /// Factors by which positions are stretched.
 const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=268_435_456.0;
 
@@ -31,11 +34,14 @@ pub(super) struct TokenMetadata {
     pub(super) padding: Option<u32>,
 }
 
-/// The architecture, if it is one of those supported.
-pub(super) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufError> {
+/// The architecture, if it is one of those supported. A `llama` file with a window is a Mistral.
+pub(crate) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufError> {
     let key = "general.architecture";
     match required(key, metadata.text(key))? {
-        "llama" => Ok(Architecture::Llama),
+        "llama" => Ok(match window(metadata, &|name| format!("llama.{name}"))? {
+            Some(_) => Architecture::Mistral,
+            None => Architecture::Llama,
+        }),
         "qwen2" => Ok(Architecture::Qwen2),
         "qwen3" => Ok(Architecture::Qwen3),
         other => Err(unsupported(key, other, "llama, qwen2 and qwen3")),
@@ -113,11 +119,31 @@ pub(super) fn config_json(
         config["attention_bias"] = biased(&ATTENTION).into();
         config["mlp_bias"] = biased(&MLP).into();
     }
+    let window = window(metadata, &key)?;
     match architecture {
         Architecture::Llama => config["rope_interleaved"] = false.into(),
-        Architecture::Qwen2 | Architecture::Qwen3 => config["use_sliding_window"] = false.into(),
+        Architecture::Mistral => config["sliding_window"] = window.into(),
+        Architecture::Qwen2 | Architecture::Qwen3 => {
+            // Which layers have it the file does not say.
+            let context = size("context_length")?;
+            if let Some(got) = window.filter(|&keys| keys < context) {
+                let limit = "0 for none, or no less than the context length";
+                return Err(unsupported(&key(WINDOW), &got.to_string(), limit));
+            }
+            config["use_sliding_window"] = false.into();
+        }
     }
     Ok(config)
+}
+
+/// The window of every layer; 0 is none.
+fn window(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Option<u64>, GgufError> {
+    let pattern = key("attention.sliding_window_pattern");
+    if metadata.iter().any(|(name, _)| *name == pattern) {
+        let limit = "no pattern: one window for every layer, or none";
+        return Err(unsupported(&pattern, "there", limit));
+    }
+    Ok(metadata.size(&key(WINDOW))?.filter(|&keys| keys > 0))
 }
 
 /// The text of generation_config.json. A separate end-of-turn token also ends a text.

@@ -15,4 +15,5 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use config::architecture;
 pub use run::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
