@@ -365,3 +365,15 @@ fn tensors_lie_aligned_inside_the_file_and_apart() {
     let error = fault(&gguf.bytes());
     assert!(error.to_string().contains("begins inside t"), "{error}");
 }
+
+#[test]
+fn an_architecture_that_is_not_imported_is_noted() {
+    let mut gguf = tiny_model("llama");
+    assert!(read(&gguf.bytes()).expect("sound").notes.is_empty());
+    gguf.set("general.architecture", Meta::Text("gemma3".into()));
+    let notes = read(&gguf.bytes()).expect("sound").notes.concat();
+    assert!(
+        notes.contains("gemma3") && notes.contains("qwen3"),
+        "{notes}"
+    );
+}

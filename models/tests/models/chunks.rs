@@ -6,7 +6,7 @@ const TOLERANCE: f32 = 1e-5;
 
 #[test]
 fn chunked_prefill_equals_whole() {
-    for tiny in [Tiny::llama(), Tiny::qwen2()] {
+    for tiny in Tiny::families() {
         let (model, prompt) = (tiny.load(), tiny.prompt(40, 1));
         let expected = whole(&model, &prompt);
         for size in [1, 3, 7, 40] {
@@ -28,7 +28,12 @@ fn chunked_prefill_equals_whole() {
 
 #[test]
 fn ragged_batch_equals_each_alone() {
-    let tiny = Tiny::llama();
+    for tiny in Tiny::families() {
+        ragged(&tiny);
+    }
+}
+
+fn ragged(tiny: &Tiny) {
     let model = tiny.load();
     let prompts = [tiny.prompt(23, 1), tiny.prompt(5, 2), tiny.prompt(17, 3)];
     let alone: Vec<_> = prompts.iter().map(|prompt| whole(&model, prompt)).collect();
@@ -72,12 +77,14 @@ fn mlp_rows_do_not_change_results() {
 
 #[test]
 fn decoding_goes_on_where_prefill_stopped() {
-    let tiny = Tiny::qwen2();
-    let (model, prompt) = (tiny.load(), tiny.prompt(12, 5));
-    let mut cache = cache(&model, 1, 16);
-    feed(&model, &mut cache, &[&prompt], &[12]);
-    let extended: Vec<u32> = prompt.iter().copied().chain([4, 9]).collect();
-    feed(&model, &mut cache, &[&[4]], &[12]);
-    let got = feed(&model, &mut cache, &[&[9]], &[12]).remove(0);
-    assert!(distance(&whole(&model, &extended), &got) <= TOLERANCE);
+    for tiny in Tiny::families() {
+        let (model, prompt) = (tiny.load(), tiny.prompt(12, 5));
+        let mut cache = cache(&model, 1, 16);
+        feed(&model, &mut cache, &[&prompt], &[12]);
+        let extended: Vec<u32> = prompt.iter().copied().chain([4, 9]).collect();
+        feed(&model, &mut cache, &[&[4]], &[12]);
+        let got = feed(&model, &mut cache, &[&[9]], &[12]).remove(0);
+        let distance = distance(&whole(&model, &extended), &got);
+        assert!(distance <= TOLERANCE, "{}: {distance}", tiny.family);
+    }
 }

@@ -76,7 +76,7 @@ fn a_tied_head_that_was_written_is_ignored() {
 
 #[test]
 fn progress_counts_every_tensor_once() {
-    for tiny in [Tiny::llama(), Tiny::qwen2()] {
+    for tiny in Tiny::families() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let tensors = tiny.tensors();
         tiny.write(dir.path(), &tensors);

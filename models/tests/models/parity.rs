@@ -47,8 +47,8 @@ fn llama_3_scaling_in_all_three_bands() {
 
 #[test]
 fn yarn_below_and_beyond_the_original_length() {
-    // Of both families; 20 and 90 tokens of 32 stretched to 128.
-    for tiny in [Tiny::llama(), Tiny::qwen2()] {
+    // Of every family; 20 and 90 tokens of 32 stretched to 128.
+    for tiny in Tiny::families() {
         let yarn = Tiny {
             positions: 32,
             yarn: Some((4.0, 32)),
@@ -73,12 +73,77 @@ fn qwen2_with_biases() {
 }
 
 #[test]
-fn one_kv_head_a_query_head() {
-    let tiny = Tiny {
-        kv_heads: 4,
-        ..Tiny::llama()
+fn groups_of_1_2_and_7_in_every_family() {
+    for family in Tiny::families() {
+        for (heads, kv_heads, tied) in [(3, 3, false), (4, 2, true), (7, 1, false), (14, 2, true)] {
+            let tiny = Tiny {
+                heads,
+                kv_heads,
+                tied,
+                ..family.clone()
+            };
+            assert_parity(&tiny, 20);
+        }
+    }
+}
+
+#[test]
+fn biases_on_all_four_projections() {
+    for family in [Tiny::llama(), Tiny::qwen3()] {
+        let biased = Tiny {
+            biased: true,
+            ..family
+        };
+        assert_parity(&biased, 20);
+    }
+}
+
+#[test]
+fn norms_of_heads_show() {
+    let tiny = Tiny::qwen3();
+    let prompt = tiny.prompt(37, 0);
+    let normed = whole(&tiny.load(), &prompt);
+    // The same weights without them.
+    let mut tensors = tiny.tensors();
+    tensors.retain(|name, _| !name.contains("q_norm") && !name.contains("k_norm"));
+    let plain = Tiny {
+        family: "llama",
+        ..tiny.clone()
     };
-    assert_parity(&tiny, 20);
+    let plain = plain.try_load(&tensors, 2048).expect("a Llama");
+    assert!(distance(&normed, &whole(&plain, &prompt)) > 1e-2);
+    // Either gain counts, and which is which.
+    for part in ["q_norm", "k_norm"] {
+        let mut tensors = tiny.tensors();
+        let name = format!("model.layers.0.self_attn.{part}.weight");
+        let (_, gain) = tensors.get_mut(&name).expect("a gain");
+        gain.reverse();
+        let expected = reference::logits(&tiny, &tensors, &prompt);
+        let changed = tiny.try_load(&tensors, 2048).expect("a sound checkpoint");
+        let changed = whole(&changed, &prompt);
+        assert!(distance(&expected, &changed) <= 1e-4, "{part}");
+        assert!(distance(&normed, &changed) > 1e-3, "{part} must show");
+    }
+}
+
+#[test]
+fn a_window_hides_what_lies_before_it() {
+    let windowed = |window| Tiny {
+        window,
+        ..Tiny::mistral()
+    };
+    let full = windowed(None).load();
+    for keys in [1, 9, 36] {
+        let tiny = windowed(Some(keys));
+        assert_parity(&tiny, 37);
+        let prompt = tiny.prompt(37, 0);
+        let apart = distance(&whole(&full, &prompt), &whole(&tiny.load(), &prompt));
+        assert!(apart > 1e-4, "a window of {keys} must show: {apart}");
+    }
+    // A window that hides nothing is none, bit for bit.
+    let wide = windowed(Some(37));
+    let prompt = wide.prompt(37, 0);
+    assert_eq!(whole(&full, &prompt), whole(&wide.load(), &prompt));
 }
 
 #[test]

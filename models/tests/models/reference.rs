@@ -136,11 +136,25 @@ impl Reference<'_> {
                 .map(|(position, row)| self.rotated(row, position))
                 .collect()
         };
-        let query = turn(project("self_attn.q_proj"));
-        let key = turn(project("self_attn.k_proj"));
+        let by_head = |rows: Vec<Row>, part: &str| -> Vec<Row> {
+            if !self.tiny.head_norms() {
+                return rows;
+            }
+            let each = |head: &[f64]| self.norm(&name(part), head);
+            let heads = |row: Row| row.chunks(self.tiny.head_dim).flat_map(each).collect();
+            rows.into_iter().map(heads).collect()
+        };
+        let query = by_head(project("self_attn.q_proj"), "self_attn.q_norm.weight");
+        let key = by_head(project("self_attn.k_proj"), "self_attn.k_norm.weight");
+        let (query, key) = (turn(query), turn(key));
         let value = project("self_attn.v_proj");
         for (position, row) in rows.iter_mut().enumerate() {
-            let context = self.attend(&query[position], &key[..=position], &value[..=position]);
+            let first = self
+                .tiny
+                .window
+                .map_or(0, |keys| (position + 1).saturating_sub(keys));
+            let seen = first..=position;
+            let context = self.attend(&query[position], &key[seen.clone()], &value[seen]);
             add(row, &self.linear(&name("self_attn.o_proj"), &context));
             let normed = self.norm(&name("post_attention_layernorm.weight"), row);
             let gate = self.linear(&name("mlp.gate_proj"), &normed);

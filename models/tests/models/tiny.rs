@@ -27,8 +27,20 @@ pub(crate) struct Tiny {
     pub(crate) scaling: Option<(f64, f64, f64, usize)>,
     /// factor and original positions of YaRN
     pub(crate) yarn: Option<(f64, usize)>,
+    /// keys that a row sees, in every layer
+    pub(crate) window: Option<usize>,
     pub(crate) tied: bool,
+    /// `attention_bias` of the families that read it
+    pub(crate) biased: bool,
 }
+
+/// `model_type` and class of every family.
+const FAMILIES: [(&str, &str); 4] = [
+    ("llama", "LlamaForCausalLM"),
+    ("mistral", "MistralForCausalLM"),
+    ("qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "Qwen3ForCausalLM"),
+];
 
 /// Tensors by name: shape and values.
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -49,7 +61,19 @@ impl Tiny {
             eps: 1e-5,
             scaling: None,
             yarn: None,
+            window: None,
             tied: true,
+            biased: false,
+        }
+    }
+
+    /// With a window shorter than most prompts.
+    pub(crate) fn mistral() -> Self {
+        Self {
+            family: "mistral",
+            window: Some(9),
+            tied: false,
+            ..Self::llama()
         }
     }
 
@@ -66,8 +90,50 @@ impl Tiny {
         }
     }
 
+    pub(crate) fn qwen3() -> Self {
+        Self {
+            family: "qwen3",
+            theta: 1_000_000.0,
+            eps: 1e-6,
+            ..Self::llama()
+        }
+    }
+
+    /// One of every family.
+    pub(crate) fn families() -> [Self; 4] {
+        [Self::llama(), Self::mistral(), Self::qwen2(), Self::qwen3()]
+    }
+
+    /// The model of a configuration that [`Tiny::config_json`] could have written.
+    pub(crate) fn from_config(config: &Value) -> Self {
+        let size = |field: &str| config[field].as_u64().expect(field) as usize;
+        let number = |field: &str| config[field].as_f64().expect(field);
+        let mut families = FAMILIES.into_iter();
+        let family = families.find(|(name, _)| config["model_type"] == *name);
+        Self {
+            family: family.expect("a family").0,
+            hidden: size("hidden_size"),
+            intermediate: size("intermediate_size"),
+            layers: size("num_hidden_layers"),
+            heads: size("num_attention_heads"),
+            kv_heads: size("num_key_value_heads"),
+            head_dim: size("head_dim"),
+            vocab: size("vocab_size"),
+            positions: size("max_position_embeddings"),
+            theta: number("rope_theta"),
+            eps: number("rms_norm_eps"),
+            window: config["sliding_window"].as_u64().map(|keys| keys as usize),
+            tied: config["tie_word_embeddings"] == true,
+            ..Self::llama()
+        }
+    }
+
     pub(crate) fn qkv_bias(&self) -> bool {
-        self.family == "qwen2"
+        self.family == "qwen2" || self.biased
+    }
+
+    pub(crate) fn head_norms(&self) -> bool {
+        self.family == "qwen3"
     }
 
     /// The weights, the same at every call.
@@ -93,7 +159,14 @@ impl Tiny {
                     push(&format!("self_attn.{name}_proj.bias"), &[rows]);
                 }
             }
+            if self.head_norms() {
+                push("self_attn.q_norm.weight", &[self.head_dim]);
+                push("self_attn.k_norm.weight", &[self.head_dim]);
+            }
             push("self_attn.o_proj.weight", &[h, q]);
+            if self.biased {
+                push("self_attn.o_proj.bias", &[h]);
+            }
             push("mlp.gate_proj.weight", &[f, h]);
             push("mlp.up_proj.weight", &[f, h]);
             push("mlp.down_proj.weight", &[h, f]);
@@ -120,11 +193,10 @@ impl Tiny {
         shapes.into_iter().map(entry).collect()
     }
 
-    fn config_json(&self) -> Value {
-        let architecture = match self.family {
-            "llama" => "LlamaForCausalLM",
-            _ => "Qwen2ForCausalLM",
-        };
+    pub(crate) fn config_json(&self) -> Value {
+        let mut families = FAMILIES.into_iter();
+        let family = families.find(|(name, _)| *name == self.family);
+        let architecture = family.expect("a family").1;
         let mut config = json!({
             "architectures": [architecture],
             "model_type": self.family,
@@ -144,6 +216,12 @@ impl Tiny {
             "bos_token_id": 0,
             "eos_token_id": 1,
         });
+        if self.family == "mistral" {
+            config["sliding_window"] = json!(self.window);
+        }
+        if self.biased {
+            config["attention_bias"] = json!(true);
+        }
         if let Some((factor, low, high, original)) = self.scaling {
             config["rope_scaling"] = json!({
                 "rope_type": "llama3",

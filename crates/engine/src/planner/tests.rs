@@ -168,6 +168,20 @@ fn a_pipeline_of_two_nearly_halves_the_time() {
 }
 
 #[test]
+fn a_window_leaves_little_of_a_long_prompts_attention() {
+    let full = plan(&request(131_072, &TWO)).expect("fits");
+    let mut request = request(131_072, &TWO);
+    request.config.window = Some(4096);
+    let windowed = plan(&request).expect("fits");
+    // 2 * 4096 / 131072 of 4,504 TFLOP of attention; the products and the cache stay.
+    let share = windowed.times.dense.sequential_s / full.times.dense.sequential_s;
+    assert!((0.28..0.31).contains(&share), "{share}");
+    assert_eq!(windowed.times.density, Density::ByLength.at(4096));
+    let cache = |plan: &Plan| plan.stages[0].memory.cache;
+    assert_eq!(cache(&windowed), cache(&full));
+}
+
+#[test]
 fn lengths_and_splits_are_refused_as_such() {
     for (context, max_tokens, says) in [
         (131_073, 0, "positions"),
