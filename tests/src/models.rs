@@ -1,4 +1,4 @@
-//! Models with recorded answers: SmolLM2 from the data directory and two tiny random ones.
+//! Models with recorded answers: SmolLM2 from the data directory and tiny random ones.
 //!
 //! The recorded values were made by `fixtures/reference.py`, which also holds the prompts. Loading a
 //! model without its data is a failure with a way out, not a skip.
@@ -15,8 +15,9 @@ use sparse_accelerate::{AttentionSettings, Decision, KvCache, Pattern, Triangula
 use sparse_accelerate_checkpoint::{ChatMessage, ModelDir, WeightDtype};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
-/// The tiny models: Llama with scaled rotary frequencies and an untied head, Qwen2 with biases.
-pub const TINY: [&str; 2] = ["tiny-llama", "tiny-qwen2"];
+/// The tiny models: Llama with scaled rotary frequencies and an untied head, Qwen2 with biases, Qwen3 with norms of heads, Mistral
+/// with a window of 20 tokens.
+pub const TINY: [&str; 4] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-mistral"];
 
 /// The tiny models' case whose logits are recorded for every row.
 pub const ROWS: &str = "rows";

@@ -8,7 +8,7 @@ use crate::{
     tiny::{Tiny, distance, whole},
 };
 
-fn assert_parity(tiny: &Tiny, len: usize) {
+pub(crate) fn assert_parity(tiny: &Tiny, len: usize) {
     let prompt = tiny.prompt(len, 0);
     let expected = reference::logits(tiny, &tiny.tensors(), &prompt);
     let got = whole(&tiny.load(), &prompt);
@@ -124,26 +124,6 @@ fn norms_of_heads_show() {
         assert!(distance(&expected, &changed) <= 1e-4, "{part}");
         assert!(distance(&normed, &changed) > 1e-3, "{part} must show");
     }
-}
-
-#[test]
-fn a_window_hides_what_lies_before_it() {
-    let windowed = |window| Tiny {
-        window,
-        ..Tiny::mistral()
-    };
-    let full = windowed(None).load();
-    for keys in [1, 9, 36] {
-        let tiny = windowed(Some(keys));
-        assert_parity(&tiny, 37);
-        let prompt = tiny.prompt(37, 0);
-        let apart = distance(&whole(&full, &prompt), &whole(&tiny.load(), &prompt));
-        assert!(apart > 1e-4, "a window of {keys} must show: {apart}");
-    }
-    // A window that hides nothing is none, bit for bit.
-    let wide = windowed(Some(37));
-    let prompt = wide.prompt(37, 0);
-    assert_eq!(whole(&full, &prompt), whole(&wide.load(), &prompt));
 }
 
 #[test]
