@@ -130,17 +130,20 @@ fn a_scaling_that_does_nothing_is_none() {
             json!({ "type": "dynamic", "factor": 1.0 }),
             json!({ "rope_type": "default", "factor": 8.0 }),
             json!({ "rope_type": null, "type": null }),
+            json!({ "rope_type": "default", "llama_4_scaling_beta": 0 }),
         ] {
             let parsed = parse(&with(field, idle.clone())).expect("sound");
             assert_eq!(parsed.rope_scaling, None, "{idle}");
         }
-        // A factor that nobody says how to apply, half a head.
+        // A factor that nobody says how to apply, half a head, queries scaled by their positions.
         for bad in [
             json!({ "factor": 2.0 }),
             json!({ "rope_type": "default", "partial_rotary_factor": 0.5 }),
+            json!({ "rope_type": "default", "llama_4_scaling_beta": 0.1 }),
         ] {
             let error = refused(field, bad).to_string();
-            assert!(error.contains("factor"), "{error}");
+            let named = ["factor", "llama_4_scaling_beta"];
+            assert!(named.iter().any(|name| error.contains(name)), "{error}");
         }
     }
 }

@@ -67,10 +67,21 @@ fn scaling_of(
     object: Fields<'_>,
     field: &'static str,
 ) -> Result<Option<Option<RopeScaling>>, ConfigError> {
-    let partial = "partial_rotary_factor";
-    if let Some(got) = object.number(partial)?.filter(|&got| got != 1.0) {
-        let limit = "1: rotary positions cover the whole head";
-        return Err(out_of_range(object, partial, got, limit));
+    for (name, off, limit) in [
+        (
+            "partial_rotary_factor",
+            1.0,
+            "1: rotary positions cover the whole head",
+        ),
+        (
+            "llama_4_scaling_beta",
+            0.0,
+            "0: queries are not scaled by their positions",
+        ),
+    ] {
+        if let Some(got) = object.number(name)?.filter(|&got| got != off) {
+            return Err(out_of_range(object, name, got, limit));
+        }
     }
     let kind = match object.text("rope_type")? {
         Some(kind) => Some(kind),
