@@ -191,9 +191,14 @@ fn the_record_of_a_model_comes_back_and_says_from_where_it_is_sparse() {
     let (store, kept) = (dir.store(), record("Card", &"a1".repeat(32)));
     assert_eq!(kept.break_even, BreakEven::From { tokens: 2048 });
     let path = store.record_path(&kept.key, &kept.model);
-    assert!(store.record(&kept.key, &kept.model).unwrap().is_none());
+    assert!(
+        store
+            .record(&kept.key, &kept.model)
+            .expect("readable")
+            .is_none()
+    );
     kept.write(&path).expect("written");
-    let found = store.record(&kept.key, &kept.model).unwrap();
+    let found = store.record(&kept.key, &kept.model).expect("readable");
     assert_eq!(found.as_ref(), Some(&kept));
     // The device's own files are listed without it.
     assert!(store.of_device(&info("Card")).is_empty());
