@@ -16,8 +16,8 @@ const PACKAGE: &str = "sparse-accelerate-ptx-check";
 /// Arguments of `cargo xtask ptx`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PtxArgs {
-    /// Write the tables of kernels and of plans
-    #[arg(long, conflicts_with = "only")]
+    /// Write the tables of kernels and of plans, or with --only the rows of these cases
+    #[arg(long)]
     write: bool,
     /// Keep every kernel's CUDA C++, PTX and assembler output in this folder
     #[arg(long, value_name = "DIR")]

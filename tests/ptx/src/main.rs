@@ -25,8 +25,8 @@ struct Args {
     /// Folder with lib/libnvrtc.so.13, bin/ptxas and include/
     #[arg(long)]
     toolkit: PathBuf,
-    /// Write the tables of kernels and of plans; spills and excesses still fail
-    #[arg(long, conflicts_with = "only")]
+    /// Write the tables of kernels and of plans, or with --only the rows of these cases; spills and excesses still fail
+    #[arg(long)]
     write: bool,
     /// Keep CUDA C++, PTX and the assembler's words in this folder
     #[arg(long, value_name = "DIR")]
@@ -48,10 +48,15 @@ fn main() -> Result<ExitCode> {
         .flat_map(|o| o.rows.iter().flatten().cloned())
         .collect();
     if args.rows {
-        print!("{}", Table(&rows));
+        print!("{}", Table::new(&rows));
     }
     if args.write {
-        fs::write(TABLE, format!("{HEADER}{}", Table(&rows))).context("cannot write the table")?;
+        let mut table = Table::new(&rows);
+        if args.only.is_some() {
+            let text = fs::read_to_string(TABLE).context("cannot read the table")?;
+            table = Table::read(&text).renewed(table);
+        }
+        fs::write(TABLE, format!("{HEADER}{table}")).context("cannot write the table")?;
         fs::write(PLANS, plans::text()).context("cannot write the plans")?;
     }
     let text = fs::read_to_string(TABLE).context("cannot read the table")?;
