@@ -140,7 +140,7 @@ impl Case<'_> {
             do_means();
             laps.lap("1 means")?;
             let names = ["2 share", "3 sample", "4 measure", "5 index"];
-            laps.each(&names, &mut |after| {
+            laps.each(&names, |after| {
                 group::select(client, shape, &plan, elem, &inputs, &chosen, after);
             })?;
             let tensors = attend::Tensors {
@@ -256,7 +256,7 @@ impl Case<'_> {
                 "6 choose",
                 "7 build",
             ];
-            let index = laps.each(&names, &mut |after| {
+            let index = laps.each(&names, |after| {
                 index::select(client, shape, &options, &plans, elem, &inputs, after)
             })?;
             let table_len = TableLayout::new(shape, &lists).words;
@@ -343,7 +343,7 @@ impl<'a> Laps<'a> {
     fn each<T>(
         &mut self,
         names: &[&'static str],
-        launch: &mut dyn FnMut(&mut dyn FnMut(&'static str)) -> T,
+        launch: impl FnOnce(&mut dyn FnMut(&'static str)) -> T,
     ) -> Result<T> {
         let mut failed = None;
         let mut names = names.iter();
