@@ -270,8 +270,17 @@ fn token_ids_are_one_or_many_and_inside_the_vocabulary() {
             ..
         }
     ));
+    // Below zero says that there is none.
+    for (value, left) in [(json!(-1), vec![]), (json!([-1, 3]), vec![3])] {
+        assert_eq!(
+            parse(&with("eos_token_id", value)).expect("sound").eos,
+            left
+        );
+    }
+    let none = parse(&with("bos_token_id", json!(-1))).expect("sound");
+    assert_eq!(none.bos, None);
     assert!(matches!(
-        refused("bos_token_id", json!(-1)),
+        refused("bos_token_id", json!(1.5)),
         ConfigError::Type { .. }
     ));
 }

@@ -218,6 +218,16 @@ pub(crate) fn lengths(flag: &str, text: &str) -> Result<Vec<usize>> {
     parse_lengths(text).map_err(|error| usage(format!("{flag} {error}")))
 }
 
+/// Reads `--top-k`, of which some programs say off with -1.
+fn top_k(text: &str) -> Result<usize, String> {
+    match text.trim() {
+        "-1" => Ok(0),
+        text => text
+            .parse()
+            .map_err(|_| "a number of tokens, or 0 or -1 for all of them".to_owned()),
+    }
+}
+
 /// Reads the one length of a flag.
 pub(crate) fn one_length(flag: &str, text: &str) -> Result<usize> {
     match parse_lengths(text).as_deref() {
@@ -282,8 +292,8 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f32>,
 
-    /// Keep the K most likely tokens; 0 is off
-    #[arg(long, value_name = "K")]
+    /// Keep the K most likely tokens; 0 or -1 is off
+    #[arg(long, value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
     pub(crate) top_k: Option<usize>,
 
     /// Keep the fewest tokens whose probabilities reach P; 1 is off

@@ -102,6 +102,22 @@ fn run_reports_as_json_and_repeats() {
     };
     assert_eq!(sampled("1"), sampled("1"));
     assert_ne!(sampled("1"), sampled("2"));
+    // Both say that all tokens are kept.
+    let kept = |k| {
+        let flags = [
+            "--max-tokens",
+            "12",
+            "--temperature",
+            "2",
+            "--seed",
+            "1",
+            "--top-k",
+            k,
+        ];
+        run_json(dir.path(), &flags)["ids"].clone()
+    };
+    assert_eq!(kept("-1"), kept("0"));
+    assert_ne!(kept("-1"), kept("1"));
 }
 
 #[test]

@@ -122,21 +122,24 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
-    /// A token id.
+    /// A token id; one below zero says that there is none.
     pub(crate) fn id(&self, field: &str) -> Result<Option<u32>, ConfigError> {
         self.get(field)
+            .filter(|value| !below_zero(value))
             .map(|value| self.parse_id(field, value))
             .transpose()
     }
 
-    /// A token id or a list of them; empty when absent.
+    /// A token id or a list of them, those below zero left out; empty when absent.
     pub(crate) fn ids(&self, field: &str) -> Result<Vec<u32>, ConfigError> {
         match self.get(field) {
             None => Ok(Vec::new()),
             Some(Value::Array(list)) => list
                 .iter()
+                .filter(|value| !below_zero(value))
                 .map(|value| self.parse_id(field, value))
                 .collect(),
+            Some(value) if below_zero(value) => Ok(Vec::new()),
             Some(value) => Ok(vec![self.parse_id(field, value)?]),
         }
     }
@@ -148,4 +151,8 @@ impl<'a> Fields<'a> {
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| self.wrong(field, value, "a token id, or a list of token ids"))
     }
+}
+
+fn below_zero(id: &Value) -> bool {
+    id.as_i64().is_some_and(|id| id < 0)
 }
