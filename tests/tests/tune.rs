@@ -337,7 +337,7 @@ fn a_large_call_through_burn_is_measured_once() {
     assert!(same, "two calls differ");
 
     // A few rows of a few heads against the oracle, each as a problem of its own.
-    let [query, key, value] = [&query, &key, &value].map(|t| floats(t.clone()));
+    let [query, key, value] = [&query, &key, &value].map(|t| floats(t.clone().into_data()));
     for (head, row) in [(0, 0), (5, 63), (17, 4100), (31, len - 1)] {
         let at = (head * len + row) * dim;
         let seen = (row + 1) * dim;
