@@ -87,25 +87,33 @@ pub(crate) struct CalibrateArgs {
     pub(crate) json: bool,
 }
 
+impl CalibrateArgs {
+    /// Prompt lengths at which a selection is timed against dense, on the CPU (`flex`) or a GPU.
+    pub(crate) fn break_even(&self, flex: bool) -> Result<Vec<usize>> {
+        let default = match flex {
+            true => "1k,2k,4k",
+            false => "1k,2k,4k,8k,16k,32k",
+        };
+        lengths(
+            "--break-even",
+            self.break_even.as_deref().unwrap_or(default),
+        )
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
     at_least_one(&[("--runs", args.runs)])?;
     check_heads(args.heads, args.kv_heads)?;
+    if let (Some(model), Some(text)) = (&args.model, &args.text) {
+        return calibrate_model::run(args, model, text);
+    }
     let choice: DeviceChoice = args.device.parse()?;
     let selected = select(choice)?;
-    let lengths = |flag, given: &Option<String>, gpu: &str, cpu: &str| {
-        let default = if selected.is_flex() { cpu } else { gpu };
-        lengths(flag, given.as_deref().unwrap_or(default))
+    let default = match selected.is_flex() {
+        true => "512,1k,2k",
+        false => "4k,8k,16k,32k",
     };
-    let break_even = lengths(
-        "--break-even",
-        &args.break_even,
-        "1k,2k,4k,8k,16k,32k",
-        "1k,2k,4k",
-    )?;
-    if let (Some(model), Some(text)) = (&args.model, &args.text) {
-        return calibrate_model::run(args, model, text, &break_even);
-    }
     let settings = CalibrateSettings {
         heads: args.heads,
         kv_heads: args.kv_heads,
@@ -115,8 +123,8 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
             None => selected.default_dtype(WeightDtype::Bf16),
         },
         runs: args.runs,
-        lengths: lengths("--lengths", &args.lengths, "4k,8k,16k,32k", "512,1k,2k")?,
-        break_even,
+        lengths: lengths("--lengths", args.lengths.as_deref().unwrap_or(default))?,
+        break_even: args.break_even(selected.is_flex())?,
     };
     eprintln!("device: {} [{}]", selected.reason, settings.dtype);
     let measured = calibrate(&selected, &settings, &mut |line| eprintln!("{line}"))?;

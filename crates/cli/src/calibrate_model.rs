@@ -1,99 +1,84 @@
 //! `calibrate --model`: a model's own record on a device, kept for later runs.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use sparse_accelerate::Preset;
 use sparse_accelerate_engine::{
-    EngineError, Loaded,
+    EngineError,
+    attention::parse_attentions,
     calibration::{LengthRecord, ModelRecord},
 };
 use sparse_accelerate_eval::{
     model_outline,
-    speed::{Case, TtftSettings, repeated, ttft},
-    text_hash, version,
+    speed::{Case, TtftSettings, repeated},
+    version,
 };
-use sparse_accelerate_report::{record::TtftRow, show};
+use sparse_accelerate_report::show;
 
 use crate::{
     args::RunOnArgs,
+    bench::ttft::{Text, timed},
     calibrate::{CalibrateArgs, written},
     calibrated::Layer,
-    exit::usage,
     load::Opened,
     output::print_json,
-    progress::{Meter, Unit},
 };
 
 /// Runs the command: dense and preset `balanced` on the start of a text, length by length, as far as model and memory go.
-pub(crate) fn run(
-    args: &CalibrateArgs,
-    model: &Path,
-    text: &Path,
-    lengths: &[usize],
-) -> Result<()> {
+pub(crate) fn run(args: &CalibrateArgs, model: &Path, text: &Path) -> Result<()> {
     let opened = Opened::at(model, &RunOnArgs::on(&args.device, args.dtype))?;
-    let read = fs::read_to_string(text)
-        .map_err(|error| usage(format!("--text {}: {error}", text.display())))?;
-    let ids = opened.dir.tokenizer().encode(&read, true)?;
-    if ids.is_empty() {
-        let path = text.display();
-        return Err(usage(format!("--text {path}: there is nothing in it")));
-    }
+    let lengths = args.break_even(opened.target.devices.is_flex())?;
+    let text = Text::read(text, &opened.dir)?;
     eprintln!("device: {}", opened.describe());
-    let sparse = Case {
-        name: Preset::Balanced.name().into(),
-        settings: sparse_accelerate::AttentionSettings {
-            mode: sparse_accelerate::AttentionMode::Sparse,
-            ..Preset::Balanced.settings()
-        },
-        forced: false,
+    let balanced = parse_attentions(Preset::Balanced.name())?;
+    let others = balanced.into_iter().map(Case::from);
+    let mut cases = vec![Case::dense()];
+    cases.extend(others.filter(|case| !case.is_dense()));
+    let attentions: Vec<_> = cases.iter().map(|case| &case.settings).collect();
+    let settings = TtftSettings {
+        chunk: opened.target.chunk,
+        runs: args.runs,
     };
-    let cases = [Case::dense(), sparse];
-    let mut held: Option<Loaded> = None;
+    let mut held = None;
     let mut found = Vec::new();
     for length in lengths {
-        let settings = cases.each_ref().map(|case| &case.settings);
-        let placement = match opened.check(*length, 0, &settings) {
+        let placement = match opened.check(length, 0, &attentions) {
             Ok((placement, _)) => placement,
             // What is longer has no room either.
             Err(error) if !found.is_empty() => {
-                eprintln!("note: {} tokens: {error:#}", show::tokens(*length));
+                eprintln!("note: {} tokens: {error:#}", show::tokens(length));
                 break;
             }
             Err(error) => return Err(error),
         };
-        let model = match held.take() {
+        let model = match &held {
             Some(model) => model,
-            None => opened.load(&placement)?,
+            None => held.insert(opened.load(&placement)?),
         };
-        let ids = repeated(&ids, *length);
-        let [dense, sparse] = [
-            row(&model, &opened, args.runs, &ids, &cases[0])?,
-            row(&model, &opened, args.runs, &ids, &cases[1])?,
-        ];
-        let measured = LengthRecord {
-            tokens: *length,
+        let ids = repeated(&text.ids, length);
+        let row = |case| Ok::<_, anyhow::Error>(timed(model, case, &ids, settings, None)?.row);
+        let (dense, sparse) = (row(&cases[0])?, row(&cases[1])?);
+        eprintln!(
+            "{} tokens: dense {} s, {} {} s ({} of dense) at density {}",
+            show::tokens(length),
+            show::number(dense.ttft_s),
+            sparse.attention,
+            show::number(sparse.ttft_s),
+            show::number(sparse.ttft_s / dense.ttft_s),
+            show::number(sparse.density)
+        );
+        found.push(LengthRecord {
+            tokens: length,
             dense_s: dense.ttft_s,
             sparse_s: sparse.ttft_s,
             density: sparse.density,
-        };
-        let ratio = show::number(measured.sparse_s / measured.dense_s);
-        eprintln!(
-            "{} tokens: dense {} s, {} {} s ({ratio} of dense) at density {}",
-            show::tokens(*length),
-            show::number(measured.dense_s),
-            cases[1].name,
-            show::number(measured.sparse_s),
-            show::number(measured.density)
-        );
-        found.push(measured);
-        held = Some(model);
+        });
     }
     let layer = Layer::of(opened.dir.config(), opened.target.dtype);
-    let info = &opened.target.devices.first().info;
+    let key = layer.key(&opened.target.devices.first().info);
     let outline = model_outline(opened.dir.path())?;
-    let record = ModelRecord::new(layer.key(info), outline, version(), text_hash(&read), found);
+    let record = ModelRecord::new(key, outline, version(), text.hash, found);
     let path = match &args.out {
         Some(path) => record.write(path).map(|()| path.clone()),
         None => record.save(),
@@ -104,20 +89,4 @@ pub(crate) fn run(
     }
     written(&record.break_even, &path);
     Ok(())
-}
-
-/// One attention at one length, with progress.
-fn row(model: &Loaded, opened: &Opened, runs: usize, ids: &[u32], case: &Case) -> Result<TtftRow> {
-    let settings = TtftSettings {
-        chunk: opened.target.chunk,
-        runs,
-    };
-    let label = format!("{} at {} tokens", case.name, show::tokens(ids.len()));
-    let mut meter = Meter::new(label, Unit::Tokens);
-    let total = ((runs + 1) * ids.len()) as u64;
-    let measured = ttft(model, case, ids, settings, None, &mut |run, progress| {
-        meter.set((run * progress.total + progress.done) as u64, total);
-    });
-    meter.clear();
-    Ok(measured?.row)
 }

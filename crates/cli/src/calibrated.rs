@@ -5,7 +5,7 @@ use sparse_accelerate::AttentionSettings;
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype};
 use sparse_accelerate_engine::{
     EngineError,
-    calibration::{self, Calibration, CalibrationKey, Store},
+    calibration::{Calibration, CalibrationKey, Store},
     device::DeviceInfo,
 };
 use sparse_accelerate_eval::model_outline;
@@ -39,15 +39,13 @@ impl Layer {
 
 /// The calibration of a device for a layer, its file named on standard error; `None` where there is none.
 pub(crate) fn load(info: &DeviceInfo, layer: Layer) -> Result<Option<Calibration>> {
-    let Layer {
-        dtype,
-        head_dim,
-        group,
-    } = layer;
-    let found = calibration::load(info, dtype, head_dim, group).map_err(EngineError::from)?;
-    if let (Some(_), Some(store)) = (&found, Store::user()) {
-        let path = store.path(&layer.key(info));
-        eprintln!("calibration: {}", path.display());
+    let Some(store) = Store::user() else {
+        return Ok(None);
+    };
+    let key = layer.key(info);
+    let found = store.load(&key).map_err(EngineError::from)?;
+    if found.is_some() {
+        eprintln!("calibration: {}", store.path(&key).display());
     }
     Ok(found)
 }

@@ -33,10 +33,7 @@ pub fn model_hash(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Stri
     let total = files.iter().map(|(_, bytes)| bytes).sum();
     let (mut hash, mut done, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
     for (path, bytes) in &files {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        hash.update(bytes.to_le_bytes());
+        begin(&mut hash, path, *bytes);
         let mut file = File::open(path).map_err(unreadable(path))?;
         loop {
             let read = file.read(&mut piece).map_err(unreadable(path))?;
@@ -62,12 +59,17 @@ pub fn model_outline(dir: &Path) -> Result<String, EvalError> {
     let mut hash = Sha256::new();
     hash.update(text);
     for (path, bytes) in weights(dir)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        hash.update(bytes.to_le_bytes());
+        begin(&mut hash, &path, bytes);
     }
     Ok(hexadecimal(&hash.finalize()))
+}
+
+/// Adds what stands before a file's content.
+fn begin(hash: &mut Sha256, path: &Path, bytes: u64) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    hash.update(name.as_bytes());
+    hash.update([0]);
+    hash.update(bytes.to_le_bytes());
 }
 
 /// SHA-256 of a text, hexadecimal.

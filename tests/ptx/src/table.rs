@@ -105,17 +105,8 @@ impl Table {
 
     /// Reads a table's text; other lines are left out.
     pub fn read(text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.starts_with(HEAD[0]));
-        let words = |line: &str| {
-            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-            Line::try_from(words).ok()
-        };
-        Self(
-            lines
-                .filter(|l| !l.starts_with('#'))
-                .filter_map(words)
-                .collect(),
-        )
+        let lines = words(text).filter_map(|words| Line::try_from(words.collect::<Vec<_>>()).ok());
+        Self(lines.collect())
     }
 
     /// Puts the lines of another table's cases in the places of their own; cases that are new come last.
@@ -161,12 +152,17 @@ impl fmt::Display for Table {
     }
 }
 
-/// A table from its text: the values by key. Lines that start with `#` are comments.
-pub fn parse(text: &str) -> BTreeMap<Key, Vec<String>> {
+/// Words of every line of a table's text. Lines that start with `#` are comments.
+fn words(text: &str) -> impl Iterator<Item = impl Iterator<Item = String>> {
     text.lines()
         .filter(|line| !line.starts_with('#') && !line.starts_with(HEAD[0]))
-        .filter_map(|line| {
-            let mut words = line.split_whitespace().map(str::to_owned);
+        .map(|line| line.split_whitespace().map(str::to_owned))
+}
+
+/// A table from its text: the values by key.
+pub fn parse(text: &str) -> BTreeMap<Key, Vec<String>> {
+    words(text)
+        .filter_map(|mut words| {
             let key = (words.next()?, words.next()?, words.next()?);
             Some((key, words.collect()))
         })

@@ -9,7 +9,7 @@ mod frontier;
 mod kernel;
 mod output;
 mod subject;
-mod ttft;
+pub(crate) mod ttft;
 
 use std::process::ExitCode;
 

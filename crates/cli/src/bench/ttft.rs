@@ -1,11 +1,16 @@
 //! `bench ttft`: prompts of several lengths, several attentions, dense always among them.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use sparse_accelerate::AttentionMode;
+use sparse_accelerate_checkpoint::ModelDir;
 use sparse_accelerate_engine::{Loaded, attention::parse_attentions};
 use sparse_accelerate_eval::{
     speed::{Case, ForcedDensity, Measured, SpeedError, TtftSettings, random_ids, repeated, ttft},
@@ -212,6 +217,23 @@ fn what(name: &str, length: usize) -> String {
 }
 
 /// One row, with progress.
+pub(crate) fn timed(
+    model: &Loaded,
+    case: &Case,
+    ids: &[u32],
+    settings: TtftSettings,
+    dense: Option<&[f32]>,
+) -> Result<Measured, SpeedError> {
+    let mut meter = Meter::new(what(&case.name, ids.len()), Unit::Tokens);
+    let total = ((settings.runs + 1) * ids.len()) as u64;
+    let measured = ttft(model, case, ids, settings, dense, &mut |run, progress| {
+        meter.set((run * progress.total + progress.done) as u64, total);
+    });
+    meter.clear();
+    measured
+}
+
+/// [`timed`], and what it found in words.
 fn measure(
     model: &Loaded,
     case: &Case,
@@ -220,12 +242,7 @@ fn measure(
     dense: Option<&[f32]>,
 ) -> Result<Measured, SpeedError> {
     let label = what(&case.name, ids.len());
-    let mut meter = Meter::new(label.clone(), Unit::Tokens);
-    let total = ((settings.runs + 1) * ids.len()) as u64;
-    let measured = ttft(model, case, ids, settings, dense, &mut |run, progress| {
-        meter.set((run * progress.total + progress.done) as u64, total);
-    });
-    meter.clear();
+    let measured = timed(model, case, ids, settings, dense);
     if let Ok(measured) = &measured {
         let row = &measured.row;
         let (ttft, first) = (show::number(row.ttft_s), show::number(row.first_s));
@@ -258,27 +275,34 @@ fn forced(args: &TtftArgs) -> Result<Option<ForcedDensity>> {
 }
 
 /// A text given by `--text`.
-struct Text {
-    hash: String,
-    ids: Vec<u32>,
+pub(crate) struct Text {
+    pub(crate) hash: String,
+    pub(crate) ids: Vec<u32>,
 }
 
 /// Reads `--text`.
 fn prompt_text(args: &TtftArgs, subject: &Subject) -> Result<Option<Text>> {
-    let (Some(path), Some(dir)) = (&args.text, &subject.dir) else {
-        return Ok(None);
-    };
-    let text = fs::read_to_string(path)
-        .map_err(|error| usage(format!("--text {}: {error}", path.display())))?;
-    let ids = dir.tokenizer().encode(&text, true)?;
-    if ids.is_empty() {
-        let path = path.display();
-        return Err(usage(format!("--text {path}: there is nothing in it")));
+    match (&args.text, &subject.dir) {
+        (Some(path), Some(dir)) => Text::read(path, dir).map(Some),
+        _ => Ok(None),
     }
-    Ok(Some(Text {
-        hash: text_hash(&text),
-        ids,
-    }))
+}
+
+impl Text {
+    /// Reads a text as tokens, of which there must be some.
+    pub(crate) fn read(path: &Path, dir: &ModelDir) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| usage(format!("--text {}: {error}", path.display())))?;
+        let ids = dir.tokenizer().encode(&text, true)?;
+        if ids.is_empty() {
+            let path = path.display();
+            return Err(usage(format!("--text {path}: there is nothing in it")));
+        }
+        Ok(Self {
+            hash: text_hash(&text),
+            ids,
+        })
+    }
 }
 
 fn about(args: &TtftArgs, subject: &Subject, text: Option<&Text>) -> About {

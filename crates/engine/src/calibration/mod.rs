@@ -15,7 +15,7 @@ pub use break_even::BreakEven;
 pub use dir::{CACHE_ENV, cache_dir};
 pub use error::CalibrationError;
 pub use record::{LengthRecord, ModelRecord};
-pub use store::{Store, load, save};
+pub use store::{Store, save};
 
 use serde::{Deserialize, Serialize};
 use sparse_accelerate::{AttentionSettings, select::Prices};

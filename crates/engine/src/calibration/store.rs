@@ -13,22 +13,6 @@ use sparse_accelerate_checkpoint::WeightDtype;
 use super::{Calibration, CalibrationError, CalibrationKey, SCHEMA, cache_dir};
 use crate::device::DeviceInfo;
 
-/// Reads the calibration of a device, an element type and a layer's shape; `None` where there is none.
-///
-/// # Errors
-/// [`CalibrationError`]: a file that cannot be read, is damaged, or belongs to another key.
-pub fn load(
-    info: &DeviceInfo,
-    dtype: WeightDtype,
-    head_dim: usize,
-    group: usize,
-) -> Result<Option<Calibration>, CalibrationError> {
-    match Store::user() {
-        Some(store) => store.load(&CalibrationKey::new(info, dtype, head_dim, group)),
-        None => Ok(None),
-    }
-}
-
 /// Keeps a calibration in the user's cache directory, in place of one with the same key; gives its file.
 ///
 /// # Errors
