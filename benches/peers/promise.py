@@ -19,6 +19,9 @@ RULE is a kind and options, `est:tau=0.85:p=8:agg=1`:
                  each of them has tau
     p, s         mean queries of 64 rows, mean keys of 64 keys
     samp=1       single rows in place of mean queries
+    far          so many keys of a block, those farthest from its mean, are keys of their own
+    peak=1       a block counts as its mean logit and its largest one, of all s keys
+    dims         so many dimensions, those with most of the product's size, of all
     agg          how parts and heads come together: 0 means, 1 the largest part, 2 the largest part and head, 3 means
                  of roots, 4 mean part and largest head, 5 roots of mean squares
     sinkx        so many first keys are keys of their own
@@ -29,6 +32,13 @@ RULE is a kind and options, `est:tau=0.85:p=8:agg=1`:
     sink, window keys that are always kept
     reuse        layers that take one choice, that of the first of them
     dense        first layers that are dense; first, last: the layers that are not
+    level        per head the least of some taus at which the exact mass that is kept outside the sinks is at least this
+    tile         the same per tile, by any number of blocks
+    contract     tau, half of what it leaves out kept as well, or all: the first that keeps as much
+    hi           another tau in the layers from `from` up to `to`
+    coarse       so many keys stand for a block that is left out: means of its keys, with means of its values
+    spread       half the variance of a stand-in's keys counts, at most so much
+    delta        every so many rows one sees everything, and the rows around it take what that changed
 
 Needs PyTorch, Triton and transformers, and one GPU with room for two copies of the window's keys.
 """
@@ -48,7 +58,7 @@ LAST = 2048
 
 
 @triton.jit
-def attend(Q, K, V, KEEP, O, LSE, n, nt, H, grp, scale, D: tl.constexpr, DENSE: tl.constexpr):
+def attend(Q, K, V, KEEP, O, LSE, KC, VC, SC, n, nt, H, grp, scale, cap, D: tl.constexpr, DENSE: tl.constexpr, S: tl.constexpr):
     t = nt - 1 - tl.program_id(0)
     h = tl.program_id(1)
     g = h // grp
@@ -74,6 +84,24 @@ def attend(Q, K, V, KEEP, O, LSE, n, nt, H, grp, scale, D: tl.constexpr, DENSE: 
             l = l * a + tl.sum(p, 1)
             acc = acc * a[:, None] + tl.dot(p.to(v.dtype), v)
             m = mn
+    if S > 0:
+        for j in range(0, (t * S + 63) // 64):
+            c = j * 64 + r
+            seen = c < t * S
+            out = tl.load(KEEP + (h.to(tl.int64) * nt + t) * nt + c // S, mask=seen, other=1) == 0
+            k = tl.load(KC + (g * nt * S + c)[None, :] * D + d[:, None], mask=seen[None, :], other=0.0)
+            s = tl.dot(q, k) * scale
+            if cap > 0:
+                w = tl.load(SC + (g * nt * S + c)[None, :] * D + d[:, None], mask=seen[None, :], other=0.0)
+                s += tl.minimum(tl.dot(q * q, w) * (0.5 * scale * scale), cap)
+            s = tl.where(out[None, :], s * 1.44269504 + tl.log2(64.0 / S), -1e30)
+            mn = tl.maximum(m, tl.max(s, 1))
+            a = tl.exp2(m - mn)
+            p = tl.exp2(s - mn[:, None])
+            v = tl.load(VC + (g * nt * S + c)[:, None] * D + d[None], mask=seen[:, None], other=0.0)
+            l = l * a + tl.sum(p, 1)
+            acc = acc * a[:, None] + tl.dot(p.to(v.dtype), v)
+            m = mn
     tl.store(O + (h * n + t * 64 + r)[:, None] * D + d[None], (acc / l[:, None]).to(O.dtype.element_ty))
     tl.store(LSE + h * n + t * 64 + r, m + tl.log2(l))
 
@@ -95,11 +123,18 @@ def masses(Q, K, LSE, M, n, nt, grp, scale, D: tl.constexpr):
         tl.store(M + (h.to(tl.int64) * nt + t) * nt + j, tl.sum(tl.sum(p, 1), 0) / 64)
 
 
-def run_attend(q, k, v, keep, scale):
+def run_attend(q, k, v, keep, scale, r=None):
     H, n, D = q.shape
     nt = n // B
     o, lse = torch.empty_like(q), torch.empty(H, n, device=q.device)
-    attend[(nt, H)](q, k, v, keep if keep is not None else q, o, lse, n, nt, H, H // k.shape[0], scale, D, keep is None, num_warps=4)
+    S, kc, vc, sc = 0, k, v, k
+    if r is not None and r["coarse"]:
+        S = r["coarse"]
+        parts = k.float().view(k.shape[0], nt * S, B // S, D)
+        kc, sc = parts.mean(2).to(k.dtype), parts.var(2, unbiased=False).to(k.dtype)
+        vc = v.float().view(k.shape[0], nt * S, B // S, D).mean(2).to(v.dtype)
+    cap = r["spread"] if r is not None else 0.0
+    attend[(nt, H)](q, k, v, keep if keep is not None else q, o, lse, kc, vc, sc, n, nt, H, H // k.shape[0], scale, cap, D, keep is None, S, num_warps=4)
     return o, lse
 
 
@@ -118,16 +153,27 @@ def estimate(q, k, scale, r):
     out = torch.empty(H, nt, nt, device=q.device)
     vis = torch.ones(nt, nt, dtype=torch.bool, device=q.device).tril()
     for h in range(H):
-        key = k[h // (H // G)].float()
-        qm = q[h].float().view(nt * P, B // P, D)
+        key, query = k[h // (H // G)].float(), q[h].float()
+        if r["dims"]:
+            size = (query.pow(2).mean(0) * key.var(0)).topk(r["dims"]).indices
+            key, query, D = key[:, size], query[:, size], r["dims"]
+        qm = query.view(nt * P, B // P, D)
         qm = qm[:, B // P // 2] if r["samp"] else qm.mean(1).to(q.dtype).float()
         km = key.view(nt * S, B // S, D).mean(1).to(q.dtype).float()
         z = (qm @ km.T * scale).view(nt, P, nt, S)
         if r["var"]:
             spread = key.view(nt * S, B // S, D).var(1, unbiased=False)
             z += (0.5 * scale * scale * ((qm * qm) @ spread.T)).clamp(max=r["var"]).view(nt, P, nt, S)
+        if r["peak"]:
+            z = torch.logaddexp(z.mean(-1, keepdim=True) + math.log(S), z.amax(-1, keepdim=True))
+        if r["far"]:
+            block = key.view(nt, B, D)
+            away = (block - block.mean(1, keepdim=True)).norm(dim=-1).topk(r["far"], dim=-1).indices
+            alone = block.gather(1, away[..., None].expand(-1, -1, D)).reshape(nt * r["far"], D)
+            z = torch.logaddexp(z + math.log(B), (qm @ alone.T * scale).view(nt, P, nt, r["far"]).logsumexp(-1, keepdim=True))
         z.masked_fill_(~vis[:, None, :, None], -1e30)
-        z = z.view(nt * P, nt * S)
+        width = z.shape[-1]
+        z = z.view(nt * P, nt * width)
         if r["sinkx"]:
             exact = (qm @ key[: r["sinkx"]].T * scale) - math.log(B // S)
             w = torch.cat((z, exact), 1).softmax(-1)
@@ -135,7 +181,7 @@ def estimate(q, k, scale, r):
             w = w[:, : nt * S].view(nt, P, nt, S).sum(-1)
             w[..., 0] += x.view(nt, P)
         else:
-            w = z.softmax(-1).view(nt, P, nt, S).sum(-1)
+            w = z.softmax(-1).view(nt, P, nt, width).sum(-1)
         agg = r["agg"]
         if agg in (0, 4):
             out[h] = w.mean(1)
@@ -192,7 +238,36 @@ def weigh(E, v, r, G):
     return m
 
 
-STATE = {"rule": None, "measure": False}
+TAUS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 0.995, 1.1)
+
+
+def choose_measured(m, true, r):
+    """Kept blocks of estimates and exact masses [X, tiles, blocks], as many as the exact masses ask for."""
+    X, nt, _ = m.shape
+    t = torch.arange(nt, device=m.device)
+    vis = t[None] <= t[:, None]
+    local = (t * B + 1 - r["window"]).clamp(min=0) // B
+    forced = ((t[None] < -(-r["sink"] // B)) | (t[None] >= local[:, None])) & vis
+    keep = torch.zeros(m.shape, dtype=torch.bool, device=m.device)
+    taus = TAUS if r["level"] else (r["tau"], 0.5 + 0.5 * r["tau"], 1.1)
+    for x in range(X):
+        key = torch.where(forced, torch.full_like(m[x], 1e9), m[x]).masked_fill(~vis, -1.0)
+        _, idx = key.sort(-1, descending=True)
+        e, a = m[x].gather(-1, idx), true[x].gather(-1, idx)
+        ce, ca = e.cumsum(-1), a.cumsum(-1)
+        if r["tile"]:
+            take = (ca - a) < r["tile"] * ca[:, -1:]
+        else:
+            for tau in taus:
+                take = (ce - e) < tau * ce[:, -1:]
+                got = ((a * take).sum(-1) / ca[:, -1].clamp(min=1e-9))[nt // 16 :].mean()
+                if got >= max(r["level"], r["contract"]):
+                    break
+        keep[x] = (torch.zeros_like(take).scatter_(-1, idx, take) | forced) & vis
+    return keep
+
+
+STATE = {"rule": None, "measure": False, "tail": 1 << 30}
 REC = {}
 
 
@@ -209,24 +284,39 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
         if r is not None:
             record("density", 1.0)
         return o.transpose(0, 1)[None].contiguous(), None
-    M = None
-    if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst":
+    M, measured = None, bool(r["level"] or r["tile"] or r["contract"])
+    if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst" or r["delta"] or measured:
         dense, lse = run_attend(q, k, v, None, scaling)
-        M = run_masses(q, k, lse, scaling)
+        if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst" or measured:
+            M = run_masses(q, k, lse, scaling)
+    tau = r["hi"] if r["hi"] and r["from"] <= module.layer_idx < r["to"] else r["tau"]
     E = M if r["kind"] == "ideal" else estimate(q, k, scaling, r)
     E = weigh(E, v, r, G)
     if module.layer_idx % r["reuse"]:
         keep = STATE["keep"]
+    elif measured:
+        true = weigh(M, v, r, G)
+        if r["unit"] == "head":
+            keep = choose_measured(E, true, r)
+        else:
+            per, true = E.view(G, grp, nt, nt), true.view(G, grp, nt, nt)
+            keep = choose_measured(per.mean(1), true.mean(1), r)[:, None].expand(G, grp, nt, nt).reshape(H, nt, nt)
     elif r["unit"] == "head":
-        keep = choose(E, r["tau"], r["sink"], r["window"])
+        keep = choose(E, tau, r["sink"], r["window"])
     else:
         per = E.view(G, grp, nt, nt)
         together = per.amax(1) if r["agg"] in (2, 4) else per.mean(1)
-        keep = choose(together, r["tau"], r["sink"], r["window"], per if r["unit"] == "worst" else None, r["phi"])
+        keep = choose(together, tau, r["sink"], r["window"], per if r["unit"] == "worst" else None, r["phi"])
         keep = keep[:, None].expand(G, grp, nt, nt).reshape(H, nt, nt)
-    keep = STATE["keep"] = keep.to(torch.uint8).contiguous()
-    o, _ = run_attend(q, k, v, keep, scaling)
     t = torch.arange(nt, device=q.device)
+    keep = STATE["keep"] = (keep | ((t[:, None] >= STATE["tail"]) & (t[None] <= t[:, None]))).to(torch.uint8).contiguous()
+    o, _ = run_attend(q, k, v, keep, scaling, r)
+    if r["delta"]:
+        step = r["delta"]
+        change = (dense.float() - o.float()).view(H, n // step, step, D)[:, :, step // 2]
+        whole = keep.view(H, nt, nt).sum(-1) == t + 1  # rows that see everything need nothing
+        change = change.repeat_interleave(step, 1).masked_fill(whole.repeat_interleave(B, 1)[..., None], 0.0)
+        o = (o.float() + change).to(o.dtype)
     diagonal = B * (B - 1) // 2
     pairs, kept = ((t + 1) * B * B - diagonal).float(), keep.float().sum(-1) * B * B - diagonal
     record("density", kept.sum() / (pairs.sum() * H))
@@ -252,6 +342,7 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
 def parse(text):
     kind, *parts = text.split(":")
     r = dict(kind=kind, unit="group", tau=0.9, sink=128, window=512, p=4, s=1, agg=0, sinkx=0, var=0.0, phi=0.0, excl=0, val=0, samp=0, reuse=1, dense=0, first=0, last=10**9)
+    r.update({"hi": 0.0, "from": 0, "to": 10**9, "coarse": 0, "spread": 0.0, "delta": 0, "far": 0, "peak": 0, "dims": 0, "level": 0.0, "tile": 0.0, "contract": 0.0})
     for part in parts:
         name, value = part.split("=")
         r[name] = type(r[name])(value)

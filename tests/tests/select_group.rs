@@ -1,4 +1,4 @@
-//! One choice of key blocks for a group of query heads: mean keys, shares and measured mass against f64, cuts,
+//! One choice of key blocks for a group of query heads, those of a KV head or one: mean keys, shares and measured mass against f64, cuts,
 //! index and report equal to the CPU's bit for bit. Outputs are filled with NaN; so is what no stage may read.
 #![cfg(any(feature = "wgpu", feature = "cuda-runtime"))]
 
@@ -28,6 +28,8 @@ const UNTOUCHED: u32 = 0xffc0_1234;
 #[derive(Clone)]
 struct Case {
     heads: [usize; 2],
+    /// Every query head chooses, not all of a KV head together.
+    alone: bool,
     head_dim: usize,
     spans: Vec<(usize, usize)>,
     window: Option<u32>,
@@ -60,7 +62,7 @@ impl Case {
             batch: self.spans.len(),
             heads,
             kv_heads,
-            index_heads: kv_heads,
+            index_heads: if self.alone { heads } else { kv_heads },
             rows: self.spans.iter().map(|s| s.0).max().unwrap_or(0),
             keys: self.spans.iter().map(|s| s.1).max().unwrap_or(0),
             head_dim: self.head_dim,
@@ -135,7 +137,9 @@ impl Case {
             accepted: self.recall.1,
             alpha: 0.0,
         };
-        let rules = (0..self.heads[1]).flat_map(|_| rule.words()).collect();
+        let rules = (0..self.shape().index_heads)
+            .flat_map(|_| rule.words())
+            .collect();
         [sequences(false), sequences(true), rules]
     }
 
@@ -228,17 +232,28 @@ impl Case {
         }
     }
 
+    /// Checks it for groups and for heads alone.
     fn check(&self) {
-        launches::each_device(|name, client, dtype| self.on(name, client, dtype));
+        for alone in [false, true] {
+            let case = Self {
+                alone,
+                ..self.clone()
+            };
+            launches::each_device(|name, client, dtype| case.on(name, client, dtype));
+        }
     }
 
     fn on(&self, name: &str, client: &Client, dtype: DType) {
-        let name = format!("{name}/{dtype:?}/{:?}/{:?}", self.spans, self.window);
+        let name = format!(
+            "{name}/{dtype:?}/{:?}/{:?}/{}",
+            self.spans, self.window, self.alone
+        );
         let inputs = self.inputs(dtype);
         let found = self.run(client, dtype, &inputs);
         let shape = self.shape();
         let [query, key] = &inputs;
-        let (d, heads) = (self.head_dim, shape.heads_per_kv());
+        let (d, heads) = (self.head_dim, shape.heads_per_index());
+        let per_kv = shape.index_heads / shape.kv_heads;
         let (blocks, tiles) = (contract::blocks(&shape), shape.tiles());
         let capacity = blocks + 1;
         let each = QUERY_TILE / found.parts;
@@ -268,8 +283,7 @@ impl Case {
         };
         let mut shares = found.shares.clone();
         for flat in 0..shape.batch * shape.kv_heads {
-            let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
-            let (rows, keys) = self.spans[b];
+            let keys = self.spans[flat / shape.kv_heads].1;
             for block in 0..capacity {
                 let got = &found.means[(flat * capacity + block) * d..][..d];
                 let from = block * MEAN_BLOCK;
@@ -289,12 +303,16 @@ impl Case {
                     );
                 }
             }
+        }
+        for flat in 0..shape.indexes() {
+            let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
+            let rows = self.spans[b].0;
             for tile in 0..tiles {
                 let at = (flat * tiles + tile) * blocks;
                 let candidates = self.candidates(b, tile);
                 let count = QUERY_TILE.min(rows.saturating_sub(tile * QUERY_TILE));
                 let mut want = vec![0.0; candidates.len()];
-                for head in kv_head * heads..(kv_head + 1) * heads {
+                for head in index_head * heads..(index_head + 1) * heads {
                     if candidates.is_empty() {
                         break;
                     }
@@ -305,7 +323,8 @@ impl Case {
                         let q = mean(query, from + first, rows);
                         let rounded = |x: &f64| f64::from(round(*x as f32, dtype));
                         let q: Vec<f64> = q.iter().map(rounded).collect();
-                        let of_mean = |block| dot(&q, &row(&found.means, flat * capacity + block));
+                        let of_mean =
+                            |block| dot(&q, &row(&found.means, flat / per_kv * capacity + block));
                         let logits: Vec<f64> = candidates.clone().map(of_mean).collect();
                         for (largest, share) in largest.iter_mut().zip(softmax(&logits)) {
                             *largest = largest.max(share);
@@ -322,7 +341,7 @@ impl Case {
                         let off = (got - want).abs();
                         assert!(
                             off <= (TOLERANCE + epsilon) * want,
-                            "{name}: head {kv_head}, tile {tile}, block {block}: {got} for {want}"
+                            "{name}: head {index_head}, tile {tile}, block {block}: {got} for {want}"
                         );
                     } else {
                         assert!(got.is_nan(), "{name}: a share of no candidate");
@@ -357,7 +376,7 @@ impl Case {
         for (i, &got) in found.kept.iter().enumerate() {
             let (at, level) = (i / LEVELS, i % LEVELS);
             let (flat, sample) = (at / samples, at % samples);
-            let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+            let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
             let (rows, keys) = self.spans[b];
             let probed = Sequence::of(&probes, b).query_len;
             let r = contract::sampled_row(sample, samples, probed);
@@ -372,10 +391,10 @@ impl Case {
                     || contract::rank(share.to_bits()) >= cut
             };
             let (mut want, mut outside) = (0.0, 0.0);
-            for head in kv_head * heads..(kv_head + 1) * heads {
+            for head in index_head * heads..(index_head + 1) * heads {
                 let q = row(query, (b * shape.heads + head) * shape.rows + r);
                 let seen = shape.visible.first(position)..position + 1;
-                let of_key = |j| dot(&q, &row(key, flat * shape.keys + j));
+                let of_key = |j| dot(&q, &row(key, flat / per_kv * shape.keys + j));
                 let logits: Vec<f64> = seen.clone().map(of_key).collect();
                 let sinks = sink.div_ceil(MEAN_BLOCK);
                 for (j, p) in seen.zip(softmax(&logits)) {
@@ -391,7 +410,7 @@ impl Case {
             let off = (f64::from(got) - want).abs();
             assert!(
                 off < 2e-3,
-                "{name}: head {kv_head}, sample {sample}, level {level}: {got} for {want}"
+                "{name}: head {index_head}, sample {sample}, level {level}: {got} for {want}"
             );
         }
         let again = self.run(client, dtype, &inputs);
@@ -406,6 +425,7 @@ impl Case {
 fn case() -> Case {
     Case {
         heads: [4, 2],
+        alone: false,
         head_dim: 64,
         spans: vec![(300, 1500), (1, 1000), (130, 131), (133, 700)],
         window: None,

@@ -103,9 +103,12 @@ pub(crate) struct Select {
     /// Least share of the attention that must be kept
     #[arg(long, default_value_t = 0.8)]
     pub(crate) recall: f32,
-    /// One choice of blocks for the query heads of a KV head, at the mass `--recall`, and attention over it
+    /// Blocks by their mass, at the share `--recall` of it, and attention over them
     #[arg(long, conflicts_with = "second")]
     pub(crate) group: bool,
+    /// Heads that choose blocks by their mass
+    #[arg(long, value_enum, default_value_t = Granularity::Query, requires = "group")]
+    pub(crate) per: Granularity,
     /// Score and correct with the second-order term
     #[arg(long)]
     pub(crate) second: bool,
@@ -136,6 +139,15 @@ pub(crate) enum Granularity {
     Query,
     /// Every KV head, for its group of query heads
     Kv,
+}
+
+impl Granularity {
+    pub(crate) fn heads(self, sizes: &Sizes) -> usize {
+        match self {
+            Self::Query => sizes.heads,
+            Self::Kv => sizes.kv_heads,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

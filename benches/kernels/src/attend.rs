@@ -10,7 +10,7 @@ use sparse_accelerate_inputs::{
 use sparse_accelerate_kernels::attend::{IndexShape, Problem, Stored, Visible};
 
 use crate::{
-    args::{Blocks, Dense, Granularity, Sizes},
+    args::{Blocks, Dense, Sizes},
     device::Bench,
     measure::{Case, measure},
     report::Report,
@@ -74,10 +74,7 @@ pub(crate) fn blocks(bench: &Bench, args: &Blocks, report: &mut Report) -> Resul
         let inputs = Inputs::new(bench, sizes, len)?;
         for &block in &args.blocks {
             for &density in &args.densities {
-                let heads = match args.per {
-                    Granularity::Query => sizes.heads,
-                    Granularity::Kv => sizes.kv_heads,
-                };
+                let heads = args.per.heads(sizes);
                 let mask = random_block_mask(len, block, block, density, heads, 7)?;
                 let rows = table::blocks(len, &mask);
                 let sharing = sizes.heads / heads;

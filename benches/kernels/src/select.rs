@@ -40,7 +40,10 @@ pub(crate) fn stages(bench: &Bench, args: &Select) -> Result<()> {
                 batch: 1,
                 heads: sizes.heads,
                 kv_heads: sizes.kv_heads,
-                index_heads: sizes.kv_heads,
+                index_heads: match args.group {
+                    true => args.per.heads(sizes),
+                    false => sizes.kv_heads,
+                },
                 rows: len,
                 keys: len,
                 head_dim: sizes.head_dim,
@@ -96,7 +99,7 @@ impl Case<'_> {
             capacity,
             spans: spans.clone(),
             probes: spans.clone(),
-            rules: bench.upload(&rule.words().repeat(shape.kv_heads)),
+            rules: bench.upload(&rule.words().repeat(shape.index_heads)),
             address: AddressType::U32,
         };
         let plan = group::prepare(shape, elem, client.properties())?;
@@ -109,7 +112,7 @@ impl Case<'_> {
             head_dim: d,
             scale: shape.scale,
             index: Some(attend::IndexShape {
-                heads: shape.kv_heads,
+                heads: shape.index_heads,
                 tiles: shape.tiles(),
                 tile_tokens: attend::QUERY_TILE,
                 columns: false,
@@ -167,11 +170,11 @@ impl Case<'_> {
         let report: &[f32] = bytemuck::cast_slice(&report);
         let (mut kept, mut mass) = (0.0, 0.0);
         for row in report.chunks_exact(group_contract::report_words(shape)) {
-            mass += f64::from(row[Report::RECALL]) / shape.kv_heads as f64;
+            mass += f64::from(row[Report::RECALL]) / shape.index_heads as f64;
             let tail = row[REPORT_WORDS..].chunks_exact(group_contract::TAIL_WORDS);
             kept += tail.map(|tile| f64::from(tile[0])).sum::<f64>();
         }
-        let pairs = (n * (n + 1) / 2 * shape.kv_heads) as f64;
+        let pairs = (n * (n + 1) / 2 * shape.index_heads) as f64;
         let size = group::MEAN_BLOCK;
         println!(
             "{n} tokens, blocks of {size} keys for groups: density {:.4}, measured mass {mass:.4}",

@@ -225,12 +225,13 @@ impl Selection {
         parameter("slash_share", "X"),
     ];
 
-    /// Those of them that mean something where groups choose blocks.
-    pub const GROUP_PARAMETERS: [Parameter; 5] = [
+    /// Those of them that mean something where blocks are chosen by their mass.
+    pub const GROUP_PARAMETERS: [Parameter; 6] = [
         parameter("recall", "X"),
         SINK,
         WINDOW,
         LAST,
+        parameter("granularity", "per-kv-head|per-query-head"),
         parameter("dense_layers", "N"),
     ];
 
@@ -340,9 +341,9 @@ mod tests {
         let mut settings = AttentionSettings::sparse(Pattern::GroupBlocks);
         assert_eq!(settings.set("recall", "0.8"), Ok(()));
         assert_eq!(settings.selection.recall, 0.8);
-        for (name, value) in [("correction", "mean"), ("granularity", "per-kv-head")] {
-            assert!(settings.set(name, value).is_err(), "{name}");
-        }
+        assert_eq!(settings.set("granularity", "per-kv-head"), Ok(()));
+        assert_eq!(settings.choices(8, 2), 2);
+        assert!(settings.set("correction", "mean").is_err());
     }
 
     #[test]

@@ -87,10 +87,7 @@ impl AttentionSettings {
     /// Counts the heads of the index that a selection by the one pattern writes, given the query heads and the
     /// KV heads of a model.
     pub fn choices(&self, query_heads: usize, kv_heads: usize) -> usize {
-        match self.pattern {
-            Pattern::GroupBlocks => kv_heads,
-            _ => self.selection.granularity.choices(query_heads, kv_heads),
-        }
+        self.selection.granularity.choices(query_heads, kv_heads)
     }
 
     /// Checks every part.

@@ -21,8 +21,8 @@ pub(crate) fn help() -> String {
     format!(
         "\
 Attention over the prompt:
-  --preset is the short way: exact computes every key; safe, balanced and fast let the query heads of a KV head
-  choose blocks of keys that keep {safe}, {balanced} or {fast} of their attention mass together (measured on a few rows;
+  --preset is the short way: exact computes every key; safe, balanced and fast let every query head choose
+  blocks of keys that keep {safe}, {balanced} or {fast} of its attention mass outside the sinks (measured on a few rows;
   heads that would keep less are dense); paper is SparseAccelerate's choice of three patterns, head by head.
   --pattern names one pattern instead. triangular sees the first --sink tokens and the latest --window
   ones, and the last --last tokens of the prompt see everything, so that a question at the end is
@@ -33,8 +33,8 @@ Attention over the prompt:
     columns = 2048
     slashes = 256
   --heads-file gives every head its own, as `search` finds them.
-  --recall refines the patterns that choose from the input, --correction and --granularity those whose heads
-  choose alone."
+  --recall and --granularity refine the patterns that choose from the input, --correction those that find
+  columns, diagonals or clusters."
     )
 }
 

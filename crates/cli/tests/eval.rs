@@ -62,7 +62,8 @@ fn perplexity_writes_rows_and_a_table_and_goes_on() {
     let (model, out) = (path(&dir, ""), path(&dir, "rows.jsonl"));
     let args = perplexity(&model, &text, &out);
     program().args(&args).assert().success().stdout(
-        contains("perplexity  loss vs dense, %  bits/byte")
+        contains("loss vs dense, %")
+            .and(contains("divergence  same first  bits/byte"))
             .and(contains("\ndense").and(contains(" ± "))),
     );
     let rows = lines(&out);

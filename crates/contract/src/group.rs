@@ -1,13 +1,13 @@
-//! Numbers of the choice by the mass of a group: one choice of key blocks for the query heads that share a
-//! KV head.
+//! Numbers of the choice by the mass of a group: one choice of key blocks for the query heads that share an index
+//! head, which is one query head, or all that share a KV head.
 //!
 //! | buffer | shape | holds |
 //! | --- | --- | --- |
 //! | means | `[B, Hk, blocks, 1, d]`, the keys' type | mean key of every block of [`MEAN_BLOCK`] keys |
-//! | shares | `[B, Hk, tiles, blocks]`, f32 | estimated share of the group's mass, 0 to 1 |
-//! | cuts | `[B, Hk, tiles, LEVELS]`, u32 | lowest rank of shares that a level keeps, `u32::MAX` for none |
+//! | shares | `[B, Hi, tiles, blocks]`, f32 | estimated share of the group's mass, 0 to 1 |
+//! | cuts | `[B, Hi, tiles, LEVELS]`, u32 | lowest rank of shares that a level keeps, `u32::MAX` for none |
 //! | parts | `[B, Hq, samples, blocks]`, f32 | exact log-sum-exp of a sampled row over a block, base 2 |
-//! | kept | `[B, Hk, samples, LEVELS]`, f32 | exact share of the group's mass outside the sinks on what a level keeps |
+//! | kept | `[B, Hi, samples, LEVELS]`, f32 | exact share of the group's mass outside the sinks on what a level keeps |
 //!
 //! A *level* is a share of the mass outside the sinks that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
 
@@ -26,7 +26,7 @@ pub const BASE: u32 = 127 * 16 + 1 - BINS as u32;
 pub const MOST_SAMPLES: usize = 16;
 /// Query rows for each sampled one.
 pub const SAMPLE_EVERY: usize = 512;
-/// Most query heads that share a KV head.
+/// Most query heads that share a choice.
 pub const MOST_HEADS: usize = 32;
 /// Mean queries of a query tile and head. One of 64 rows blurs what single rows look for: of 1, 4, 8 and 16 parts the
 /// loss of a trained model falls from one to the next at the same density, and the time of the estimate rises.
@@ -37,9 +37,9 @@ const MOST_COLUMNS: usize = 64;
 pub const TAIL_WORDS: usize = 2;
 
 /// Counts the mean queries of a query tile and head, of equal parts of its rows: [`PARTS`], fewer where many heads
-/// share a KV head. A device whose shared memory is too small for them takes half as many, or fewer.
+/// share a choice. A device whose shared memory is too small for them takes half as many, or fewer.
 pub fn parts(shape: &Shape) -> usize {
-    let most = MOST_COLUMNS / shape.heads_per_kv();
+    let most = MOST_COLUMNS / shape.heads_per_index();
     PARTS.min(1 << most.max(1).ilog2())
 }
 
@@ -95,13 +95,13 @@ pub struct GroupWords {
 impl GroupWords {
     /// Counts the words of a choice.
     pub fn new(shape: &Shape) -> Self {
-        let rows = shape.batch * shape.kv_heads * shape.tiles();
+        let rows = shape.indexes() * shape.tiles();
         Self {
             shares: rows * blocks(shape),
             cuts: rows * LEVELS,
             parts: shape.batch * shape.heads * samples(shape) * blocks(shape),
-            kept: shape.batch * shape.kv_heads * samples(shape) * LEVELS,
-            report: shape.batch * shape.kv_heads * report_words(shape),
+            kept: shape.indexes() * samples(shape) * LEVELS,
+            report: shape.indexes() * report_words(shape),
             table: table(shape).words,
         }
     }

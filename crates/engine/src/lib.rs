@@ -46,6 +46,7 @@ pub use lengths::{LengthsError, parse_lengths};
 pub use loaded::Loaded;
 pub use memory::{MeasuredMemory, MemoryPlan, MemoryReport};
 pub use pipeline::{Pipeline, PipelineOptions, Transport};
+pub use runner::{Divergence, States};
 pub use sampling::{Sampler, SamplingError, SamplingSettings};
 pub use sequence::{ChunkSelection, Prefill, PrefillProgress, Scored, Sequence, check_length};
 pub use stop::{StopError, StopScanner};

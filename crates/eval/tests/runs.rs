@@ -299,22 +299,48 @@ fn perplexity_is_that_of_the_logits_of_each_prefix() {
         // A token is a byte, and a character counts where it ends: at most one is cut at the border.
         assert!(row.bytes.abs_diff(row.scored) <= 3, "{row:?}");
     }
-    let row = &rows[0];
+    let [row, sparse] = [&rows[0], &rows[1]];
     assert_eq!((row.attention.as_str(), row.length), ("dense", 400));
+    assert_eq!((sparse.length, sparse.sample), (row.length, row.sample));
+    assert_eq!((row.kl, row.top1), (None, None));
     let ids = &bench.corpus.ids()[row.start..row.start + row.length];
     let whole = bench.model.whole().expect("one device");
     let mut session = Sequence::new(whole, row.length).expect("a session");
     let dense = sparse_accelerate::AttentionSettings::dense();
-    let mut nll = 0.0;
+    let mut settings = parse_attentions(SPARSE).unwrap().remove(1).settings;
+    if let sparse_accelerate::Pattern::Triangular(triangular) = &mut settings.pattern {
+        triangular.last = 0;
+    }
+    let (mut nll, mut kl, mut same) = (0.0, 0.0, 0);
     for end in row.length - row.scored..row.length {
-        let prefill = session
-            .prefill(&ids[..end], 256.into(), &dense, &mut |_| {})
-            .unwrap();
-        let logits = prefill.logits.iter().map(|l| f64::from(*l));
-        let sum: f64 = logits.map(f64::exp).sum();
-        nll += sum.ln() - f64::from(prefill.logits[ids[end] as usize]);
+        let mut log = |settings: &sparse_accelerate::AttentionSettings| -> Vec<f64> {
+            let prefill = session.prefill(&ids[..end], 256.into(), settings, &mut |_| {});
+            let logits = prefill.unwrap().logits;
+            let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+            logits.iter().map(|l| f64::from(*l) - sum.ln()).collect()
+        };
+        let (p, q) = (log(&dense), log(&settings));
+        nll -= p[ids[end] as usize];
+        kl += p
+            .iter()
+            .zip(&q)
+            .map(|(p, q)| p.exp() * (p - q))
+            .sum::<f64>();
+        let first = |of: &[f64]| (0..of.len()).max_by(|a, b| of[*a].total_cmp(&of[*b]));
+        same += usize::from(first(&p) == first(&q));
     }
     assert!((nll - row.nll).abs() < 1e-3 * nll, "{nll} {}", row.nll);
+    let of = |sum: f64| sum / row.scored as f64;
+    let (got, want) = (sparse.kl.expect("beside dense"), of(kl));
+    assert!(
+        want > 1e-6 && (got - want).abs() < 1e-2 * want,
+        "{got} for {want}"
+    );
+    let top1 = sparse.top1.expect("beside dense");
+    assert!(
+        (top1 - of(same as f64)).abs() < 1.5 / row.scored as f64,
+        "{top1}"
+    );
 }
 
 #[test]

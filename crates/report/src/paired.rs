@@ -55,6 +55,11 @@ impl Difference {
         })
     }
 
+    /// `0.0123 ± 0.0020` with `digits` after the point: of what is no difference by its sign.
+    pub fn show_size(&self, digits: usize) -> String {
+        self.show(1.0, digits).trim_start_matches('+').into()
+    }
+
     /// `-1.2 ± 3.0`, each times `factor`, with `digits` after the point.
     pub fn show(&self, factor: f64, digits: usize) -> String {
         let mean = format!("{:+.digits$}", factor * self.mean);
@@ -104,6 +109,11 @@ pub fn losses(own: &[&PerplexityRow], dense: &[&PerplexityRow]) -> Option<Differ
     Difference::of(&[shares.collect()])
 }
 
+/// Divergence from dense, nats a token: the mean over windows.
+pub fn divergences(rows: &[&PerplexityRow]) -> Option<Difference> {
+    Difference::of(&[rows.iter().filter_map(|row| row.kl).collect()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +152,8 @@ mod tests {
             scored: 10,
             bytes: 40,
             nll,
+            kl: None,
+            top1: None,
             density: 1.0,
             seconds: 1.0,
         };

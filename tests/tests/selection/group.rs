@@ -1,11 +1,12 @@
-//! Groups that choose blocks together, through the public calls: what a record says was kept is what the
+//! Blocks chosen by their mass, by groups and by heads alone, through the public calls: what a record says was kept is what the
 //! log-sum-exps of the sampled rows say, every row is within the bound of what it keeps, and pooled keys carry over from chunk to chunk.
 
 use sparse_accelerate_contract::group::{MEAN_BLOCK, sampled_row};
 
 use super::{
-    Backend, Case, Choice, DType, HEADS, LEN, PooledKeys, Selection, Why, attend_selected,
-    backends, dense, first, floats, prompt, random, read, rounding, run::Ran, tensors,
+    Backend, Case, Choice, DType, Granularity, HEADS, LEN, PooledKeys, Selection, Why,
+    attend_selected, backends, dense, first, floats, prompt, random, read, rounding, run::Ran,
+    tensors,
 };
 use sparse_accelerate::{AttentionPlan, AttentionSettings, Pattern, Span};
 
@@ -39,11 +40,11 @@ fn run(
     read(selected, case, &selection)
 }
 
-/// Mean over heads and sampled rows of what the log-sum-exps say was kept.
-fn kept(ran: &Ran, dense: &[f32], kv_head: usize) -> f32 {
-    let sharing = HEADS[0] / HEADS[1];
+/// Mean over the heads of a choice and sampled rows of what the log-sum-exps say was kept.
+fn kept(ran: &Ran, dense: &[f32], choice: usize) -> f32 {
+    let sharing = HEADS[0] / ran.heads.len();
     let (samples, rows) = (4, LEN - 64);
-    let heads = kv_head * sharing..(kv_head + 1) * sharing;
+    let heads = choice * sharing..(choice + 1) * sharing;
     let all = heads
         .flat_map(|head| (0..samples).map(move |s| head * LEN + sampled_row(s, samples, rows)));
     let sum: f32 = all.map(|at| (ran.lse[at] - dense[at]).exp()).sum();
@@ -54,23 +55,30 @@ fn kept(ran: &Ran, dense: &[f32], kv_head: usize) -> f32 {
 fn a_record_says_what_sampled_rows_keep() {
     for backend in backends::all() {
         for &dtype in &backend.dtypes {
-            let name = format!("{}/{dtype:?}", backend.name);
             let case = prompt(dtype);
             let exact = dense(&backend, &case);
-            let ran = run(&backend, &case, selection(0.6), None);
-            for (kv_head, head) in ran.heads.iter().enumerate() {
-                assert_eq!(head.choice, Choice::GroupBlocks, "{name}: {head:?}");
-                assert!(
-                    matches!(head.why, Why::MassHeld | Why::MassRaised),
-                    "{name}"
-                );
-                assert!(head.density < 0.95 && head.blocks > 0, "{name}: {head:?}");
-                assert_eq!(head.time_over_dense(), None);
-                let of_rows = kept(&ran, &exact.1, kv_head);
-                let off = (of_rows - head.recall).abs();
-                assert!(off < 0.01, "{name}: rows keep {of_rows}, {head:?}");
+            for granularity in [Granularity::PerKvHead, Granularity::PerQueryHead] {
+                let name = format!("{}/{dtype:?}/{granularity:?}", backend.name);
+                let settings = Selection {
+                    granularity,
+                    ..selection(0.6)
+                };
+                let ran = run(&backend, &case, settings, None);
+                assert_eq!(ran.heads.len(), granularity.choices(HEADS[0], HEADS[1]));
+                for (choice, head) in ran.heads.iter().enumerate() {
+                    assert_eq!(head.choice, Choice::GroupBlocks, "{name}: {head:?}");
+                    assert!(
+                        matches!(head.why, Why::MassHeld | Why::MassRaised),
+                        "{name}"
+                    );
+                    assert!(head.density < 0.95 && head.blocks > 0, "{name}: {head:?}");
+                    assert_eq!(head.time_over_dense(), None);
+                    let of_rows = kept(&ran, &exact.1, choice);
+                    let off = (of_rows - head.recall).abs();
+                    assert!(off < 0.01, "{name}: rows keep {of_rows}, {head:?}");
+                }
+                ran.assert_bound(&name, &case, &exact, rounding(dtype));
             }
-            ran.assert_bound(&name, &case, &exact, rounding(dtype));
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 pub enum Preset {
     /// Dense attention.
     Exact,
-    /// The query heads of a KV head keep 0.9 of their attention mass outside the sinks together, the first two layers are dense.
+    /// Every query head keeps 0.9 of its attention mass outside the sinks, the first two layers are dense.
     Safe,
     /// They keep 0.85 of it.
     #[default]

@@ -10,9 +10,8 @@ use crate::error::AttentionError;
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// The quality contract: least share of the softmax mass that must lie on kept keys, 0 to 1, measured on a
-    /// few rows of every chunk. Heads that choose alone keep it each; under [`crate::Pattern::GroupBlocks`] the
-    /// query heads of a KV head keep it together, on average over the rows, of the mass that does not lie on sinks.
-    /// Heads that would keep less see every key.
+    /// few rows of every chunk. Under [`crate::Pattern::GroupBlocks`] the query heads of a choice keep it together, on
+    /// average over the rows, of the mass that does not lie on sinks. Heads that would keep less see every key.
     pub recall: f32,
     /// The stand-in for the keys that are left out.
     pub correction: Correction,
@@ -58,9 +57,11 @@ impl Default for Selection {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Granularity {
-    /// The query heads of a KV head share one choice, judged by the worst of them, and the keys they load.
+    /// The query heads of a KV head share one choice, and the keys they load: judged by the worst of them, under
+    /// [`crate::Pattern::GroupBlocks`] by what they keep together.
     PerKvHead,
-    /// Every query head on its own: about half the density on a trained model with seven to a group.
+    /// Every query head on its own: at the same divergence from dense, about half the density on a trained model with
+    /// seven to a group.
     #[default]
     PerQueryHead,
 }

@@ -19,9 +19,11 @@ The attention rules every row, the scored ones too: a pattern's dense last rows 
 off, since they are meant for a question at the end of a prompt. --keep-last leaves them on; with N at
 least --scored this is a sparse prompt with dense answers, as in `run`, where decoding is dense.
 
-Score: perplexity, lower is better; bits per byte of UTF-8 compares models with other tokenizers; `vs
-dense` is how much perplexity rises. Language modelling needs little far context: a pattern may be fine
-here and still lose facts, which `eval needle` shows.
+Score: perplexity, lower is better; bits per byte of UTF-8 compares models with other tokenizers; `loss vs
+dense` is how much the loss rises. `divergence` is that of the distribution of every scored token from
+dense's (Kullback-Leibler, nats), `same first` how often both name the same token first: a loss can stay
+while every answer changes, so compare attentions by the divergence. Language modelling needs little far
+context: a pattern may be fine here and still lose facts, which `eval needle` and `eval ruler` show.
 
 Examples:
   sparse-accelerate eval perplexity --model DIR --text book.txt

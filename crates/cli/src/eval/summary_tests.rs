@@ -79,6 +79,8 @@ fn perplexity_is_over_all_scored_tokens() {
             scored,
             bytes: 4 * scored,
             nll,
+            kl: None,
+            top1: None,
             density: 1.0,
             seconds: 1.0,
         })

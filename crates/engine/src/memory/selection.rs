@@ -12,12 +12,14 @@ use sparse_accelerate_contract::{
 
 use super::{Choosing, Workload, product};
 
-/// Bytes that one layer keeps of its keys from the first chunk on: of heads that choose alone mean key, variance and mean
-/// value of every block, `[Hk, blocks, 3, d]` in f32; of groups mean keys in the cache's type.
+/// Bytes that one layer keeps of its keys from the first chunk on: where blocks are chosen by their mass, mean keys in the
+/// cache's type; else mean key, variance and mean value of every block, `[Hk, blocks, 3, d]` in f32.
 pub(super) fn pooled(config: &ModelConfig, load: &Workload) -> u64 {
     let (blocks, bytes) = match load.choosing {
         Choosing::Nobody => return 0,
-        Choosing::Groups => (load.capacity.div_ceil(MEAN_BLOCK), load.footprint.element),
+        Choosing::KvBlocks | Choosing::HeadBlocks => {
+            (load.capacity.div_ceil(MEAN_BLOCK), load.footprint.element)
+        }
         Choosing::Heads => (load.capacity.div_ceil(BLOCK), POOLED_VECTORS * WORD_BYTES),
     };
     product(&[config.kv_heads, blocks, config.head_dim, bytes])
@@ -28,7 +30,7 @@ pub(super) fn tables(config: &ModelConfig, load: &Workload, rows: usize) -> u64 
     let shape = shape(config, load, rows);
     let words = match load.choosing {
         Choosing::Nobody => return 0,
-        Choosing::Groups => GroupWords::new(&shape).total() as u64,
+        Choosing::KvBlocks | Choosing::HeadBlocks => GroupWords::new(&shape).total() as u64,
         Choosing::Heads => {
             let limits = IntervalSlash::default();
             let lists = ListLayout {
@@ -47,9 +49,9 @@ pub(super) fn tables(config: &ModelConfig, load: &Workload, rows: usize) -> u64 
 pub(super) fn report(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     match load.choosing {
         Choosing::Nobody => 0,
-        Choosing::Groups => {
-            let words = group::report_words(&shape(config, load, rows));
-            product(&[config.kv_heads, words, WORD_BYTES])
+        Choosing::KvBlocks | Choosing::HeadBlocks => {
+            let shape = shape(config, load, rows);
+            product(&[shape.index_heads, group::report_words(&shape), WORD_BYTES])
         }
         Choosing::Heads => product(&[config.heads, REPORT_WORDS, WORD_BYTES]),
     }
@@ -61,7 +63,7 @@ fn shape(config: &ModelConfig, load: &Workload, rows: usize) -> Shape {
         heads: config.heads,
         kv_heads: config.kv_heads,
         index_heads: match load.choosing {
-            Choosing::Groups => config.kv_heads,
+            Choosing::KvBlocks => config.kv_heads,
             _ => config.heads,
         },
         rows,

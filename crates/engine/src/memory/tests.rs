@@ -212,7 +212,7 @@ fn settings_say_who_chooses() {
     };
     let (auto, dense) = (AttentionSettings::default(), AttentionSettings::dense());
     let from = auto.min_sparse_len;
-    assert_eq!(choosing(from, &[&dense, &auto]), Choosing::Groups);
+    assert_eq!(choosing(from, &[&dense, &auto]), Choosing::HeadBlocks);
     assert_eq!(choosing(from - 1, &[&dense, &auto]), Choosing::Nobody);
     assert_eq!(choosing(from, &[&dense]), Choosing::Nobody);
     let sparse = AttentionSettings::sparse(Pattern::Dense);
@@ -224,7 +224,7 @@ fn settings_say_who_chooses() {
 #[test]
 fn groups_keep_mean_keys_and_make_smaller_tables() {
     let load = Workload {
-        choosing: Choosing::Groups,
+        choosing: Choosing::HeadBlocks,
         ..Workload::new(2, 131_072, 8192)
     };
     let work = MemoryPlan::new(&llama(), &load).stages[0].workspace;

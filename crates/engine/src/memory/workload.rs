@@ -1,6 +1,6 @@
 //! The sizes that a plan follows from, beside the model's configuration.
 
-use sparse_accelerate::{AttentionSettings, KvType, Pattern};
+use sparse_accelerate::{AttentionSettings, KvType, Pattern, select::Granularity};
 use sparse_accelerate_models::{MLP_ROWS, ModelOptions};
 
 /// Properties of a model as it is loaded: the same for every prompt.
@@ -70,8 +70,10 @@ pub enum Choosing {
     /// Nobody.
     #[default]
     Nobody,
-    /// The query heads of a KV head together.
-    Groups,
+    /// The query heads of a KV head together, blocks by their mass.
+    KvBlocks,
+    /// Every query head, blocks by their mass.
+    HeadBlocks,
     /// Every query head, columns and slashes up to the default limits of Interval-Slash.
     Heads,
 }
@@ -81,7 +83,10 @@ impl Choosing {
     fn of(settings: &AttentionSettings) -> Self {
         let alone = settings.heads.is_none() && settings.selector.is_none();
         match settings.pattern {
-            Pattern::GroupBlocks if alone => Self::Groups,
+            Pattern::GroupBlocks if alone => match settings.selection.granularity {
+                Granularity::PerKvHead => Self::KvBlocks,
+                _ => Self::HeadBlocks,
+            },
             _ if settings.selects() => Self::Heads,
             _ => Self::Nobody,
         }

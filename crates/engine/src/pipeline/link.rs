@@ -177,6 +177,7 @@ fn answer(work: Work) -> Result<Reply, EngineError> {
                 last_hidden,
                 logits,
                 nll: Vec::new(),
+                states: None,
                 decision,
                 selection: chunk.selection,
                 busy_s: chunk.busy_s,

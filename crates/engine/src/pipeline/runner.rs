@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::EngineError,
     memory::{self, Footprint, MeasuredMemory},
-    runner::{Answer, Chunk, Runner, Wanted},
+    runner::{Answer, Chunk, Divergence, Runner, States, Wanted},
 };
 
 /// One sequence on the stages of a [`Pipeline`]; several may run at once, each in a thread of its own.
@@ -87,6 +87,10 @@ impl Runner for Staged<'_> {
     }
 
     fn check_whole(&self) -> Result<(), EngineError> {
+        Err(self.pipeline.staged())
+    }
+
+    fn diverge(&self, _: &States, _: &States) -> Result<Divergence, EngineError> {
         Err(self.pipeline.staged())
     }
 

@@ -80,7 +80,7 @@ impl PlanRequest {
     /// The workload whose memory is planned; its heads may choose their keys.
     pub fn workload(&self) -> Workload {
         Workload {
-            choosing: Choosing::Groups,
+            choosing: Choosing::HeadBlocks,
             ..self.footprint.workload(self.context, self.chunk, &[])
         }
     }

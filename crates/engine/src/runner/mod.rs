@@ -9,6 +9,7 @@ mod score;
 
 use std::{fmt, ops::Range, sync::Arc};
 
+use burn::tensor::Tensor;
 use sparse_accelerate::{AttentionSettings, Decision, SelectionRecord};
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::{LayerObserver, Placement};
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub(crate) use one_device::{OneDevice, allocate, read, values};
+pub use score::{Divergence, States};
 
 /// Computes the chunks of one sequence and holds its KV cache.
 pub(crate) trait Runner: fmt::Debug {
@@ -55,6 +57,9 @@ pub(crate) trait Runner: fmt::Debug {
     /// Brings the cache back to its first `held` tokens after a run that failed. False where the cache was
     /// given up: with a device that failed, all tokens are lost.
     fn recover(&mut self, error: &EngineError, held: usize) -> bool;
+
+    /// Compares the next-token distributions of two runs of the same text, from their scored hidden states.
+    fn diverge(&self, reference: &States, other: &States) -> Result<Divergence, EngineError>;
 
     /// Measures the peak of memory so far: on all stages together, and on each.
     fn measure(&mut self) -> Result<(MeasuredMemory, Vec<MeasuredMemory>), EngineError>;
@@ -114,6 +119,8 @@ pub(crate) struct Computed {
     pub(crate) logits: Vec<f32>,
     /// Negative log-likelihoods, nats.
     pub(crate) nll: Vec<f32>,
+    /// Hidden states of the rows that they come from, `[rows, hidden]`, on the device.
+    pub(crate) states: Option<Tensor<2>>,
     /// Decision of attention.
     pub(crate) decision: Decision,
     /// Choices of the heads, still on the device.

@@ -10,7 +10,7 @@ use sparse_accelerate::KvCache;
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::{CausalLm, Placement, Watch};
 
-use super::{Answer, Chunk, Computed, Runner, Wanted, score};
+use super::{Answer, Chunk, Computed, Divergence, Runner, States, Wanted, score};
 use crate::{
     contain::contained,
     error::EngineError,
@@ -103,6 +103,12 @@ impl Runner for OneDevice<'_> {
         true
     }
 
+    fn diverge(&self, reference: &States, other: &States) -> Result<Divergence, EngineError> {
+        contained("divergence", || {
+            score::diverge(self.model, reference, other)
+        })
+    }
+
     fn measure(&mut self) -> Result<(MeasuredMemory, Vec<MeasuredMemory>), EngineError> {
         let measured = memory::measure(self.model.device());
         Ok((measured.clone(), vec![measured]))
@@ -130,6 +136,7 @@ fn compute(
         last_hidden: Vec::new(),
         logits: Vec::new(),
         nll: Vec::new(),
+        states: None,
         decision: output.decision,
         selection: output.selection,
         busy_s: Vec::new(),
@@ -145,7 +152,8 @@ fn compute(
             computed.last_hidden = read(hidden)?;
         }
         Wanted::Scores { targets, .. } => {
-            computed.nll = score::negative_log_likelihoods(model, hidden, targets)?;
+            computed.nll = score::negative_log_likelihoods(model, hidden.clone(), targets)?;
+            computed.states = Some(hidden);
         }
     }
     computed.busy_s.push(start.elapsed().as_secs_f64());

@@ -19,7 +19,7 @@ use crate::{
     chunking::Chunking,
     error::EngineError,
     memory::{MemoryPlan, MemoryReport},
-    runner::{Answer, Chunk, Computed, OneDevice, Runner, Wanted},
+    runner::{Answer, Chunk, Computed, Divergence, OneDevice, Runner, States, Wanted},
 };
 
 pub use length::check_length;
@@ -318,6 +318,7 @@ impl<'m> Sequence<'m> {
         progress(PrefillProgress { done: 0, total });
         let first = total - scored - 1;
         let (mut chunks, mut nll) = (Decisions::default(), Vec::with_capacity(scored));
+        let mut states = States::default();
         let run = Run {
             op: "score",
             ids,
@@ -339,6 +340,7 @@ impl<'m> Sequence<'m> {
         self.run(run, &mut |chunk, computed| {
             chunks.keep(chunk.clone(), computed.decision, computed.selection);
             nll.extend(computed.nll);
+            states.extend(computed.states);
             progress(PrefillProgress {
                 done: chunk.end,
                 total,
@@ -350,11 +352,20 @@ impl<'m> Sequence<'m> {
         let (decisions, selection) = chunks.read()?;
         Ok(Scored {
             nll,
+            states,
             density: density(&decisions),
             decisions,
             selection,
             seconds,
         })
+    }
+
+    /// Compares two runs of [`Sequence::score`] over the same text: the distributions before each scored token.
+    ///
+    /// # Errors
+    /// [`EngineError::Execution`] for different numbers of scored tokens, and failures of the device.
+    pub fn diverge(&self, reference: &Scored, other: &Scored) -> Result<Divergence, EngineError> {
+        self.runner.diverge(&reference.states, &other.states)
     }
 
     /// Forgets the tokens after the first `len`, so that another text can follow them.

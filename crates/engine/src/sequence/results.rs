@@ -4,6 +4,7 @@ use serde::Serialize;
 use sparse_accelerate::Decision;
 
 use super::ChunkSelection;
+use crate::runner::States;
 
 /// Progress of a prefill or of scoring a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,6 +43,8 @@ pub struct Prefill {
 pub struct Scored {
     /// Negative log-likelihood of each scored token, nats, in order.
     pub nll: Vec<f32>,
+    /// Hidden states that they come from, for [`Sequence::diverge`](super::Sequence::diverge).
+    pub states: States,
     /// Decision of attention in each chunk, in order.
     pub decisions: Vec<Decision>,
     /// Choices of the heads in each chunk, where they choose from the input.

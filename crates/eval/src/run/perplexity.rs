@@ -1,4 +1,4 @@
-//! Perplexity: how likely the end of each window of a text is.
+//! Perplexity: how likely the end of each window of a text is, and how far its distributions are from dense's.
 //!
 //! The attention rules every row of a window, the scored ones too. Dense last rows, which a pattern has
 //! for the question at the end of a prompt, are switched off unless asked for: otherwise some of the
@@ -12,12 +12,15 @@ use sparse_accelerate_report::record::{Line, PerplexityRow, RunFile};
 use super::{
     OnProgress, Subject, Work, at_least_one, check_lengths, finite, warm_up, without_last,
 };
-use sparse_accelerate_engine::attention::NamedAttention;
+use sparse_accelerate_engine::{Scored, attention::NamedAttention};
 
 use crate::{corpus::Corpus, error::EvalError};
 
 /// Tokens scored unless told otherwise: a quarter of the window, at most this many.
 const SCORED: usize = 512;
+
+/// Name of the attention that the others are compared with.
+const DENSE: &str = "dense";
 
 /// Windows and attentions of a perplexity run.
 #[derive(Debug, Clone)]
@@ -108,7 +111,9 @@ pub fn run_perplexity(
         for sample in 0..plan.samples {
             let missing = attentions.iter();
             let missing = missing.filter(|a| !done.contains(&(a.name.as_str(), length, sample)));
-            let missing: Vec<_> = missing.cloned().collect();
+            let mut missing: Vec<_> = missing.cloned().collect();
+            // Dense is what the others are compared with.
+            missing.sort_by_key(|attention| attention.name != DENSE);
             if !missing.is_empty() {
                 todo.push((length, sample, missing));
             }
@@ -117,7 +122,11 @@ pub fn run_perplexity(
     let Some(capacity) = todo.iter().map(|(length, ..)| *length).max() else {
         return Ok(());
     };
-    let mut total: usize = todo.iter().map(|(length, _, m)| length * m.len()).sum();
+    let dense = attentions.iter().find(|attention| attention.name == DENSE);
+    // A window whose dense row is in the file already is run dense again.
+    let again = |missing: &[NamedAttention]| dense.filter(|_| missing[0].name != DENSE);
+    let runs = |missing: &[NamedAttention]| missing.len() + usize::from(again(missing).is_some());
+    let mut total: usize = todo.iter().map(|(length, _, m)| length * runs(m)).sum();
     let mut lengths: Vec<usize> = todo.iter().map(|(length, ..)| *length).collect();
     lengths.dedup();
     if subject.warm_up {
@@ -140,12 +149,30 @@ pub fn run_perplexity(
             warm_up(&mut session, &ids, subject, &attentions, &mut work)?;
             warm = length;
         }
-        for attention in &missing {
+        let mut reference: Option<Scored> = None;
+        for attention in again(&missing).into_iter().chain(&missing) {
             let what = format!("perplexity {length} {}", attention.name);
             let mut tell = |progress| work.within(&what, progress);
             let settings = &attention.settings;
             let result = session.score(&ids, scored, subject.chunk.into(), settings, &mut tell)?;
+            if attention.name == DENSE && missing[0].name != DENSE {
+                reference = Some(result);
+                work.step(&what, length);
+                continue;
+            }
             let nll: f64 = result.nll.iter().map(|nll| f64::from(*nll)).sum();
+            let beside = match &reference {
+                Some(reference) => Some(session.diverge(reference, &result)?),
+                None => None,
+            };
+            let of_scored = |sum: f64| sum / scored as f64;
+            let kl = beside.as_ref().map(|found| {
+                let sum = found.kl.iter().map(|kl| f64::from(*kl)).sum::<f64>();
+                let what = || format!("the divergence of window {sample} ({})", attention.name);
+                finite(what, of_scored(sum))
+            });
+            let top1 = beside
+                .map(|found| of_scored(found.top1.iter().filter(|same| **same).count() as f64));
             let of_what = || format!("the log-likelihood of window {sample} ({})", attention.name);
             file.append(&Line::Perplexity(PerplexityRow {
                 attention: attention.name.clone(),
@@ -155,9 +182,14 @@ pub fn run_perplexity(
                 scored,
                 bytes,
                 nll: finite(of_what, nll)?,
+                kl: kl.transpose()?,
+                top1,
                 density: result.density,
                 seconds: result.seconds,
             }))?;
+            if attention.name == DENSE {
+                reference = Some(result);
+            }
             work.row(&what, length);
             if work.ended {
                 return Ok(());

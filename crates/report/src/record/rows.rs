@@ -55,6 +55,13 @@ pub struct PerplexityRow {
     pub bytes: usize,
     /// Sum of negative log-likelihoods, nats.
     pub nll: f64,
+    /// Mean over the scored tokens of the divergence of their distribution from dense's on the same window, nats:
+    /// `sum_v p(v) ln(p(v) / q(v))`, `p` dense's. None for dense itself, and where dense was not run beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Share of the scored tokens before which both name the same token first, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top1: Option<f64>,
     /// Share of causal pairs computed, 0 to 1.
     pub density: f64,
     /// Seconds.

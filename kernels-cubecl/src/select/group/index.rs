@@ -73,7 +73,7 @@ impl Row {
     }
 }
 
-/// `kept` as the measurement leaves it; `report` `[B, Hk, REPORT_WORDS + 2 tiles]`.
+/// `kept` as the measurement leaves it; `report` `[B, Hi, REPORT_WORDS + 2 tiles]`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn index_rows(
@@ -85,7 +85,7 @@ pub(super) fn index_rows(
     table: &mut [u32],
     report: &mut [f32],
     batch: usize,
-    kv_heads: usize,
+    index_heads: usize,
     tiles: usize,
     blocks: usize,
     gates_at: usize,
@@ -95,13 +95,13 @@ pub(super) fn index_rows(
     #[comptime] samples: usize,
 ) {
     let row = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
-    if row >= batch * kv_heads * tiles {
+    if row >= batch * index_heads * tiles {
         terminate!();
     }
     let (index, at) = (row / tiles, row % tiles);
-    let (b, kv_head) = (index / kv_heads, index % kv_heads);
+    let (b, index_head) = (index / index_heads, index % index_heads);
     let span = Span::of(spans, b as u32);
-    let rule = HeadRules::of(kv_head);
+    let rule = HeadRules::of(index_head);
     let window = Window::of(&window);
 
     // The first level whose mean over the sampled rows is accepted.
@@ -229,7 +229,7 @@ pub(super) fn index_rows(
             report[head + Report::PREDICTED_RECALL] = aimed;
             report[head + Report::RECALL] = measured;
         }
-        if kv_head == 0 && (UNIT_POS as usize) < SPAN_WORDS {
+        if index_head == 0 && (UNIT_POS as usize) < SPAN_WORDS {
             let word = b * SPAN_WORDS + UNIT_POS as usize;
             table[word] = spans[word];
         }

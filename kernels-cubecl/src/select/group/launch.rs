@@ -39,7 +39,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Share {
     blueprint: ShareBlueprint,
-    /// Cubes that share the tiles of a KV head.
+    /// Cubes that share the tiles of an index head.
     cubes: usize,
     grid: (u32, u32),
 }
@@ -66,7 +66,7 @@ pub struct Inputs {
     pub spans: Handle,
     /// The same for the rows that are sampled.
     pub probes: Handle,
-    /// `[Hk, 8]`, of which sinks, window and the two recalls are read.
+    /// `[Hi, 8]`, of which sinks, window and the two recalls are read.
     pub rules: Handle,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
@@ -77,13 +77,13 @@ pub struct Inputs {
 pub struct Chosen {
     /// [`group::table`]; all gates are sparse.
     pub table: Handle,
-    /// `[B * Hk, group::report_words]` f32; the density is still to be read off its tail.
+    /// `[B * Hi, group::report_words]` f32; the density is still to be read off its tail.
     pub report: Handle,
-    /// `[B, Hk, tiles, blocks]` f32: shares of the candidates of every tile.
+    /// `[B, Hi, tiles, blocks]` f32: shares of the candidates of every tile.
     pub shares: Handle,
-    /// `[B, Hk, tiles, LEVELS]`: where each level cuts them.
+    /// `[B, Hi, tiles, LEVELS]`: where each level cuts them.
     pub cuts: Handle,
-    /// `[B, Hk, samples, LEVELS]` f32: what each level keeps of the sampled rows.
+    /// `[B, Hi, samples, LEVELS]` f32: what each level keeps of the sampled rows.
     pub kept: Handle,
 }
 
@@ -107,10 +107,10 @@ impl Chosen {
 /// # Errors
 /// A [`Refusal`] with value, limit and way out.
 pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Plan, Refusal> {
-    let heads = shape.heads_per_kv();
+    let heads = shape.heads_per_index();
     if heads > MOST_HEADS {
         return Err(Refusal::TooLarge {
-            what: "the query heads that share a KV head",
+            what: "the query heads that share a choice",
             got: heads,
             limit: MOST_HEADS,
         });
@@ -166,7 +166,7 @@ fn tiles(
     elem: ElemType,
     device: &DeviceProperties,
 ) -> Result<Vec<product::Tile>, Refusal> {
-    let columns = share::stride(shape.heads_per_kv() * parts);
+    let columns = share::stride(shape.heads_per_index() * parts);
     let four = product::Tile::matrix(shape.head_dim);
     // Eight planes hide more of each other's waits, where a plane's columns are those of whole query tiles.
     let matrix = match columns <= 32 {
@@ -201,7 +201,7 @@ fn tiles(
         ..units
     };
     let processors = device.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
-    let tiles = shape.batch * shape.kv_heads * shape.tiles();
+    let tiles = shape.indexes() * shape.tiles();
     let busy = |tile: &product::Tile| tiles * columns / tile.keys() >= processors;
     let matrix = match [matrix, half].into_iter().find(busy) {
         Some(tile) => [tile, quarter],
@@ -219,7 +219,7 @@ impl Share {
     ) -> Result<Self, Refusal> {
         let blueprint = ShareBlueprint {
             tile,
-            heads: shape.heads_per_kv(),
+            heads: shape.heads_per_index(),
             parts,
             inline: device.features.copy_async,
         };
@@ -228,7 +228,7 @@ impl Share {
         Ok(Self {
             blueprint,
             cubes,
-            grid: fold(shape.batch * shape.kv_heads * cubes, device)?,
+            grid: fold(shape.indexes() * cubes, device)?,
         })
     }
 }
@@ -261,8 +261,8 @@ pub fn select(
     let (blocks, tiles) = (group::blocks(shape), shape.tiles());
     let window = shape.window();
     let spans = |handle: &Handle| buffer(handle, SPAN_WORDS * shape.batch);
-    let rules = || buffer(&inputs.rules, shape.kv_heads * RULE_WORDS);
-    let cubes = shape.batch * shape.kv_heads * share.cubes;
+    let rules = || buffer(&inputs.rules, shape.index_heads * RULE_WORDS);
+    let cubes = shape.indexes() * share.cubes;
     // Means are counted in vectors here and in the kernel.
     let means = shape.batch * shape.kv_heads * inputs.capacity * shape.head_dim;
     // SAFETY: cubes past the last leave; the others read rows and means of their sequence and write their
@@ -282,7 +282,8 @@ pub fn select(
             buffer(cuts, lengths.cuts),
             cubes as u32,
             share.cubes as u32,
-            shape.kv_heads as u32,
+            shape.index_heads as u32,
+            (shape.index_heads / shape.kv_heads) as u32,
             tiles as u32,
             blocks as u32,
             inputs.capacity as u32,
@@ -307,7 +308,7 @@ pub fn select(
         probe::launch_samples(client, shape, &plan.sampled, elem, &tensors);
         after("sample");
 
-        let cubes = shape.batch * shape.kv_heads * samples;
+        let cubes = shape.indexes() * samples;
         let (count, dim) = layout::cubes(client, cubes, UNITS);
         // SAFETY: cubes past the last leave; the others read what the launches before wrote of their row
         // and its tile.
@@ -325,7 +326,7 @@ pub fn select(
                 rules(),
                 buffer(kept, lengths.kept),
                 cubes as u32,
-                shape.kv_heads as u32,
+                shape.index_heads as u32,
                 tiles as u32,
                 blocks as u32,
                 window.into(),
@@ -336,7 +337,7 @@ pub fn select(
     }
 
     let at = group::table(shape);
-    let (count, dim) = layout::cubes(client, shape.batch * shape.kv_heads * tiles, UNITS);
+    let (count, dim) = layout::cubes(client, shape.indexes() * tiles, UNITS);
     // SAFETY: cubes past the last leave; the others write their row's room, which holds every run there can be.
     unsafe {
         index::index_rows::launch_unchecked(
@@ -352,7 +353,7 @@ pub fn select(
             buffer(table, lengths.table),
             buffer(report, lengths.report),
             shape.batch,
-            shape.kv_heads,
+            shape.index_heads,
             tiles,
             blocks,
             at.gates_at,

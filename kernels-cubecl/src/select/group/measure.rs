@@ -5,7 +5,7 @@
 //! kept[r, level] = sum_h sum_{J kept, no sink} p_h(r, J) / sum_h sum_{J no sink} p_h(r, J)
 //! ```
 //!
-//! One cube owns a sampled row of a KV head; a unit takes every 128th block. Sums by halves.
+//! One cube owns a sampled row of an index head; a unit takes every 128th block. Sums by halves.
 
 use cubecl::prelude::*;
 use sparse_accelerate_contract::{
@@ -29,7 +29,7 @@ const SUMS: usize = 2 + LEVELS;
 /// Compile-time parameters of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct MeasureBlueprint {
-    /// Query heads that share a KV head.
+    /// Query heads that share a choice.
     pub(super) heads: usize,
     /// Sampled rows of a sequence.
     pub(super) samples: usize,
@@ -37,7 +37,7 @@ pub(super) struct MeasureBlueprint {
     pub(super) inline: bool,
 }
 
-/// Writes `kept` `[B, Hk, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample and where
+/// Writes `kept` `[B, Hi, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample and where
 /// a row has no mass outside the sinks. `probes` are the spans of the rows that are sampled.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
@@ -50,7 +50,7 @@ pub(super) fn measure_rows(
     rules: &[u32],
     kept: &mut [f32],
     cubes: u32,
-    kv_heads: u32,
+    index_heads: u32,
     tiles: u32,
     blocks: u32,
     window: ComptimeOption<u32>,
@@ -63,9 +63,9 @@ pub(super) fn measure_rows(
     }
     let flat = cube / comptime!(samples as u32);
     let sample = cube % comptime!(samples as u32);
-    let (b, kv_head) = (flat / kv_heads, flat % kv_heads);
+    let (b, index_head) = (flat / index_heads, flat % index_heads);
     let span = Span::of(spans, b);
-    let rule = HeadRules::of(kv_head as usize);
+    let rule = HeadRules::of(index_head as usize);
     let window = Window::of(&window);
     let probed = Span::of(probes, b).query_len;
     let row = sampled_row(sample, probed, samples);

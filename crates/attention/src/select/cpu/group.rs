@@ -1,4 +1,4 @@
-//! One choice of key blocks for the query heads of a KV head, by the mass that they give the blocks together:
+//! One choice of key blocks for the query heads of an index head, by the mass that they give the blocks together:
 //! the formulas of the kernels' stage of that name.
 
 use rayon::prelude::*;
@@ -26,22 +26,22 @@ pub struct GroupInputs<'a> {
     pub spans: &'a [u32],
     /// The same for the rows that are sampled.
     pub probes: &'a [u32],
-    /// `[Hk, 8]`.
+    /// `[Hi, 8]`.
     pub rules: &'a [u32],
 }
 
 /// Outputs of a choice, as the kernels lay them out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// `[B, Hk, tiles, blocks]`; 0 where a tile has no candidate.
+    /// `[B, Hi, tiles, blocks]`; 0 where a tile has no candidate.
     pub shares: Vec<f32>,
-    /// `[B, Hk, tiles, LEVELS]`.
+    /// `[B, Hi, tiles, LEVELS]`.
     pub cuts: Vec<u32>,
-    /// `[B, Hk, samples, LEVELS]`.
+    /// `[B, Hi, samples, LEVELS]`.
     pub kept: Vec<f32>,
     /// [`group::table`].
     pub table: Vec<u32>,
-    /// `[B * Hk, group::report_words]`.
+    /// `[B * Hi, group::report_words]`.
     pub report: Vec<f32>,
 }
 
@@ -85,7 +85,8 @@ pub fn choose<E: FlexFloat>(
     let rows = shares.par_chunks_exact_mut(blocks).enumerate();
     rows.for_each(|(row, shares)| {
         let (flat, tile) = (row / tiles, row % tiles);
-        let means = &means[flat * capacity * shape.head_dim..][..capacity * shape.head_dim];
+        let kv_flat = flat / (shape.index_heads / shape.kv_heads);
+        let means = &means[kv_flat * capacity * shape.head_dim..][..capacity * shape.head_dim];
         let tile = Tile::new(shape, inputs, flat, tile);
         tile.share(shape, query, means, flat, shares);
     });
@@ -96,7 +97,7 @@ pub fn choose<E: FlexFloat>(
     let measured = kept.par_chunks_exact_mut(LEVELS).enumerate();
     measured.for_each(|(at, kept)| {
         let (flat, sample) = (at / samples, at % samples);
-        let probed = Sequence::of(inputs.probes, flat / shape.kv_heads).query_len;
+        let probed = Sequence::of(inputs.probes, flat / shape.index_heads).query_len;
         if probed == 0 {
             return kept.fill(1.0);
         }
@@ -133,7 +134,7 @@ pub fn cuts(shape: &Shape, inputs: &GroupInputs<'_>, shares: &[f32]) -> Vec<u32>
     let (blocks, tiles) = (group::blocks(shape), shape.tiles());
     let cut = |(row, shares): (usize, &[f32])| {
         let (flat, tile) = (row / tiles, row % tiles);
-        let rule = Rules::of(inputs.rules, flat % shape.kv_heads);
+        let rule = Rules::of(inputs.rules, flat % shape.index_heads);
         Tile::new(shape, inputs, flat, tile).cut(&rule, shares)
     };
     let rows = shares.par_chunks_exact(blocks).enumerate();
@@ -158,7 +159,7 @@ pub fn index(
         .chunks_exact_mut(group::report_words(shape))
         .enumerate()
     {
-        let rule = Rules::of(inputs.rules, flat % shape.kv_heads);
+        let rule = Rules::of(inputs.rules, flat % shape.index_heads);
         let of_head = &kept[flat * samples * LEVELS..][..samples * LEVELS];
         let level = Level::of(&rule, of_head);
         let (head, tail) = report.split_at_mut(REPORT_WORDS);
@@ -168,7 +169,7 @@ pub fn index(
         for (tile_at, tail) in tail.chunks_exact_mut(TAIL_WORDS).enumerate() {
             let row = flat * tiles + tile_at;
             let tile = Tile::new(shape, inputs, flat, tile_at);
-            let dense_from = Sequence::of(inputs.spans, flat / shape.kv_heads).dense_from;
+            let dense_from = Sequence::of(inputs.spans, flat / shape.index_heads).dense_from;
             let cut = match tile.end > dense_from {
                 true => None,
                 false => level.number.map(|level| cuts[row * LEVELS + level]),
@@ -260,7 +261,7 @@ fn aim(rule: &Rules, level: usize) -> u32 {
     ONE - ((ONE - fixed(score(rule.floor), BITS)) >> level)
 }
 
-/// A query tile of a KV head and the blocks that are its candidates.
+/// A query tile of an index head and the blocks that are its candidates.
 struct Tile {
     /// First row, first position, end of the positions.
     row: usize,
@@ -275,8 +276,8 @@ struct Tile {
 
 impl Tile {
     fn new(shape: &Shape, inputs: &GroupInputs<'_>, flat: usize, tile: usize) -> Self {
-        let sequence = Sequence::of(inputs.spans, flat / shape.kv_heads);
-        let head = flat % shape.kv_heads;
+        let sequence = Sequence::of(inputs.spans, flat / shape.index_heads);
+        let head = flat % shape.index_heads;
         let rule = Rules::of(&inputs.rules[head * RULE_WORDS..][..RULE_WORDS], 0);
         let (sink, window) = rule.local();
         let row = tile * QUERY_TILE;
@@ -316,14 +317,14 @@ impl Tile {
         if self.low >= self.high {
             return;
         }
-        let (d, heads) = (shape.head_dim, shape.heads_per_kv());
-        let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+        let (d, heads) = (shape.head_dim, shape.heads_per_index());
+        let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
         let rows = self.row..self.row + (self.end - self.first);
         let mut scratch = Vec::new();
         let mut keys = vec![0.0; (self.high - self.low) * d];
         E::widen_all(&means[self.low * d..self.high * d], &mut keys);
         let each = QUERY_TILE / group::parts(shape);
-        for head in kv_head * heads..(kv_head + 1) * heads {
+        for head in index_head * heads..(index_head + 1) * heads {
             let (wide, stride) = query.wide((b, head), rows.clone(), d, &mut scratch);
             let mut largest = vec![0.0f32; keys.len() / d];
             for first in (0..rows.len()).step_by(each) {
@@ -387,15 +388,16 @@ impl Tile {
         (shares, cuts): (&[f32], &[u32]),
         kept: &mut [f32],
     ) {
-        let (d, heads) = (shape.head_dim, shape.heads_per_kv());
-        let (b, kv_head) = (flat / shape.kv_heads, flat % shape.kv_heads);
+        let (d, heads) = (shape.head_dim, shape.heads_per_index());
+        let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
+        let kv_head = index_head * shape.kv_heads / shape.index_heads;
         let position = self.first + (row - self.row);
         let from = shape.visible.first(position);
         let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
         let (keys, stride) = key.wide((b, kv_head), from..position + 1, d, &mut key_rows);
         kept.fill(0.0);
         let mut outside = 0.0;
-        for head in kv_head * heads..(kv_head + 1) * heads {
+        for head in index_head * heads..(index_head + 1) * heads {
             let (q, _) = query.wide((b, head), row..row + 1, d, &mut query_rows);
             let logits: Vec<f32> = (0..=position - from)
                 .map(|j| dot(q, &keys[j * stride..][..d]) * shape.scale)

@@ -1,6 +1,6 @@
 //! Shares of key blocks, and the bins at which they are cut.
 //!
-//! A cube owns some query tiles of a KV head, whose mean queries stay in shared memory as the columns of a
+//! A cube owns some query tiles of an index head, whose mean queries stay in shared memory as the columns of a
 //! product with the mean keys of the blocks, which pass by. They pass twice, since the products of long prompts
 //! fit nowhere: once for every column's maximum and sum, once for the shares, which are added up by bins in
 //! units of 2^-28. A cut is the end of a bin. The window counts as kept from the start, sinks do not count at all.
@@ -40,7 +40,7 @@ const COARSE: usize = BINS / FINE;
 pub(super) struct ShareBlueprint {
     /// Rows are mean keys, keys are mean queries. A group's keys are those of whole query tiles.
     pub(super) tile: product::Tile,
-    /// Query heads that share a KV head.
+    /// Query heads that share a choice.
     pub(super) heads: usize,
     /// Mean queries of a query tile and head.
     pub(super) parts: usize,
@@ -133,8 +133,8 @@ pub(super) fn stride(used: usize) -> usize {
     used.next_power_of_two().max(8)
 }
 
-/// Writes, of every tile, the shares of its candidates to `shares` `[B, Hk, tiles, blocks]` (others are left)
-/// and its cuts to `cuts` `[B, Hk, tiles, LEVELS]`. `means` `[B, Hk, capacity, d]`.
+/// Writes, of every tile, the shares of its candidates to `shares` `[B, Hi, tiles, blocks]` (others are left)
+/// and its cuts to `cuts` `[B, Hi, tiles, LEVELS]`. `means` `[B, Hk, capacity, d]`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
@@ -146,7 +146,8 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
     cuts: &mut [u32],
     cubes: u32,
     parts: u32,
-    kv_heads: u32,
+    index_heads: u32,
+    indexes_per_kv: u32,
     tiles: u32,
     blocks: u32,
     capacity: u32,
@@ -164,9 +165,9 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
     // The last tiles, which have most candidates, come first.
     let first_tile = (parts - 1 - cube % parts) * comptime!(bp.tiles() as u32);
     let flat = cube / parts;
-    let (b, kv_head) = (flat / kv_heads, flat % kv_heads);
+    let (b, index_head) = (flat / index_heads, flat % index_heads);
     let span = Span::of(spans, b);
-    let rule = HeadRules::of(kv_head as usize);
+    let rule = HeadRules::of(index_head as usize);
     let window = Window::of(&window);
 
     let mut columns = Shared::<[Vector<F, N>]>::new_aligned_slice(
@@ -191,7 +192,7 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
         t += comptime!(tile.units());
     }
     let head = b as usize * query.stride(0)
-        + (kv_head * comptime!(bp.heads as u32)) as usize * query.stride(1);
+        + (index_head * comptime!(bp.heads as u32)) as usize * query.stride(1);
     mean_queries(
         query,
         &mut columns,
@@ -213,7 +214,7 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
     for t in 0..comptime!(bp.tiles()) {
         end = max(end, bounds[t * BOUNDS + 1]);
     }
-    let means_at = flat as usize * capacity as usize * comptime!(tile.vectors());
+    let means_at = (flat / indexes_per_kv) as usize * capacity as usize * comptime!(tile.vectors());
     let walk = Walk {
         means_at,
         begin,
