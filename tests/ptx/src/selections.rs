@@ -64,9 +64,14 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         Case::new(name, move |client| probed(client, elem, head_dim))
     });
     let groups = [(F32, 128), (F16, 64), (BF16, 128), (BF16, 256)];
-    let groups = groups.map(|((name, elem), head_dim)| {
-        let name = format!("select/group/{name}/d{head_dim}");
-        Case::new(name, move |client| grouped(client, elem, head_dim))
+    // One choice for the query heads of a KV head, and heads that choose alone.
+    let groups = groups.into_iter().flat_map(|((name, elem), head_dim)| {
+        [("group", 8), ("heads", 32)].map(|(whose, index_heads)| {
+            let name = format!("select/{whose}/{name}/d{head_dim}");
+            Case::new(name, move |client| {
+                grouped(client, elem, head_dim, index_heads)
+            })
+        })
     });
     pools
         .chain(groups)
@@ -185,8 +190,16 @@ fn scored(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusa
     Ok(())
 }
 
-fn grouped(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refusal> {
-    let shape = shape(head_dim);
+fn grouped(
+    client: &Client,
+    elem: ElemType,
+    head_dim: usize,
+    index_heads: usize,
+) -> Result<(), Refusal> {
+    let shape = Shape {
+        index_heads,
+        ..shape(head_dim)
+    };
     let plan = group::prepare(&shape, elem, client.properties())?;
     let view = |heads| View {
         handle: client.empty(heads * ROWS * head_dim * elem.size()),
@@ -211,7 +224,7 @@ fn grouped(client: &Client, elem: ElemType, head_dim: usize) -> Result<(), Refus
         capacity,
         spans: words(4),
         probes: words(4),
-        rules: words(shape.kv_heads * RULE_WORDS),
+        rules: words(shape.index_heads * RULE_WORDS),
         address: AddressType::U32,
     };
     let out = group::Chosen::new(client, &shape);
