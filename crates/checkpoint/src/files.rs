@@ -65,6 +65,19 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<String>, C
     Ok(Some(text))
 }
 
+/// Reads a config.json wherever it stands, for [`ModelConfig::from_json`](crate::ModelConfig::from_json).
+///
+/// # Errors
+/// A file that cannot be read, is over 16 MiB, or is a pointer that Git LFS left.
+pub fn read_config(path: &Path) -> Result<String, CheckpointError> {
+    let missing = || CheckpointError::Io {
+        action: "open",
+        path: path.to_path_buf(),
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    read_optional(path, SMALL_FILE)?.ok_or_else(missing)
+}
+
 /// Reads a whole text file that must be there.
 pub(crate) fn read_required(
     dir: &Path,

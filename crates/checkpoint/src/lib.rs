@@ -26,6 +26,7 @@ pub use config::{
     ModelConfig, RopeScaling, WeightDtype, YarnScaling,
 };
 pub use error::{CheckpointError, ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
+pub use files::read_config;
 pub use generation::GenerationConfig;
 pub use gguf::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
 pub use inspect::{Inspection, InspectionKind, TensorEntry, inspect};

@@ -199,6 +199,22 @@ fn wrong_requests_say_what_is_allowed() {
         .assert()
         .code(2)
         .stderr(contains("no-such-file.json"));
+    // What a clone without LFS leaves, and a file without an end.
+    let dir = tempfile::tempdir().expect("a folder");
+    let pointer = dir.path().join("config.json");
+    let text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 663\n";
+    std::fs::write(&pointer, text).expect("written");
+    let huge = dir.path().join("huge.json");
+    let file = std::fs::File::create(&huge).expect("a file");
+    file.set_len(1 << 40).expect("sparse");
+    for (file, word) in [(&pointer, "Git LFS pointer"), (&huge, "over the limit")] {
+        program()
+            .args(["plan", "--config", file.to_str().expect("a path")])
+            .assert()
+            .code(2)
+            .stdout("")
+            .stderr(contains(word));
+    }
 }
 
 #[test]

@@ -48,11 +48,11 @@ pub fn against_oracle(run: &Run, row: &FrontierRow) -> Option<(f64, f64)> {
     Some((oracle, row.density / oracle))
 }
 
-/// The same at the mass that was measured of a row, which the oracle keeps by blocks of [`MASS_BLOCK`] that the heads
-/// of a group choose together.
+/// The same at the mass that was measured of a row, which the oracle keeps by blocks of [`MASS_BLOCK`] that the same
+/// heads choose: each alone, or those of a KV head together.
 pub fn against_oracle_mass(run: &Run, row: &FrontierRow) -> Option<(f64, f64)> {
     let held = |other: &&OracleRow| {
-        other.length == row.length && other.shared && other.block == MASS_BLOCK
+        other.length == row.length && other.shared == row.shared && other.block == MASS_BLOCK
     };
     let rows = of_kind!(run.rows, Oracle).filter(held);
     let curve: Vec<(f64, f64)> = rows.map(|row| (row.density, 1.0 - row.share)).collect();

@@ -3,6 +3,7 @@
 //! Thin wrappers: the formats are those of the `tokenizers` library and of Jinja, and their errors come back typed.
 
 mod beside;
+mod border;
 mod chat;
 mod json;
 mod source;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokenizers::{AddedVocabulary, DecoderWrapper, Model as _};
 
-use super::TextStream;
+use super::{TextStream, border};
 use crate::TextError;
 
 /// Turns text into token ids and back.
@@ -34,12 +34,13 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] with the library's answer.
     pub fn from_json(text: &str) -> Result<Self, TextError> {
-        let refuse = |reason: tokenizers::Error| TextError::Tokenizer {
-            reason: reason.to_string(),
-        };
-        let mut library = tokenizers::Tokenizer::from_bytes(text).map_err(refuse)?;
-        library.with_padding(None);
-        library.with_truncation(None).map_err(refuse)?;
+        let parsed = border::library(|| {
+            let mut library = tokenizers::Tokenizer::from_bytes(text)?;
+            library.with_padding(None);
+            library.with_truncation(None)?;
+            Ok(library)
+        });
+        let library = parsed.map_err(|reason| TextError::Tokenizer { reason })?;
         let special = library
             .get_added_tokens_decoder()
             .into_iter()
@@ -80,14 +81,11 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Encode`] with the library's answer.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
-        let encoding = self
-            .inner
-            .library
-            .encode_fast(text, add_special)
-            .map_err(|reason| TextError::Encode {
-                bytes: text.len(),
-                reason: reason.to_string(),
-            })?;
+        let encoding = border::library(|| self.inner.library.encode_fast(text, add_special));
+        let encoding = encoding.map_err(|reason| TextError::Encode {
+            bytes: text.len(),
+            reason,
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -144,12 +142,12 @@ impl Tokenizer {
 
 impl Inner {
     pub(super) fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.library
-            .decode(ids, skip_special)
-            .map_err(|reason| TextError::Decode {
+        border::library(|| self.library.decode(ids, skip_special)).map_err(|reason| {
+            TextError::Decode {
                 tokens: ids.len(),
-                reason: reason.to_string(),
-            })
+                reason,
+            }
+        })
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {

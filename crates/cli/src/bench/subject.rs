@@ -1,15 +1,12 @@
 //! The model that is measured: a model directory, or a configuration with random weights.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use sparse_accelerate::KvType;
-use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
+use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, read_config};
 use sparse_accelerate_engine::{Loaded, ModelSource};
 use sparse_accelerate_eval::{speed::Case, text_hash};
 use sparse_accelerate_models::Placement;
@@ -95,10 +92,9 @@ impl Subject {
     }
 
     fn random(args: &SubjectArgs, path: PathBuf, seed: u64) -> Result<Self> {
-        let text = fs::read_to_string(&path)
-            .map_err(|error| usage(format!("--config {}: {error}", path.display())))?;
         let wrong =
             |error: &dyn std::fmt::Display| usage(format!("--config {}: {error}", path.display()));
+        let text = read_config(&path).map_err(|error| wrong(&error))?;
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
         let target = RunTarget::new(&args.run, config.dtype)?;

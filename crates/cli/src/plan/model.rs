@@ -1,10 +1,10 @@
 //! The model of a plan: its configuration, nothing else.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_checkpoint::{ModelConfig, read_config};
 use sparse_accelerate_engine::planner::PlanRequest;
 
 use crate::{exit::usage, run_file::name_of};
@@ -18,7 +18,7 @@ pub(super) fn open(model: Option<&Path>, config: Option<&Path>) -> Result<(Strin
     };
     let wrong =
         |error: &dyn std::fmt::Display| usage(format!("{flag} {}: {error}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| wrong(&error))?;
+    let text = read_config(&path).map_err(|error| wrong(&error))?;
     let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
     Ok((name, config))
 }

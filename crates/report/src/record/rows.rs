@@ -277,10 +277,18 @@ pub struct FrontierRow {
     pub least_recall: Option<f64>,
     /// Heads that chose.
     pub heads: usize,
+    /// A choice is for all query heads of a KV head.
+    #[serde(default = "yes")]
+    pub shared: bool,
     /// Calls that were dense in the end.
     pub dense_heads: usize,
     /// Heads by the pattern they chose.
     pub mix: BTreeMap<String, usize>,
+}
+
+/// Rows of before say nothing: theirs were shared.
+fn yes() -> bool {
+    true
 }
 
 /// Something asked for that could not be run.

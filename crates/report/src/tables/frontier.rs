@@ -82,7 +82,7 @@ pub(super) fn selectors(run: &Run) -> Table {
             "Errors are relative L2 against dense on the same rows of all heads. `oracle` is the density \
              that it needs for that error with blocks of {HELD_AGAINST}, chosen by KV head; `-` where the \
              error lies outside its table. `mass oracle` is the density that it needs for the measured recall \
-             with blocks of {MASS_BLOCK} that the heads of a group choose by their mass together."
+             with blocks of {MASS_BLOCK} that the same heads choose by their mass, alone or those of a KV head together."
         ));
     }
     table

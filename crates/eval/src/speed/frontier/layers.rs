@@ -174,6 +174,7 @@ mod tests {
             recall: Some(recall),
             least_recall: Some(least),
             heads: 2,
+            shared: false,
             dense_heads: usize::from(chosen == "dense"),
             mix: BTreeMap::from([(chosen.to_owned(), 2)]),
         };

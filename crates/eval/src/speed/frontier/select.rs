@@ -71,6 +71,7 @@ impl Frontier {
                 recall: None,
                 least_recall: None,
                 heads: self.shape.kv_heads,
+                shared: heads.is_empty() || heads.len() < self.shape.heads,
                 dense_heads: if plan.decision().path == Path::Dense {
                     self.shape.kv_heads
                 } else {
@@ -152,6 +153,7 @@ impl Frontier {
             recall: None,
             least_recall: None,
             heads,
+            shared: heads < self.shape.heads,
             dense_heads: if index.is_none() { heads } else { 0 },
             mix: BTreeMap::new(),
         })
@@ -244,6 +246,7 @@ mod tests {
             recall: None,
             least_recall: None,
             heads: 0,
+            shared: true,
             dense_heads: 0,
             mix: BTreeMap::new(),
         };
