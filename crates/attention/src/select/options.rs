@@ -33,7 +33,7 @@ pub(crate) struct SelectOptions {
     /// True makes attention and correction read the index in the plan's table, behind its spans, in place of
     /// the one that is built; see [`crate::AttentionSettings::imposed`].
     pub imposed: bool,
-    /// One choice for the query heads of a KV head, by their mass together.
+    /// Blocks by the mass of the query heads of an index head.
     pub group: bool,
     /// How the kernels run it; `None` for a backend that needs no preparation.
     pub(crate) launch: Option<SelectLaunch>,

@@ -1,4 +1,5 @@
-//! One choice for the query heads that share a KV head: the key blocks that hold most of their mass together.
+//! One choice for a group of query heads, which is one head or all that share a KV head: the key blocks that hold most of
+//! their mass together.
 //!
 //! Of every query tile, with the blocks `J` of [`MEAN_BLOCK`] keys of which its last row sees a key,
 //!
@@ -6,13 +7,13 @@
 //! z_hp(J) = scale qmean_hp . kmean_J     share(J) = 1/H sum_h max_p softmax_J(z_hp)
 //! ```
 //!
-//! over the `H` heads and the parts `p` of the tile's rows; `qmean_hp` is the mean of a part's queries, rounded to
+//! over the `H` heads of the group and the parts `p` of the tile's rows; `qmean_hp` is the mean of a part's queries, rounded to
 //! their type, and `kmean_J` that of the block's keys. What few rows look for counts as much as what all do: of equal
 //! densities, the largest part costs a trained model less than the mean of all. Sinks and the window of the
 //! rule are kept; of the other blocks the best, until what is kept outside the sinks reaches the share of the mass there
 //! that is aimed at. Sinks do not count: they can hold most of the mass of a head whose output comes from elsewhere.
 //! FlexPrefill (arXiv 2502.20766) ranks blocks by pooled queries and keys and cuts them by cumulative mass, per
-//! query head; here the group is the unit.
+//! query head.
 //!
 //! Estimates choose, a measurement decides: of a few rows the exact mass of every block is summed up, and with it
 //! what the choice keeps outside the sinks. Where the mean over rows is below the floor, the next *level* is
