@@ -279,20 +279,19 @@ fn dims_are_one_to_four_and_make_whole_blocks() {
 fn formats_that_cannot_be_run_are_listed_and_marked() {
     // Type number, name, bytes of 256 elements.
     for (number, name, bytes) in [
-        (10, "Q2_K", 84),
-        (11, "Q3_K", 110),
+        (15, "Q8_K", 292),
         (16, "IQ2_XXS", 66),
         (17, "IQ2_XS", 74),
         (18, "IQ3_XXS", 98),
         (19, "IQ1_S", 50),
-        (20, "IQ4_NL", 144),
         (21, "IQ3_S", 110),
         (22, "IQ2_S", 82),
-        (23, "IQ4_XS", 136),
         (29, "IQ1_M", 56),
         (34, "TQ1_0", 54),
         (35, "TQ2_0", 66),
         (39, "MXFP4", 136),
+        (40, "NVFP4", 144),
+        (41, "Q1_0", 36),
     ] {
         let mut gguf = one_tensor(&[256], number, bytes, None);
         gguf.add("u", &[1], &[1.0]);
@@ -319,6 +318,39 @@ fn formats_that_cannot_be_run_are_listed_and_marked() {
             .notes
             .is_empty()
     );
+}
+
+#[test]
+fn formats_that_can_be_run_are_marked_so() {
+    // Type number, name, bytes of 256 elements.
+    for (number, name, bytes) in [
+        (0, "F32", 1024),
+        (1, "F16", 512),
+        (2, "Q4_0", 144),
+        (3, "Q4_1", 160),
+        (6, "Q5_0", 176),
+        (7, "Q5_1", 192),
+        (8, "Q8_0", 272),
+        (10, "Q2_K", 84),
+        (11, "Q3_K", 110),
+        (12, "Q4_K", 144),
+        (13, "Q5_K", 176),
+        (14, "Q6_K", 210),
+        (20, "IQ4_NL", 144),
+        (23, "IQ4_XS", 136),
+        (30, "BF16", 512),
+    ] {
+        let mut gguf = one_tensor(&[256], number, bytes, None);
+        let seen = read(&gguf.bytes()).expect("sound");
+        let t = &seen.tensors[0];
+        assert_eq!((t.dtype.as_str(), t.bytes), (name, bytes as u64));
+        assert!(t.supported && seen.notes.is_empty(), "{name}");
+        gguf.tensors[0].data.pop();
+        assert!(
+            matches!(fault(&gguf.bytes()), GgufError::TensorOffset { .. }),
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -98,6 +98,26 @@ fn linear_interpolation_comes_under_each_of_its_names() {
 }
 
 #[test]
+fn tensors_of_blocks_are_widened() {
+    let mut gguf = tiny_model("llama");
+    let tensors = gguf.tensors.iter_mut();
+    let down = tensors
+        .into_iter()
+        .find(|t| t.name == "blk.0.ffn_down.weight");
+    let down = down.expect("there");
+    // IQ4_NL: a scale of 1 and the levels 0 and 15 in every byte, which stand for -127 and 113.
+    let block = [&[0x00, 0x3c][..], &[0xf0; 16]].concat();
+    (down.kind, down.data) = (20, block.repeat(96 * 64 / 32));
+    let (_dir, model) = imported(&gguf, &F32);
+    let mut weights = model.weights().expect("sound");
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let got = weights.take(name, &[64, 96]).expect("there").to_f32();
+    for run in got.chunks(32) {
+        assert_eq!(run, [[-127.0; 16], [113.0; 16]].concat());
+    }
+}
+
+#[test]
 fn rows_of_queries_and_keys_are_put_back_in_order() {
     let gguf = tiny_model("llama");
     let (_dir, model) = imported(&gguf, &F32);

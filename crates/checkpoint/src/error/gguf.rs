@@ -87,7 +87,8 @@ pub enum GgufError {
     },
     /// A tensor has a block format that is not supported.
     #[error(
-        "tensor {name} has ggml type {got}, supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K: use such a file; `inspect` lists what it holds"
+        "tensor {name} has ggml type {got}, supported are {}: use a file of those; `inspect` lists what it holds",
+        crate::gguf::readable_formats()
     )]
     TensorType {
         /// The tensor.

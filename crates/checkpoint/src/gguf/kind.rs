@@ -14,9 +14,13 @@ pub(crate) enum Kind {
     Q5_0,
     Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
     Q4K,
     Q5K,
     Q6K,
+    Iq4Nl,
+    Iq4Xs,
 }
 
 /// Number, name, elements per block, bytes per block.
@@ -31,26 +35,26 @@ const TABLE: &[(Kind, Row)] = &[
     (Kind::Q5_0, (6, "Q5_0", 32, 22)),
     (Kind::Q5_1, (7, "Q5_1", 32, 24)),
     (Kind::Q8_0, (8, "Q8_0", 32, 34)),
+    (Kind::Q2K, (10, "Q2_K", 256, 84)),
+    (Kind::Q3K, (11, "Q3_K", 256, 110)),
     (Kind::Q4K, (12, "Q4_K", 256, 144)),
     (Kind::Q5K, (13, "Q5_K", 256, 176)),
     (Kind::Q6K, (14, "Q6_K", 256, 210)),
+    (Kind::Iq4Nl, (20, "IQ4_NL", 32, 18)),
+    (Kind::Iq4Xs, (23, "IQ4_XS", 256, 136)),
     (Kind::Bf16, (30, "BF16", 1, 2)),
 ];
 
-/// Formats that are known by size.
+/// Formats that are known by size. Q8_1 and Q8_K are those of activations while a product is computed: no model is stored in them.
 const SIZES: &[Row] = &[
     (9, "Q8_1", 32, 36),
-    (10, "Q2_K", 256, 84),
-    (11, "Q3_K", 256, 110),
     (15, "Q8_K", 256, 292),
     (16, "IQ2_XXS", 256, 66),
     (17, "IQ2_XS", 256, 74),
     (18, "IQ3_XXS", 256, 98),
     (19, "IQ1_S", 256, 50),
-    (20, "IQ4_NL", 32, 18),
     (21, "IQ3_S", 256, 110),
     (22, "IQ2_S", 256, 82),
-    (23, "IQ4_XS", 256, 136),
     (24, "I8", 1, 1),
     (25, "I16", 1, 2),
     (26, "I32", 1, 4),
@@ -66,7 +70,15 @@ const SIZES: &[Row] = &[
     (37, "IQ4_NL_4_8", 32, 18),
     (38, "IQ4_NL_8_8", 32, 18),
     (39, "MXFP4", 32, 17),
+    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
 ];
+
+/// The names of every format that can be read, as a message lists them.
+pub(crate) fn readable() -> String {
+    let names: Vec<&str> = TABLE.iter().map(|(_, row)| row.1).collect();
+    names.join(", ")
+}
 
 impl Kind {
     fn row(self) -> &'static Row {
@@ -136,28 +148,19 @@ mod tests {
 
     #[test]
     fn every_format_has_one_row() {
-        let kinds = [
-            Kind::F32,
-            Kind::F16,
-            Kind::Bf16,
-            Kind::Q4_0,
-            Kind::Q4_1,
-            Kind::Q5_0,
-            Kind::Q5_1,
-            Kind::Q8_0,
-        ];
-        for kind in kinds.into_iter().chain([Kind::Q4K, Kind::Q5K, Kind::Q6K]) {
-            assert_eq!(Format::new(kind.row().0).kind(), Some(kind));
+        for (kind, row) in TABLE {
+            assert_eq!(Format::new(row.0).kind(), Some(*kind));
+            assert_eq!(kind.row(), row);
         }
         let rows = || TABLE.iter().map(|(_, row)| row).chain(SIZES);
         for row in rows() {
             let same = |other: &&Row| other.0 == row.0 || other.1 == row.1;
             assert_eq!(rows().filter(same).count(), 1, "{row:?}");
         }
-        assert_eq!(Format::new(10).numbered(), "10 (Q2_K)");
+        assert_eq!(Format::new(15).numbered(), "15 (Q8_K)");
         assert_eq!(Format::new(77).numbered(), "77");
         assert_eq!(
-            (Format::new(10).kind(), Format::new(77).block()),
+            (Format::new(15).kind(), Format::new(77).block()),
             (None, None)
         );
     }

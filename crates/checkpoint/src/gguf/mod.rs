@@ -16,3 +16,4 @@ mod value;
 pub(crate) use file::GgufFile;
 pub(crate) use import::architecture;
 pub use import::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
+pub(crate) use kind::readable as readable_formats;

@@ -1,4 +1,4 @@
-//! Blocks of 256 elements with scales of scales ("K" formats).
+//! Blocks of 256 elements with scales of scales ("K" formats), four bits and more.
 //!
 //! Q4_K and Q5_K: eight sub-blocks of 32, each with a 6-bit scale and a 6-bit minimum packed into 12 bytes. Q6_K: sixteen
 //! sub-blocks of 16, each with an 8-bit signed scale. Levels lie in runs of 64 (Q4_K, Q5_K) or 128 (Q6_K) elements.

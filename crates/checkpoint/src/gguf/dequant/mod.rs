@@ -4,6 +4,8 @@
 //! the level, then the offset; no fused multiply-add), so results are equal to it bit for bit.
 
 mod k_blocks;
+mod looked_up;
+mod low_blocks;
 mod plain;
 mod small_blocks;
 #[cfg(test)]
@@ -22,9 +24,13 @@ pub(super) fn dequantize(kind: Kind, bytes: &[u8], out: &mut [f32]) {
         Kind::Q5_0 => each(bytes, out, small_blocks::q5_0),
         Kind::Q5_1 => each(bytes, out, small_blocks::q5_1),
         Kind::Q8_0 => each(bytes, out, small_blocks::q8_0),
+        Kind::Q2K => each(bytes, out, low_blocks::q2_k),
+        Kind::Q3K => each(bytes, out, low_blocks::q3_k),
         Kind::Q4K => each(bytes, out, k_blocks::q4_k),
         Kind::Q5K => each(bytes, out, k_blocks::q5_k),
         Kind::Q6K => each(bytes, out, k_blocks::q6_k),
+        Kind::Iq4Nl => each(bytes, out, looked_up::iq4_nl),
+        Kind::Iq4Xs => each(bytes, out, looked_up::iq4_xs),
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::gguf::kind::Format;
 
 const FIXTURE: &[u8] = include_bytes!("../../../tests/fixtures/quants.safetensors");
-const NUMBERS: &[u32] = &[0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30];
+const NUMBERS: &[u32] = &[0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30];
 
 #[test]
 fn values_equal_the_reference_bit_for_bit() {
