@@ -222,6 +222,39 @@ fn value_types_are_known_and_arrays_flat() {
 }
 
 #[test]
+fn arrays_are_limited_together() {
+    let array = || {
+        let payload = [&0u32.to_le_bytes()[..], &(1u64 << 22).to_le_bytes()].concat();
+        Meta::Raw(9, [payload, vec![0; 1 << 22]].concat())
+    };
+    let mut gguf = GgufBuilder::default();
+    gguf.set("a", array()).set("b", array());
+    assert!(read(&gguf.bytes()).is_ok());
+    gguf.set("c", Meta::I32s(vec![0]));
+    let error = fault(&gguf.bytes());
+    assert!(
+        matches!(error, GgufError::Limit { got, limit, .. } if got == limit + 1),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_of_the_first_version_is_refused_with_a_way_out() {
+    // Its counts and lengths have four bytes.
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend([1u32, 0, 1, 1].map(u32::to_le_bytes).concat());
+    bytes.push(b'k');
+    bytes.extend([4u32, 7].map(u32::to_le_bytes).concat());
+    let error = fault(&bytes);
+    assert!(matches!(error, GgufError::Version { got: 1 }));
+    let text = error.to_string();
+    assert!(
+        text.contains("2 and 3") && text.contains("convert the file again"),
+        "{text}"
+    );
+}
+
+#[test]
 fn keys_and_names_stand_once() {
     let mut gguf = one_value(0, vec![1]);
     gguf.metadata.push(gguf.metadata[0].clone());

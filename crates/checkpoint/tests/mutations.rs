@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sparse_accelerate_checkpoint::{
     ImportOptions, ModelConfig, Tokenizer, WeightDtype, import_gguf, inspect,
 };
-use support::gguf_file::tiny_model;
+use support::gguf_file::{tiny_model, tiny_sentence_piece};
 use support::{llama_config, put, safetensors_f32};
 
 /// Positions (as parts of the size) and the bytes put there, then a size to cut to.
@@ -41,8 +41,11 @@ proptest! {
     }
 
     #[test]
-    fn gguf(edit in edits(), early in any::<bool>()) {
-        let sound = tiny_model("llama").bytes();
+    fn gguf(edit in edits(), early in any::<bool>(), pieces in any::<bool>()) {
+        let sound = match pieces {
+            true => tiny_sentence_piece().bytes(),
+            false => tiny_model("llama").bytes(),
+        };
         // Either the counts and first keys, or the whole header with the tensor table.
         let head = if early { 400 } else { 9_000 };
         let dir = tempfile::tempdir().expect("a temporary directory");

@@ -18,10 +18,11 @@ impl Metadata {
     /// Reads `count` pairs.
     pub(super) fn read(cursor: &mut Cursor<'_>, count: usize) -> Result<Self, GgufError> {
         let mut map = BTreeMap::new();
+        let mut entries = 0;
         for _ in 0..count {
             let key = cursor.string("a metadata key", Some(MAX_KEY))?.to_owned();
             let kind = cursor.u32("a metadata type")?;
-            let value = Value::read(cursor, &key, kind)?;
+            let value = Value::read(cursor, &key, kind, &mut entries)?;
             if map.contains_key(&key) {
                 return Err(GgufError::Duplicate {
                     what: "metadata key",
@@ -80,6 +81,13 @@ impl Metadata {
     pub(super) fn integers(&self, key: &str) -> Result<Option<Vec<i128>>, GgufError> {
         self.list(key, "an array of integers", |value| match value {
             Value::Integer(n) => Some(*n),
+            _ => None,
+        })
+    }
+
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f64>>, GgufError> {
+        self.list(key, "an array of finite floats", |value| match value {
+            Value::Float(x) if x.is_finite() => Some(*x),
             _ => None,
         })
     }

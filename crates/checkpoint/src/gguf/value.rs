@@ -8,6 +8,8 @@ use crate::GgufError;
 
 /// Most entries of one array; vocabularies and merges reach some hundred thousand.
 const MAX_ARRAY: u64 = 1 << 22;
+/// Most entries of all arrays together. An entry takes more memory than room in the file.
+const MAX_ENTRIES: u64 = 1 << 23;
 const ARRAY: u32 = 9;
 
 /// One metadata value.
@@ -21,8 +23,13 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Reads a value of the type numbered `kind`.
-    pub(super) fn read(cursor: &mut Cursor<'_>, key: &str, kind: u32) -> Result<Self, GgufError> {
+    /// Reads a value of the type numbered `kind`, after `entries` of other arrays.
+    pub(super) fn read(
+        cursor: &mut Cursor<'_>,
+        key: &str,
+        kind: u32,
+        entries: &mut u64,
+    ) -> Result<Self, GgufError> {
         if kind != ARRAY {
             return Self::scalar(cursor, key, kind);
         }
@@ -35,6 +42,14 @@ impl Value {
             });
         }
         let count = cursor.count("an array's length", MAX_ARRAY)?;
+        *entries = entries.saturating_add(count as u64);
+        if *entries > MAX_ENTRIES {
+            return Err(GgufError::Limit {
+                what: "the length of all arrays",
+                got: *entries,
+                limit: MAX_ENTRIES,
+            });
+        }
         // Every entry takes a byte at least, so a false length cannot reserve more than the file's own size.
         let mut items = Vec::with_capacity(count.min(cursor.remaining()));
         for _ in 0..count {

@@ -12,6 +12,7 @@ pub(crate) enum Meta {
     Text(String),
     Texts(Vec<String>),
     I32s(Vec<i32>),
+    F32s(Vec<f32>),
     /// Type number and payload, as they stand.
     Raw(u32, Vec<u8>),
 }
@@ -63,6 +64,19 @@ impl GgufBuilder {
         self.metadata.retain(|(name, _)| name != key);
         self.metadata.push((key.to_owned(), value));
         self
+    }
+
+    /// Gives a model other tokens with their types, and a table with as many rows.
+    pub(crate) fn set_tokens(&mut self, tokens: &[String], types: &[i32]) -> &mut Self {
+        let table = "token_embd.weight";
+        self.tensors.retain(|tensor| tensor.name != table);
+        self.add(
+            table,
+            &[64, tokens.len() as u64],
+            &vec![0.5; 64 * tokens.len()],
+        );
+        self.set("tokenizer.ggml.tokens", Meta::Texts(tokens.to_vec()));
+        self.set("tokenizer.ggml.token_type", Meta::I32s(types.to_vec()))
     }
 
     /// Adds an f32 tensor.
@@ -138,6 +152,11 @@ fn encode(value: &Meta) -> (u32, Vec<u8>) {
             5,
             list.len(),
             list.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        ),
+        Meta::F32s(list) => array(
+            6,
+            list.len(),
+            list.iter().flat_map(|x| x.to_le_bytes()).collect(),
         ),
         Meta::Raw(kind, payload) => (*kind, payload.clone()),
     }
@@ -236,5 +255,21 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
         add("blk.0.attn_k.bias", &[32]);
         add("blk.0.attn_v.bias", &[32]);
     }
+    gguf
+}
+
+/// The same with a SentencePiece vocabulary: unknown, beginning, end, the bytes, and two letters that make a third token.
+pub(crate) fn tiny_sentence_piece() -> GgufBuilder {
+    let mut gguf = tiny_model("llama");
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
+    tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+    tokens.extend(["a", "b", "ab"].map(String::from));
+    let types = [&[2, 3, 3][..], &[6; 256], &[1; 3]].concat();
+    gguf.set_tokens(&tokens, &types);
+    let scores = [&[0.0; 259][..], &[-2.0, -3.0, -1.0]].concat();
+    gguf.set("tokenizer.ggml.scores", Meta::F32s(scores));
+    gguf.set("tokenizer.ggml.model", Meta::Text("llama".into()));
+    gguf.set("tokenizer.ggml.bos_token_id", Meta::U32(1));
+    gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(2));
     gguf
 }

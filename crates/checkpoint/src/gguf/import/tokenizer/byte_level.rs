@@ -1,0 +1,90 @@
+//! Byte-level BPE: merges in order, over text that a rule has split before.
+//!
+//! The file only names the rule. Known are `smollm` (single digits, then the GPT-2 pattern), `qwen2` (its own pattern, after NFC) and
+//! `llama-bpe` (Llama 3's: up to three digits; a piece that is a token needs no merges). A file without a rule, or with `default`,
+//! was converted before converters knew its model: which rule is right cannot be told from it.
+
+use serde_json::{Value, json};
+
+use super::rebuild::Parts;
+use super::vocabulary::{TokenType, Vocabulary, fault};
+use crate::GgufError;
+use crate::gguf::import::config::unsupported;
+use crate::gguf::metadata::{Metadata, required};
+
+/// Types that tokens of such a vocabulary have.
+pub(super) const TYPES: &[TokenType] = &[
+    TokenType::Normal,
+    TokenType::Control,
+    TokenType::UserDefined,
+    TokenType::Unused,
+];
+
+const RULE: &str = "tokenizer.ggml.pre";
+const RULES: &str = "llama-bpe, qwen2 and smollm; another way of splitting text gives other ids than the model knows: \
+    convert the model again with a current converter, or use its Hugging Face directory";
+
+/// Splits of the `qwen2` rule: contractions, words with one leading mark, single digits, punctuation runs, line ends, blanks.
+const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with up to three digits together.
+const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The parts of tokenizer.json.
+pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Parts, GgufError> {
+    let rule = metadata.text(RULE)?;
+    let mut whole_tokens = false;
+    let (normalizer, first) = match rule {
+        Some("smollm") => {
+            let digits = json!({ "type": "Digits", "individual_digits": true });
+            (Value::Null, (digits, true))
+        }
+        Some("qwen2") => (json!({ "type": "NFC" }), (split(QWEN2_PATTERN), false)),
+        Some("llama-bpe" | "llama3" | "llama-v3") => {
+            whole_tokens = true;
+            (Value::Null, (split(LLAMA3_PATTERN), false))
+        }
+        other => return Err(unsupported(RULE, other.unwrap_or("missing"), RULES)),
+    };
+    let (first, then_pattern) = first;
+    let second = byte_level(false, then_pattern);
+    Ok(Parts {
+        normalizer,
+        pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": [first, second] }),
+        decoder: byte_level(true, true),
+        model: json!({
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": whole_tokens, "vocab": vocabulary.ids(), "merges": merges(metadata)?,
+        }),
+        add_bos: whole_tokens,
+        prefix_space: false,
+    })
+}
+
+fn split(pattern: &str) -> Value {
+    let pattern = json!({ "Regex": pattern });
+    json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false })
+}
+
+fn byte_level(prefix_space: bool, regex: bool) -> Value {
+    json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": regex })
+}
+
+fn merges(metadata: &Metadata) -> Result<Vec<[&str; 2]>, GgufError> {
+    let key = "tokenizer.ggml.merges";
+    let mut pairs = Vec::new();
+    for merge in required(key, metadata.texts(key))? {
+        match merge.split_once(' ') {
+            Some((left, right))
+                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
+            {
+                pairs.push([left, right]);
+            }
+            _ => {
+                let reason = format!("merge {merge:?} is not two tokens with one space between");
+                return Err(fault(reason));
+            }
+        }
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,135 @@
+//! SentencePiece's BPE (`llama`): neighbours are merged into the piece of the highest score, the leftmost first.
+//!
+//! tokenizer.json knows pairs in order instead (`merges`). Spaces are `▁`, and one is put before a text (`add_space_prefix`): once where
+//! `[INST]` is a token of its own, as in Mistral's vocabularies from v2 on, before every stretch of text between added tokens elsewhere,
+//! as in those of Llama 2 and Mistral v0.1. A character without a token becomes its bytes.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::merges::merges;
+use super::rebuild::Parts;
+use super::vocabulary::{TokenType, Vocabulary, fault};
+use crate::GgufError;
+use crate::gguf::import::config::unsupported;
+use crate::gguf::metadata::{Metadata, required};
+
+/// Types that tokens of such a vocabulary have.
+pub(super) const TYPES: &[TokenType] = &[
+    TokenType::Normal,
+    TokenType::Unknown,
+    TokenType::Control,
+    TokenType::UserDefined,
+    TokenType::Unused,
+    TokenType::Byte,
+];
+
+const SCORES: &str = "tokenizer.ggml.scores";
+const SPACE: &str = "\u{2581}";
+
+/// The parts of tokenizer.json.
+pub(super) fn parts(
+    metadata: &Metadata,
+    vocabulary: &Vocabulary<'_>,
+    unknown: Option<u32>,
+) -> Result<Parts, GgufError> {
+    for name in ["remove_extra_whitespaces", "treat_whitespace_as_suffix"] {
+        let key = format!("tokenizer.ggml.{name}");
+        if metadata.flag(&key)? == Some(true) {
+            return Err(unsupported(&key, "true", "false"));
+        }
+    }
+    let scores = required(SCORES, metadata.floats(SCORES))?;
+    if scores.len() != vocabulary.len() {
+        let (tokens, scores) = (vocabulary.len(), scores.len());
+        return Err(fault(format!("{tokens} tokens and {scores} scores")));
+    }
+    let bytes = has_bytes(vocabulary)?;
+    let unknown = unknown.and_then(|id| vocabulary.token(id));
+    if !bytes && unknown.is_none() {
+        let reason = "characters that are no tokens have neither bytes nor an unknown token";
+        return Err(fault(reason.to_owned()));
+    }
+    let prefix_space = metadata
+        .flag("tokenizer.ggml.add_space_prefix")?
+        .unwrap_or(true);
+    let (normalizer, pre_tokenizer) = spaces(prefix_space, has_instructions(vocabulary));
+    Ok(Parts {
+        normalizer,
+        pre_tokenizer,
+        decoder: decoder(prefix_space),
+        model: json!({
+            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": bytes,
+            "ignore_merges": false, "vocab": vocabulary.ids(), "merges": merges(vocabulary, &scores)?,
+        }),
+        add_bos: true,
+        prefix_space,
+    })
+}
+
+/// Normalizer and pre-tokenizer that turn spaces into `▁` and put one in front.
+fn spaces(prefix: bool, once: bool) -> (Value, Value) {
+    let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
+    match (prefix, once) {
+        (false, _) => (replace, Value::Null),
+        (true, true) => {
+            let first = json!({
+                "type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": false,
+            });
+            (Value::Null, first)
+        }
+        (true, false) => {
+            let prepend = json!({ "type": "Prepend", "prepend": SPACE });
+            let both = json!({ "type": "Sequence", "normalizers": [prepend, replace] });
+            (both, Value::Null)
+        }
+    }
+}
+
+fn decoder(prefix_space: bool) -> Value {
+    let mut steps = vec![
+        json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if prefix_space {
+        steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    json!({ "type": "Sequence", "decoders": steps })
+}
+
+/// Tells whether instructions are marked by tokens of their own.
+fn has_instructions(vocabulary: &Vocabulary<'_>) -> bool {
+    vocabulary
+        .iter()
+        .any(|(_, text, kind)| text == "[INST]" && kind == TokenType::Control)
+}
+
+/// Tells whether every byte has a token: all or none.
+fn has_bytes(vocabulary: &Vocabulary<'_>) -> Result<bool, GgufError> {
+    let mut found = HashSet::new();
+    for (id, text, kind) in vocabulary.iter() {
+        match byte(text) {
+            Some(byte) if kind != TokenType::Unused => drop(found.insert(byte)),
+            None if kind == TokenType::Byte => {
+                let rule = "<0x00> to <0xFF> are";
+                return Err(fault(format!("token {id} ({text:?}) is no byte, {rule}")));
+            }
+            _ => {}
+        }
+    }
+    match found.len() {
+        256 => Ok(true),
+        0 => Ok(false),
+        some => Err(fault(format!("{some} of 256 bytes have a token"))),
+    }
+}
+
+/// The byte that a token stands for, such as `<0x0A>`.
+fn byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    let number = u8::from_str_radix(digits, 16).ok()?;
+    (token == format!("<{number:#04X}>")).then_some(number)
+}
