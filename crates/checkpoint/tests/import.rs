@@ -5,7 +5,7 @@
 mod support;
 
 use sparse_accelerate_checkpoint::{
-    Architecture, ChatDate, ImportOptions, ModelDir, RopeScaling, WeightDtype, import_gguf,
+    Architecture, ChatDate, ImportOptions, ModelDir, WeightDtype, import_gguf,
 };
 use support::gguf_file::{Meta, tiny_model};
 use support::import::{F32, import, imported, listing, values};
@@ -42,59 +42,6 @@ fn a_llama_is_imported_whole() {
         assert!(!weights.take(&name, &shape).expect("there").has_non_finite());
     }
     weights.finish().expect("nothing more");
-}
-
-#[test]
-fn yarn_comes_in_the_measures_of_config_json() {
-    let mut gguf = tiny_model("llama");
-    gguf.set("llama.rope.scaling.type", Meta::Text("yarn".into()));
-    gguf.set("llama.rope.scaling.factor", Meta::F32(4.0));
-    gguf.set("llama.rope.scaling.original_context_length", Meta::U32(64));
-    gguf.set("llama.rope.scaling.attn_factor", Meta::F32(0.5));
-    gguf.set("llama.rope.scaling.yarn_beta_slow", Meta::F32(2.0));
-    let (_dir, model) = imported(&gguf, &F32);
-    let Some(RopeScaling::Yarn(yarn)) = model.config().rope_scaling else {
-        panic!("{:?}", model.config().rope_scaling);
-    };
-    assert_eq!((yarn.factor, yarn.original_max_positions), (4.0, 64));
-    assert_eq!((yarn.beta_fast, yarn.beta_slow), (32.0, 2.0));
-    let gain = 0.5 * (0.1 * 4f64.ln() + 1.0);
-    assert!((yarn.attention_factor - gain).abs() < 1e-12);
-    assert!(model.config().max_positions >= 256);
-}
-
-#[test]
-fn linear_interpolation_comes_under_each_of_its_names() {
-    let scaling = |edits: &[(&str, Meta)]| {
-        let mut gguf = tiny_model("qwen2");
-        for (key, value) in edits {
-            gguf.set(&format!("qwen2.rope.{key}"), value.clone());
-        }
-        let (_dir, model) = imported(&gguf, &F32);
-        model.config().rope_scaling
-    };
-    let kind = |name: &str| ("scaling.type", Meta::Text(name.into()));
-    let factor = |factor: f32| ("scaling.factor", Meta::F32(factor));
-    let old = |factor: f32| ("scale_linear", Meta::F32(factor));
-    let linear = Some(RopeScaling::Linear { factor: 4.0 });
-    for edits in [
-        &[old(4.0)][..],
-        &[factor(4.0)],
-        &[kind("linear"), factor(4.0)],
-        &[kind("linear"), old(4.0)],
-        // The newer key goes first.
-        &[factor(4.0), old(2.0)],
-    ] {
-        assert_eq!(scaling(edits), linear);
-    }
-    for edits in [
-        &[old(1.0)][..],
-        &[old(0.0)],
-        &[kind("linear")],
-        &[kind("none"), factor(4.0), old(4.0)],
-    ] {
-        assert_eq!(scaling(edits), None);
-    }
 }
 
 #[test]

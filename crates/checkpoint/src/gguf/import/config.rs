@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::names;
+use super::{names, rope};
 use crate::gguf::GgufFile;
 use crate::gguf::metadata::{Metadata, required};
 use crate::{Architecture, GgufError, LayerPart, WeightDtype};
@@ -22,9 +22,6 @@ const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
 
 /// Size of the window that every layer has.
 const WINDOW: &str = "attention.sliding_window";
-
-/// Factors by which positions are stretched.
-const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=268_435_456.0;
 
 /// Tokenizer metadata that config.json repeats.
 pub(super) struct TokenMetadata {
@@ -91,6 +88,9 @@ pub(super) fn config_json(
     let eps = key("attention.layer_norm_rms_epsilon");
     let eps = six_digits(required(&eps, metadata.float(&eps))?);
 
+    let theta = metadata.float(&key("rope.freq_base"))?;
+    let theta = theta.unwrap_or(10_000.0);
+
     let mut config = json!({
         "architectures": [architecture.class_name()],
         "model_type": architecture.model_type(),
@@ -108,8 +108,8 @@ pub(super) fn config_json(
         "num_hidden_layers": size("block_count")?,
         "num_key_value_heads": kv_heads,
         "rms_norm_eps": eps,
-        "rope_scaling": rope_scaling(metadata, &key)?,
-        "rope_theta": metadata.float(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+        "rope_scaling": rope::scaling(file, &key, theta, head_dim)?,
+        "rope_theta": theta,
         "tie_word_embeddings": tied,
         "vocab_size": tokens.vocab_size,
         "use_cache": true,
@@ -162,59 +162,6 @@ pub(super) fn generation_json(
     Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
 }
 
-/// Linear interpolation or YaRN as config.json has it, or null. Without a type a factor is that of linear interpolation; files of
-/// before have it in `rope.scale_linear`, and 0 is none. What llama.cpp writes in its own measures is brought into those of
-/// `transformers`: its attention factor comes on top of `0.1 ln(factor) + 1`.
-fn rope_scaling(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value, GgufError> {
-    let float = |name: &str| metadata.float(&key(name));
-    let name = key("rope.scaling.type");
-    let kind = metadata.text(&name)?;
-    if kind == Some("none") {
-        return Ok(Value::Null);
-    }
-    let mut factor = None;
-    for name in ["rope.scaling.factor", "rope.scale_linear"] {
-        let got = float(name)?;
-        if let Some(got) = got.filter(|&got| got != 0.0 && !FACTORS.contains(&got)) {
-            let limit = "factors in 1..=268435456, and 0 for none";
-            return Err(unsupported(&key(name), &got.to_string(), limit));
-        }
-        factor = factor.or(got);
-    }
-    match kind {
-        None | Some("linear") => {
-            return Ok(match factor.filter(|&factor| factor > 1.0) {
-                Some(factor) => json!({ "rope_type": "linear", "factor": factor }),
-                None => Value::Null,
-            });
-        }
-        Some("yarn") => {}
-        Some(other) => return Err(unsupported(&name, other, "none, linear or yarn")),
-    }
-    let extrapolation = "rope.scaling.yarn_ext_factor";
-    if let Some(got) = float(extrapolation)?.filter(|&got| got != 1.0) {
-        return Err(unsupported(&key(extrapolation), &got.to_string(), "1"));
-    }
-    let factor = required(&key("rope.scaling.factor"), Ok(factor))?;
-    let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
-    let original = metadata.size(&key("rope.scaling.original_context_length"))?;
-    if let Some(original) = original {
-        scaling["original_max_position_embeddings"] = original.into();
-    }
-    let gain = 0.1 * factor.max(1.0).ln() + 1.0;
-    for name in ["attn_factor", "yarn_attn_factor"] {
-        if let Some(own) = float(&format!("rope.scaling.{name}"))? {
-            scaling["attention_factor"] = (own * gain).into();
-        }
-    }
-    for name in ["beta_fast", "beta_slow"] {
-        if let Some(own) = float(&format!("rope.scaling.yarn_{name}"))? {
-            scaling[name] = own.into();
-        }
-    }
-    Ok(scaling)
-}
-
 fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {
     let metadata = &file.metadata;
     let experts = key("expert_count");
@@ -231,21 +178,6 @@ fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(),
             &got.to_string(),
             "models in one file, merge the parts first",
         ));
-    }
-    if let Some(tensor) = file
-        .tensors
-        .iter()
-        .find(|tensor| tensor.name == names::ROPE_FREQS)
-    {
-        let mut factors = vec![0.0; tensor.shape().iter().product()];
-        super::super::dequant::dequantize(tensor.kind()?, file.bytes(tensor), &mut factors);
-        if let Some(factor) = factors.into_iter().find(|&factor| factor != 1.0) {
-            return Err(unsupported(
-                names::ROPE_FREQS,
-                &factor.to_string(),
-                "1 throughout, no rotary scaling",
-            ));
-        }
     }
     Ok(())
 }
