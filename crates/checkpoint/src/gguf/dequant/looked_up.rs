@@ -4,7 +4,7 @@
 
 use super::half_at;
 
-/// What a level stands for: finer near zero, where most weights are. Part of the formats.
+/// Value of each level: finer near zero, where most weights are. Part of the formats.
 const STEPS: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];

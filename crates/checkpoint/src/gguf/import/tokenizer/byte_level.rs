@@ -1,8 +1,9 @@
 //! Byte-level BPE: merges in order, over text that a rule has split before.
 //!
-//! The file only names the rule. Known are `smollm` (single digits, then the GPT-2 pattern), `qwen2` (its own pattern, after NFC) and
-//! `llama-bpe` (Llama 3's: up to three digits; a piece that is a token needs no merges). A file without a rule, or with `default`,
-//! was converted before converters knew its model: which rule is right cannot be told from it.
+//! The file only names the rule. Known are `smollm` (single digits, then the GPT-2 pattern), `qwen2` (its own pattern, after NFC),
+//! `llama-bpe` (Llama 3's: up to three digits) and `tekken` (Mistral Nemo's: words end before a capital); under the last two a piece that
+//! is a token needs no merges. A file without a rule, or with `default`, was converted before converters knew its model: which rule is
+//! right cannot be told from it.
 
 use serde_json::{Value, json};
 
@@ -21,13 +22,15 @@ pub(super) const TYPES: &[TokenType] = &[
 ];
 
 const RULE: &str = "tokenizer.ggml.pre";
-const RULES: &str = "llama-bpe, qwen2 and smollm; another way of splitting text gives other ids than the model knows: \
+const RULES: &str = "llama-bpe, qwen2, smollm and tekken; another way of splitting text gives other ids than the model knows: \
     convert the model again with a current converter, or use its Hugging Face directory";
 
 /// Splits of the `qwen2` rule: contractions, words with one leading mark, single digits, punctuation runs, line ends, blanks.
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The same with up to three digits together.
 const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Words of small letters with capitals before them, or of capitals alone; single digits; slashes go with line ends.
+const TEKKEN_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The parts of tokenizer.json.
 pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Parts, GgufError> {
@@ -42,6 +45,10 @@ pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<
         Some("llama-bpe" | "llama3" | "llama-v3") => {
             whole_tokens = true;
             (Value::Null, (split(LLAMA3_PATTERN), false))
+        }
+        Some("tekken") => {
+            whole_tokens = true;
+            (Value::Null, (split(TEKKEN_PATTERN), false))
         }
         other => return Err(unsupported(RULE, other.unwrap_or("missing"), RULES)),
     };

@@ -20,15 +20,15 @@ pub(in crate::gguf::import) struct Rebuilt {
     pub(in crate::gguf::import) tokenizer_config: Value,
 }
 
-/// What a kind of tokenizer puts into tokenizer.json.
+/// The parts of tokenizer.json that a kind of tokenizer settles.
 pub(super) struct Parts {
     pub(super) normalizer: Value,
     pub(super) pre_tokenizer: Value,
     pub(super) decoder: Value,
     pub(super) model: Value,
-    /// Whether texts begin with the beginning-of-sequence token where the file does not say.
+    /// True if texts begin with the beginning-of-sequence token where the file does not say.
     pub(super) add_bos: bool,
-    /// Whether a space is put before a text.
+    /// True if a space is put before a text.
     pub(super) prefix_space: bool,
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::GgufError;
 use crate::gguf::metadata::{Metadata, required};
 
-/// What a token is for.
+/// Purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenType {
     Normal,
