@@ -304,9 +304,18 @@ fn metadata_of_a_sentence_piece_vocabulary_that_is_missing_or_wrong() {
     assert!(matches!(odd, GgufError::ValueType { .. }), "{odd}");
     let bos = "tokenizer.ggml.bos_token_id";
     assert!(matches!(with(bos, None), GgufError::MissingKey { key } if key == bos));
-    let folded = "tokenizer.ggml.remove_extra_whitespaces";
-    let error = with(folded, Some(Meta::Bool(true)));
-    assert!(matches!(error, GgufError::Unsupported { key, .. } if key == folded));
+    for (name, value) in [
+        ("remove_extra_whitespaces", Meta::Bool(true)),
+        ("treat_whitespace_as_suffix", Meta::Bool(true)),
+        ("precompiled_charsmap", Meta::I32s(vec![1])),
+    ] {
+        let key = format!("tokenizer.ggml.{name}");
+        let error = with(&key, Some(value));
+        assert!(
+            matches!(&error, GgufError::Unsupported { key: named, .. } if *named == key),
+            "{error}"
+        );
+    }
 
     let mut fixture = sentence_piece();
     fixture.add(&"long".repeat(65), 1, -9000.0);
@@ -396,6 +405,16 @@ fn a_rule_for_splitting_text_is_known_or_refused() {
             assert!(text.contains(part), "{text}");
         }
     }
+}
+
+#[test]
+fn a_space_before_bytes_is_refused() {
+    let key = "tokenizer.ggml.add_space_prefix";
+    let mut gguf = bpe(Some("qwen2"));
+    gguf.set(key, Meta::Bool(true));
+    assert!(matches!(refused(&gguf), GgufError::Unsupported { key: named, .. } if named == key));
+    gguf.set(key, Meta::Bool(false));
+    open(&gguf);
 }
 
 #[test]

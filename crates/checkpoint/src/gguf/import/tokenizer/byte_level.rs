@@ -34,6 +34,10 @@ const TEKKEN_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
 
 /// The parts of tokenizer.json.
 pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Parts, GgufError> {
+    let prefix = "tokenizer.ggml.add_space_prefix";
+    if metadata.flag(prefix)? == Some(true) {
+        return Err(unsupported(prefix, "true", "false for byte-level BPE"));
+    }
     let rule = metadata.text(RULE)?;
     let mut whole_tokens = false;
     let (normalizer, first) = match rule {

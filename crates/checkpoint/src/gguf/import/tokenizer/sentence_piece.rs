@@ -26,6 +26,8 @@ pub(super) const TYPES: &[TokenType] = &[
 ];
 
 const SCORES: &str = "tokenizer.ggml.scores";
+/// Characters that are rewritten before anything else.
+const CHARACTERS: &str = "tokenizer.ggml.precompiled_charsmap";
 const SPACE: &str = "\u{2581}";
 
 /// The parts of tokenizer.json.
@@ -39,6 +41,15 @@ pub(super) fn parts(
         if metadata.flag(&key)? == Some(true) {
             return Err(unsupported(&key, "true", "false"));
         }
+    }
+    let rewritten = metadata.integers(CHARACTERS)?.unwrap_or_default();
+    if !rewritten.is_empty() {
+        let got = format!("{} bytes", rewritten.len());
+        return Err(unsupported(
+            CHARACTERS,
+            &got,
+            "none: characters as they are",
+        ));
     }
     let scores = required(SCORES, metadata.floats(SCORES))?;
     if scores.len() != vocabulary.len() {
