@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Header, Line, RecordError, SCHEMA};
+use super::{Header, Line, RecordError, SCHEMA, limits};
 
 /// A run file that is open for writing, locked against other processes.
 #[derive(Debug)]
@@ -189,6 +189,19 @@ impl Content {
         };
         for (index, line) in text[..length].split_inclusive(|b| *b == b'\n').enumerate() {
             let parsed = serde_json::from_slice::<Line>(line);
+            let absurd = match index {
+                0 => None,
+                _ => serde_json::from_slice(line)
+                    .ok()
+                    .and_then(|row| limits::check(&row).err()),
+            };
+            if let Some(reason) = absurd {
+                return Err(RecordError::Damaged {
+                    path: path.into(),
+                    line: index + 1,
+                    reason,
+                });
+            }
             match (index, parsed) {
                 (0, Ok(Line::Header(header))) => content.header = Some(*header),
                 (0, other) => {

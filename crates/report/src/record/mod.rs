@@ -6,6 +6,7 @@
 mod error;
 mod file;
 mod header;
+mod limits;
 mod rows;
 
 pub use error::RecordError;
