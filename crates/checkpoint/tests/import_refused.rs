@@ -189,6 +189,30 @@ fn tensors_and_metadata_agree() {
     assert!(matches!(refused(&gguf), GgufError::TensorShape { .. }));
 }
 
+/// A tensor under another type's number is smaller than its bytes: what is left over is no padding.
+#[test]
+fn bytes_that_no_tensor_claims_are_refused() {
+    const Q4_1: u32 = 3;
+    for name in ["blk.0.attn_norm.weight", "blk.0.ffn_up.weight"] {
+        let mut gguf = tiny_model("llama");
+        let mut tensors = gguf.tensors.iter_mut();
+        let tensor = tensors.find(|tensor| tensor.name == name);
+        tensor.expect("a tensor").kind = Q4_1;
+        let error = refused(&gguf);
+        assert!(
+            matches!(&error, GgufError::TensorOffset { name: named, .. } if named == name),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("belong to no tensor"), "{text}");
+    }
+    // After the last tensor too.
+    let mut gguf = tiny_model("llama");
+    let last = gguf.tensors.last_mut().expect("a tensor");
+    last.data.extend([0; 64]);
+    assert!(matches!(refused(&gguf), GgufError::TensorOffset { .. }));
+}
+
 #[test]
 fn a_config_that_could_not_be_loaded_is_refused_before_writing() {
     let mut gguf = tiny_model("llama");

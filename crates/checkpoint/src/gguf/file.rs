@@ -29,6 +29,7 @@ pub(crate) struct GgufFile {
     pub(crate) metadata: Metadata,
     pub(crate) tensors: Vec<TensorInfo>,
     data: usize,
+    alignment: u64,
 }
 
 struct Header {
@@ -37,6 +38,7 @@ struct Header {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     data: usize,
+    alignment: u64,
 }
 
 impl GgufFile {
@@ -49,6 +51,7 @@ impl GgufFile {
             metadata,
             tensors,
             data,
+            alignment,
         } = parse(&map).map_err(CheckpointError::gguf(path))?;
         Ok(Self {
             map,
@@ -57,6 +60,7 @@ impl GgufFile {
             metadata,
             tensors,
             data,
+            alignment,
         })
     }
 
@@ -66,7 +70,9 @@ impl GgufFile {
             return Err(GgufError::BigEndian);
         }
         let mut tensors = self.tensors.iter();
-        tensors.try_for_each(|tensor| tensor.kind().map(drop))
+        tensors.try_for_each(|tensor| tensor.kind().map(drop))?;
+        let available = (self.map.len() - self.data.min(self.map.len())) as u64;
+        table::check_whole(&self.tensors, self.alignment, available)
     }
 
     /// The bytes of one of the file's own tensors.
@@ -113,6 +119,7 @@ fn parse(bytes: &[u8]) -> Result<Header, GgufError> {
         metadata,
         tensors,
         data: data as usize,
+        alignment,
     })
 }
 

@@ -112,6 +112,35 @@ fn size(format: Format, dims: &[u64]) -> Result<u64, &'static str> {
         .ok_or("the product of the dims fits in 64 bits")
 }
 
+/// Refuses bytes between tensors that belong to none, but for the padding of the one before: a tensor that is smaller than what was
+/// written for it has another type than its table says. Places are checked already.
+pub(super) fn check_whole(
+    tensors: &[TensorInfo],
+    alignment: u64,
+    available: u64,
+) -> Result<(), GgufError> {
+    let mut order: Vec<&TensorInfo> = tensors.iter().collect();
+    order.sort_by_key(|tensor| tensor.offset);
+    for (at, tensor) in order.iter().enumerate() {
+        let end = tensor.offset + tensor.bytes;
+        let next = order.get(at + 1).map_or(available, |next| next.offset);
+        let unread = next.saturating_sub(end);
+        if unread >= alignment {
+            return Err(GgufError::TensorOffset {
+                name: tensor.name.clone(),
+                offset: tensor.offset,
+                bytes: tensor.bytes,
+                rule: format!(
+                    "{unread} bytes after it belong to no tensor, where at most {} of padding may stand: \
+                     its type or its dims are not those it was written with",
+                    alignment - 1
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Checks every tensor's place in a data section of `available` bytes, and gives those of unknown size what lies before the next.
 pub(super) fn check_places(
     tensors: &mut [TensorInfo],
