@@ -105,9 +105,11 @@ fn the_layers_of_a_model_are_judged_together() {
     for row in &found {
         let density = row["density"].as_f64().expect("density");
         assert!(density > 0.0 && density <= 1.0, "{row}");
-        // Two layers of one KV head.
+        // Two layers of one KV head with two query heads, which choose alone.
+        let alone = row["selector"] == "group-blocks";
         let heads = row["heads"].as_u64();
-        assert_eq!(heads, Some(2), "{row}");
+        assert_eq!(heads, Some(if alone { 4 } else { 2 }), "{row}");
+        assert_eq!(row["shared"], !alone, "{row}");
     }
     // Going on measures nothing again.
     program()

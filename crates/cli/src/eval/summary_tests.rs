@@ -89,11 +89,11 @@ fn perplexity_is_over_all_scored_tokens() {
     let two = std::f64::consts::LN_2;
     let text = perplexity(&[row("dense", 8, 8.0 * two), row("sparse", 8, 16.0 * two)]);
     assert!(
-        text.contains("2.000                 -     0.2500"),
+        text.contains("2.000                 -           -           -     0.2500"),
         "{text}"
     );
     assert!(
-        text.contains("4.000           +100.00     0.5000"),
+        text.contains("4.000           +100.00           -           -     0.5000"),
         "{text}"
     );
 }

@@ -222,23 +222,22 @@ fn settings_say_who_chooses() {
 }
 
 #[test]
-fn groups_keep_mean_keys_and_make_smaller_tables() {
+fn blocks_by_mass_keep_mean_keys_and_make_smaller_tables() {
     let load = Workload {
         choosing: Choosing::HeadBlocks,
         ..Workload::new(2, 131_072, 8192)
     };
     let work = MemoryPlan::new(&llama(), &load).stages[0].workspace;
-    // 32 layers of 8 heads, 2,048 means of 128 elements; reports of 16 chunks with 128 tiles each.
-    let reports = 32 * 16 * 8 * (16 + 2 * 128) * 4;
+    // 32 layers of 8 KV heads, 2,048 means of 128 elements; reports of 32 heads and 16 chunks with 128 tiles each.
+    let reports = 32 * 16 * 32 * (16 + 2 * 128) * 4;
     assert_eq!(work.selection, 128 * MIB + reports);
-    // Shares of 8 heads, 128 tiles and 2,048 blocks; runs of every other block in the table; parts of 16 rows of
-    // 32 heads.
+    // Shares of 32 heads, 128 tiles and 2,048 blocks; runs of every other block in the table; parts of 16 rows.
     let words: u64 = [
-        8 * 128 * 2048,
-        8 * 128 * 2,
+        32 * 128 * 2048,
+        32 * 128 * 2,
         32 * 16 * 2048,
-        8 * 16 * 2,
-        4 + 8 * 128 * 4 + 8 + 8 * 128 * 2 * 1025,
+        32 * 16 * 2,
+        4 + 32 * 128 * 4 + 32 + 32 * 128 * 2 * 1025,
     ]
     .iter()
     .sum();

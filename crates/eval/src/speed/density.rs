@@ -123,7 +123,7 @@ mod tests {
         let case = forced.selected(8192, [32, 8]).unwrap();
         assert!(case.forced && case.settings.pattern.selects());
         let imposed = case.settings.imposed.unwrap();
-        assert_eq!((imposed.heads, imposed.block, imposed.seed), (8, 128, 7));
+        assert_eq!((imposed.heads, imposed.block, imposed.seed), (32, 128, 7));
         let alone = forced.attention(8192, 8).unwrap().settings;
         assert!(!alone.pattern.selects() && alone.imposed.is_none());
     }
