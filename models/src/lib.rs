@@ -1,4 +1,4 @@
-//! Llama, Mistral, Qwen2 and Qwen3 language models as Burn modules over `sparse-accelerate`.
+//! Llama, Mistral, Phi-3, Qwen2 and Qwen3 language models as Burn modules over `sparse-accelerate`.
 //!
 //! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
 //! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes
@@ -18,6 +18,7 @@ mod blueprint;
 mod chunk;
 mod decoder;
 mod error;
+mod frequencies;
 mod load;
 mod model;
 mod observe;

@@ -217,6 +217,10 @@ impl CausalLm {
 
     /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
     ///
+    /// Where rotary frequencies follow a sequence's length
+    /// ([`follows_length`](sparse_accelerate_checkpoint::RopeScaling::follows_length)), `capacity` is the length that decides, at every
+    /// chunk and for every sequence of the batch: make it what a sequence needs, prompt and new tokens, and not more.
+    ///
     /// # Errors
     /// A dimension of 0 or a capacity that attention does not reach.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache, ModelError> {
@@ -305,7 +309,8 @@ impl CausalLm {
         let plan = AttentionPlan::new(settings, &spans, self.heads(), self.visible(), device)?;
         // The table grows to what the cache can hold at once rather than at every chunk.
         let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
-        let rotation = self.rotary.table(reached.max(cache.capacity().min(limit)));
+        let planned = cache.capacity().min(limit);
+        let rotation = self.rotary.table(reached.max(planned), planned);
         let narrow = match (watch.rows, part.output) {
             (Some(_), false) => return Err(self.lacks("rows", "have no output layer")),
             (Some(rows), true) => Some(chunk.range(rows)?),
@@ -348,7 +353,7 @@ impl CausalLm {
     pub fn heads(&self) -> Heads {
         let config = &self.metadata.config;
         Heads::new(config.heads, config.kv_heads, config.head_dim)
-            .with_rotary_base(config.rope_theta)
+            .with_rotary_base(self.metadata.blueprint.rotation.base_of_whole_heads())
     }
 
     /// The keys that rows of its layers may see, as a plan of attention needs them.

@@ -14,7 +14,8 @@ use crate::error::ModelError;
 pub struct LayerView<'a> {
     /// The decoder layer.
     pub layer: usize,
-    /// Rotated queries of the chunk, `[B, Hq, N, d]`.
+    /// Rotated queries of the chunk, `[B, Hq, N, d]`. Where a model rotates a part of each head, the elements of its queries and keys
+    /// are in an order of their own, the same for both.
     pub query: &'a Tensor<4>,
     /// The cache, with the chunk's keys and values of this layer. [`KvCache::lens`] counts the chunk
     /// only after its last layer; the plan's spans have its real lengths.

@@ -1,125 +1,165 @@
-//! Rotary frequencies of a model, with the scalings that its configuration can ask for.
+//! The rotation of a model's positions: how much of a head is rotated, with which frequencies, in a sequence of which length.
 //!
-//! Linear interpolation divides positions, which is to divide every frequency: `f' = f / factor`.
+//! **A part of a head.** Some models rotate the first `r` of a head's `d` elements, pair `(i, i + r/2)`, and leave the rest as they
+//! are. Kernels rotate whole heads, pair `(i, i + d/2)`. So the elements of every head of Q and K are brought into another order at
+//! load: the first halves of the rotated pairs, elements that stay, the second halves, elements that stay. The frequencies of those
+//! that stay are 0, with cosine 1 and sine 0. This is exact: a score is a sum over the elements of a head, whatever their order, and so is
+//! the norm of a head, whose gains are reordered with it. Values, and with them the output projection, keep theirs.
 //!
-//! Llama 3.1:
-//!
-//!   wavelength = 2 pi / f
-//!   f'  = f                        where wavelength < original / high_freq_factor
-//!   f'  = f / factor               where wavelength > original / low_freq_factor
-//!   f'  = (1 - s) f / factor + s f between, s = (original / wavelength - low) / (high - low)
-//!
-//! YaRN (arXiv 2309.00071, section 3), pair `i` of a head of `d`:
-//!
-//!   c(turns) = d ln(original / (2 pi turns)) / (2 ln theta)
-//!   r   = (i - c(beta_fast)) / (c(beta_slow) - c(beta_fast)), in 0 to 1, the bounds whole numbers if truncated
-//!   f'  = (1 - r) f + r f / factor
-//!
-//! and cosines and sines times the attention factor, which stands for a temperature of the softmax.
-//!
-//! All in f64. `transformers` computes them in f32, which moves an angle at position 100,000 by up
-//! to a hundredth of a radian; compare long prompts with that in mind.
+//! **One sequence, one set of frequencies.** LongRoPE and dynamic NTK have frequencies for the length of a sequence. Keys that were
+//! rotated two ways cannot be compared, so a sequence has one set from its first chunk to its last new token, chosen by the
+//! length it is *planned* for: the capacity of its cache, which is the prompt and the new tokens that may follow. A sequence planned
+//! beyond the original length has the long factors even while it is shorter. `transformers` changes sets while a sequence grows,
+//! and keeps the keys of before.
 
-use std::f64::consts::TAU;
+use sparse_accelerate_checkpoint::{ModelConfig, RopeScaling};
 
-use sparse_accelerate_checkpoint::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
+use crate::frequencies;
 
-/// The rotation of positions.
+/// The rotation of positions, for sequences of every length.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rotation {
-    /// Radians a position for each pair of the head, `[head_dim / 2]`.
+    theta: f64,
+    head_dim: usize,
+    rotary_dim: usize,
+    scaling: Option<RopeScaling>,
+}
+
+/// Lengths of sequences that share their frequencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Every length.
+    Every,
+    /// Up to the original length.
+    Original,
+    /// Beyond the original length.
+    Beyond,
+    /// Exactly so many tokens, beyond the original length.
+    Tokens(usize),
+}
+
+/// The angles of one position a token, and what cosines and sines are multiplied by.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Angles {
+    /// Radians a position for each pair of the head, `[head_dim / 2]`; 0 for pairs that stay.
     pub(crate) frequencies: Vec<f64>,
-    /// Factor of cosines and sines.
+    /// Factor of cosines and sines of the rotated pairs.
     pub(crate) factor: f64,
+    /// Pairs that are rotated: the first ones.
+    pub(crate) rotated: usize,
 }
 
 impl Rotation {
     /// The rotation of a configuration.
     pub(crate) fn new(config: &ModelConfig) -> Self {
-        let base = base_frequencies(config.rope_theta, config.head_dim);
-        let frequencies = match &config.rope_scaling {
-            Some(RopeScaling::Linear { factor }) => base.into_iter().map(|f| f / factor).collect(),
-            Some(RopeScaling::Llama3(scaling)) => {
-                base.into_iter().map(|f| llama3(f, scaling)).collect()
-            }
-            Some(RopeScaling::Yarn(scaling)) => yarn(&base, config.rope_theta, scaling),
-            // Whoever adds a scaling to the configuration adds it here.
-            _ => base,
-        };
-        let factor = match &config.rope_scaling {
-            Some(RopeScaling::Yarn(scaling)) => scaling.attention_factor,
-            _ => 1.0,
-        };
         Self {
-            frequencies,
-            factor,
+            theta: config.rope_theta,
+            head_dim: config.head_dim,
+            rotary_dim: config.rotary_dim,
+            scaling: config.rope_scaling.clone(),
         }
     }
-}
 
-/// Frequencies without scaling: `theta^(-2 i / d)`.
-fn base_frequencies(theta: f64, head_dim: usize) -> Vec<f64> {
-    let pair = |i: usize| theta.powf(-2.0 * i as f64 / head_dim as f64);
-    (0..head_dim / 2).map(pair).collect()
-}
-
-fn yarn(base: &[f64], theta: f64, scaling: &YarnScaling) -> Vec<f64> {
-    let dim = 2.0 * base.len() as f64;
-    let original = scaling.original_max_positions as f64;
-    let pair = |turns: f64| dim * (original / (TAU * turns)).ln() / (2.0 * theta.ln());
-    let (mut low, mut high) = (pair(scaling.beta_fast), pair(scaling.beta_slow));
-    if scaling.truncate {
-        (low, high) = (low.floor(), high.ceil());
+    /// The lengths whose frequencies a sequence planned for `tokens` has.
+    pub(crate) fn reach(&self, tokens: usize) -> Reach {
+        match &self.scaling {
+            Some(RopeScaling::LongRope(scaling)) => match tokens > scaling.original_max_positions {
+                true => Reach::Beyond,
+                false => Reach::Original,
+            },
+            Some(RopeScaling::Dynamic(scaling)) => match tokens > scaling.original_max_positions {
+                true => Reach::Tokens(tokens),
+                false => Reach::Original,
+            },
+            _ => Reach::Every,
+        }
     }
-    (low, high) = (low.max(0.0), high.min(dim - 1.0));
-    if low == high {
-        high += 0.001;
-    }
-    let frequency = |(i, f): (usize, &f64)| {
-        let stretched = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
-        (1.0 - stretched) * f + stretched * f / scaling.factor
-    };
-    base.iter().enumerate().map(frequency).collect()
-}
 
-fn llama3(frequency: f64, scaling: &Llama3Scaling) -> f64 {
-    let original = scaling.original_max_positions as f64;
-    let wavelength = TAU / frequency;
-    let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
-    if wavelength < original / high {
-        frequency
-    } else if wavelength > original / low {
-        frequency / scaling.factor
-    } else {
-        let smooth = (original / wavelength - low) / (high - low);
-        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
+    /// The angles of sequences of a reach.
+    pub(crate) fn angles(&self, reach: Reach) -> Angles {
+        let base = || frequencies::base(self.theta, self.rotary_dim);
+        let (mut frequencies, factor): (Vec<f64>, f64) = match &self.scaling {
+            Some(RopeScaling::Linear { factor }) => {
+                (base().into_iter().map(|f| f / factor).collect(), 1.0)
+            }
+            Some(RopeScaling::Llama3(scaling)) => {
+                let scaled = base().into_iter().map(|f| frequencies::llama3(f, scaling));
+                (scaled.collect(), 1.0)
+            }
+            Some(RopeScaling::Yarn(scaling)) => {
+                let scaled = frequencies::yarn(&base(), self.theta, scaling);
+                (scaled, scaling.attention_factor)
+            }
+            Some(RopeScaling::LongRope(scaling)) => {
+                let (divisors, factor) = match reach {
+                    Reach::Beyond => (&scaling.long_factors, scaling.long_attention_factor),
+                    _ => (&scaling.short_factors, scaling.short_attention_factor),
+                };
+                (frequencies::divided(base(), divisors), factor)
+            }
+            Some(RopeScaling::Dynamic(scaling)) => {
+                let tokens = match reach {
+                    Reach::Tokens(tokens) => tokens,
+                    _ => scaling.original_max_positions,
+                };
+                let scaled = frequencies::dynamic(self.theta, self.rotary_dim, scaling, tokens);
+                (scaled, 1.0)
+            }
+            // Whoever adds a scaling to the configuration adds it here.
+            _ => (base(), 1.0),
+        };
+        let rotated = frequencies.len();
+        frequencies.resize(self.head_dim / 2, 0.0);
+        Angles {
+            frequencies,
+            factor,
+            rotated,
+        }
+    }
+
+    /// For each element of a head in memory, its place in the checkpoint; `None` where heads are rotated whole.
+    pub(crate) fn order(&self) -> Option<Vec<usize>> {
+        let (half, pairs) = (self.head_dim / 2, self.rotary_dim / 2);
+        (pairs < half).then(|| {
+            let first = 0..pairs;
+            let stay = self.rotary_dim..half + pairs;
+            let second = pairs..self.rotary_dim;
+            let rest = half + pairs..self.head_dim;
+            first.chain(stay).chain(second).chain(rest).collect()
+        })
+    }
+
+    /// Base of frequencies `base^(-2 i / head_dim)` that are those of the rotated pairs before scaling.
+    pub(crate) fn base_of_whole_heads(&self) -> f64 {
+        self.theta
+            .powf(self.head_dim as f64 / self.rotary_dim as f64)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sparse_accelerate_checkpoint::ModelConfig;
+
     use super::*;
 
-    const SCALING: Llama3Scaling = Llama3Scaling {
-        factor: 8.0,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_positions: 8192,
-    };
+    fn rotation(family: &str, more: &str) -> Rotation {
+        let text = format!(
+            r#"{{"architectures": ["{family}"], "hidden_size": 64, "intermediate_size": 96,
+                "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 16,
+                "max_position_embeddings": 512, "head_dim": 32, {more}}}"#
+        );
+        Rotation::new(&ModelConfig::from_json(&text).expect("sound"))
+    }
 
     #[test]
     fn linear_interpolation_divides_every_frequency() {
         for family in ["LlamaForCausalLM", "Qwen2ForCausalLM"] {
-            let rotation = |scaling: &str| {
-                let text = format!(
-                    r#"{{"architectures": ["{family}"], "hidden_size": 64, "intermediate_size": 96,
-                        "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 16,
-                        "max_position_embeddings": 512, "rope_scaling": {scaling}}}"#
-                );
-                Rotation::new(&ModelConfig::from_json(&text).expect("sound"))
+            let angles = |scaling: &str| {
+                let rotation = rotation(family, &format!(r#""rope_scaling": {scaling}"#));
+                rotation.angles(rotation.reach(4096))
             };
-            let plain = rotation("null");
-            let scaled = rotation(r#"{"type": "linear", "factor": 4.0}"#);
+            let plain = angles("null");
+            let scaled = angles(r#"{"type": "linear", "factor": 4.0}"#);
             assert_eq!((scaled.frequencies.len(), scaled.factor), (16, 1.0));
             for (got, before) in scaled.frequencies.iter().zip(&plain.frequencies) {
                 assert_eq!(got * 4.0, *before);
@@ -128,93 +168,61 @@ mod tests {
     }
 
     #[test]
-    fn short_wavelengths_stay_and_long_ones_are_divided() {
-        assert_eq!(llama3(1.0, &SCALING), 1.0);
-        let slow = TAU / 10_000.0;
-        assert!((llama3(slow, &SCALING) - slow / 8.0).abs() < 1e-18);
-    }
-
-    #[test]
-    fn between_the_thresholds_the_two_are_mixed() {
-        // original / wavelength = 2.5 lies half way between the factors 1 and 4.
-        let frequency = TAU * 2.5 / 8192.0;
-        let expected = 0.5 * frequency / 8.0 + 0.5 * frequency;
-        assert!((llama3(frequency, &SCALING) - expected).abs() < 1e-15);
-    }
-
-    #[test]
-    fn the_map_is_continuous_at_both_thresholds() {
-        for threshold in [1.0, 4.0] {
-            let at = |ratio: f64| llama3(TAU * ratio / 8192.0, &SCALING);
-            assert!((at(threshold - 1e-9) - at(threshold + 1e-9)).abs() < 1e-11);
-        }
-    }
-
-    /// Computed in f64 by the formulas of transformers 5.24.0 (`_compute_yarn_parameters`), two in three left out.
-    #[test]
-    fn yarn_agrees_with_an_independent_implementation() {
-        let defaults = YarnScaling {
-            factor: 4.0,
-            original_max_positions: 32768,
-            attention_factor: 1.0,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            truncate: true,
-        };
-        let other = YarnScaling {
-            factor: 16.0,
-            original_max_positions: 4096,
-            beta_fast: 16.0,
-            beta_slow: 2.0,
-            truncate: false,
-            ..defaults
-        };
-        let cases: [(usize, f64, YarnScaling, &[f64]); 2] =
-            [(64, 1e6, defaults, &QWEN), (128, 1e4, other, &OTHER)];
-        for (head_dim, theta, scaling, wanted) in cases {
-            let got = yarn(&base_frequencies(theta, head_dim), theta, &scaling);
-            assert_eq!(got.len(), head_dim / 2);
-            for (got, wanted) in got.iter().step_by(3).zip(wanted) {
-                assert!((got / wanted - 1.0).abs() < 1e-12, "{got} for {wanted}");
+    fn a_part_of_a_head_is_brought_to_the_front_of_both_halves() {
+        let whole = rotation("LlamaForCausalLM", r#""partial_rotary_factor": 1.0"#);
+        assert_eq!(whole.order(), None);
+        for fraction in [0.125, 0.25, 0.5, 0.75, 0.9375] {
+            let more = format!(r#""partial_rotary_factor": {fraction}"#);
+            let part = rotation("LlamaForCausalLM", &more);
+            let order = part.order().expect("an order");
+            let angles = part.angles(part.reach(1));
+            let pairs = (16.0 * fraction) as usize;
+            assert_eq!((angles.rotated, angles.frequencies.len()), (pairs, 16));
+            for pair in 0..16 {
+                let partners = (order[pair], order[pair + 16]);
+                match pair < pairs {
+                    true => assert_eq!(partners, (pair, pair + pairs)),
+                    false => assert!(partners.0 >= 2 * pairs && partners.1 >= 2 * pairs),
+                }
+                assert_eq!(angles.frequencies[pair] == 0.0, pair >= pairs);
+            }
+            let mut sorted = order;
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..32).collect::<Vec<_>>());
+            // The base of whole heads gives the same frequencies.
+            let base = part.base_of_whole_heads();
+            for (pair, frequency) in angles.frequencies[..pairs].iter().enumerate() {
+                let other = base.powf(-2.0 * pair as f64 / 32.0);
+                assert!((other / frequency - 1.0).abs() < 1e-12);
             }
         }
     }
 
-    const QWEN: [f64; 11] = [
-        1.0,
-        0.2738419634264361,
-        0.07498942093324558,
-        0.02053525026457146,
-        0.005154795480911533,
-        0.001026617684039661,
-        0.000175706876428576,
-        2.886954961723646e-05,
-        7.905694150420949e-06,
-        2.164910808400163e-06,
-        5.928434264154139e-07,
-    ];
-    const OTHER: [f64; 22] = [
-        1.0,
-        0.6493816315762113,
-        0.4216965034285823,
-        0.2738419634264361,
-        0.1778279410038923,
-        0.1154781984689458,
-        0.07498942093324558,
-        0.04869675251658631,
-        0.03162277660168379,
-        0.01888441001149759,
-        0.009667566536981118,
-        0.004592390591152518,
-        0.001887649184527624,
-        0.0005150143599167686,
-        0.0001482108566038535,
-        9.624540787871824e-05,
-        6.25e-05,
-        4.05863519735132e-05,
-        2.635603146428639e-05,
-        1.711512271415226e-05,
-        1.111424631274327e-05,
-        7.217387404309114e-06,
-    ];
+    #[test]
+    fn a_planned_length_decides() {
+        let ones = |factor: f64| vec![factor.to_string(); 16].join(", ");
+        let long = format!(
+            r#""original_max_position_embeddings": 64, "rope_scaling": {{"type": "longrope",
+                "short_factor": [{}], "long_factor": [{}], "short_mscale": 1.5}}"#,
+            ones(1.0),
+            ones(4.0)
+        );
+        let long = rotation("Phi3ForCausalLM", &long);
+        let (short, beyond) = (long.angles(long.reach(64)), long.angles(long.reach(65)));
+        assert_eq!(long.reach(65), long.reach(512));
+        assert_eq!(short.factor, 1.5);
+        assert_eq!(beyond.factor, (1.0 + 8f64.ln() / 64f64.ln()).sqrt());
+        for (short, beyond) in short.frequencies.iter().zip(&beyond.frequencies) {
+            assert_eq!(short / 4.0, *beyond);
+        }
+        let ntk = r#""rope_scaling": {"rope_type": "dynamic", "factor": 2.0}"#;
+        let ntk = rotation("LlamaForCausalLM", ntk);
+        assert_eq!(ntk.reach(512), Reach::Original);
+        assert_eq!(ntk.reach(600), Reach::Tokens(600));
+        let plain = rotation("LlamaForCausalLM", r#""rope_scaling": null"#);
+        assert_eq!(plain.reach(600), Reach::Every);
+        assert_eq!(ntk.angles(ntk.reach(9)), plain.angles(plain.reach(9)));
+        let grown = ntk.angles(ntk.reach(600)).frequencies;
+        assert!(grown[1] < ntk.angles(ntk.reach(513)).frequencies[1]);
+    }
 }

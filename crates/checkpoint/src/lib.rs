@@ -22,8 +22,8 @@ mod vocabulary;
 mod weights;
 
 pub use config::{
-    Architecture, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight, Llama3Scaling,
-    ModelConfig, RopeScaling, WeightDtype, YarnScaling,
+    Architecture, DynamicScaling, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight,
+    Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, WeightDtype, YarnScaling,
 };
 pub use error::{CheckpointError, ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
 pub use files::read_config;

@@ -24,10 +24,12 @@ fn a_llama_config_is_read_whole() {
         vocab_size: 300,
         max_positions: 128,
         rope_theta: 10_000.0,
+        rotary_dim: 32,
         rope_scaling: None,
         window: None,
         norm_eps: 1e-5,
         tied_embeddings: true,
+        fused_projections: false,
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
@@ -267,7 +269,7 @@ fn what_changes_the_mathematics_is_refused() {
             json!(["full_attention", "sliding_attention"]),
         ),
         ("quantization_config", json!({ "bits": 4 })),
-        ("partial_rotary_factor", json!(0.5)),
+        ("lm_head_bias", json!(true)),
         ("num_local_experts", json!(8)),
         ("final_logit_softcapping", json!(30.0)),
         ("rope_interleaved", json!(true)),
@@ -285,7 +287,7 @@ fn what_changes_the_mathematics_is_refused() {
         ))
         .is_ok()
     );
-    assert!(parse(&with("partial_rotary_factor", json!(1.0))).is_ok());
+    assert!(parse(&with("lm_head_bias", json!(false))).is_ok());
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn rope_scaling_speaks_two_dialects() {
             .contains("rope_parameters.rope_theta")
     );
 
-    for kind in ["dynamic", "longrope"] {
+    for kind in ["proportional", "mrope"] {
         let error = refused("rope_scaling", json!({ "type": kind, "factor": 2.0 }));
         assert!(matches!(error, ConfigError::RopeScaling { .. }), "{error}");
     }
@@ -135,10 +135,9 @@ fn a_scaling_that_does_nothing_is_none() {
             let parsed = parse(&with(field, idle.clone())).expect("sound");
             assert_eq!(parsed.rope_scaling, None, "{idle}");
         }
-        // A factor that nobody says how to apply, half a head, queries scaled by their positions.
+        // A factor that nobody says how to apply, queries scaled by their positions.
         for bad in [
             json!({ "factor": 2.0 }),
-            json!({ "rope_type": "default", "partial_rotary_factor": 0.5 }),
             json!({ "rope_type": "default", "llama_4_scaling_beta": 0.1 }),
         ] {
             let error = refused(field, bad).to_string();

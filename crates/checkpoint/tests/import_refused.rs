@@ -17,6 +17,7 @@ use support::put;
 fn metadata_that_is_not_supported_is_refused() {
     for (key, value) in [
         ("general.architecture", Meta::Text("gemma".into())),
+        ("general.architecture", Meta::Text("phi3".into())),
         ("tokenizer.ggml.pre", Meta::Text("default".into())),
         ("tokenizer.ggml.model", Meta::Text("t5".into())),
         ("llama.rope.scaling.type", Meta::Text("longrope".into())),

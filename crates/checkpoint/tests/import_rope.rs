@@ -21,7 +21,7 @@ fn yarn_comes_in_the_measures_of_config_json() {
     gguf.set("llama.rope.scaling.attn_factor", Meta::F32(0.5));
     gguf.set("llama.rope.scaling.yarn_beta_slow", Meta::F32(2.0));
     let (_dir, model) = imported(&gguf, &F32);
-    let Some(RopeScaling::Yarn(yarn)) = model.config().rope_scaling else {
+    let Some(RopeScaling::Yarn(yarn)) = model.config().rope_scaling.clone() else {
         panic!("{:?}", model.config().rope_scaling);
     };
     assert_eq!((yarn.factor, yarn.original_max_positions), (4.0, 64));
@@ -39,7 +39,7 @@ fn linear_interpolation_comes_under_each_of_its_names() {
             gguf.set(&format!("qwen2.rope.{key}"), value.clone());
         }
         let (_dir, model) = imported(&gguf, &F32);
-        model.config().rope_scaling
+        model.config().rope_scaling.clone()
     };
     let kind = |name: &str| ("scaling.type", Meta::Text(name.into()));
     let factor = |factor: f32| ("scaling.factor", Meta::F32(factor));
@@ -100,7 +100,7 @@ fn divisors_of_llama_3_are_its_scaling() {
             high_freq_factor: 4.0,
             original_max_positions: 8192,
         };
-        let got = model.config().rope_scaling;
+        let got = model.config().rope_scaling.clone();
         assert_eq!(got, Some(RopeScaling::Llama3(expected)));
     }
     let (_dir, model) = imported(&with_divisors(&[1.0; HEAD / 2]), &F32);

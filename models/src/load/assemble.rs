@@ -120,7 +120,7 @@ impl<'a> Assembler<'a> {
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let (mut norm, mut head) = (None, None);
         if part.output {
-            norm = Some(self.norm(FINAL_NORM.to_owned(), b.hidden)?);
+            norm = Some(self.norm(FINAL_NORM.to_owned(), b.hidden, 0)?);
             if !b.tied_embeddings {
                 let weight = self.table(HEAD)?;
                 head = Some(Projection { weight, bias: None });
@@ -155,21 +155,25 @@ impl<'a> Assembler<'a> {
     /// A row for every token of the vocabulary.
     fn table(&mut self, name: &str) -> Result<Param<Tensor<2>>, ModelError> {
         let shape = [self.blueprint.vocab, self.blueprint.hidden];
-        self.parameter(&[(name.to_owned(), shape)], shape, self.dtype)
+        self.parameter(&[(name.to_owned(), shape)], shape, self.dtype, 0)
     }
 
     fn layer(&mut self, config: &ModelConfig, index: usize) -> Result<DecoderLayer, ModelError> {
         let weight = |part| config.layer_weight(part);
         let norm = self.layer_norm(index, weight(LayerPart::AttentionNorm))?;
-        let qkv = self.projection(index, &QKV.map(weight))?;
+        let qkv = match config.fused_projections {
+            true => vec![weight(LayerPart::QueryKeyValue)],
+            false => QKV.map(weight).to_vec(),
+        };
+        let qkv = self.projection(index, &qkv, self.blueprint.heads + self.blueprint.kv_heads)?;
         let head_norms = match config.head_norms {
             true => Some(HeadNorms {
-                query: self.layer_norm(index, weight(LayerPart::QueryNorm))?,
-                key: self.layer_norm(index, weight(LayerPart::KeyNorm))?,
+                query: self.head_norm(index, weight(LayerPart::QueryNorm))?,
+                key: self.head_norm(index, weight(LayerPart::KeyNorm))?,
             }),
             false => None,
         };
-        let output = self.projection(index, &[weight(LayerPart::Output)])?;
+        let output = self.projection(index, &[weight(LayerPart::Output)], 0)?;
         let attention = Attention {
             norm,
             qkv,
@@ -177,8 +181,12 @@ impl<'a> Assembler<'a> {
             output,
         };
         let norm = self.layer_norm(index, weight(LayerPart::MlpNorm))?;
-        let gate_up = self.projection(index, &GATE_UP.map(weight))?;
-        let down = self.projection(index, &[weight(LayerPart::Down)])?;
+        let gate_up = match config.fused_projections {
+            true => vec![weight(LayerPart::GateUp)],
+            false => GATE_UP.map(weight).to_vec(),
+        };
+        let gate_up = self.projection(index, &gate_up, 0)?;
+        let down = self.projection(index, &[weight(LayerPart::Down)], 0)?;
         let mlp = Mlp {
             norm,
             gate_up,
@@ -189,15 +197,21 @@ impl<'a> Assembler<'a> {
     }
 
     fn layer_norm(&mut self, index: usize, weight: LayerWeight) -> Result<RmsNorm, ModelError> {
-        self.norm(format!("{}.weight", weight.name(index)), weight.rows)
+        self.norm(format!("{}.weight", weight.name(index)), weight.rows, 0)
+    }
+
+    /// A norm of heads, whose elements lie as those of the heads do.
+    fn head_norm(&mut self, index: usize, weight: LayerWeight) -> Result<RmsNorm, ModelError> {
+        self.norm(format!("{}.weight", weight.name(index)), weight.rows, 1)
     }
 
     /// Projections of one input, stacked along their rows. They have the same width, and all have biases
-    /// or none has.
+    /// or none has. The first rows are those of `rotated` heads.
     fn projection(
         &mut self,
         index: usize,
         weights: &[LayerWeight],
+        rotated: usize,
     ) -> Result<Projection, ModelError> {
         let width = weights[0].columns.unwrap_or_default();
         let biased = weights[0].bias;
@@ -209,14 +223,14 @@ impl<'a> Assembler<'a> {
             (name, [rows, width])
         });
         let weights: Vec<_> = weights.collect();
-        let weight = self.parameter(&weights, [rows, width], self.dtype)?;
+        let weight = self.parameter(&weights, [rows, width], self.dtype, rotated)?;
         let bias = if biased {
             let biases = parts.iter().map(|part| {
                 let (name, rows) = named("bias", part);
                 (name, [rows])
             });
             let biases: Vec<_> = biases.collect();
-            Some(self.parameter(&biases, [rows], self.dtype)?)
+            Some(self.parameter(&biases, [rows], self.dtype, rotated)?)
         } else {
             None
         };
@@ -224,20 +238,22 @@ impl<'a> Assembler<'a> {
     }
 
     /// A norm; its gain is f32 whatever the weights are.
-    fn norm(&mut self, name: String, width: usize) -> Result<RmsNorm, ModelError> {
-        let gamma = self.parameter(&[(name, [width])], [width], WeightDtype::F32)?;
+    fn norm(&mut self, name: String, width: usize, rotated: usize) -> Result<RmsNorm, ModelError> {
+        let gamma = self.parameter(&[(name, [width])], [width], WeightDtype::F32, rotated)?;
         Ok(RmsNorm {
             gamma,
             eps: self.blueprint.norm_eps,
         })
     }
 
-    /// The parameter that `parts` are stacked into, on the device as `shape`.
+    /// The parameter that `parts` are stacked into, on the device as `shape`; the rows of its first `rotated` heads in the order of the
+    /// model's rotation.
     fn parameter<const D: usize>(
         &mut self,
         parts: &[(String, [usize; D])],
         shape: [usize; D],
         dtype: WeightDtype,
+        rotated: usize,
     ) -> Result<Param<Tensor<D>>, ModelError> {
         let (device, element) = (self.device, dtype_of(dtype));
         let bytes = |part: &[usize]| part.iter().product::<usize>() * element.size();
@@ -248,6 +264,9 @@ impl<'a> Assembler<'a> {
                 for (name, part) in parts {
                     source.read(name, part, &mut host)?;
                     self.done.add(name, bytes(part));
+                }
+                if let Some(order) = self.blueprint.rotation.order().filter(|_| rotated > 0) {
+                    host.reorder(rotated, &order, shape[1..].iter().product());
                 }
                 device.memory_persistent_allocations(host.into_data(shape), |data| {
                     Tensor::from_data(data, (device, element))

@@ -66,12 +66,48 @@ impl HostTensor {
         self.filled += source.len();
     }
 
+    /// Brings the elements of each of the first `heads` heads into an order: for each element of a head the place it has so far. An
+    /// element is `width` values.
+    pub(crate) fn reorder(&mut self, heads: usize, order: &[usize], width: usize) {
+        match &mut self.values {
+            Values::F32(values) => reorder(values, heads, order, width),
+            Values::F16(values) => reorder(values, heads, order, width),
+            Values::Bf16(values) => reorder(values, heads, order, width),
+        }
+    }
+
     /// The buffer as tensor data of `shape`.
     pub(crate) fn into_data<const D: usize>(self, shape: [usize; D]) -> TensorData {
         match self.values {
             Values::F32(values) => TensorData::new(values, shape),
             Values::F16(values) => TensorData::new(values, shape),
             Values::Bf16(values) => TensorData::new(values, shape),
+        }
+    }
+}
+
+fn reorder<T: Copy>(values: &mut [T], heads: usize, order: &[usize], width: usize) {
+    for head in values.chunks_exact_mut(order.len() * width).take(heads) {
+        let before = head.to_vec();
+        for (to, &from) in head.chunks_exact_mut(width).zip(order) {
+            to.copy_from_slice(&before[from * width..(from + 1) * width]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_reordered_and_what_follows_them_is_not() {
+        for dtype in [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16] {
+            let mut tensor = HostTensor::new(dtype, 14);
+            tensor.push_f32(&[0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13.]);
+            tensor.reorder(2, &[2, 0, 1], 2);
+            let got = tensor.into_data([7, 2]).convert::<f32>();
+            let expected = [4., 5., 0., 1., 2., 3., 10., 11., 6., 7., 8., 9., 12., 13.];
+            assert_eq!(got.try_to_vec::<f32>().expect("floats"), expected);
         }
     }
 }

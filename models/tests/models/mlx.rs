@@ -57,7 +57,7 @@ fn cases() -> Vec<Case> {
         .iter()
         .map(case)
         .collect();
-    assert_eq!(cases.len(), 11);
+    assert_eq!(cases.len(), 16);
     cases
 }
 

@@ -1,11 +1,12 @@
 //! Logits of the last token against the f64 reference: at most 1e-4 apart.
 
+use sparse_accelerate::KvType;
 use sparse_accelerate_checkpoint::WeightDtype;
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
 use crate::{
     reference,
-    tiny::{Tiny, distance, whole},
+    tiny::{Tiny, cache, distance, feed, whole},
 };
 
 pub(crate) fn assert_parity(tiny: &Tiny, len: usize) {
@@ -65,6 +66,133 @@ fn yarn_below_and_beyond_the_original_length() {
         let scaled = whole(&yarn.load(), &yarn.prompt(90, 0));
         assert!(distance(&plain, &scaled) > 1e-3, "the scaling must show");
     }
+}
+
+#[test]
+fn a_part_of_a_head_is_rotated_in_every_family() {
+    for family in Tiny::families() {
+        let prompt = family.prompt(37, 0);
+        let whole_head = Tiny {
+            rotary: 1.0,
+            ..family.clone()
+        };
+        let whole_head = whole(&whole_head.load(), &prompt);
+        // Of 32 and 40 elements: 6 to 38 of them.
+        for rotary in [0.2, 0.5, 0.75, 0.95] {
+            let tiny = Tiny {
+                rotary,
+                biased: family.family == "llama",
+                ..family.clone()
+            };
+            assert_parity(&tiny, 37);
+            let part = whole(&tiny.load(), &prompt);
+            assert!(distance(&part, &whole_head) > 1e-3, "the part must show");
+        }
+    }
+}
+
+#[test]
+fn longrope_below_and_beyond_the_original_length() {
+    for family in Tiny::families() {
+        for rotary in [0.75, 1.0] {
+            let tiny = Tiny {
+                rotary,
+                ..family.clone()
+            };
+            let tiny = tiny.with_longrope(32);
+            assert_parity(&tiny, 20);
+            assert_parity(&tiny, 32);
+            assert_parity(&tiny, 33);
+            assert_parity(&tiny, 90);
+        }
+    }
+}
+
+#[test]
+fn dynamic_ntk_below_and_beyond_the_original_length() {
+    for family in Tiny::families() {
+        for rotary in [0.75, 1.0] {
+            let tiny = Tiny {
+                positions: 32,
+                dynamic: Some(4.0),
+                rotary,
+                theta: 100.0,
+                ..family.clone()
+            };
+            assert_parity(&tiny, 20);
+            assert_parity(&tiny, 33);
+            assert_parity(&tiny, 90);
+            let plain = Tiny {
+                positions: 128,
+                dynamic: None,
+                ..tiny.clone()
+            };
+            let prompt = tiny.prompt(90, 0);
+            let (plain, scaled) = (whole(&plain.load(), &prompt), whole(&tiny.load(), &prompt));
+            assert!(distance(&plain, &scaled) > 1e-3, "the scaling must show");
+        }
+    }
+}
+
+/// A prompt below the original length that is to grow beyond it: every chunk and every new token of the sequence has the frequencies
+/// of the length that it is planned for, in a cache of the model's type and of bytes.
+#[test]
+fn the_planned_length_decides_for_a_whole_sequence() {
+    let longrope = Tiny::phi3().with_longrope(32);
+    let dynamic = Tiny {
+        positions: 32,
+        dynamic: Some(4.0),
+        theta: 100.0,
+        ..Tiny::qwen3()
+    };
+    for tiny in [longrope, dynamic] {
+        let (model, tensors) = (tiny.load(), tiny.tensors());
+        let ids = tiny.prompt(50, 3);
+        for planned in [32, 48, 50, 90] {
+            let reached = planned.min(50);
+            let mut cache = cache(&model, 1, planned);
+            let mut got = Vec::new();
+            // A prompt of 20 in chunks, then tokens one by one.
+            for (from, to) in [(0, 7), (7, 20)] {
+                got = feed(&model, &mut cache, &[&ids[from..to]], &[20]).remove(0);
+            }
+            let first = reference::planned(&tiny, &tensors, &ids[..20], planned);
+            assert!(distance(&first, &got) <= 1e-4, "{planned}");
+            for at in 20..reached {
+                got = feed(&model, &mut cache, &[&ids[at..=at]], &[at + 1]).remove(0);
+            }
+            let last = reference::planned(&tiny, &tensors, &ids[..reached], planned);
+            assert!(distance(&last, &got) <= 1e-4, "{planned}");
+        }
+        // Sequences of three lengths take turns.
+        let prompt = &ids[..20];
+        let logits = |planned: usize| {
+            let mut cache = cache(&model, 1, planned);
+            feed(&model, &mut cache, &[prompt], &[20]).remove(0)
+        };
+        let first: Vec<_> = [20, 40, 90].map(logits).into();
+        assert!(distance(&first[0], &first[1]) > 1e-3);
+        for _ in 0..2 {
+            assert_eq!([20, 40, 90].map(logits).to_vec(), first);
+        }
+    }
+}
+
+#[test]
+fn an_int8_cache_holds_heads_of_which_a_part_is_rotated() {
+    let tiny = Tiny::phi3().with_longrope(32);
+    let prompt = tiny.prompt(60, 0);
+    let int8 = tiny.try_load_with(&tiny.tensors(), |options| options.model.kv = KvType::Int8);
+    let int8 = int8.expect("a sound checkpoint");
+    let mut cache = int8.cache(1, prompt.len()).expect("a cache");
+    let mut got = Vec::new();
+    for chunk in prompt.chunks(25) {
+        got = feed(&int8, &mut cache, &[chunk], &[prompt.len()]).remove(0);
+    }
+    let expected = reference::logits(&tiny, &tiny.tensors(), &prompt);
+    let apart = distance(&expected, &got);
+    // Half a scale of 1/127 an element; logits reach about 3.
+    assert!(apart > 1e-6 && apart <= 0.1, "{apart}");
 }
 
 #[test]

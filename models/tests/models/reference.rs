@@ -1,7 +1,7 @@
 //! The forward pass from its formulae: f64, loops, no cache, every row, one sequence.
 //!
 //! Written without a look at the crate: heads are repeated by index, the mask is the loop's bound,
-//! the rotation is the complex product of each pair `(x[i], x[i + h])`.
+//! the rotation is the complex product of each pair `(x[i], x[i + h])` of what is rotated, in the order of the checkpoint.
 
 use std::f64::consts::PI;
 
@@ -12,11 +12,22 @@ type Row = Vec<f64>;
 struct Reference<'a> {
     tiny: &'a Tiny,
     tensors: &'a Tensors,
+    /// Tokens that the sequence is planned for.
+    planned: usize,
 }
 
 /// Logits of the last token.
 pub(crate) fn logits(tiny: &Tiny, tensors: &Tensors, ids: &[u32]) -> Vec<f32> {
-    let model = Reference { tiny, tensors };
+    planned(tiny, tensors, ids, ids.len())
+}
+
+/// Logits of the last token of a sequence that is to reach a length.
+pub(crate) fn planned(tiny: &Tiny, tensors: &Tensors, ids: &[u32], planned: usize) -> Vec<f32> {
+    let model = Reference {
+        tiny,
+        tensors,
+        planned,
+    };
     let mut rows: Vec<Row> = ids
         .iter()
         .map(|&id| model.row_of("model.embed_tokens.weight", id as usize))
@@ -70,14 +81,24 @@ impl Reference<'_> {
     }
 
     fn frequency(&self, pair: usize) -> f64 {
-        let base = 1.0
-            / self
-                .tiny
-                .theta
-                .powf((2 * pair) as f64 / self.tiny.head_dim as f64);
+        let rotated = self.tiny.rotated() as f64;
+        let mut theta = self.tiny.theta;
+        if let Some(factor) = self.tiny.dynamic {
+            let times = self.planned as f64 / self.tiny.positions as f64;
+            theta *= (factor * times.max(1.0) - factor + 1.0).powf(rotated / (rotated - 2.0));
+        }
+        let base = 1.0 / theta.powf((2 * pair) as f64 / rotated);
+        if let Some((short, long, original)) = &self.tiny.longrope {
+            let divisors = if self.planned > *original {
+                long
+            } else {
+                short
+            };
+            return base / divisors[pair];
+        }
         if let Some((factor, original)) = self.tiny.yarn {
             // Turns of the pair over the original length, by pairs: 32 keep it, 1 stretches it in full.
-            let (dim, turn) = (self.tiny.head_dim as f64, 2.0 * PI);
+            let (dim, turn) = (rotated, 2.0 * PI);
             let at = |turns: f64| {
                 dim * (original as f64 / (turns * turn)).ln() / (2.0 * self.tiny.theta.ln())
             };
@@ -101,11 +122,15 @@ impl Reference<'_> {
 
     fn rotated(&self, x: &[f64], position: usize) -> Row {
         let dim = self.tiny.head_dim;
-        let half = dim / 2;
-        let gain = self
-            .tiny
-            .yarn
-            .map_or(1.0, |(factor, _)| 0.1 * factor.ln() + 1.0);
+        let half = self.tiny.rotated() / 2;
+        let gain = match (self.tiny.yarn, &self.tiny.longrope) {
+            (Some((factor, _)), _) => 0.1 * factor.ln() + 1.0,
+            (_, Some((_, _, original))) => {
+                let factor = (self.tiny.positions as f64 / *original as f64).max(1.0);
+                (1.0 + factor.ln() / (*original as f64).ln()).sqrt()
+            }
+            _ => 1.0,
+        };
         let mut out = x.to_vec();
         for head in 0..x.len() / dim {
             for pair in 0..half {
@@ -144,10 +169,25 @@ impl Reference<'_> {
             let heads = |row: Row| row.chunks(self.tiny.head_dim).flat_map(each).collect();
             rows.into_iter().map(heads).collect()
         };
-        let query = by_head(project("self_attn.q_proj"), "self_attn.q_norm.weight");
-        let key = by_head(project("self_attn.k_proj"), "self_attn.k_norm.weight");
-        let (query, key) = (turn(query), turn(key));
-        let value = project("self_attn.v_proj");
+        let (query, key, value) = match self.tiny.fused() {
+            true => {
+                let qkv = project("self_attn.qkv_proj");
+                let q = self.tiny.heads * self.tiny.head_dim;
+                let k = q + self.tiny.kv_heads * self.tiny.head_dim;
+                let part = |from: usize, to: usize| -> Vec<Row> {
+                    qkv.iter().map(|row| row[from..to].to_vec()).collect()
+                };
+                let all = qkv[0].len();
+                (part(0, q), part(q, k), part(k, all))
+            }
+            false => (
+                project("self_attn.q_proj"),
+                project("self_attn.k_proj"),
+                project("self_attn.v_proj"),
+            ),
+        };
+        let query = turn(by_head(query, "self_attn.q_norm.weight"));
+        let key = turn(by_head(key, "self_attn.k_norm.weight"));
         for (position, row) in rows.iter_mut().enumerate() {
             let first = self
                 .tiny
@@ -157,8 +197,17 @@ impl Reference<'_> {
             let context = self.attend(&query[position], &key[seen.clone()], &value[seen]);
             add(row, &self.linear(&name("self_attn.o_proj"), &context));
             let normed = self.norm(&name("post_attention_layernorm.weight"), row);
-            let gate = self.linear(&name("mlp.gate_proj"), &normed);
-            let up = self.linear(&name("mlp.up_proj"), &normed);
+            let (gate, up) = match self.tiny.fused() {
+                true => {
+                    let mut gate = self.linear(&name("mlp.gate_up_proj"), &normed);
+                    let up = gate.split_off(self.tiny.intermediate);
+                    (gate, up)
+                }
+                false => (
+                    self.linear(&name("mlp.gate_proj"), &normed),
+                    self.linear(&name("mlp.up_proj"), &normed),
+                ),
+            };
             let gated: Row = gate
                 .iter()
                 .zip(&up)

@@ -27,6 +27,12 @@ pub(crate) struct Tiny {
     pub(crate) scaling: Option<(f64, f64, f64, usize)>,
     /// factor and original positions of YaRN
     pub(crate) yarn: Option<(f64, usize)>,
+    /// divisors of sequences of up to the original length, divisors of longer ones, original positions
+    pub(crate) longrope: Option<(Vec<f64>, Vec<f64>, usize)>,
+    /// factor of dynamic NTK
+    pub(crate) dynamic: Option<f64>,
+    /// share of a head that is rotated
+    pub(crate) rotary: f64,
     /// keys that a row sees, in every layer
     pub(crate) window: Option<usize>,
     pub(crate) tied: bool,
@@ -35,9 +41,10 @@ pub(crate) struct Tiny {
 }
 
 /// `model_type` and class of every family.
-const FAMILIES: [(&str, &str); 4] = [
+const FAMILIES: [(&str, &str); 5] = [
     ("llama", "LlamaForCausalLM"),
     ("mistral", "MistralForCausalLM"),
+    ("phi3", "Phi3ForCausalLM"),
     ("qwen2", "Qwen2ForCausalLM"),
     ("qwen3", "Qwen3ForCausalLM"),
 ];
@@ -61,6 +68,9 @@ impl Tiny {
             eps: 1e-5,
             scaling: None,
             yarn: None,
+            longrope: None,
+            dynamic: None,
+            rotary: 1.0,
             window: None,
             tied: true,
             biased: false,
@@ -75,6 +85,30 @@ impl Tiny {
             tied: false,
             ..Self::llama()
         }
+    }
+
+    /// With three quarters of each head rotated.
+    pub(crate) fn phi3() -> Self {
+        Self {
+            family: "phi3",
+            rotary: 0.75,
+            ..Self::llama()
+        }
+    }
+
+    /// Divisors of LongRoPE for what is rotated, mild below `original` positions and strong beyond.
+    pub(crate) fn with_longrope(self, original: usize) -> Self {
+        let pairs = 0..self.rotated() / 2;
+        let divisors = |slope: f64| pairs.clone().map(|i| 1.0 + slope * i as f64).collect();
+        Self {
+            longrope: Some((divisors(0.125), divisors(0.75), original)),
+            ..self
+        }
+    }
+
+    /// Elements of a head that are rotated.
+    pub(crate) fn rotated(&self) -> usize {
+        (self.head_dim as f64 * self.rotary) as usize
     }
 
     pub(crate) fn qwen2() -> Self {
@@ -100,8 +134,14 @@ impl Tiny {
     }
 
     /// One of every family.
-    pub(crate) fn families() -> [Self; 4] {
-        [Self::llama(), Self::mistral(), Self::qwen2(), Self::qwen3()]
+    pub(crate) fn families() -> [Self; 5] {
+        [
+            Self::llama(),
+            Self::mistral(),
+            Self::phi3(),
+            Self::qwen2(),
+            Self::qwen3(),
+        ]
     }
 
     /// The model of a configuration that [`Tiny::config_json`] could have written.
@@ -110,6 +150,14 @@ impl Tiny {
         let number = |field: &str| config[field].as_f64().expect(field);
         let mut families = FAMILIES.into_iter();
         let family = families.find(|(name, _)| config["model_type"] == *name);
+        let list = |field: &str| {
+            let list = config["rope_scaling"][field]
+                .as_array()
+                .expect(field)
+                .iter();
+            list.map(|v| v.as_f64().expect(field)).collect()
+        };
+        let original = config["original_max_position_embeddings"].as_u64();
         Self {
             family: family.expect("a family").0,
             hidden: size("hidden_size"),
@@ -123,6 +171,8 @@ impl Tiny {
             theta: number("rope_theta"),
             eps: number("rms_norm_eps"),
             window: config["sliding_window"].as_u64().map(|keys| keys as usize),
+            longrope: original.map(|n| (list("short_factor"), list("long_factor"), n as usize)),
+            rotary: config["partial_rotary_factor"].as_f64().unwrap_or(1.0),
             tied: config["tie_word_embeddings"] == true,
             ..Self::llama()
         }
@@ -130,6 +180,10 @@ impl Tiny {
 
     pub(crate) fn qkv_bias(&self) -> bool {
         self.family == "qwen2" || self.biased
+    }
+
+    pub(crate) fn fused(&self) -> bool {
+        self.family == "phi3"
     }
 
     pub(crate) fn head_norms(&self) -> bool {
@@ -153,7 +207,12 @@ impl Tiny {
             };
             push("input_layernorm.weight", &[h]);
             push("post_attention_layernorm.weight", &[h]);
-            for (name, rows) in [("q", q), ("k", kv), ("v", kv)] {
+            let separate = [("q", q), ("k", kv), ("v", kv), ("qkv", q + 2 * kv)];
+            let projections = match self.fused() {
+                true => &separate[3..],
+                false => &separate[..3],
+            };
+            for &(name, rows) in projections {
                 push(&format!("self_attn.{name}_proj.weight"), &[rows, h]);
                 if self.qkv_bias() {
                     push(&format!("self_attn.{name}_proj.bias"), &[rows]);
@@ -167,8 +226,12 @@ impl Tiny {
             if self.biased {
                 push("self_attn.o_proj.bias", &[h]);
             }
-            push("mlp.gate_proj.weight", &[f, h]);
-            push("mlp.up_proj.weight", &[f, h]);
+            if self.fused() {
+                push("mlp.gate_up_proj.weight", &[2 * f, h]);
+            } else {
+                push("mlp.gate_proj.weight", &[f, h]);
+                push("mlp.up_proj.weight", &[f, h]);
+            }
             push("mlp.down_proj.weight", &[h, f]);
         }
         let mut state = 7u64;
@@ -216,11 +279,25 @@ impl Tiny {
             "bos_token_id": 0,
             "eos_token_id": 1,
         });
-        if self.family == "mistral" {
+        if ["mistral", "phi3"].contains(&self.family) {
             config["sliding_window"] = json!(self.window);
         }
         if self.biased {
             config["attention_bias"] = json!(true);
+        }
+        if self.rotary != 1.0 {
+            config["partial_rotary_factor"] = json!(self.rotary);
+        }
+        if let Some((short, long, original)) = &self.longrope {
+            config["original_max_position_embeddings"] = json!(original);
+            config["rope_scaling"] = json!({
+                "type": "longrope",
+                "short_factor": short,
+                "long_factor": long,
+            });
+        }
+        if let Some(factor) = self.dynamic {
+            config["rope_scaling"] = json!({"rope_type": "dynamic", "factor": factor});
         }
         if let Some((factor, low, high, original)) = self.scaling {
             config["rope_scaling"] = json!({

@@ -10,6 +10,8 @@ pub enum Architecture {
     Llama,
     /// Mistral (Nemo too) and Ministral: `MistralForCausalLM`, `MinistralForCausalLM`, Llama with a sliding window or none.
     Mistral,
+    /// Phi-3, Phi-3.5 and Phi-4-mini: `Phi3ForCausalLM`, Q, K and V in one tensor, gate and up in another.
+    Phi3,
     /// Qwen2 and Qwen2.5: `Qwen2ForCausalLM`, biases on Q, K and V.
     Qwen2,
     /// Dense Qwen3: `Qwen3ForCausalLM`, norms on the heads of Q and K.
@@ -18,7 +20,13 @@ pub enum Architecture {
 
 impl Architecture {
     /// Every family.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 5] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Phi3,
+        Self::Qwen2,
+        Self::Qwen3,
+    ];
 
     /// Class names in config.json, each with its `model_type`; the first is the one that is written.
     fn names(self) -> &'static [(&'static str, &'static str)] {
@@ -28,6 +36,7 @@ impl Architecture {
                 ("MistralForCausalLM", "mistral"),
                 ("MinistralForCausalLM", "ministral"),
             ],
+            Self::Phi3 => &[("Phi3ForCausalLM", "phi3")],
             Self::Qwen2 => &[("Qwen2ForCausalLM", "qwen2")],
             Self::Qwen3 => &[("Qwen3ForCausalLM", "qwen3")],
         }
@@ -47,7 +56,7 @@ impl Architecture {
     pub(crate) fn gguf_name(self) -> &'static str {
         match self {
             Self::Llama | Self::Mistral => "llama",
-            Self::Qwen2 | Self::Qwen3 => self.model_type(),
+            Self::Phi3 | Self::Qwen2 | Self::Qwen3 => self.model_type(),
         }
     }
 
@@ -86,6 +95,24 @@ impl Architecture {
     /// Tells whether the heads of Q and K are normalised before their rotation.
     pub(super) fn head_norms(self) -> bool {
         self == Self::Qwen3
+    }
+
+    /// Tells whether Q, K and V are one tensor of a checkpoint, and gate and up another.
+    pub(super) fn fused_projections(self) -> bool {
+        self == Self::Phi3
+    }
+
+    /// Tells whether every layer has a window wherever `sliding_window` is a number, with no key beside it that switches it on.
+    pub(super) fn window_by_size(self) -> bool {
+        matches!(self, Self::Mistral | Self::Phi3)
+    }
+
+    /// Keys of the window where `sliding_window` is left out; `None` for no window.
+    pub(super) fn default_window(self) -> Option<usize> {
+        match self {
+            Self::Phi3 => None,
+            _ => Some(4096),
+        }
     }
 
     /// Elements per head where config.json does not say; `None` for the hidden size over the heads.

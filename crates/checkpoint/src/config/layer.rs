@@ -18,6 +18,8 @@ pub const HEAD: &str = "lm_head.weight";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerPart {
+    /// Query, key and value projection in one, their rows in this order.
+    QueryKeyValue,
     /// Query projection.
     Query,
     /// Key projection.
@@ -26,6 +28,8 @@ pub enum LayerPart {
     Value,
     /// Output projection of the attention.
     Output,
+    /// Gate and up projection of the MLP in one, the gate's rows first.
+    GateUp,
     /// Gate projection of the MLP.
     Gate,
     /// Up projection of the MLP.
@@ -44,11 +48,13 @@ pub enum LayerPart {
 
 impl LayerPart {
     /// Every part, in the order of [`ModelConfig::expected_tensors`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
+        Self::QueryKeyValue,
         Self::Query,
         Self::Key,
         Self::Value,
         Self::Output,
+        Self::GateUp,
         Self::Gate,
         Self::Up,
         Self::Down,
@@ -71,10 +77,12 @@ impl LayerPart {
 
     fn names(self) -> (&'static str, &'static str) {
         match self {
+            Self::QueryKeyValue => ("self_attn.qkv_proj", "attn_qkv"),
             Self::Query => ("self_attn.q_proj", "attn_q"),
             Self::Key => ("self_attn.k_proj", "attn_k"),
             Self::Value => ("self_attn.v_proj", "attn_v"),
             Self::Output => ("self_attn.o_proj", "attn_output"),
+            Self::GateUp => ("mlp.gate_up_proj", "ffn_up"),
             Self::Gate => ("mlp.gate_proj", "ffn_gate"),
             Self::Up => ("mlp.up_proj", "ffn_up"),
             Self::Down => ("mlp.down_proj", "ffn_down"),
@@ -129,9 +137,11 @@ impl ModelConfig {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let (query, key) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let (rows, columns, bias) = match part {
+            LayerPart::QueryKeyValue => (query + 2 * key, Some(hidden), self.qkv_bias),
             LayerPart::Query => (query, Some(hidden), self.qkv_bias),
             LayerPart::Key | LayerPart::Value => (key, Some(hidden), self.qkv_bias),
             LayerPart::Output => (hidden, Some(query), self.output_bias),
+            LayerPart::GateUp => (2 * inner, Some(hidden), self.mlp_bias),
             LayerPart::Gate | LayerPart::Up => (inner, Some(hidden), self.mlp_bias),
             LayerPart::Down => (hidden, Some(inner), self.mlp_bias),
             LayerPart::AttentionNorm | LayerPart::MlpNorm => (hidden, None, false),
@@ -149,6 +159,12 @@ impl ModelConfig {
     pub fn layer_weights(&self) -> impl Iterator<Item = LayerWeight> + '_ {
         let has = |part: &LayerPart| match part {
             LayerPart::QueryNorm | LayerPart::KeyNorm => self.head_norms,
+            LayerPart::QueryKeyValue | LayerPart::GateUp => self.fused_projections,
+            LayerPart::Query
+            | LayerPart::Key
+            | LayerPart::Value
+            | LayerPart::Gate
+            | LayerPart::Up => !self.fused_projections,
             _ => true,
         };
         let parts = LayerPart::ALL.into_iter().filter(has);

@@ -10,6 +10,7 @@ mod layer;
 mod model;
 mod parse;
 mod rope;
+mod scaling;
 mod tensors;
 mod unsupported;
 mod window;
@@ -18,4 +19,6 @@ pub use dtype::WeightDtype;
 pub use family::Architecture;
 pub(crate) use fields::{Fields, describe};
 pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
-pub use model::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
+pub use model::{
+    DynamicScaling, Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, YarnScaling,
+};

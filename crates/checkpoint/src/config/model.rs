@@ -6,7 +6,7 @@
 use super::{Architecture, WeightDtype};
 
 /// Rotary positions stretched beyond the length a model was first trained for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
     /// Linear interpolation (arXiv 2306.15595): positions are divided by the factor.
@@ -18,6 +18,47 @@ pub enum RopeScaling {
     Llama3(Llama3Scaling),
     /// YaRN (arXiv 2309.00071).
     Yarn(YarnScaling),
+    /// LongRoPE (arXiv 2402.13753), as published with Phi-3.
+    LongRope(LongRopeScaling),
+    /// Dynamic NTK: a base that grows with the sequence.
+    Dynamic(DynamicScaling),
+}
+
+impl RopeScaling {
+    /// Tells whether frequencies depend on how long a sequence is to become. One sequence has one set of them, in all its chunks and
+    /// in its decoding: keys that were rotated two ways cannot be compared.
+    #[must_use]
+    pub fn follows_length(&self) -> bool {
+        matches!(self, Self::LongRope(_) | Self::Dynamic(_))
+    }
+}
+
+/// Rotary frequencies divided pair by pair, by one list for sequences of up to the original length and by another for longer ones.
+/// Cosines and sines are multiplied by an attention factor, by default `sqrt(1 + ln(factor) / ln(original))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRopeScaling {
+    /// Divisors for sequences of up to the original length, one a pair; above zero.
+    pub short_factors: Vec<f64>,
+    /// Divisors for longer sequences.
+    pub long_factors: Vec<f64>,
+    /// Longest length over the original one, at least 1.
+    pub factor: f64,
+    /// Context length in tokens before the stretch, at least 2.
+    pub original_max_positions: usize,
+    /// Factor of queries and keys in sequences of up to the original length.
+    pub short_attention_factor: f64,
+    /// Factor of queries and keys in longer sequences.
+    pub long_attention_factor: f64,
+}
+
+/// Rotary frequencies whose base grows with a sequence of more than the original length: for `r` rotated elements a head and `n`
+/// tokens it is `theta (factor n / original - factor + 1)^(r / (r - 2))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DynamicScaling {
+    /// Speed of the growth, above 1.
+    pub factor: f64,
+    /// Context length in tokens up to which nothing changes.
+    pub original_max_positions: usize,
 }
 
 /// Rotary frequencies stretched the YaRN way: pairs that turn fewer than `beta_slow` times over the original
@@ -71,11 +112,13 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Rows of the embedding table.
     pub vocab_size: usize,
-    /// Longest sequence the model was made for, in tokens; under YaRN at least its factor times the original
-    /// length.
+    /// Longest sequence the model was made for, in tokens; under YaRN, LongRoPE and dynamic NTK at least the factor times
+    /// the original length.
     pub max_positions: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Elements at the front of a head of Q and K that are rotated, even; the others stay as they are.
+    pub rotary_dim: usize,
     /// Scaling of the rotary frequencies, if any.
     pub rope_scaling: Option<RopeScaling>,
     /// Keys that a row sees in every layer, its own included; `None` where it sees all up to its own.
@@ -84,6 +127,8 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// True if the output projection is the embedding table.
     pub tied_embeddings: bool,
+    /// True if Q, K and V are one tensor of a checkpoint, and gate and up another.
+    pub fused_projections: bool,
     /// True if Q, K and V have biases.
     pub qkv_bias: bool,
     /// True if the attention's output projection has a bias.

@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::{
-    Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope, unsupported,
+    Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope::Rope, unsupported,
     window,
 };
 use crate::{ConfigError, json};
@@ -50,7 +50,12 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         ));
     }
     let vocab_size = required(fields, "vocab_size", MAX_VOCAB)?;
-    let (rope_theta, rope_scaling) = rope::parse(fields)?;
+    let head_dim = head_dim(fields, architecture, hidden_size, heads)?;
+    let Rope {
+        theta: rope_theta,
+        rotary_dim,
+        scaling: rope_scaling,
+    } = Rope::parse(fields, head_dim)?;
     let attention_bias = fields.flag("attention_bias")?;
     let throughout = architecture.biased_throughout();
     let eos = fields.ids("eos_token_id")?;
@@ -65,14 +70,16 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         layers,
         heads,
         kv_heads,
-        head_dim: head_dim(fields, architecture, hidden_size, heads)?,
+        head_dim,
         vocab_size,
-        max_positions: max_positions(fields, rope_scaling)?,
+        max_positions: max_positions(fields, rope_scaling.as_ref())?,
         rope_theta,
+        rotary_dim,
         rope_scaling,
         window,
         norm_eps: norm_eps(fields)?,
         tied_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+        fused_projections: architecture.fused_projections(),
         qkv_bias: attention_bias.unwrap_or(architecture.biased()),
         output_bias: throughout && attention_bias.unwrap_or(false),
         mlp_bias: throughout && fields.flag("mlp_bias")?.unwrap_or(false),
@@ -94,19 +101,19 @@ pub(super) fn written_positions(fields: Fields<'_>) -> Result<usize, ConfigError
     }
 }
 
-/// A model whose positions are stretched often keeps the length of before in its file: YaRN has it among its own fields, and
-/// beside linear interpolation the stretched length may stand in the old spelling.
-fn max_positions(fields: Fields<'_>, scaling: Option<RopeScaling>) -> Result<usize, ConfigError> {
+/// A model whose positions are stretched often keeps the length of before in its file: YaRN has it among its own fields, dynamic
+/// NTK grows from it, and beside linear interpolation the stretched length may stand in the old spelling.
+fn max_positions(fields: Fields<'_>, scaling: Option<&RopeScaling>) -> Result<usize, ConfigError> {
     let written = written_positions(fields)?;
+    let stretched = |factor: f64, original: usize| written.max((factor * original as f64) as usize);
     Ok(match scaling {
         Some(RopeScaling::Linear { .. }) => {
             let old = optional(fields, OLD_POSITIONS, MAX_POSITIONS)?;
             written.max(old.unwrap_or(written))
         }
-        Some(RopeScaling::Yarn(yarn)) => {
-            let stretched = yarn.factor * yarn.original_max_positions as f64;
-            written.max(stretched as usize)
-        }
+        Some(RopeScaling::Yarn(yarn)) => stretched(yarn.factor, yarn.original_max_positions),
+        Some(RopeScaling::LongRope(long)) => stretched(long.factor, long.original_max_positions),
+        Some(RopeScaling::Dynamic(ntk)) => stretched(ntk.factor, ntk.original_max_positions),
         _ => written,
     })
 }

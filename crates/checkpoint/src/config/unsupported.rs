@@ -23,11 +23,6 @@ const KEYS: &[(&str, Neutral, &str)] = &[
         "use an unquantised release of the model",
     ),
     (
-        "partial_rotary_factor",
-        Neutral::One,
-        "rotary positions cover the whole head",
-    ),
-    (
         "rope_interleaved",
         Neutral::Off,
         "rotary pairs lie half a head apart",
@@ -51,6 +46,11 @@ const KEYS: &[(&str, Neutral, &str)] = &[
         "use_qk_norm",
         Neutral::Off,
         "norms of queries and keys come with a family, not with this key",
+    ),
+    (
+        "lm_head_bias",
+        Neutral::Off,
+        "the output projection has no bias",
     ),
     ("clip_qkv", Neutral::Off, "projections are not clipped"),
     ("alibi", Neutral::Off, "positions are rotary"),

@@ -1,9 +1,9 @@
 //! Sliding window of a model: how many keys a row sees, its own included.
 //!
-//! Mistral's classes give every layer a window wherever `sliding_window` is a number, and one of 4096 where the field is left out;
-//! null is none. Qwen's have one only with `use_sliding_window`, from layer `max_window_layers` on; Llama's have none, whatever
-//! `sliding_window` says. A list of layers in `layer_types` must agree. One window for every layer is honoured; a model that has
-//! it in some of its layers is refused.
+//! Mistral's classes and Phi-3's give every layer a window wherever `sliding_window` is a number, and null is none; where the field
+//! is left out, Mistral's have one of 4096 and Phi-3's none. Qwen's have one only with `use_sliding_window`, from layer
+//! `max_window_layers` on; Llama's have none, whatever `sliding_window` says. A list of layers in `layer_types` must agree. One window
+//! for every layer is honoured; a model that has it in some of its layers is refused.
 
 use serde_json::Value;
 
@@ -14,9 +14,6 @@ use crate::ConfigError;
 const SIZE: &str = "sliding_window";
 const SWITCH: &str = "use_sliding_window";
 const LAYERS: &str = "layer_types";
-
-/// The window of the classes that have one where `sliding_window` is left out.
-const DEFAULT: usize = 4096;
 
 /// The kind of all layers, as `layer_types` lists it.
 #[derive(Clone, Copy, PartialEq)]
@@ -32,16 +29,16 @@ pub(super) fn parse(
     layers: usize,
 ) -> Result<Option<usize>, ConfigError> {
     let listed = listed(fields)?;
-    let window = match architecture {
-        Architecture::Mistral => sized(fields)?,
-        _ => switched(fields, architecture, layers, listed)?,
+    let window = match architecture.window_by_size() {
+        true => sized(fields, architecture)?,
+        false => switched(fields, architecture, layers, listed)?,
     };
     match (listed, window) {
         (Some(Listed::Full), Some(keys)) => Err(disagree(fields, SIZE, keys.to_string())),
         (Some(Listed::Sliding), None) => {
-            let field = match architecture {
-                Architecture::Mistral => SIZE,
-                _ => SWITCH,
+            let field = match architecture.window_by_size() {
+                true => SIZE,
+                false => SWITCH,
             };
             let got = fields.get(field).map_or("null".to_owned(), describe);
             Err(disagree(fields, field, got))
@@ -70,8 +67,8 @@ fn listed(fields: Fields<'_>) -> Result<Option<Listed>, ConfigError> {
 }
 
 /// The window of a class that has one by its size alone.
-fn sized(fields: Fields<'_>) -> Result<Option<usize>, ConfigError> {
-    let window = size(fields)?;
+fn sized(fields: Fields<'_>, architecture: Architecture) -> Result<Option<usize>, ConfigError> {
+    let window = size(fields, architecture)?;
     match (fields.get(SWITCH), window) {
         (Some(Value::Bool(false)), Some(keys)) => Err(ConfigError::Conflict {
             file: FILE,
@@ -105,7 +102,7 @@ fn switched(
     let all = listed == Some(Listed::Sliding) || without == Some(0);
     match got.as_bool() {
         Some(true) if none || fields.is_null(SIZE) => Ok(None),
-        Some(true) if all && architecture != Architecture::Llama => size(fields),
+        Some(true) if all && architecture != Architecture::Llama => size(fields, architecture),
         _ => Err(ConfigError::UnsupportedFeature {
             field: SWITCH,
             got: describe(got),
@@ -115,9 +112,9 @@ fn switched(
     }
 }
 
-fn size(fields: Fields<'_>) -> Result<Option<usize>, ConfigError> {
+fn size(fields: Fields<'_>, architecture: Architecture) -> Result<Option<usize>, ConfigError> {
     match optional(fields, SIZE, MAX_POSITIONS)? {
-        None if !fields.is_null(SIZE) => Ok(Some(DEFAULT)),
+        None if !fields.is_null(SIZE) => Ok(architecture.default_window()),
         window => Ok(window),
     }
 }

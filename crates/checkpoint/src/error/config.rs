@@ -87,7 +87,7 @@ pub enum ConfigError {
     },
     /// The rotary scaling is not supported.
     #[error(
-        "config.json: `{field}` has type {got}, supported are null, \"default\", \"linear\", \"llama3\" and \"yarn\""
+        "config.json: `{field}` has type {got}, supported are null, \"default\", \"linear\", \"llama3\", \"yarn\", \"longrope\" (also \"su\") and \"dynamic\""
     )]
     RopeScaling {
         /// The field, `rope_scaling` or `rope_parameters`.

@@ -122,7 +122,7 @@ pub(super) fn config_json(
     let window = window(metadata, &key)?;
     match architecture {
         Architecture::Llama => config["rope_interleaved"] = false.into(),
-        Architecture::Mistral => config["sliding_window"] = window.into(),
+        Architecture::Mistral | Architecture::Phi3 => config["sliding_window"] = window.into(),
         Architecture::Qwen2 | Architecture::Qwen3 => {
             // Which layers have it the file does not say.
             let context = size("context_length")?;
