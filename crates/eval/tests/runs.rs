@@ -15,7 +15,7 @@ use sparse_accelerate_eval::{
     RULER, RunProgress, Subject, parse_tasks, run_answers, run_fidelity, run_perplexity,
 };
 use sparse_accelerate_report::record::{FidelityRow, HeadRow, Line, RunFile, read};
-use support::{corpus, directory, header, model, sources};
+use support::{corpus, directory, directory_of_dynamic_ntk, header, model, sources};
 
 struct Bench {
     _folder: tempfile::TempDir,
@@ -27,7 +27,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (folder, dir) = directory(false);
+        Self::of(directory(false))
+    }
+
+    fn of((folder, dir): (tempfile::TempDir, ModelDir)) -> Self {
         let (model, corpus) = (model(&dir), corpus(&dir, 100));
         Self {
             _folder: folder,
@@ -178,6 +181,31 @@ fn an_interrupted_run_ends_as_an_uninterrupted_one() {
         bench.run(what, &broken, usize::MAX).unwrap();
         assert_eq!(fs::read(&broken).unwrap(), finished);
     }
+}
+
+/// Where frequencies follow the length that a sequence is planned for, one that was planned for another row would show.
+#[test]
+fn a_row_does_not_depend_on_the_other_lengths_of_its_run() {
+    let bench = Bench::of(directory_of_dynamic_ntk());
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |lengths: &[usize]| -> Vec<Value> {
+        let plan = PerplexityPlan {
+            attentions: parse_attentions("dense").unwrap(),
+            lengths: lengths.to_vec(),
+            scored: None,
+            keep_last: false,
+            samples: 1,
+        };
+        let path = folder.path().join(format!("{}.jsonl", lengths.len()));
+        bench
+            .run(&What::Perplexity(plan), &path, usize::MAX)
+            .unwrap();
+        let rows = timeless(&path).into_iter();
+        rows.filter(|row| row["length"] == 400).collect()
+    };
+    let alone = rows(&[400]);
+    assert_eq!(alone.len(), 1);
+    assert_eq!(alone, rows(&[400, 900]));
 }
 
 #[test]

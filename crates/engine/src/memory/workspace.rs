@@ -14,7 +14,7 @@
 //!               x + pieces + their concatenation    3 C h
 
 use serde::Serialize;
-use sparse_accelerate_checkpoint::ModelConfig;
+use sparse_accelerate_checkpoint::{ModelConfig, RopeScaling};
 use sparse_accelerate_models::StagePart;
 
 use super::{Workload, product, selection, sum};
@@ -34,7 +34,8 @@ pub struct Workspace {
     pub activations: u64,
     /// Scratch of matrix products.
     pub products: u64,
-    /// Cosines and sines by position, f32.
+    /// Cosines and sines by position, f32; two tables where frequencies follow a sequence's length, so that those of the last two
+    /// lengths are kept.
     pub rotation: u64,
     /// Pooled keys of every layer, and reports.
     pub selection: u64,
@@ -58,6 +59,8 @@ impl Workspace {
         let rows = load.chunk.min(load.capacity);
         let positions = load.capacity.min(config.max_positions);
         let positions = positions.next_multiple_of(ROTATION_GRAIN);
+        let scaling = config.rope_scaling.as_ref();
+        let tables = 1 + usize::from(scaling.is_some_and(RopeScaling::follows_length));
         let rotation = product(&[positions, config.head_dim, size_of::<f32>()]);
         let layers = part.layers.len();
         let chunks = load.capacity.div_ceil(rows.max(1));
@@ -72,7 +75,7 @@ impl Workspace {
             } else {
                 0
             },
-            rotation,
+            rotation: rotation.saturating_mul(tables as u64),
             selection,
             logits: match part.output {
                 true => product(&[config.vocab_size, e]),

@@ -155,6 +155,7 @@ pub fn run_answers(
     let (mut warm, mut skipped) = (0, done.skipped);
     for (item, missing) in todo {
         let length = item.which.length;
+        session = subject.fit(session, length)?;
         let name = skipped_name(item);
         let sample = match skipped.contains(&name) {
             true => None,

@@ -147,6 +147,7 @@ pub fn run_fidelity(
     let mut warm = 0;
     for item in todo {
         let length = item.ids.len();
+        session = subject.fit(session, length)?;
         if subject.warm_up && warm != length {
             let attentions = &plan.attentions;
             warm_up(&mut session, &item.ids, subject, attentions, &mut work)?;

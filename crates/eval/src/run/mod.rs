@@ -1,7 +1,7 @@
 //! Runs: rows that are still missing from a run file are measured and appended, one after another.
 //!
 //! Every attention of a comparison gets the same prompt, and one session with one cache serves them
-//! all. What is in the file already is not run again.
+//! all (one a length where rotary frequencies follow it). What is in the file already is not run again.
 
 mod answers;
 mod fidelity;
@@ -14,7 +14,7 @@ pub use perplexity::{PerplexityPlan, run_perplexity};
 use std::ops::ControlFlow;
 
 use sparse_accelerate::AttentionSettings;
-use sparse_accelerate_checkpoint::{ModelConfig, ModelDir};
+use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, RopeScaling};
 use sparse_accelerate_engine::{
     Cancel, Chunking, EngineError, Loaded, PrefillProgress, Sequence, attention::NamedAttention,
 };
@@ -41,6 +41,22 @@ impl<'a> Subject<'a> {
     pub(crate) fn sequence(&self, capacity: usize) -> Result<Sequence<'a>, EngineError> {
         let sequence = self.model.sequence(capacity)?;
         Ok(sequence.with_cancel(self.cancel.clone()))
+    }
+
+    /// The sequence for a sample of `length` tokens: another one where frequencies follow the length that a sequence is planned for, since
+    /// a sample must not depend on what else its run holds.
+    pub(crate) fn fit(
+        &self,
+        sequence: Sequence<'a>,
+        length: usize,
+    ) -> Result<Sequence<'a>, EngineError> {
+        let scaling = self.dir.config().rope_scaling.as_ref();
+        let follows = scaling.is_some_and(RopeScaling::follows_length);
+        if !follows || sequence.capacity() == length {
+            return Ok(sequence);
+        }
+        drop(sequence);
+        self.sequence(length)
     }
 
     fn chunking(&self, prompt: usize, settings: &AttentionSettings) -> Chunking {

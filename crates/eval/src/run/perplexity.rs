@@ -139,6 +139,7 @@ pub fn run_perplexity(
     let begin = tokenizer.encode("", true)?;
     let mut warm = 0;
     for (length, sample, missing) in todo {
+        session = subject.fit(session, length)?;
         let taken = length.saturating_sub(begin.len());
         let start = window_start(corpus.ids().len(), taken, sample, plan.samples);
         let mut ids = begin.clone();

@@ -64,9 +64,22 @@ pub(crate) fn tokenizer(normalizer: &str) -> String {
 
 /// A directory with tokenizer and configuration; with a chat template of `[text]` where `chat`.
 pub(crate) fn directory(chat: bool) -> (TempDir, ModelDir) {
+    directory_of(CONFIG, chat)
+}
+
+/// The same with rotary frequencies that follow a sequence's length from 256 tokens on.
+pub(crate) fn directory_of_dynamic_ntk() -> (TempDir, ModelDir) {
+    let config = CONFIG.replace(
+        r#""max_position_embeddings": 8192,"#,
+        r#""max_position_embeddings": 256, "rope_scaling": {"type": "dynamic", "factor": 32.0},"#,
+    );
+    directory_of(&config, false)
+}
+
+fn directory_of(config: &str, chat: bool) -> (TempDir, ModelDir) {
     let dir = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect(name);
-    write("config.json", CONFIG);
+    write("config.json", config);
     write("tokenizer.json", &tokenizer("null"));
     if chat {
         let template = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
