@@ -16,8 +16,14 @@ use sparse_accelerate_checkpoint::{ChatMessage, ModelDir, WeightDtype};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
 /// The tiny models: Llama with scaled rotary frequencies and an untied head, Qwen2 with biases, Qwen3 with norms of heads, Mistral
-/// with a window of 20 tokens.
-pub const TINY: [&str; 4] = ["tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-mistral"];
+/// with a window of 20 tokens, Phi-3 with LongRoPE on a part of each head.
+pub const TINY: [&str; 5] = [
+    "tiny-llama",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-mistral",
+    "tiny-phi3",
+];
 
 /// The tiny models' case whose logits are recorded for every row.
 pub const ROWS: &str = "rows";
