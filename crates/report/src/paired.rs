@@ -114,6 +114,12 @@ pub fn divergences(rows: &[&PerplexityRow]) -> Option<Difference> {
     Difference::of(&[rows.iter().filter_map(|row| row.kl).collect()])
 }
 
+/// Share of the scored tokens before which dense names the same first, the mean over windows; `None` where it is not known.
+pub fn same_first(rows: &[&PerplexityRow]) -> Option<f64> {
+    let known: Vec<f64> = rows.iter().filter_map(|row| row.top1).collect();
+    (!known.is_empty()).then(|| mean(known))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

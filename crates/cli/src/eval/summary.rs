@@ -204,18 +204,13 @@ pub(super) fn perplexity(lines: &[Line]) -> String {
             "dense" => None,
             _ => paired::losses(&here, &dense),
         };
-        let same: Vec<f64> = here.iter().filter_map(|row| row.top1).collect();
-        let top1 = match same.is_empty() {
-            true => "-".into(),
-            false => percent(mean(same.into_iter())),
-        };
         vec![
             attention.into(),
             length.to_string(),
             format!("{:.3}", nats(&here).exp()),
             loss.map_or("-".into(), |found| found.show(100.0, 2)),
             paired::divergences(&here).map_or("-".into(), |found| found.show_size(4)),
-            top1,
+            paired::same_first(&here).map_or("-".into(), percent),
             format!("{:.4}", bits / bytes as f64),
             here.len().to_string(),
             here.iter().map(|row| row.scored).sum::<usize>().to_string(),

@@ -45,7 +45,7 @@ pub(super) fn table(run: &Run) -> Table {
                 format!("{:.4}", bits_per_byte(&own)),
                 difference(&own, &dense),
                 paired::divergences(&own).map_or(String::new(), |found| found.show_size(4)),
-                same_first(&own),
+                paired::same_first(&own).map_or(String::new(), show::percent),
                 show::percent(mean(own.iter().map(|row| row.density))),
                 show::number(mean(own.iter().map(|row| row.seconds))),
             ]);
@@ -58,15 +58,6 @@ fn bits_per_byte(rows: &[&PerplexityRow]) -> f64 {
     let nll: f64 = rows.iter().map(|row| row.nll).sum();
     let bytes: usize = rows.iter().map(|row| row.bytes).sum();
     nll / (LN_2 * bytes as f64)
-}
-
-/// Share of tokens before which dense names the same first; empty where it is not known.
-fn same_first(rows: &[&PerplexityRow]) -> String {
-    let known: Vec<f64> = rows.iter().filter_map(|row| row.top1).collect();
-    match known.is_empty() {
-        true => String::new(),
-        false => show::percent(mean(known.into_iter())),
-    }
 }
 
 /// In percent of dense's loss; empty for dense itself and where no window is shared.
