@@ -183,7 +183,7 @@ fn an_interrupted_run_ends_as_an_uninterrupted_one() {
     }
 }
 
-/// Where frequencies follow the length that a sequence is planned for, one that was planned for another row would show.
+/// A row that was planned for another row's length would show, as frequencies follow the planned length.
 #[test]
 fn a_row_does_not_depend_on_the_other_lengths_of_its_run() {
     let bench = Bench::of(directory_of_dynamic_ntk());
