@@ -35,6 +35,10 @@ RULE is a kind and options, `est:tau=0.85:p=8:agg=1`:
     level        per head the least of some taus at which the exact mass that is kept outside the sinks is at least this
     tile         the same per tile, by any number of blocks
     contract     tau, half of what it leaves out kept as well, or all: the first that keeps as much
+    rows         so many rows of a head show its exact masses or errors to the contract, not all
+    err          the contract is a relative error of a head's output, at most this
+    norm         the error is relative to: 0 the head's own output, 1 the mean of the layer's heads, 2 the layer's output
+                 after its projection, both projected
     hi           another tau in the layers from `from` up to `to`
     coarse       so many keys stand for a block that is left out: means of its keys, with means of its values
     spread       half the variance of a stand-in's keys counts, at most so much
@@ -241,8 +245,47 @@ def weigh(E, v, r, G):
 TAUS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 0.995, 1.1)
 
 
-def choose_measured(m, true, r):
-    """Kept blocks of estimates and exact masses [X, tiles, blocks], as many as the exact masses ask for."""
+def sample(q, k, lse, scale, count):
+    """Rows at the middles of equal parts, and their masses [H, rows, blocks]."""
+    (H, n, D), G = q.shape, k.shape[0]
+    rows = (2 * torch.arange(count, device=q.device) + 1) * n // (2 * count)
+    z = q[:, rows].float().view(G, H // G, count, D) @ k.float().transpose(1, 2)[:, None] * scale
+    z = z.view(H, count, n) - (lse[:, rows] * math.log(2))[..., None]
+    z.masked_fill_(torch.arange(n, device=q.device) > rows[:, None], -1e30)
+    return rows, z.exp().view(H, count, n // B, B).sum(-1)
+
+
+def choose_by_error(E, q, k, v, dense, scale, r, project):
+    """Kept blocks [H, tiles, blocks]: of tau, half of what it leaves out kept as well, and all, the first whose error is small."""
+    H, nt, _ = E.shape
+    n, D = q.shape[1:]
+    rows = torch.arange(n // 16, n, device=q.device)
+    if r["rows"]:
+        rows = (2 * torch.arange(r["rows"], device=q.device) + 1) * n // (2 * r["rows"])
+    true = dense[:, rows].float()
+    if r["norm"] == 2:
+        W = project.weight.float().view(-1, H, D)
+        size = torch.einsum("hnd,ohd->no", true, W).pow(2).sum().sqrt()
+    out, done = None, torch.zeros(H, dtype=torch.bool, device=q.device)
+    for tau in (r["tau"], 0.5 + 0.5 * r["tau"], 1.1):
+        keep = choose(E, tau, r["sink"], r["window"])
+        out = keep if out is None else torch.where(done[:, None, None], out, keep)
+        if tau > 1:
+            break
+        o, _ = run_attend(q, k, v, keep.to(torch.uint8).contiguous(), scale)
+        off = o[:, rows].float() - true
+        if r["norm"] == 2:
+            off = torch.stack([(off[h] @ W[:, h].T).norm() for h in range(H)]) / size * H**0.5
+        else:
+            own = true.flatten(1).norm(dim=1)
+            off = off.flatten(1).norm(dim=1) / (own.pow(2).mean().sqrt() if r["norm"] else own)
+        done |= off <= r["err"]
+    return out
+
+
+def choose_measured(m, true, r, at=None):
+    """Kept blocks of estimates and exact masses [X, tiles, blocks], as many as the exact masses ask for; `at` are the
+    tiles of exact masses of sampled rows."""
     X, nt, _ = m.shape
     t = torch.arange(nt, device=m.device)
     vis = t[None] <= t[:, None]
@@ -253,14 +296,19 @@ def choose_measured(m, true, r):
     for x in range(X):
         key = torch.where(forced, torch.full_like(m[x], 1e9), m[x]).masked_fill(~vis, -1.0)
         _, idx = key.sort(-1, descending=True)
-        e, a = m[x].gather(-1, idx), true[x].gather(-1, idx)
+        e = m[x].gather(-1, idx)
+        a = true[x].gather(-1, idx) if at is None else e
         ce, ca = e.cumsum(-1), a.cumsum(-1)
         if r["tile"]:
             take = (ca - a) < r["tile"] * ca[:, -1:]
         else:
             for tau in taus:
                 take = (ce - e) < tau * ce[:, -1:]
-                got = ((a * take).sum(-1) / ca[:, -1].clamp(min=1e-9))[nt // 16 :].mean()
+                if at is None:
+                    got = ((a * take).sum(-1) / ca[:, -1].clamp(min=1e-9))[nt // 16 :].mean()
+                else:
+                    seen = (torch.zeros_like(take).scatter_(-1, idx, take) | forced)[at]
+                    got = ((true[x] * seen).sum(-1) / true[x].sum(-1).clamp(min=1e-9)).mean()
                 if got >= max(r["level"], r["contract"]):
                     break
         keep[x] = (torch.zeros_like(take).scatter_(-1, idx, take) | forced) & vis
@@ -285,7 +333,7 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
             record("density", 1.0)
         return o.transpose(0, 1)[None].contiguous(), None
     M, measured = None, bool(r["level"] or r["tile"] or r["contract"])
-    if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst" or r["delta"] or measured:
+    if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst" or r["delta"] or measured or r["err"]:
         dense, lse = run_attend(q, k, v, None, scaling)
         if STATE["measure"] or r["kind"] == "ideal" or r["unit"] == "worst" or measured:
             M = run_masses(q, k, lse, scaling)
@@ -294,6 +342,12 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
     E = weigh(E, v, r, G)
     if module.layer_idx % r["reuse"]:
         keep = STATE["keep"]
+    elif r["err"]:
+        keep = choose_by_error(E, q, k, v, dense, scaling, r, module.o_proj)
+    elif measured and r["rows"]:
+        rows, true = sample(q, k, lse, scaling, r["rows"])
+        true[..., : -(-r["sink"] // B)] = 0.0
+        keep = choose_measured(E, true, r, rows // B)
     elif measured:
         true = weigh(M, v, r, G)
         if r["unit"] == "head":
@@ -342,7 +396,7 @@ def attn(module, query, key, value, attention_mask, scaling=None, dropout=0.0, *
 def parse(text):
     kind, *parts = text.split(":")
     r = dict(kind=kind, unit="group", tau=0.9, sink=128, window=512, p=4, s=1, agg=0, sinkx=0, var=0.0, phi=0.0, excl=0, val=0, samp=0, reuse=1, dense=0, first=0, last=10**9)
-    r.update({"hi": 0.0, "from": 0, "to": 10**9, "coarse": 0, "spread": 0.0, "delta": 0, "far": 0, "peak": 0, "dims": 0, "level": 0.0, "tile": 0.0, "contract": 0.0})
+    r.update({"hi": 0.0, "from": 0, "to": 10**9, "coarse": 0, "spread": 0.0, "delta": 0, "far": 0, "peak": 0, "dims": 0, "level": 0.0, "tile": 0.0, "contract": 0.0, "rows": 0, "err": 0.0, "norm": 0})
     for part in parts:
         name, value = part.split("=")
         r[name] = type(r[name])(value)

@@ -103,6 +103,9 @@ pub(crate) struct Select {
     /// Least share of the attention that must be kept
     #[arg(long, default_value_t = 0.8)]
     pub(crate) recall: f32,
+    /// Largest error of a head's output, over the layer's mean head; of blocks by their mass
+    #[arg(long, default_value_t = 1e3, requires = "group")]
+    pub(crate) error: f32,
     /// Blocks by their mass, at the share `--recall` of it, and attention over them
     #[arg(long, conflicts_with = "second")]
     pub(crate) group: bool,

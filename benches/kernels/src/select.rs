@@ -86,7 +86,7 @@ impl Case<'_> {
             columns: 0,
             slashes: 0,
             floor: self.args.recall,
-            accepted: 0.0,
+            accepted: self.args.error,
             alpha: 0.0,
         };
         let capacity = group_contract::blocks(shape);
@@ -95,6 +95,7 @@ impl Case<'_> {
         let inputs = group::Inputs {
             query: view(&self.query, q),
             key: view(&self.key, k),
+            value: view(&self.value, k),
             means: means.clone(),
             capacity,
             spans: spans.clone(),
@@ -142,7 +143,7 @@ impl Case<'_> {
             laps.lap("0 nothing")?;
             do_means();
             laps.lap("1 means")?;
-            let names = ["2 share", "3 sample", "4 measure", "5 index"];
+            let names = ["2 share", "3 rows", "4 measure", "5 index"];
             laps.each(&names, |after| {
                 group::select(client, shape, &plan, elem, &inputs, &chosen, after);
             })?;

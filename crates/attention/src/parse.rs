@@ -226,8 +226,9 @@ impl Selection {
     ];
 
     /// Those of them that mean something where blocks are chosen by their mass.
-    pub const GROUP_PARAMETERS: [Parameter; 6] = [
+    pub const GROUP_PARAMETERS: [Parameter; 7] = [
         parameter("recall", "X"),
+        parameter("error", "X"),
         SINK,
         WINDOW,
         LAST,
@@ -238,6 +239,7 @@ impl Selection {
     fn try_set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
             "recall" => self.recall = value.parse().ok()?,
+            "error" => self.error = value.parse().ok()?,
             "sink" => self.sink = value.parse().ok()?,
             "window" => self.window = value.parse().ok()?,
             "last" => self.last = value.parse().ok()?,
@@ -341,6 +343,8 @@ mod tests {
         let mut settings = AttentionSettings::sparse(Pattern::GroupBlocks);
         assert_eq!(settings.set("recall", "0.8"), Ok(()));
         assert_eq!(settings.selection.recall, 0.8);
+        assert_eq!(settings.set("error", "0.15"), Ok(()));
+        assert_eq!(settings.selection.error, 0.15);
         assert_eq!(settings.set("granularity", "per-kv-head"), Ok(()));
         assert_eq!(settings.choices(8, 2), 2);
         assert!(settings.set("correction", "mean").is_err());

@@ -16,14 +16,14 @@ use crate::exit::usage;
 
 /// The meaning of the attention flags, for the end of a command's help.
 pub(crate) fn help() -> String {
-    let floor = |preset: Preset| format!("{:.2}", preset.settings().selection.recall);
-    let [safe, balanced, fast] = [Preset::Safe, Preset::Balanced, Preset::Fast].map(floor);
+    let error = |preset: Preset| format!("{:.2}", preset.settings().selection.error);
+    let [safe, balanced, fast] = [Preset::Safe, Preset::Balanced, Preset::Fast].map(error);
     format!(
         "\
 Attention over the prompt:
   --preset is the short way: exact computes every key; safe, balanced and fast let every query head choose
-  blocks of keys that keep {safe}, {balanced} or {fast} of its attention mass outside the sinks (measured on a few rows;
-  heads that would keep less are dense); paper is SparseAccelerate's choice of three patterns, head by head.
+  blocks of keys that keep its output within {safe}, {balanced} or {fast} of dense attention's (measured on a few rows, over
+  the mean head of the layer; heads that would be off by more keep more, or all); paper is SparseAccelerate's choice of three patterns, head by head.
   --pattern names one pattern instead. triangular sees the first --sink tokens and the latest --window
   ones, and the last --last tokens of the prompt see everything, so that a question at the end is
   answered from the whole text. interval-slash adds columns and diagonals, block-cluster blocks, hybrid
@@ -33,8 +33,8 @@ Attention over the prompt:
     columns = 2048
     slashes = 256
   --heads-file gives every head its own, as `search` finds them.
-  --recall and --granularity refine the patterns that choose from the input, --correction those that find
-  columns, diagonals or clusters."
+  --recall and --granularity refine the patterns that choose from the input, --error that of the presets,
+  --correction those that find columns, diagonals or clusters."
     )
 }
 
@@ -58,6 +58,9 @@ pub(crate) struct AttentionArgs {
 
     #[arg(long, value_name = "X", help = recall_help())]
     recall: Option<String>,
+
+    #[arg(long, value_name = "X", help = error_help())]
+    error: Option<String>,
 
     #[arg(long, value_name = "HOW", help = correction_help())]
     correction: Option<String>,
@@ -121,8 +124,16 @@ fn pattern_help() -> String {
 fn recall_help() -> String {
     let default = Selection::default().recall;
     format!(
-        "Least share of the attention mass to keep, of a head that chooses alone or of heads that choose together, \
-         0 to 1; 0 takes patterns as they are [default: the preset's, else {default}]"
+        "Least share of a head's attention mass to keep, 0 to 1; 0 takes patterns as they are. With group-blocks what \
+         a choice begins with, and --error decides [default: the preset's, else {default}]"
+    )
+}
+
+fn error_help() -> String {
+    let default = Selection::default().error;
+    format!(
+        "Largest error of a head's output on measured rows, over that of the layer's mean head; with group-blocks \
+         [default: the preset's, else {default}]"
     )
 }
 
@@ -248,9 +259,10 @@ impl AttentionArgs {
     }
 
     /// Parameters of the heads that choose.
-    fn choices(&self) -> [(&'static str, Option<&str>); 3] {
+    fn choices(&self) -> [(&'static str, Option<&str>); 4] {
         [
             ("recall", self.recall.as_deref()),
+            ("error", self.error.as_deref()),
             ("correction", self.correction.as_deref()),
             ("granularity", self.granularity.as_deref()),
         ]

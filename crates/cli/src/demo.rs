@@ -70,7 +70,7 @@ pub(crate) struct DemoArgs {
     )]
     preset: Option<String>,
 
-    /// Least share of a head's attention mass to keep, 0 to 1 [default: the preset's]
+    /// Share of a head's attention mass that a choice begins with, 0 to 1 [default: the preset's]
     #[arg(long, value_name = "X", requires = "preset", help_heading = "Demo")]
     recall: Option<String>,
 

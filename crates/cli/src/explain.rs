@@ -117,6 +117,7 @@ fn text(chunks: &[ChunkSelection], decisions: &[Decision]) -> String {
         "time / dense",
         "recall predicted",
         "measured",
+        "error",
         "columns",
         "slashes",
         "blocks",
@@ -159,6 +160,10 @@ fn row(head: &HeadRecord) -> Vec<String> {
         share(head.time_over_dense().unwrap_or(f32::NAN)),
         share(head.predicted_recall),
         share(head.recall),
+        match head.choice == Choice::GroupBlocks || head.why == Why::ErrorAboveLimit {
+            true => share(head.error),
+            false => "-".into(),
+        },
         head.columns.to_string(),
         head.slashes.to_string(),
         head.blocks.to_string(),
@@ -198,7 +203,7 @@ fn over_chunks(chunks: &[ChunkSelection]) -> Vec<HeadChoice> {
             }
             // What was made dense keeps everything, whatever it kept before.
             let recall = match record.why {
-                Why::MeasuredBelowFloor => 1.0,
+                Why::MeasuredBelowFloor | Why::ErrorAboveLimit => 1.0,
                 _ => f64::from(record.recall),
             };
             sums.density += weight * f64::from(record.density);

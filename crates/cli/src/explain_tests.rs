@@ -13,6 +13,7 @@ fn record(layer: usize, head: usize, choice: Choice, why: Why) -> HeadRecord {
         why,
         predicted_recall: 0.96,
         recall: 0.5,
+        error: 0.0,
         density: 0.25,
         columns: 41,
         slashes: 7,
@@ -88,7 +89,7 @@ fn a_selector_of_the_caller_promises_and_measures_nothing() {
     let row = row.expect("a row");
     assert_eq!(
         row.split_whitespace().filter(|word| *word == "-").count(),
-        3
+        4
     );
     assert!(row.contains("0.250") && row.ends_with("chosen by a selector of the caller"));
     let heads = over_chunks(&chunks);

@@ -38,6 +38,7 @@ fn flags_of_attention_have_the_defaults_of_the_settings() {
             format!("[default: {}]", settings.pattern.name()),
         ),
         ("--recall", format!("else {}]", selection.recall)),
+        ("--error", format!("else {}]", selection.error)),
         ("--correction", format!("else {}]", word("correction"))),
         (
             "--granularity",
@@ -51,8 +52,8 @@ fn flags_of_attention_have_the_defaults_of_the_settings() {
         assert!(text.contains(&expected), "{name}: {text}, not {expected}");
     }
     for preset in [Preset::Safe, Preset::Balanced, Preset::Fast] {
-        let floor = format!("{:.2}", preset.settings().selection.recall);
-        assert!(help.contains(&floor), "{} {floor}", preset.name());
+        let error = format!("{:.2}", preset.settings().selection.error);
+        assert!(help.contains(&error), "{} {error}", preset.name());
     }
 }
 
@@ -88,9 +89,10 @@ fn the_lists_of_baselines_have_all_with_their_defaults() {
 #[test]
 fn the_readme_has_the_floors_of_the_presets_and_the_length_of_auto() {
     let readme = include_str!("../../../README.md");
-    for preset in [Preset::Safe, Preset::Balanced, Preset::Fast, Preset::Paper] {
-        let floor = preset.settings().selection.recall;
-        let row = format!("| `{}` | {floor:.2} ", preset.name());
+    for preset in [Preset::Safe, Preset::Balanced, Preset::Fast] {
+        let selection = preset.settings().selection;
+        let (recall, error) = (selection.recall, selection.error);
+        let row = format!("| `{}` | {recall:.2} | {error:.2} ", preset.name());
         assert!(readme.contains(&row), "{row}");
     }
     let from = AttentionSettings::default().min_sparse_len / 1024;

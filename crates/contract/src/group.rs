@@ -6,12 +6,14 @@
 //! | means | `[B, Hk, blocks, 1, d]`, the keys' type | mean key of every block of [`MEAN_BLOCK`] keys |
 //! | shares | `[B, Hi, tiles, blocks]`, f32 | estimated share of the group's mass, 0 to 1 |
 //! | cuts | `[B, Hi, tiles, LEVELS]`, u32 | lowest rank of shares that a level keeps, `u32::MAX` for none |
-//! | parts | `[B, Hq, samples, blocks]`, f32 | exact log-sum-exp of a sampled row over a block, base 2 |
-//! | kept | `[B, Hi, samples, LEVELS]`, f32 | exact share of the group's mass outside the sinks on what a level keeps |
+//! | parts | see [`Split`], f32 | attention of sampled rows over a split of the keys, by the level that keeps them |
+//! | measured | `[B, Hq, samples, MEASURES]`, f32 | what leaving keys out changes in a sampled row: see [`Measure`] |
 //!
 //! A *level* is a share of the mass outside the sinks that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
 
-use crate::{report::REPORT_WORDS, shape::Shape, sizes::QUERY_TILE, table::TableLayout};
+use crate::{
+    report::REPORT_WORDS, scratch::PROBE_SLOTS, shape::Shape, sizes::QUERY_TILE, table::TableLayout,
+};
 
 /// Keys of a block.
 pub const MEAN_BLOCK: usize = QUERY_TILE;
@@ -26,11 +28,17 @@ pub const BASE: u32 = 127 * 16 + 1 - BINS as u32;
 pub const MOST_SAMPLES: usize = 16;
 /// Query rows for each sampled one.
 pub const SAMPLE_EVERY: usize = 512;
+/// Words that are measured of a sampled row and query head.
+pub const MEASURES: usize = LEVELS + 4;
+/// Stands for squares of errors that are not finite: no finite ones of any use are as large.
+pub const WILD: f32 = 1.0e30;
 /// Most query heads that share a choice.
 pub const MOST_HEADS: usize = 32;
 /// Mean queries of a query tile and head. One of 64 rows blurs what single rows look for: of 1, 4, 8 and 16 parts the
 /// loss of a trained model falls from one to the next at the same density, and the time of the estimate rises.
 pub const PARTS: usize = 8;
+/// Most splits of the keys that sampled rows see.
+const MOST_SPLITS: usize = 32;
 /// Most mean queries of a query tile.
 const MOST_COLUMNS: usize = 64;
 /// Words of a query tile in the tail of a report: its kept (query, key) pairs and its kept key blocks.
@@ -60,6 +68,59 @@ pub fn sampled_row(sample: usize, samples: usize, rows: usize) -> usize {
     (2 * sample + 1) * rows / (2 * samples)
 }
 
+/// What is measured of a sampled row and query head, by exact attention. `o` is the head's output, `o_l` that over what
+/// level `l` keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure;
+
+impl Measure {
+    /// First of [`LEVELS`] words: `|o_l - o|^2`; [`WILD`] where a score or an output is not finite.
+    pub const ERRORS: usize = 0;
+    /// Word of `|o|^2`.
+    pub const OUTPUT: usize = LEVELS;
+    /// First of [`LEVELS`] words: the share of the row's mass that the level keeps outside the sinks.
+    pub const KEPT: usize = LEVELS + 1;
+    /// Word of the share of its mass that lies outside the sinks.
+    pub const OUTSIDE: usize = 2 * LEVELS + 1;
+}
+
+/// How the sampled rows of a sequence are attended: by cubes that take a part of the rows of some query heads of a KV head and
+/// a split of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Split {
+    /// Query heads that stand side by side, a power of two.
+    pub slots: usize,
+    /// Packs of `slots` query heads that a KV head has.
+    pub packs: usize,
+    /// Packed rows of a pack, at least 16: row `r` is sample `r / slots` of head `r % slots`.
+    pub rows: usize,
+    /// Splits of the keys.
+    pub splits: usize,
+    /// Floats of a packed row: maximum of its exponents, sums of what the first level keeps, of what the second keeps
+    /// beside it, of the others, of the sinks; 3 unused; the outputs of the three, `[3, d]`, not divided by the sums.
+    pub pitch: usize,
+}
+
+impl Split {
+    /// Splits the sampled rows of a choice.
+    pub fn new(shape: &Shape) -> Self {
+        let heads = shape.heads_per_kv();
+        let slots = heads.next_power_of_two().min(PROBE_SLOTS);
+        Self {
+            slots,
+            packs: heads.div_ceil(slots),
+            rows: (slots * samples(shape)).max(16),
+            splits: (blocks(shape) / 8).clamp(1, MOST_SPLITS),
+            pitch: (LEVELS + 1) * shape.head_dim + 8,
+        }
+    }
+
+    /// Floats of all packed rows, `[B, Hk, packs, splits, rows, pitch]`.
+    pub fn words(&self, shape: &Shape) -> usize {
+        shape.batch * shape.kv_heads * self.packs * self.splits * self.rows * self.pitch
+    }
+}
+
 /// Gives the rank of a share's bits: what cuts are compared with.
 pub fn rank(share: u32) -> u32 {
     share >> 19
@@ -87,7 +148,7 @@ pub struct GroupWords {
     pub shares: usize,
     pub cuts: usize,
     pub parts: usize,
-    pub kept: usize,
+    pub measured: usize,
     pub report: usize,
     pub table: usize,
 }
@@ -99,8 +160,8 @@ impl GroupWords {
         Self {
             shares: rows * blocks(shape),
             cuts: rows * LEVELS,
-            parts: shape.batch * shape.heads * samples(shape) * blocks(shape),
-            kept: shape.indexes() * samples(shape) * LEVELS,
+            parts: Split::new(shape).words(shape),
+            measured: shape.batch * shape.heads * samples(shape) * MEASURES,
             report: shape.indexes() * report_words(shape),
             table: table(shape).words,
         }
@@ -108,7 +169,7 @@ impl GroupWords {
 
     /// Adds up all buffers but the report, which outlives the layer.
     pub fn total(&self) -> usize {
-        self.shares + self.cuts + self.parts + self.kept + self.table
+        self.shares + self.cuts + self.parts + self.measured + self.table
     }
 }
 
@@ -162,8 +223,9 @@ mod tests {
         let words = GroupWords::new(&shape(200, 1000));
         assert_eq!(words.shares, 2 * 4 * 16);
         assert_eq!(words.cuts, 2 * 4 * 2);
-        assert_eq!(words.parts, 8 * 4 * 16);
-        assert_eq!(words.kept, 2 * 4 * 2);
+        // Four heads of a KV head and four samples: 16 rows, over two splits of 16 blocks.
+        assert_eq!(words.parts, 2 * 2 * 16 * (3 * 64 + 8));
+        assert_eq!(words.measured, 8 * 4 * 6);
         assert_eq!(words.report, 2 * (16 + 8));
         assert_eq!(words.table, 4 + 2 * 4 * 4 + 2 + 2 * 4 * 18);
     }

@@ -109,15 +109,17 @@ pub enum Why {
     DenseLayer = 5,
     /// A selector outside chose for all heads. No kernel writes it.
     IndexSelector = 6,
-    /// The mass that was aimed at held on the sampled rows.
+    /// The mass that was aimed at keeps the error of the sampled rows.
     MassHeld = 7,
     /// It did not, and more was kept.
     MassRaised = 8,
+    /// Neither did that: every key is seen.
+    ErrorAboveLimit = 9,
 }
 
 impl Why {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cheapest,
         Self::DenseIsCheapest,
         Self::NothingKeepsTheFloor,
@@ -127,6 +129,7 @@ impl Why {
         Self::IndexSelector,
         Self::MassHeld,
         Self::MassRaised,
+        Self::ErrorAboveLimit,
     ];
 
     /// Gives the number that kernels write.
@@ -150,8 +153,9 @@ impl fmt::Display for Why {
             Self::MeasuredBelowFloor => "measured recall was below the floor",
             Self::DenseLayer => "one of the first layers, dense by setting",
             Self::IndexSelector => "chosen by a selector of the caller",
-            Self::MassHeld => "sampled rows keep the mass that was asked for",
-            Self::MassRaised => "sampled rows kept too little mass, so more was kept",
+            Self::MassHeld => "outputs of sampled rows are within the error",
+            Self::MassRaised => "they were not, so more was kept",
+            Self::ErrorAboveLimit => "outputs of sampled rows were not within the error",
         })
     }
 }
@@ -181,6 +185,9 @@ pub struct Report {
     pub local: f32,
     /// Expected recall of sinks, window, columns and slashes, 0 to 1.
     pub listed: f32,
+    /// Of a choice of blocks by their mass: the error of the head's output on sampled rows, over that of the layer's mean
+    /// head; of a head that was above the limit, what it had before it was made dense. 0 for the others.
+    pub error: f32,
 }
 
 /// A word of a report that no selection writes.
@@ -224,8 +231,8 @@ impl Report {
     pub const LOCAL: usize = 13;
     /// Word of [`Report::listed`].
     pub const LISTED: usize = 14;
-    /// Word that stays 0.
-    pub const UNUSED: usize = 15;
+    /// Word of [`Report::error`].
+    pub const ERROR: usize = 15;
 
     /// Bits of [`Report::UNMEASURED`].
     pub const UNMEASURED_BITS: u32 = 0x7fc0_0000;
@@ -246,6 +253,7 @@ impl Report {
         words[Self::COSTS..Self::COSTS + CHOICES].copy_from_slice(&self.costs);
         words[Self::LOCAL] = self.local;
         words[Self::LISTED] = self.listed;
+        words[Self::ERROR] = self.error;
         words
     }
 
@@ -269,6 +277,7 @@ impl Report {
             costs,
             local: words[Self::LOCAL],
             listed: words[Self::LISTED],
+            error: words[Self::ERROR],
         })
     }
 }
@@ -305,7 +314,7 @@ mod tests {
             assert_eq!(Why::from_number(number as u32), Some(why));
         }
         assert_eq!(Choice::from_number(5), None);
-        assert_eq!(Why::from_number(9), None);
+        assert_eq!(Why::from_number(10), None);
         assert_eq!(Choice::from_number(6), Some(Choice::GroupBlocks));
         assert_eq!((Choice::Index.number(), Choice::Index.name()), (5, "index"));
     }
@@ -324,9 +333,9 @@ mod tests {
             costs: [1.0, 2.0, 3.0, 4.0, f32::INFINITY],
             local: 0.3,
             listed: 0.4,
+            error: 0.1,
         };
         let words = report.words();
-        assert_eq!(words[Report::UNUSED], 0.0);
         assert_eq!(Report::read(&words), Ok(report));
     }
 
@@ -339,9 +348,9 @@ mod tests {
             assert_eq!(error.word, Report::CHOICE);
         }
         words[Report::CHOICE] = 4.0;
-        words[Report::WHY] = 9.0;
+        words[Report::WHY] = 10.0;
         let error = Report::read(&words).expect_err("refused");
-        assert_eq!(error.to_string(), "word 1 is 9, which no selection writes");
+        assert_eq!(error.to_string(), "word 1 is 10, which no selection writes");
     }
 
     #[test]

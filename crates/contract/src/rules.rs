@@ -20,7 +20,7 @@ pub struct Rules {
     pub slashes: u32,
     /// Recall that is aimed at, 0 to 1.
     pub floor: f32,
-    /// Measured recall that is accepted, 0 to 1.
+    /// Measured recall that is accepted, 0 to 1; of a choice of blocks by their mass, the largest measured error.
     pub accepted: f32,
     /// Share of the largest block that a block needs; 0 for the rule of the blocks' mass.
     pub alpha: f32,

@@ -488,7 +488,7 @@ fn write_report(
     }
     own.put_bits(report, u32::reinterpret(share(local)), Report::LOCAL);
     own.put_bits(report, u32::reinterpret(share(listed)), Report::LISTED);
-    own.put_bits(report, 0u32.runtime(), Report::UNUSED);
+    own.put_bits(report, 0u32.runtime(), Report::ERROR);
 }
 
 /// The buffers of a call; f32 and u32, contiguous.

@@ -220,6 +220,7 @@ fn grouped(
     let inputs = group::Inputs {
         query: view(shape.heads),
         key: view(shape.kv_heads),
+        value: view(shape.kv_heads),
         means: words(means),
         capacity,
         spans: words(4),

@@ -13,6 +13,7 @@ use sparse_accelerate::{AttentionPlan, AttentionSettings, Pattern, Span};
 fn selection(recall: f32) -> Selection {
     Selection {
         recall,
+        error: 10.0,
         sink: 16,
         window: 64,
         last: 64,
@@ -51,6 +52,25 @@ fn kept(ran: &Ran, dense: &[f32], choice: usize) -> f32 {
     sum / (samples * sharing) as f32
 }
 
+/// Error of the outputs of a choice's heads on sampled rows, over those of the layer's mean head.
+fn error(ran: &Ran, dense: &[f32], choice: usize) -> f32 {
+    let sharing = HEADS[0] / ran.heads.len();
+    let (samples, rows, d) = (4, LEN - 64, dense.len() / HEADS[0] / LEN);
+    let squares = |heads: std::ops::Range<usize>, of: &dyn Fn(usize) -> f32| {
+        let count = heads.len() as f32;
+        let at = heads.flat_map(|head| {
+            (0..samples).flat_map(move |s| {
+                let row = head * LEN + sampled_row(s, samples, rows);
+                row * d..(row + 1) * d
+            })
+        });
+        at.map(|i| of(i) * of(i)).sum::<f32>() / count
+    };
+    let heads = choice * sharing..(choice + 1) * sharing;
+    let off = squares(heads, &|i| ran.out[i] - dense[i]);
+    (off / squares(0..HEADS[0], &|i| dense[i])).sqrt()
+}
+
 #[test]
 fn a_record_says_what_sampled_rows_keep() {
     for backend in backends::all() {
@@ -78,6 +98,9 @@ fn a_record_says_what_sampled_rows_keep() {
                     let of_rows = kept(&ran, &exact.1, choice);
                     let off = (of_rows - head.recall).abs();
                     assert!(off < 0.01, "{name}: rows keep {of_rows}, {head:?}");
+                    let of_rows = error(&ran, &exact.0, choice);
+                    let off = (of_rows - head.error).abs();
+                    assert!(off < 0.01, "{name}: rows are off by {of_rows}, {head:?}");
                 }
                 ran.assert_bound(&name, &case, &exact, rounding(dtype));
             }

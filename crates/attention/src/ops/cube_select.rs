@@ -179,6 +179,7 @@ impl Call<'_> {
         let inputs = group::Inputs {
             query: view(&self.query),
             key: view(&self.key),
+            value: view(&self.value),
             means: self.pooled.handle.clone(),
             capacity: self.pooled.meta.shape()[2],
             spans: self.spans.handle.clone(),

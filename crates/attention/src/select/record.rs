@@ -29,6 +29,10 @@ pub struct HeadRecord {
     /// head is dense. Of a head that fell below the floor, what it had before it was made dense. NaN where a
     /// selector chose, whose choice is not measured.
     pub recall: f32,
+    /// Where blocks were chosen by their mass: the measured error of the head's output, over that of the layer's mean head
+    /// (see [`crate::Selection::error`]); of a head that was above the limit, what it had before it was made dense. 0
+    /// for other patterns, NaN where a selector chose.
+    pub error: f32,
     /// Kept (query, key) pairs over all that the model lets rows see; 1 for dense.
     pub density: f32,
     /// Columns kept.
@@ -50,7 +54,7 @@ impl HeadRecord {
         let dense = self.costs[Choice::Dense.number() as usize];
         let own = match self.why {
             Why::DenseLayer | Why::NotFinite => return Some(1.0),
-            Why::MassHeld | Why::MassRaised => return None,
+            Why::MassHeld | Why::MassRaised | Why::ErrorAboveLimit => return None,
             Why::IndexSelector => return (self.choice == Choice::Dense).then_some(1.0),
             // What it had chosen is not recorded: the cheapest it was allowed.
             Why::MeasuredBelowFloor => {
@@ -133,6 +137,7 @@ impl SelectionRecord {
                 choice: Choice::Index,
                 predicted_recall: f32::NAN,
                 recall: f32::NAN,
+                error: f32::NAN,
                 density: (kept as f64 / pairs as f64) as f32,
                 ..dense
             }
@@ -210,6 +215,7 @@ impl SelectionRecord {
             why: read.why,
             predicted_recall: read.predicted_recall,
             recall: read.recall,
+            error: read.error,
             density: read.density,
             columns: read.columns,
             slashes: read.slashes,
@@ -244,6 +250,7 @@ fn dense_head(layer: usize, (sequence, head): (usize, usize)) -> HeadRecord {
         why: Why::DenseLayer,
         predicted_recall: 1.0,
         recall: 1.0,
+        error: 0.0,
         density: 1.0,
         columns: 0,
         slashes: 0,

@@ -50,6 +50,7 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
         columns: 0,
         slashes: 0,
     };
+    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
     let (allowed, lists, blocks) = match pattern {
         Pattern::Dense | Pattern::FixedBlocks(_) | Pattern::Index => {
             (DENSE, none, BlockCluster::default())
@@ -58,7 +59,18 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
             (sink, window, floor) = (t.sink, t.window, 0.0);
             (TRIANGULAR, none, BlockCluster::default())
         }
-        Pattern::GroupBlocks => (DENSE, none, BlockCluster::default()),
+        Pattern::GroupBlocks => {
+            return Rules {
+                allowed: DENSE,
+                sink: word(sink),
+                window: word(window),
+                columns: 0,
+                slashes: 0,
+                floor,
+                accepted: selection.error,
+                alpha: 0.0,
+            };
+        }
         Pattern::IntervalSlash(lists) => (DENSE | INTERVAL_SLASH, *lists, BlockCluster::default()),
         Pattern::BlockCluster(blocks) => (DENSE | BLOCK_CLUSTER, none, *blocks),
         Pattern::Hybrid(d) => (DENSE | HYBRID, d.interval_slash, d.block_cluster),
@@ -68,7 +80,6 @@ fn rule(pattern: &Pattern, selection: &Selection) -> Rules {
             (all, d.interval_slash, d.block_cluster)
         }
     };
-    let word = |n: usize| u32::try_from(n).unwrap_or(u32::MAX / 2);
     Rules {
         allowed,
         sink: word(sink),

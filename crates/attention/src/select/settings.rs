@@ -10,9 +10,15 @@ use crate::error::AttentionError;
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// The quality contract: least share of the softmax mass that must lie on kept keys, 0 to 1, measured on a
-    /// few rows of every chunk. Under [`crate::Pattern::GroupBlocks`] the query heads of a choice keep it together, on
-    /// average over the rows, of the mass that does not lie on sinks. Heads that would keep less see every key.
+    /// few rows of every chunk; heads that would keep less see every key. Under [`crate::Pattern::GroupBlocks`] it is
+    /// what a choice begins with: the share of the mass outside the sinks that is kept by the estimate, and `error`
+    /// is the contract.
     pub recall: f32,
+    /// The quality contract of [`crate::Pattern::GroupBlocks`]: largest error of a head's output, measured on a few rows of every
+    /// chunk, `|o - o_dense|` over the mean `|o_dense|` of the layer's heads (both root mean squares over rows; heads that
+    /// share a choice keep it together). Heads that are off by more keep half of what they left out as well, and if that
+    /// is not enough every key.
+    pub error: f32,
     /// The stand-in for the keys that are left out.
     pub correction: Correction,
     /// Whose keys one choice is for: a query head's, or those of all query heads of a KV head.
@@ -39,6 +45,7 @@ impl Default for Selection {
     fn default() -> Self {
         Self {
             recall: 0.85,
+            error: 0.1,
             correction: Correction::Mean,
             granularity: Granularity::PerQueryHead,
             dense_layers: 0,
@@ -100,6 +107,7 @@ impl Selection {
         }
         let costs = &self.costs;
         for (field, got) in [
+            ("error", self.error),
             ("column_share", self.column_share),
             ("slash_share", self.slash_share),
             ("costs.dense_tile", costs.dense_tile),

@@ -133,6 +133,7 @@ mod tests {
             why,
             predicted_recall,
             recall: 0.75,
+            error: 0.0,
             density,
             columns: 0,
             slashes: 0,

@@ -9,16 +9,13 @@
 use cubecl::prelude::*;
 use sparse_accelerate_contract::{
     Choice, IndexRow, REPORT_WORDS, ROW_WORDS, Report, SPAN_WORDS, Why,
-    group::{LEVELS, TAIL_WORDS},
+    group::{LEVELS, MEASURES, Measure, TAIL_WORDS, WILD},
     table::SPARSE,
 };
 
-use super::{MEAN_BLOCK, Tile, UNITS, aim};
+use super::{MEAN_BLOCK, Tile, UNITS, aim, measure::halve};
 use crate::{
-    select::{
-        fixed::{score, share},
-        scan,
-    },
+    select::{fixed::share, scan},
     table::{HeadRules, Span, Window},
 };
 
@@ -73,13 +70,101 @@ impl Row {
     }
 }
 
-/// `kept` as the measurement leaves it; `report` `[B, Hi, REPORT_WORDS + 2 tiles]`.
+/// What the sampled rows of an index head say together.
+#[derive(CubeType)]
+struct Level {
+    /// The first level that is within the error; [`LEVELS`] for none.
+    number: u32,
+    /// Its error, or that of the last.
+    error: f32,
+    /// What it keeps of the mass outside the sinks.
+    recall: f32,
+    /// Some score or output was not finite.
+    wild: bool,
+}
+
+/// Sums over sampled rows: squares of the index head's errors, its kept masses, its mass outside the sinks, squares of the outputs of all heads.
+const SUMS: usize = MEASURES;
+
+#[cube]
+impl Level {
+    /// Errors are relative to the layer's mean head:
+    /// `error^2 = (sum of |o_l - o|^2 over the index head's H heads) / H / (sum of |o|^2 over all Hq heads) Hq`.
+    fn of(
+        measured: &[f32],
+        index: usize,
+        b: usize,
+        index_heads: usize,
+        limit: f32,
+        #[comptime] heads: usize,
+        #[comptime] samples: usize,
+    ) -> Level {
+        let unit = UNIT_POS as usize;
+        let mut board = Shared::<[f32]>::new_slice(comptime!(SUMS * UNITS));
+        #[unroll]
+        for i in 0..SUMS {
+            board[comptime!(i * UNITS) + unit] = f32::new(0.0);
+        }
+        let own = comptime!(heads * samples);
+        let mut row = unit;
+        while row < own {
+            let from = (index * own + row) * MEASURES;
+            #[unroll]
+            for i in 0..SUMS {
+                if comptime!(i != Measure::OUTPUT) {
+                    board[comptime!(i * UNITS) + unit] += measured[from + i];
+                }
+            }
+            row += comptime!(UNITS);
+        }
+        let all = index_heads * own;
+        let mut row = unit;
+        while row < all {
+            board[comptime!(Measure::OUTPUT * UNITS) + unit] +=
+                measured[(b * all + row) * MEASURES + Measure::OUTPUT];
+            row += comptime!(UNITS);
+        }
+        halve(&mut board, SUMS);
+        let output = board[comptime!(Measure::OUTPUT * UNITS)];
+        let outside = board[comptime!(Measure::OUTSIDE * UNITS)];
+        let mut number = comptime!(LEVELS as u32).runtime();
+        let mut error = f32::new(0.0);
+        let mut recall = f32::new(1.0);
+        let mut wild = false.runtime();
+        #[unroll]
+        for i in 0..LEVELS {
+            if number == comptime!(LEVELS as u32) {
+                let off = board[comptime!((Measure::ERRORS + i) * UNITS)];
+                wild = off >= f32::new(WILD);
+                let off = off * f32::cast_from(index_heads);
+                if outside > f32::new(0.0) {
+                    recall = board[comptime!((Measure::KEPT + i) * UNITS)] / outside;
+                }
+                error = f32::new(0.0);
+                if output > f32::new(0.0) {
+                    error = (off / output).sqrt();
+                }
+                if off <= limit * limit * output && !wild {
+                    number = comptime!(i as u32).runtime();
+                }
+            }
+        }
+        Level {
+            number,
+            error,
+            recall,
+            wild,
+        }
+    }
+}
+
+/// `measured` as the launch before leaves it; `report` `[B, Hi, REPORT_WORDS + 2 tiles]`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn index_rows(
     shares: &[f32],
     cuts: &[u32],
-    kept: &[f32],
+    measured: &[f32],
     spans: &[u32],
     rules: &[u32],
     table: &mut [u32],
@@ -92,6 +177,7 @@ pub(super) fn index_rows(
     ranges_at: usize,
     range_stride: usize,
     window: ComptimeOption<u32>,
+    #[comptime] heads: usize,
     #[comptime] samples: usize,
 ) {
     let row = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
@@ -104,24 +190,9 @@ pub(super) fn index_rows(
     let rule = HeadRules::of(index_head);
     let window = Window::of(&window);
 
-    // The first level whose mean over the sampled rows is accepted.
-    let accepted = score(u32::reinterpret(rule.accepted(rules)));
-    let mut level = comptime!(LEVELS as u32).runtime();
-    let mut measured = f32::new(0.0);
-    #[unroll]
-    for i in 0..LEVELS {
-        if level == comptime!(LEVELS as u32) {
-            let mut sum = f32::new(0.0);
-            for sample in 0..samples {
-                sum += kept[(index * samples + sample) * LEVELS + i];
-            }
-            measured = sum * comptime!(1.0 / samples as f32);
-            let clean = score(u32::reinterpret(measured));
-            if clean >= accepted && clean > 0 {
-                level = comptime!(i as u32).runtime();
-            }
-        }
-    }
+    let limit = rule.accepted(rules);
+    let chosen = Level::of(measured, index, b, index_heads, limit, heads, samples);
+    let level = chosen.number;
     let tile = Tile::new(&span, &rule, rules, at as u32, &window);
     let dense = level == comptime!(LEVELS as u32) || tile.end > span.dense_from;
     let mut cut = 0u32;
@@ -214,8 +285,8 @@ pub(super) fn index_rows(
             let mut aimed = f32::new(1.0);
             if level == comptime!(LEVELS as u32) {
                 choice = f32::new(comptime!(Choice::Dense.number() as f32));
-                why = f32::new(comptime!(Why::MeasuredBelowFloor.number() as f32));
-                if score(u32::reinterpret(measured)) == 0 {
+                why = f32::new(comptime!(Why::ErrorAboveLimit.number() as f32));
+                if chosen.wild {
                     why = f32::new(comptime!(Why::NotFinite.number() as f32));
                 }
             } else {
@@ -227,7 +298,8 @@ pub(super) fn index_rows(
             report[head + Report::CHOICE] = choice;
             report[head + Report::WHY] = why;
             report[head + Report::PREDICTED_RECALL] = aimed;
-            report[head + Report::RECALL] = measured;
+            report[head + Report::RECALL] = chosen.recall;
+            report[head + Report::ERROR] = chosen.error;
         }
         if index_head == 0 && (UNIT_POS as usize) < SPAN_WORDS {
             let word = b * SPAN_WORDS + UNIT_POS as usize;

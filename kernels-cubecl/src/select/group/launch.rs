@@ -14,6 +14,7 @@ use sparse_accelerate_contract::{
 use super::{
     UNITS, index,
     measure::{self, MeasureBlueprint},
+    rows::{self, RowsBlueprint},
     share::{self, ShareBlueprint},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     layout::{self, buffer},
     refusal::{cube_fits, first_that_fits},
     select::{
-        Shape, View, pack, probe,
+        Shape, View, pack,
         product::{self, UNIT_WIDTH},
     },
 };
@@ -31,8 +32,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     share: Share,
-    measure: MeasureBlueprint,
-    sampled: probe::Plan,
+    rows: RowsBlueprint,
+    rows_grid: (u32, u32),
 }
 
 /// The launch that shares.
@@ -54,10 +55,12 @@ impl Plan {
 /// Inputs of a choice.
 #[allow(missing_debug_implementations)] // CubeCL's views have none
 pub struct Inputs {
-    /// `[B, Hq, N, d]`, last dimension contiguous, other strides multiples of 8; as is `key`.
+    /// `[B, Hq, N, d]`, last dimension contiguous, other strides multiples of 8; as are `key` and `value`.
     pub query: View,
     /// `[B, Hk, S, d]`.
     pub key: View,
+    /// `[B, Hk, S, d]`.
+    pub value: View,
     /// `[B, Hk, capacity, d]` in the element type, as [`super::means`] leaves it.
     pub means: Handle,
     /// Blocks that `means` has room for.
@@ -66,7 +69,7 @@ pub struct Inputs {
     pub spans: Handle,
     /// The same for the rows that are sampled.
     pub probes: Handle,
-    /// `[Hi, 8]`, of which sinks, window and the two recalls are read.
+    /// `[Hi, 8]`, of which sinks, window, the recall that is aimed at and the largest error are read.
     pub rules: Handle,
     /// Index width that reaches every element of the largest buffer.
     pub address: AddressType,
@@ -83,8 +86,8 @@ pub struct Chosen {
     pub shares: Handle,
     /// `[B, Hi, tiles, LEVELS]`: where each level cuts them.
     pub cuts: Handle,
-    /// `[B, Hi, samples, LEVELS]` f32: what each level keeps of the sampled rows.
-    pub kept: Handle,
+    /// `[B, Hq, samples, MEASURES]` f32: what each level changes in the sampled rows, see [`group::Measure`].
+    pub measured: Handle,
 }
 
 impl Chosen {
@@ -97,7 +100,7 @@ impl Chosen {
             report: words(lengths.report),
             shares: words(lengths.shares),
             cuts: words(lengths.cuts),
-            kept: words(lengths.kept),
+            measured: words(lengths.measured),
         }
     }
 }
@@ -125,19 +128,15 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
             limit,
         });
     }
-    let samples = group::samples(shape);
-    let sampled = probe::sample(shape, samples, elem, device)?;
-    let inline = device.features.copy_async;
+    let rows = rows::prepare(shape, elem, device)?;
+    let split = rows.split;
+    let packs = shape.batch * shape.kv_heads * split.packs;
     let ways = ways(shape, elem, device)?;
     let share = |(parts, tile)| Share::new(shape, parts, tile, device);
     Ok(Plan {
         share: first_that_fits(ways, elem, share)?,
-        measure: MeasureBlueprint {
-            heads,
-            samples,
-            inline,
-        },
-        sampled,
+        rows,
+        rows_grid: fold(packs * split.splits * rows.row_tiles(), device)?,
     })
 }
 
@@ -249,12 +248,12 @@ pub fn select(
         report,
         shares,
         cuts,
-        kept,
+        measured,
     } = out;
     let lengths = GroupWords::new(shape);
-    let (share, samples) = (&plan.share, plan.measure.samples);
+    let (share, samples) = (&plan.share, group::samples(shape));
     let tile = share.blueprint.tile;
-    let staged = match tile.mma {
+    let staged = |tile: &product::Tile| match tile.mma {
         true => elem,
         false => ElemType::Float(FloatKind::F32),
     };
@@ -291,46 +290,72 @@ pub fn select(
             window.into(),
             share.blueprint,
             elem,
-            staged,
+            staged(&tile),
         );
     }
     after("share");
 
     {
         let parts = client.empty(lengths.parts.max(1) * size_of::<u32>());
-        let tensors = probe::Sampled {
-            query: &inputs.query,
-            key: &inputs.key,
-            probes: &inputs.probes,
-            parts: &parts,
-            address: inputs.address,
-        };
-        probe::launch_samples(client, shape, &plan.sampled, elem, &tensors);
-        after("sample");
+        let parts = || buffer(&parts, lengths.parts);
+        let (bp, split) = (plan.rows, plan.rows.split);
+        let packs = shape.batch * shape.kv_heads * split.packs;
+        let tile = bp.probe.tile;
+        // SAFETY: cubes past the last leave; the others read rows, keys and values of their sequence and write
+        // their rows' parts.
+        unsafe {
+            rows::attend_rows::launch_unchecked(
+                client,
+                CubeCount::Static(plan.rows_grid.0, plan.rows_grid.1, 1),
+                CubeDim::new_2d(32, (tile.units() / 32) as u32),
+                inputs.address,
+                tile.width(),
+                inputs.query.arg(),
+                inputs.key.arg(),
+                inputs.value.arg(),
+                buffer(shares, lengths.shares),
+                buffer(cuts, lengths.cuts),
+                spans(&inputs.spans),
+                spans(&inputs.probes),
+                rules(),
+                parts(),
+                (packs * split.splits * bp.row_tiles()) as u32,
+                shape.kv_heads as u32,
+                shape.heads_per_kv() as u32,
+                tiles as u32,
+                blocks as u32,
+                shape.scale,
+                window.into(),
+                bp,
+                elem,
+                staged(&tile),
+            );
+        }
+        after("rows");
 
-        let cubes = shape.indexes() * samples;
+        let cubes = shape.batch * shape.heads * samples;
         let (count, dim) = layout::cubes(client, cubes, UNITS);
-        // SAFETY: cubes past the last leave; the others read what the launches before wrote of their row
-        // and its tile.
+        let measure = MeasureBlueprint {
+            split,
+            rows: tile.rows(),
+            samples,
+            head_dim: shape.head_dim,
+            inline: bp.probe.inline,
+        };
+        // SAFETY: cubes past the last leave; the others read what the launch before wrote of their row.
         unsafe {
             measure::measure_rows::launch_unchecked(
                 client,
                 count,
                 dim,
                 inputs.address,
-                buffer(&parts, lengths.parts),
-                buffer(shares, lengths.shares),
-                buffer(cuts, lengths.cuts),
-                spans(&inputs.spans),
+                parts(),
                 spans(&inputs.probes),
-                rules(),
-                buffer(kept, lengths.kept),
+                buffer(measured, lengths.measured),
                 cubes as u32,
-                shape.index_heads as u32,
-                tiles as u32,
-                blocks as u32,
-                window.into(),
-                plan.measure,
+                shape.kv_heads as u32,
+                shape.heads_per_kv() as u32,
+                measure,
             );
         }
         after("measure");
@@ -347,7 +372,7 @@ pub fn select(
             inputs.address,
             buffer(shares, lengths.shares),
             buffer(cuts, lengths.cuts),
-            buffer(kept, lengths.kept),
+            buffer(measured, lengths.measured),
             spans(&inputs.spans),
             rules(),
             buffer(table, lengths.table),
@@ -360,6 +385,7 @@ pub fn select(
             at.ranges_at,
             at.range_stride,
             window.into(),
+            shape.heads_per_index(),
             samples,
         );
     }

@@ -1,160 +1,177 @@
-//! Shares of the exact mass of the sampled rows outside the sinks that each level keeps.
+//! What each level changes in the outputs of the sampled rows.
 //!
-//! ```text
-//! p_h(r, J) = 2^part_h(r, J) / sum_I 2^part_h(r, I)
-//! kept[r, level] = sum_h sum_{J kept, no sink} p_h(r, J) / sum_h sum_{J no sink} p_h(r, J)
-//! ```
-//!
-//! One cube owns a sampled row of an index head; a unit takes every 128th block. Sums by halves.
+//! One cube owns a sampled row of a query head: it brings the splits of the keys together, class by class, and writes the
+//! words of a [`Measure`]. Sums by halves.
 
 use cubecl::prelude::*;
-use sparse_accelerate_contract::{
-    QUERY_TILE,
-    group::{LEVELS, MEAN_BLOCK},
-};
+use sparse_accelerate_contract::group::{LEVELS, MEASURES, Measure, Split, WILD};
 
-use super::{Tile, UNITS};
-use crate::{
-    attend::mma::exp2,
-    select::{
-        probe::{WILD, sampled_row},
-        product::NOTHING,
-    },
-    table::{HeadRules, Span, Window},
+use super::{
+    UNITS,
+    rows::{CLASSES, OUTPUTS_AT, not_finite},
 };
-
-/// Sums of a head: all of a row's mass, what lies outside the sinks, what each level keeps of that.
-const SUMS: usize = 2 + LEVELS;
+use crate::{attend::mma::exp2, select::pack::Pack};
 
 /// Compile-time parameters of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct MeasureBlueprint {
-    /// Query heads that share a choice.
-    pub(super) heads: usize,
+    pub(super) split: Split,
+    /// Packed rows of a cube that attended them.
+    pub(super) rows: usize,
     /// Sampled rows of a sequence.
     pub(super) samples: usize,
+    pub(super) head_dim: usize,
     /// The exponential is an instruction of inline PTX.
     pub(super) inline: bool,
 }
 
-/// Writes `kept` `[B, Hi, samples, LEVELS]`; 0 where a score is not finite, 1 where a sequence has no rows to sample and where
-/// a row has no mass outside the sinks. `probes` are the spans of the rows that are sampled.
+/// Writes `measured` `[B, Hq, samples, MEASURES]`: zeros where a sequence has no rows to sample. `parts` as the launch before
+/// leaves it; `probes` are the spans of the rows that are sampled.
 #[cube(launch_unchecked, address_type = "dynamic")]
-#[allow(clippy::too_many_arguments)]
 pub(super) fn measure_rows(
     parts: &[f32],
-    shares: &[f32],
-    cuts: &[u32],
-    spans: &[u32],
     probes: &[u32],
-    rules: &[u32],
-    kept: &mut [f32],
+    measured: &mut [f32],
     cubes: u32,
-    index_heads: u32,
-    tiles: u32,
-    blocks: u32,
-    window: ComptimeOption<u32>,
+    kv_heads: u32,
+    heads_per_kv: u32,
     #[comptime] bp: MeasureBlueprint,
 ) {
-    let samples = comptime!(bp.samples);
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     if cube >= cubes {
         terminate!();
     }
-    let flat = cube / comptime!(samples as u32);
-    let sample = cube % comptime!(samples as u32);
-    let (b, index_head) = (flat / index_heads, flat % index_heads);
-    let span = Span::of(spans, b);
-    let rule = HeadRules::of(index_head as usize);
-    let window = Window::of(&window);
-    let probed = Span::of(probes, b).query_len;
-    let row = sampled_row(sample, probed, samples);
-    let position = span.offset() + row;
-    let tile_at = row / comptime!(QUERY_TILE as u32);
-    let tile = Tile::new(&span, &rule, rules, tile_at, &window);
-    let size = comptime!(MEAN_BLOCK as u32);
-    let (low, high) = (window.first_key(position) / size, position / size + 1);
-    let row_at = (flat * tiles + tile_at) as usize;
-    let share_at = row_at * blocks as usize;
-    let cut = cuts[row_at * LEVELS];
-    let raised = cuts[row_at * LEVELS + 1];
+    let (slots, packs) = comptime!((bp.split.slots as u32, bp.split.packs as u32));
+    let (splits, pitch) = comptime!((bp.split.splits, bp.split.pitch));
+    let head = cube / comptime!(bp.samples as u32);
+    let sample = cube % comptime!(bp.samples as u32);
+    let (kv, of_kv) = (head / heads_per_kv, head % heads_per_kv);
+    // The pack's first row, then this one among the tiles of the pack's rows.
+    let pack = Pack::new(
+        probes,
+        kv * packs + of_kv / slots,
+        1u32,
+        0u32,
+        kv_heads,
+        packs,
+        heads_per_kv,
+        bp.split.slots,
+    );
+    let packed = (sample * slots + of_kv % slots) as usize;
+    let tile_at = packed / comptime!(bp.rows);
+    let row_tiles = comptime!(bp.split.rows / bp.rows);
+    let first = ((kv * packs + of_kv / slots) as usize * comptime!(splits * row_tiles) + tile_at)
+        * comptime!(bp.rows)
+        + packed % comptime!(bp.rows);
+    let stride = comptime!(bp.split.rows * pitch);
+    let base = first * pitch;
 
-    // All, what lies outside the sinks, what each level keeps of that.
-    let mut board = Shared::<[f32]>::new_slice(comptime!(SUMS * UNITS));
-    let unit = UNIT_POS as usize;
-    let mut totals = Array::<f32>::new(SUMS);
+    let mut highest = parts[base];
+    for split in 1..splits {
+        highest = max(highest, parts[base + split * stride]);
+    }
+    let mut sums = Array::<f32>::new(comptime!(CLASSES + 1));
     #[unroll]
-    for i in 0..SUMS {
-        totals[i] = f32::new(0.0);
+    for i in 0..comptime!(CLASSES + 1) {
+        sums[i] = f32::new(0.0);
     }
-    let mut wild = false.runtime();
-    for h in 0..comptime!(bp.heads as u32) {
-        let head = flat * comptime!(bp.heads as u32) + h;
-        let at = (head * comptime!(samples as u32) + sample) as usize * blocks as usize;
-        let mut highest = f32::new(NOTHING);
-        let mut block = low + UNIT_POS;
-        while block < high {
-            highest = max(highest, parts[at + block as usize]);
-            block += comptime!(UNITS as u32);
-        }
-        board[unit] = highest;
-        halve(&mut board, 1usize, true);
-        let shift = board[0];
-        sync_cube();
-        let mut all = f32::new(0.0);
-        let mut outside = f32::new(0.0);
-        let mut first = f32::new(0.0);
-        let mut second = f32::new(0.0);
-        let mut block = low + UNIT_POS;
-        while block < high {
-            let mass = exp2(parts[at + block as usize] - shift, comptime!(bp.inline));
-            let share = shares[share_at + block as usize];
-            all += mass;
-            if block >= tile.sinks {
-                outside += mass;
-                if tile.keeps(block, share, cut) {
-                    first += mass;
-                }
-                if tile.keeps(block, share, raised) {
-                    second += mass;
-                }
-            }
-            block += comptime!(UNITS as u32);
-        }
-        board[unit] = all;
-        board[UNITS + unit] = outside;
-        board[comptime!(2 * UNITS) + unit] = first;
-        board[comptime!(3 * UNITS) + unit] = second;
-        halve(&mut board, SUMS, false);
-        wild = wild || shift >= f32::new(WILD);
+    for split in 0..splits {
+        let at = base + split * stride;
+        let weight = exp2(parts[at] - highest, bp.inline);
         #[unroll]
-        for i in 1..SUMS {
-            totals[i] += board[comptime!(i * UNITS)] / board[0];
+        for i in 0..comptime!(CLASSES + 1) {
+            sums[i] = fma(weight, parts[at + 1 + i], sums[i]);
         }
-        sync_cube();
     }
-    if unit < LEVELS {
-        let mut of_level = totals[2];
-        if unit == 1 {
-            of_level = totals[3];
+    let first_level = sums[0];
+    let second_level = first_level + sums[1];
+    let all = second_level + sums[2];
+    let wild = all >= f32::new(WILD);
+
+    let unit = UNIT_POS as usize;
+    let mut board = Shared::<[f32]>::new_slice(comptime!((LEVELS + 1) * UNITS));
+    let mut squares = Array::<f32>::new(comptime!(LEVELS + 1));
+    #[unroll]
+    for i in 0..comptime!(LEVELS + 1) {
+        squares[i] = f32::new(0.0);
+    }
+    let mut column = unit;
+    while column < comptime!(bp.head_dim) {
+        let mut of_class = Array::<f32>::new(CLASSES);
+        #[unroll]
+        for class in 0..CLASSES {
+            of_class[class] = f32::new(0.0);
         }
-        let mut share = f32::new(1.0);
-        if totals[1] > f32::new(0.0) {
-            share = of_level / totals[1];
+        for split in 0..splits {
+            let at = base + split * stride;
+            let weight = exp2(parts[at] - highest, bp.inline);
+            #[unroll]
+            for class in 0..CLASSES {
+                let from = at + comptime!(OUTPUTS_AT + class * bp.head_dim) + column;
+                of_class[class] = fma(weight, parts[from], of_class[class]);
+            }
         }
-        if wild {
-            share = f32::new(0.0);
+        let first = of_class[0];
+        let second = first + of_class[1];
+        let out = (second + of_class[2]) / all;
+        let off = over(first, first_level) - out;
+        squares[0] += off * off;
+        let off = over(second, second_level) - out;
+        squares[1] += off * off;
+        squares[2] += out * out;
+        column += comptime!(UNITS);
+    }
+    #[unroll]
+    for i in 0..comptime!(LEVELS + 1) {
+        board[comptime!(i * UNITS) + unit] = squares[i];
+    }
+    halve(&mut board, comptime!(LEVELS + 1));
+    if unit == 0 {
+        let to = cube as usize * MEASURES;
+        let mut errors = Array::<f32>::new(comptime!(LEVELS + 1));
+        let mut bad = wild;
+        #[unroll]
+        for i in 0..comptime!(LEVELS + 1) {
+            errors[i] = board[comptime!(i * UNITS)];
+            bad = bad || not_finite(errors[i]);
         }
-        if probed == 0 {
-            share = f32::new(1.0);
+        if pack.span.query_len == 0 {
+            #[unroll]
+            for i in 0..MEASURES {
+                measured[to + i] = f32::new(0.0);
+            }
+        } else {
+            #[unroll]
+            for i in 0..LEVELS {
+                measured[to + comptime!(Measure::ERRORS + i)] =
+                    select(bad, f32::new(WILD), errors[i]);
+                let mut kept = first_level;
+                if comptime!(i == 1) {
+                    kept = second_level;
+                }
+                measured[to + comptime!(Measure::KEPT + i)] =
+                    select(bad, f32::new(0.0), (kept - sums[CLASSES]) / all);
+            }
+            measured[to + Measure::OUTPUT] = select(bad, f32::new(0.0), errors[LEVELS]);
+            measured[to + Measure::OUTSIDE] =
+                select(bad, f32::new(0.0), (all - sums[CLASSES]) / all);
         }
-        kept[cube as usize * LEVELS + unit] = share;
     }
 }
 
-/// Brings each of the first `boards` parts of the board together in its first entry.
+/// An output over its sum; nothing where all of it underflows beside the rest.
 #[cube]
-fn halve(board: &mut Shared<[f32]>, #[comptime] boards: usize, #[comptime] maximum: bool) {
+fn over(x: f32, sum: f32) -> f32 {
+    let mut out = f32::new(0.0);
+    if sum > f32::new(0.0) {
+        out = x / sum;
+    }
+    out
+}
+
+/// Adds up each of the first `boards` parts of the board in its first entry.
+#[cube]
+pub(super) fn halve(board: &mut Shared<[f32]>, #[comptime] boards: usize) {
     let unit = UNIT_POS as usize;
     #[unroll]
     for stage in 0..comptime!(UNITS.ilog2() as usize) {
@@ -164,11 +181,7 @@ fn halve(board: &mut Shared<[f32]>, #[comptime] boards: usize, #[comptime] maxim
             #[unroll]
             for i in 0..boards {
                 let at = comptime!(i * UNITS) + unit;
-                if comptime!(maximum) {
-                    board[at] = max(board[at], board[at + half]);
-                } else {
-                    board[at] += board[at + half];
-                }
+                board[at] += board[at + half];
             }
         }
     }

@@ -15,17 +15,18 @@
 //! FlexPrefill (arXiv 2502.20766) ranks blocks by pooled queries and keys and cuts them by cumulative mass, per
 //! query head.
 //!
-//! Estimates choose, a measurement decides: of a few rows the exact mass of every block is summed up, and with it
-//! what the choice keeps outside the sinks. Where the mean over rows is below the floor, the next *level* is
-//! taken, half of what the first leaves out; where that falls short too, the head sees every key. One launch
-//! of attention then reads the index.
+//! Estimates choose, a measurement decides: a few rows are attended exactly, and with their outputs those over what the choice
+//! keeps. Where these are off by more than the largest error, relative to the layer's mean head, the next *level* is
+//! taken, half of what the first leaves out; where that is off too, the head sees every key. The error and not the kept mass
+//! decides: heads that lose mass but little output need no more keys, and of equal densities a trained
+//! model's predictions stay about a third closer to those of dense attention. One launch of attention then reads the index.
 //!
 //! | stage | reads | writes |
 //! | --- | --- | --- |
 //! | [`means`] | keys | mean keys of the blocks that have new rows |
 //! | `share` | queries, mean keys | shares, and where each level cuts them |
-//! | `parts`, in [`super::probe`] | sampled rows, keys | their log-sum-exp over every block |
-//! | `measure` | parts, shares, cuts | what each level keeps of the sampled rows' mass outside the sinks |
+//! | `rows` | sampled rows, keys, values, shares, cuts | their attention over what each level keeps, and over the rest |
+//! | `measure` | that | the errors of each level, and what it keeps of the mass outside the sinks |
 //! | `index` | all of it | the index as a table, the report |
 //!
 //! Shares are added up in fixed point, so equal inputs give equal bits.
@@ -34,6 +35,7 @@ mod index;
 mod launch;
 pub mod means;
 mod measure;
+mod rows;
 mod share;
 
 use cubecl::prelude::*;

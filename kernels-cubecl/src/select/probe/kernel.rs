@@ -11,7 +11,7 @@ use crate::select::{
 /// Stages the vectors of chunk `chunk` of the tile's keys; keys past the sequence become zeros, since what
 /// lies there may be anything.
 #[cube]
-pub(super) fn stage_keys<E: Float, F: Float, N: Size>(
+pub(in crate::select) fn stage_keys<E: Float, F: Float, N: Size>(
     key: &Tensor<Vector<E, N>>,
     to: &mut Shared<[Vector<F, N>]>,
     pack: &Pack,
@@ -43,7 +43,7 @@ pub(super) fn stage_keys<E: Float, F: Float, N: Size>(
 
 /// Stages the vectors of chunk `chunk` of a row tile; rows that do not exist become zeros.
 #[cube]
-pub(super) fn stage_rows<E: Float, F: Float, N: Size>(
+pub(in crate::select) fn stage_rows<E: Float, F: Float, N: Size>(
     query: &Tensor<Vector<E, N>>,
     to: &mut Shared<[Vector<F, N>]>,
     pack: &Pack,
@@ -105,7 +105,7 @@ pub(super) fn scores<E: Float, F: Float, N: Size>(
 /// Replaces the scores outside the keys `[low, high)` of the tile, in the unit's row `h` of its block `m`;
 /// most rows see all of most tiles.
 #[cube]
-pub(super) fn mask_row(
+pub(in crate::select) fn mask_row(
     sums: &mut Sums,
     low: u32,
     high: u32,

@@ -17,20 +17,16 @@
 //! every tile, which a merge turns into the log-sum-exp; the second adds up. Only integers are added
 //! across cubes, so equal inputs give equal bits.
 
-mod blocks;
-mod kernel;
+pub(super) mod kernel;
 mod launch;
 mod merge;
 mod parts;
 mod plan;
-mod rows;
+pub(super) mod rows;
 mod shares;
 
-pub(super) use blocks::{Sampled, WILD, launch as launch_samples};
 pub use launch::{Tensors, launch};
-pub(super) use plan::sample;
 pub use plan::{Plan, plans, prepare};
-pub(super) use rows::sampled_row;
 
 use super::{BLOCK, GRANULE, PROBES, product::Tile};
 

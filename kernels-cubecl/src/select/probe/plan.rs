@@ -34,21 +34,7 @@ pub struct Plan {
 /// A [`Refusal`] with value, limit and way out.
 pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Plan, Refusal> {
     let ways = tiles(shape, elem, device)?;
-    first_that_fits(ways, elem, |tile| Plan::new(shape, tile, 0, device))
-}
-
-/// Chooses how to sum up `samples` sampled rows by blocks.
-///
-/// # Errors
-/// As [`prepare`].
-pub(in crate::select) fn sample(
-    shape: &Shape,
-    samples: usize,
-    elem: ElemType,
-    device: &DeviceProperties,
-) -> Result<Plan, Refusal> {
-    let ways = tiles(shape, elem, device)?;
-    first_that_fits(ways, elem, |tile| Plan::new(shape, tile, samples, device))
+    first_that_fits(ways, elem, |tile| Plan::new(shape, tile, device))
 }
 
 /// Every way that a device has, in the order of preference.
@@ -61,7 +47,7 @@ pub fn plans(
     device: &DeviceProperties,
 ) -> Result<Vec<Plan>, Refusal> {
     let ways = tiles(shape, elem, device)?;
-    Ok(pack::plans(ways, |tile| Plan::new(shape, tile, 0, device)))
+    Ok(pack::plans(ways, |tile| Plan::new(shape, tile, device)))
 }
 
 /// Tiles of 128 keys. Matrix units take 32 x 64 a plane, where a fragment serves two instructions or
@@ -92,18 +78,13 @@ fn tiles(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Result<Vec
 }
 
 impl Plan {
-    fn new(
-        shape: &Shape,
-        tile: Tile,
-        samples: usize,
-        device: &DeviceProperties,
-    ) -> Result<Self, Refusal> {
+    fn new(shape: &Shape, tile: Tile, device: &DeviceProperties) -> Result<Self, Refusal> {
         let scratch = ProbeScratch::new(shape);
         let blueprint = ProbeBlueprint {
             tile,
             slots: scratch.slots,
             inline: device.features.copy_async,
-            samples,
+            samples: 0,
         };
         cube_fits(blueprint.shared_bytes(), tile.units(), device)?;
         let word = Type::atomic(ElemType::UInt(UIntKind::U32));

@@ -59,6 +59,25 @@ pub(super) fn sees(
     }
 }
 
+/// End of the keys that the last row of a row tile sees; 0 where it has none. Samples' rows grow with their number.
+#[cube]
+pub(in crate::select) fn last_end(
+    pack: &Pack,
+    row_tile: u32,
+    #[comptime] bp: ProbeBlueprint,
+) -> u32 {
+    let probes = comptime!(bp.probes() as u32);
+    let last = min(
+        row_tile * probes + (probes - 1),
+        comptime!(bp.samples as u32) - 1,
+    );
+    let mut end = 0u32;
+    if pack.span.query_len > 0 {
+        end = pack.span.offset() + sampled_row(last, pack.span.query_len, bp.samples) + 1;
+    }
+    end
+}
+
 /// Tells whether a window hides all keys of the tile from all rows of the sequence.
 #[cube]
 pub(super) fn hidden(pack: &Pack, window: &Window, #[comptime] bp: ProbeBlueprint) -> bool {
@@ -77,7 +96,7 @@ pub(super) fn low(pack: &Pack, position: u32, window: &Window) -> u32 {
 
 /// Gives the query row of a packed row, `NOWHERE` if there is none.
 #[cube]
-pub(super) fn row(pack: &Pack, packed: u32, #[comptime] bp: ProbeBlueprint) -> u32 {
+pub(in crate::select) fn row(pack: &Pack, packed: u32, #[comptime] bp: ProbeBlueprint) -> u32 {
     let slots = comptime!(bp.slots as u32);
     let mut row = row_of(packed / slots, pack.span.query_len, bp);
     if packed % slots >= pack.heads {

@@ -148,7 +148,13 @@ impl Fixed {
     }
 
     /// From the probes to the index.
-    fn choose<E: FlexFloat>(&self, shape: &Shape, query: View<'_, E>, key: View<'_, E>) -> Chosen {
+    fn choose<E: FlexFloat>(
+        &self,
+        shape: &Shape,
+        query: View<'_, E>,
+        key: View<'_, E>,
+        value: View<'_, E>,
+    ) -> Chosen {
         let options = &self.options;
         let (spans, rules) = (self.table.storage::<u32>(), self.rules.storage::<u32>());
         let probes = self.probes.storage::<u32>();
@@ -160,7 +166,7 @@ impl Fixed {
             };
             let means = self.pooled.storage::<E>();
             let capacity = self.pooled.layout().shape()[2];
-            let chosen = cpu::group::choose(shape, query, key, means, capacity, &inputs);
+            let chosen = cpu::group::choose(shape, query, (key, value), means, capacity, &inputs);
             return Chosen {
                 table: chosen.table,
                 report: chosen.report,
@@ -279,7 +285,7 @@ impl Fixed {
             head_dim,
             ..
         } = shape;
-        let mut chosen = self.choose::<E>(&shape, view(&query), view(&key));
+        let mut chosen = self.choose::<E>(&shape, view(&query), view(&key), view(&value));
         let at = options.table(&shape);
 
         // Written as [B, N, Hq, d], returned as [B, Hq, N, d]: the model's next reshape copies nothing.

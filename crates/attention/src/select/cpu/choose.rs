@@ -96,6 +96,7 @@ pub fn choose(
             costs: Choice::ALL.map(|choice| candidates.price(choice)),
             local: share(local),
             listed: share(listed),
+            error: 0.0,
         };
         report[index * REPORT_WORDS..][..REPORT_WORDS].copy_from_slice(&out.words());
         gates[index] = match choice {

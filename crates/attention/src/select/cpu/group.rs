@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use sparse_accelerate_contract::{
     Choice, IndexRow, QUERY_TILE, REPORT_WORDS, RULE_WORDS, Report, Rules, Sequence, Shape, Why,
-    group::{self, BASE, BINS, LEVELS, MEAN_BLOCK, TAIL_WORDS},
+    group::{self, BASE, BINS, LEVELS, MEAN_BLOCK, MEASURES, Measure, TAIL_WORDS, WILD},
     table::{RANGE_WORDS, ROW_WORDS, SPARSE},
 };
 use sparse_accelerate_cpu::FlexFloat;
@@ -37,8 +37,8 @@ pub struct Group {
     pub shares: Vec<f32>,
     /// `[B, Hi, tiles, LEVELS]`.
     pub cuts: Vec<u32>,
-    /// `[B, Hi, samples, LEVELS]`.
-    pub kept: Vec<f32>,
+    /// `[B, Hq, samples, MEASURES]`.
+    pub measured: Vec<f32>,
     /// [`group::table`].
     pub table: Vec<u32>,
     /// `[B * Hi, group::report_words]`.
@@ -70,11 +70,11 @@ pub fn means<E: FlexFloat>(
     });
 }
 
-/// Chooses: shares, cuts, what the sampled rows keep, the index and its report. `means` as [`means()`] leaves it.
+/// Chooses: shares, cuts, what they change in the sampled rows, the index and its report. `means` as [`means()`] leaves it.
 pub fn choose<E: FlexFloat>(
     shape: &Shape,
     query: View<'_, E>,
-    key: View<'_, E>,
+    (key, value): (View<'_, E>, View<'_, E>),
     means: &[E],
     capacity: usize,
     inputs: &GroupInputs<'_>,
@@ -93,13 +93,14 @@ pub fn choose<E: FlexFloat>(
     let cuts = cuts(shape, inputs, &shares);
 
     let samples = group::samples(shape);
-    let mut kept = vec![0.0; lengths.kept];
-    let measured = kept.par_chunks_exact_mut(LEVELS).enumerate();
-    measured.for_each(|(at, kept)| {
-        let (flat, sample) = (at / samples, at % samples);
+    let mut measured = vec![0.0; lengths.measured];
+    let rows = measured.par_chunks_exact_mut(MEASURES).enumerate();
+    rows.for_each(|(at, words)| {
+        let (head, sample) = (at / samples, at % samples);
+        let flat = head / shape.heads_per_index();
         let probed = Sequence::of(inputs.probes, flat / shape.index_heads).query_len;
         if probed == 0 {
-            return kept.fill(1.0);
+            return;
         }
         let row = group::sampled_row(sample, samples, probed);
         let at = flat * tiles + row / QUERY_TILE;
@@ -108,7 +109,8 @@ pub fn choose<E: FlexFloat>(
             &shares[at * blocks..][..blocks],
             &cuts[at * LEVELS..][..LEVELS],
         );
-        tile.measure(shape, query, key, (flat, row), (shares, cuts), kept);
+        let rows = (query, key, value);
+        tile.measure(shape, rows, (head, row), (shares, cuts), words);
     });
 
     let mut table = vec![0; lengths.table];
@@ -116,14 +118,14 @@ pub fn choose<E: FlexFloat>(
     index(
         shape,
         inputs,
-        (&shares, &cuts, &kept),
+        (&shares, &cuts, &measured),
         &mut table,
         &mut report,
     );
     Group {
         shares,
         cuts,
-        kept,
+        measured,
         table,
         report,
     }
@@ -145,12 +147,11 @@ pub fn cuts(shape: &Shape, inputs: &GroupInputs<'_>, shares: &[f32]) -> Vec<u32>
 pub fn index(
     shape: &Shape,
     inputs: &GroupInputs<'_>,
-    (shares, cuts, kept): (&[f32], &[u32], &[f32]),
+    (shares, cuts, measured): (&[f32], &[u32], &[f32]),
     table: &mut [u32],
     report: &mut [f32],
 ) {
     let (blocks, tiles) = (group::blocks(shape), shape.tiles());
-    let samples = group::samples(shape);
     let at = group::table(shape);
     let parts = at.split(table);
     parts.spans.copy_from_slice(&inputs.spans[..at.rows_at]);
@@ -160,12 +161,11 @@ pub fn index(
         .enumerate()
     {
         let rule = Rules::of(inputs.rules, flat % shape.index_heads);
-        let of_head = &kept[flat * samples * LEVELS..][..samples * LEVELS];
-        let level = Level::of(&rule, of_head);
+        let level = Level::of(&rule, shape, measured, flat);
         let (head, tail) = report.split_at_mut(REPORT_WORDS);
         head.fill(0.0);
         let words = level.words();
-        head[..words.len()].copy_from_slice(&words);
+        head.copy_from_slice(&words);
         for (tile_at, tail) in tail.chunks_exact_mut(TAIL_WORDS).enumerate() {
             let row = flat * tiles + tile_at;
             let tile = Tile::new(shape, inputs, flat, tile_at);
@@ -201,57 +201,73 @@ pub fn index(
     }
 }
 
-/// The level that the sampled rows of a head accept.
+/// The level at which the sampled rows of a head are within the error.
 struct Level {
     /// `None` for every key.
     number: Option<usize>,
     why: Why,
     aimed: f32,
-    measured: f32,
+    recall: f32,
+    error: f32,
 }
 
 impl Level {
-    fn of(rule: &Rules, kept: &[f32]) -> Self {
-        let samples = kept.len() / LEVELS;
-        let mut measured = 0.0;
+    /// Errors are relative to the layer's mean head:
+    /// `error^2 = (sum of |o_l - o|^2 over the index head's H heads) / H / (sum of |o|^2 over all Hq heads) Hq`.
+    fn of(rule: &Rules, shape: &Shape, measured: &[f32], flat: usize) -> Self {
+        let own = shape.heads_per_index() * group::samples(shape);
+        let all = shape.index_heads * own;
+        let sum = |from: usize, count: usize, word: usize| {
+            let rows = measured[from * MEASURES..][..count * MEASURES].iter();
+            rows.skip(word).step_by(MEASURES).sum::<f32>()
+        };
+        let of_head = |word| sum(flat * own, own, word);
+        let output = sum(flat / shape.index_heads * all, all, Measure::OUTPUT);
+        let outside = of_head(Measure::OUTSIDE);
+        let mut level = Self {
+            number: None,
+            why: Why::ErrorAboveLimit,
+            aimed: 1.0,
+            recall: 1.0,
+            error: 0.0,
+        };
         for number in 0..LEVELS {
-            let sum: f32 = kept.iter().skip(number).step_by(LEVELS).sum();
-            measured = sum * (1.0 / samples as f32);
-            let clean = score(measured);
-            if clean > 0.0 && clean >= score(rule.accepted) {
-                return Self {
-                    number: Some(number),
-                    why: match number {
-                        0 => Why::MassHeld,
-                        _ => Why::MassRaised,
-                    },
-                    aimed: share(aim(rule, number)),
-                    measured,
+            let off = of_head(Measure::ERRORS + number);
+            if outside > 0.0 {
+                level.recall = of_head(Measure::KEPT + number) / outside;
+            }
+            let scaled = off * shape.index_heads as f32;
+            level.error = match output > 0.0 {
+                true => (scaled / output).sqrt(),
+                false => 0.0,
+            };
+            if off >= WILD {
+                level.why = Why::NotFinite;
+            } else if scaled <= rule.accepted * rule.accepted * output {
+                level.number = Some(number);
+                level.why = match number {
+                    0 => Why::MassHeld,
+                    _ => Why::MassRaised,
                 };
+                level.aimed = share(aim(rule, number));
+                break;
             }
         }
-        Self {
-            number: None,
-            why: match score(measured) > 0.0 {
-                true => Why::MeasuredBelowFloor,
-                false => Why::NotFinite,
-            },
-            aimed: 1.0,
-            measured,
-        }
+        level
     }
 
-    /// The first words of a report.
-    fn words(&self) -> [f32; 4] {
+    /// The words of a report.
+    fn words(&self) -> [f32; REPORT_WORDS] {
         let choice = match self.number {
             Some(_) => Choice::GroupBlocks,
             None => Choice::Dense,
         };
-        let mut words = [0.0; 4];
+        let mut words = [0.0; REPORT_WORDS];
         words[Report::CHOICE] = choice.number() as f32;
         words[Report::WHY] = self.why.number() as f32;
         words[Report::PREDICTED_RECALL] = self.aimed;
-        words[Report::RECALL] = self.measured;
+        words[Report::RECALL] = self.recall;
+        words[Report::ERROR] = self.error;
         words
     }
 }
@@ -378,54 +394,68 @@ impl Tile {
         cuts
     }
 
-    /// Writes what each level keeps of the mass of a row outside the sinks.
+    /// Writes the words of a [`Measure`]: of a row of a query head.
     fn measure<E: FlexFloat>(
         &self,
         shape: &Shape,
-        query: View<'_, E>,
-        key: View<'_, E>,
-        (flat, row): (usize, usize),
+        (query, key, value): (View<'_, E>, View<'_, E>, View<'_, E>),
+        (head, row): (usize, usize),
         (shares, cuts): (&[f32], &[u32]),
-        kept: &mut [f32],
+        words: &mut [f32],
     ) {
-        let (d, heads) = (shape.head_dim, shape.heads_per_index());
-        let (b, index_head) = (flat / shape.index_heads, flat % shape.index_heads);
-        let kv_head = index_head * shape.kv_heads / shape.index_heads;
+        let d = shape.head_dim;
+        let (b, head) = (head / shape.heads, head % shape.heads);
+        let kv_head = head / shape.heads_per_kv();
         let position = self.first + (row - self.row);
         let from = shape.visible.first(position);
-        let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
-        let (keys, stride) = key.wide((b, kv_head), from..position + 1, d, &mut key_rows);
-        kept.fill(0.0);
-        let mut outside = 0.0;
-        for head in index_head * heads..(index_head + 1) * heads {
-            let (q, _) = query.wide((b, head), row..row + 1, d, &mut query_rows);
-            let logits: Vec<f32> = (0..=position - from)
-                .map(|j| dot(q, &keys[j * stride..][..d]) * shape.scale)
-                .collect();
-            let highest = logits.iter().copied().fold(f32::MIN, f32::max);
-            let (mut all, mut beyond, mut level) = (0.0, 0.0, [0.0; LEVELS]);
-            for (j, logit) in logits.iter().enumerate() {
-                let mass = (logit - highest).exp();
-                let block = (from + j) / MEAN_BLOCK;
-                all += mass;
-                if block < self.sinks {
+        let (mut query_rows, mut key_rows, mut value_rows) = (Vec::new(), Vec::new(), Vec::new());
+        let seen = from..position + 1;
+        let (keys, stride) = key.wide((b, kv_head), seen.clone(), d, &mut key_rows);
+        let (values, value_stride) = value.wide((b, kv_head), seen.clone(), d, &mut value_rows);
+        let (q, _) = query.wide((b, head), row..row + 1, d, &mut query_rows);
+        let logits: Vec<f32> = (0..seen.len())
+            .map(|j| dot(q, &keys[j * stride..][..d]) * shape.scale)
+            .collect();
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return words[..LEVELS].fill(WILD);
+        }
+        let highest = logits.iter().copied().fold(f32::MIN, f32::max);
+        // Of what each level keeps, and of all: masses, outputs, masses outside the sinks.
+        let mut mass = [0.0; LEVELS + 1];
+        let mut beyond = [0.0; LEVELS + 1];
+        let mut outputs = vec![0.0; (LEVELS + 1) * d];
+        for (j, logit) in logits.iter().enumerate() {
+            let p = (logit - highest).exp();
+            let block = (from + j) / MEAN_BLOCK;
+            for level in 0..=LEVELS {
+                if level < LEVELS && !self.keeps(block, shares[block], cuts[level]) {
                     continue;
                 }
-                beyond += mass;
-                for (sum, &cut) in level.iter_mut().zip(cuts) {
-                    if self.keeps(block, shares[block], cut) {
-                        *sum += mass;
-                    }
+                mass[level] += p;
+                if block >= self.sinks {
+                    beyond[level] += p;
+                }
+                let value = &values[j * value_stride..][..d];
+                for (sum, x) in outputs[level * d..][..d].iter_mut().zip(value) {
+                    *sum += p * x;
                 }
             }
-            outside += beyond / all;
-            for (kept, sum) in kept.iter_mut().zip(level) {
-                *kept += sum / all;
-            }
         }
-        // A row whose mass all lies on the sinks has nothing to lose.
-        for kept in kept {
-            *kept = if outside == 0.0 { 1.0 } else { *kept / outside };
+        let output = |level: usize| {
+            let sum = mass[level];
+            let over = move |x: &f32| if sum > 0.0 { x / sum } else { 0.0 };
+            outputs[level * d..][..d].iter().map(over)
+        };
+        words[Measure::OUTPUT] = output(LEVELS).map(|x| x * x).sum();
+        words[Measure::OUTSIDE] = beyond[LEVELS] / mass[LEVELS];
+        for level in 0..LEVELS {
+            let off = output(level).zip(output(LEVELS));
+            words[Measure::ERRORS + level] = off.map(|(a, b)| (a - b) * (a - b)).sum();
+            words[Measure::KEPT + level] = beyond[level] / mass[LEVELS];
+        }
+        if !words.iter().all(|word| word.is_finite()) {
+            words.fill(0.0);
+            words[..LEVELS].fill(WILD);
         }
     }
 }

@@ -217,6 +217,7 @@ mod tests {
             why,
             predicted_recall: recall + 0.01,
             recall,
+            error: 0.0,
             density,
             columns: 0,
             slashes: 0,

@@ -1,0 +1,456 @@
+//! Exact attention of the sampled rows, apart by the level that keeps a key: what a choice changes in their outputs.
+//!
+//! ```text
+//! part_c(r) = (sum_{j of class c} 2^(z_rj - m), sum_{j of class c} 2^(z_rj - m) v_j)     z_rj = log2(e) scale q_r . k_j
+//! ```
+//!
+//! Class 0 is what the first level keeps, class 1 what the second keeps beside it, class 2 the others; `m` is the row's
+//! largest exponent of a split of the keys. A cube takes packed rows of query heads that share a KV head and one
+//! split, a step of `keys` keys after the other: scores, a maximum over the units that share a row, probabilities
+//! through shared memory, their product with the values, which is added to the class of row and block. K and V
+//! are read once.
+
+// A comptime condition is an `if` of its own: it decides what is compiled.
+#![allow(clippy::collapsible_if)]
+
+mod plan;
+mod weigh;
+
+use cubecl::prelude::*;
+use sparse_accelerate_contract::{
+    QUERY_TILE,
+    group::{LEVELS, MEAN_BLOCK, Split, WILD},
+};
+
+pub(super) use plan::prepare;
+
+use super::Tile;
+use crate::{
+    attend::mma::exp2,
+    select::{
+        fixed::INFINITY,
+        pack::{NOWHERE, Pack},
+        probe::{ProbeBlueprint, kernel, rows},
+        product::{self, NOTHING, Sums},
+    },
+    table::{HeadRules, Span, Window},
+};
+
+/// Classes of keys: those of each level, and the others.
+pub(super) const CLASSES: usize = LEVELS + 1;
+/// Sums of a row: of the classes, and of the sinks.
+const SUMS: usize = CLASSES + 1;
+/// First float of a packed row's outputs.
+pub(super) const OUTPUTS_AT: usize = 8;
+
+/// Compile-time parameters of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RowsBlueprint {
+    /// Packed rows times keys of a step; one block of 16 rows a group.
+    pub(super) probe: ProbeBlueprint,
+    pub(super) split: Split,
+    /// Query heads that share a choice.
+    pub(super) sharing: usize,
+}
+
+impl RowsBlueprint {
+    fn tile(&self) -> product::Tile {
+        self.probe.tile
+    }
+
+    /// Cubes that share the rows of a pack and split.
+    pub(super) fn row_tiles(&self) -> usize {
+        self.split.rows / self.tile().rows()
+    }
+
+    /// Blocks of 8 columns of the output that a group of units owns, of every chunk of staged values.
+    fn columns(&self) -> usize {
+        let tile = self.tile();
+        tile.chunk * tile.width() / 8 / tile.key_planes
+    }
+
+    /// Units that share a row.
+    fn sharers(&self) -> usize {
+        self.tile().key_planes * 4
+    }
+
+    /// Floats between the entries of the rows that different units of a row leave.
+    fn row_pitch(&self) -> usize {
+        self.tile().rows() + 8
+    }
+
+    fn exchange(&self) -> usize {
+        (SUMS * self.sharers() + 1) * self.row_pitch()
+    }
+
+    /// Vectors of a row of probabilities that matrix units read.
+    fn wide_pitch(&self) -> usize {
+        (self.tile().keys() / product::MMA_WIDTH) | 1
+    }
+
+    fn wide(&self) -> usize {
+        match self.tile().mma {
+            true => self.tile().rows() * self.wide_pitch(),
+            false => 1,
+        }
+    }
+
+    /// Floats of a row of probabilities that scalar units read.
+    fn narrow_pitch(&self) -> usize {
+        self.tile().keys() + 1
+    }
+
+    fn narrow(&self) -> usize {
+        match self.tile().mma {
+            true => 1,
+            false => self.tile().rows() * self.narrow_pitch(),
+        }
+    }
+
+    /// Shared memory of a cube.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let tile = self.tile();
+        tile.staged_bytes(tile.rows() + 2 * tile.keys())
+            + self.wide() * 16
+            + (self.narrow() + self.exchange()) * 4
+    }
+}
+
+/// A packed row: what it sees, and which blocks each level keeps of it.
+#[derive(CubeType)]
+struct Row {
+    /// End of the keys it sees; 0 for a row that does not exist.
+    end: u32,
+    /// First key it sees.
+    low: u32,
+    tile: Tile,
+    share_at: usize,
+    cut: u32,
+    raised: u32,
+}
+
+#[cube]
+impl Row {
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        pack: &Pack,
+        packed: u32,
+        span: &Span,
+        rules: &[u32],
+        cuts: &[u32],
+        index_heads: u32,
+        tiles: u32,
+        blocks: u32,
+        window: &Window,
+        #[comptime] bp: RowsBlueprint,
+    ) -> Row {
+        let found = rows::row(pack, packed, bp.probe);
+        let mut row = 0u32;
+        let mut end = 0u32;
+        if found != NOWHERE.runtime() {
+            row = found;
+            end = span.offset() + found + 1;
+        }
+        let slot = min(packed % comptime!(bp.split.slots as u32), pack.heads - 1);
+        let index_head = (pack.first_head + slot) / comptime!(bp.sharing as u32);
+        let tile_at = row / comptime!(QUERY_TILE as u32);
+        let rule = HeadRules::of(index_head as usize);
+        let at = (pack.b * index_heads + index_head) * tiles + tile_at;
+        Row {
+            end,
+            low: window.first_key(span.offset() + row),
+            tile: Tile::new(span, &rule, rules, tile_at, window),
+            share_at: at as usize * blocks as usize,
+            cut: cuts[at as usize * LEVELS],
+            raised: cuts[at as usize * LEVELS + 1],
+        }
+    }
+
+    /// The class of a block.
+    fn class(&self, shares: &[f32], block: u32) -> u32 {
+        let mut class = 0u32;
+        if !self.tile.forced(block) && self.tile.has(block) {
+            let share = shares[self.share_at + block as usize];
+            if !self.tile.keeps(block, share, self.cut) {
+                class = 1u32.runtime();
+                if !self.tile.keeps(block, share, self.raised) {
+                    class = 2u32.runtime();
+                }
+            }
+        }
+        class
+    }
+}
+
+/// Writes `parts`, see [`Split`]; `probes` are the spans of the rows that are sampled. A row that sees nothing of a split has
+/// sums of 0 there. Sums and exponents are at least [`WILD`] where a score is not finite.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    key: &Tensor<Vector<E, N>>,
+    value: &Tensor<Vector<E, N>>,
+    shares: &[f32],
+    cuts: &[u32],
+    spans: &[u32],
+    probes: &[u32],
+    rules: &[u32],
+    parts: &mut [f32],
+    cubes: u32,
+    kv_heads: u32,
+    heads_per_kv: u32,
+    tiles: u32,
+    blocks: u32,
+    scale: f32,
+    window: ComptimeOption<u32>,
+    #[comptime] bp: RowsBlueprint,
+    #[define(E)] _elem: ElemType,
+    #[define(F)] _staged: ElemType,
+) {
+    let tile = comptime!(bp.tile());
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube >= cubes {
+        terminate!();
+    }
+    let row_tiles = comptime!(bp.row_tiles() as u32);
+    let splits = comptime!(bp.split.splits as u32);
+    let mut pack = Pack::new(
+        probes,
+        cube,
+        comptime!((bp.row_tiles() * bp.split.splits) as u32),
+        0u32,
+        kv_heads,
+        comptime!(bp.split.packs as u32),
+        heads_per_kv,
+        bp.split.slots,
+    );
+    let row_tile = cube % row_tiles;
+    let split = cube / row_tiles % splits;
+    let window = Window::of(&window);
+    let span = Span::of(spans, pack.b);
+    let index_heads = kv_heads * heads_per_kv / comptime!(bp.sharing as u32);
+
+    let mut queries =
+        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * tile.pitch()), 16usize);
+    let mut keys =
+        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.keys() * tile.pitch()), 16usize);
+    let mut values =
+        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.keys() * tile.pitch()), 16usize);
+    let mut wide = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(bp.wide()), 16usize);
+    let mut narrow = Shared::<[f32]>::new_slice(comptime!(bp.narrow()));
+    let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
+
+    let first_row = product::first_row(tile);
+    let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
+    let row_pitch = comptime!(bp.row_pitch());
+    let sharers = comptime!(bp.sharers());
+    let factor = scale * f32::new(core::f32::consts::LOG2_E);
+
+    let mut own = Sequence::<Row>::new();
+    let mut highest = Array::<f32>::new(2usize);
+    let mut alphas = Array::<f32>::new(2usize);
+    let mut classes = Array::<u32>::new(2usize);
+    let mut wild = Array::<u32>::new(2usize);
+    let mut sums = Array::<f32>::new(comptime!(2 * SUMS));
+    #[unroll]
+    for h in 0..2usize {
+        let packed =
+            row_tile * comptime!(tile.rows() as u32) + (first_row + comptime!(h * 8)) as u32;
+        own.push(Row::new(
+            &pack,
+            packed,
+            &span,
+            rules,
+            cuts,
+            index_heads,
+            tiles,
+            blocks,
+            &window,
+            bp,
+        ));
+        highest[h] = f32::new(NOTHING);
+        wild[h] = 0u32;
+        #[unroll]
+        for i in 0..SUMS {
+            sums[comptime!(h * SUMS + i)] = f32::new(0.0);
+        }
+    }
+    let mut out = weigh::zeros(comptime!(CLASSES * tile.chunks() * bp.columns()));
+
+    // The last row of the tile sees most; its keys are those of this split.
+    let last = rows::last_end(&pack, row_tile, bp.probe);
+    let all = pack.span.kv_len.div_ceil(comptime!(MEAN_BLOCK as u32));
+    let each = all.div_ceil(splits) * comptime!(MEAN_BLOCK as u32);
+    let until = min((split + 1) * each, last);
+    pack.first = split * each;
+    if comptime!(window.some) {
+        let first = window.first_key(span.offset());
+        pack.first = max(pack.first, first - first % comptime!(MEAN_BLOCK as u32));
+    }
+    if comptime!(tile.chunks() == 1) {
+        kernel::stage_rows(query, &mut queries, &pack, row_tile, 0usize, bp.probe);
+    }
+    while pack.first < until {
+        let mut s = product::zeros(tile);
+        for chunk in 0..comptime!(tile.chunks()) {
+            sync_cube();
+            kernel::stage_keys(key, &mut keys, &pack, chunk, bp.probe);
+            if comptime!(tile.chunks() == 1) {
+                kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
+            } else {
+                kernel::stage_rows(query, &mut queries, &pack, row_tile, chunk, bp.probe);
+            }
+            sync_cube();
+            product::accumulate(&queries, &keys, &mut s, tile);
+        }
+        #[unroll]
+        for h in 0..2usize {
+            let row = own.index(h);
+            let low = max(row.low, pack.first) - pack.first;
+            let high = max(row.end, pack.first) - pack.first;
+            kernel::mask_row(&mut s, low, high, 0usize, h, bp.probe);
+            let mut maximum = f32::new(NOTHING);
+            #[unroll]
+            for j in 0..comptime!(tile.key_tiles) {
+                let a = s.index(j)[h];
+                maximum = max(maximum, max(a.extract(0usize), a.extract(1usize)));
+                if not_finite(a.extract(0usize)) || not_finite(a.extract(1usize)) {
+                    wild[h] = 1u32.runtime();
+                }
+            }
+            exchange[sharer * row_pitch + first_row + comptime!(h * 8)] = maximum;
+        }
+        sync_cube();
+        let block = pack.first / comptime!(MEAN_BLOCK as u32);
+        #[unroll]
+        for h in 0..2usize {
+            let local = first_row + comptime!(h * 8);
+            let before = highest[h];
+            let mut maximum = before;
+            #[unroll]
+            for i in 0..sharers {
+                maximum = max(maximum, exchange[i * row_pitch + local]);
+            }
+            highest[h] = maximum;
+            let alpha = exp2((before - maximum) * factor, comptime!(bp.probe.inline));
+            alphas[h] = alpha;
+            let row = own.index(h);
+            let class = row.class(shares, block);
+            classes[h] = class;
+            let sum = probabilities(
+                &s,
+                &mut wide,
+                &mut narrow,
+                factor,
+                f32::new(0.0) - maximum * factor,
+                local,
+                h,
+                bp,
+            );
+            #[unroll]
+            for i in 0..SUMS {
+                let mut counts = class == comptime!(i as u32);
+                if comptime!(i == CLASSES) {
+                    counts = block < row.tile.sinks;
+                }
+                let at = comptime!(h * SUMS + i);
+                sums[at] = fma(sums[at], alpha, select(counts, sum, f32::new(0.0)));
+            }
+        }
+        #[unroll]
+        for chunk in 0..comptime!(tile.chunks()) {
+            if comptime!(tile.chunks() > 1) {
+                sync_cube();
+                kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
+            }
+            sync_cube();
+            let new = weigh::weigh::<F, N>(&wide, &narrow, &values, bp);
+            weigh::add(&mut out, &new, &alphas, &classes, chunk, bp);
+        }
+        pack.first += comptime!(tile.keys() as u32);
+    }
+
+    sync_cube();
+    #[unroll]
+    for h in 0..2usize {
+        #[unroll]
+        for i in 0..SUMS {
+            let at = (i * sharers + sharer) * row_pitch + first_row + comptime!(h * 8);
+            exchange[at] = select(
+                wild[h] == 1u32,
+                f32::new(WILD),
+                sums[comptime!(h * SUMS + i)],
+            );
+        }
+        let local = first_row + comptime!(h * 8);
+        if sharer == 0 {
+            exchange[SUMS * sharers * row_pitch + local] = highest[h] * factor;
+        }
+        let row = cube as usize * comptime!(tile.rows()) + local;
+        weigh::write(&out, parts, row * comptime!(bp.split.pitch), h, bp);
+    }
+    sync_cube();
+    let mut task = UNIT_POS as usize;
+    while task < comptime!(SUMS * tile.rows()) {
+        let (i, local) = (task / comptime!(tile.rows()), task % comptime!(tile.rows()));
+        let mut sum = f32::new(0.0);
+        #[unroll]
+        for sharer in 0..sharers {
+            sum += exchange[(i * sharers + sharer) * row_pitch + local];
+        }
+        let row = cube as usize * comptime!(tile.rows()) + local;
+        let to = row * comptime!(bp.split.pitch);
+        parts[to + 1 + i] = sum;
+        if i == 0 {
+            // What is not finite outweighs the other splits.
+            let exponent = exchange[SUMS * sharers * row_pitch + local];
+            parts[to] = select(sum >= f32::new(WILD), f32::new(WILD), exponent);
+        }
+        task += comptime!(tile.units());
+    }
+}
+
+/// Writes the probabilities of a unit's row `h` for the other units, and gives their sum.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn probabilities<F: Float, N: Size>(
+    s: &Sums,
+    wide: &mut Shared<[Vector<F, N>]>,
+    narrow: &mut Shared<[f32]>,
+    factor: f32,
+    shift: f32,
+    local: usize,
+    #[comptime] h: usize,
+    #[comptime] bp: RowsBlueprint,
+) -> f32 {
+    let tile = comptime!(bp.tile());
+    let inline = comptime!(bp.probe.inline);
+    let key = product::first_key(tile);
+    let mut sum = f32::new(0.0);
+    #[unroll]
+    for j in 0..comptime!(tile.key_tiles) {
+        let a = s.index(j)[h];
+        let x = product::weight(a.extract(0usize), factor, shift, inline);
+        let y = product::weight(a.extract(1usize), factor, shift, inline);
+        sum += x + y;
+        if comptime!(tile.mma) {
+            let mut pair = product::Pair::<f32>::empty();
+            pair.insert(0usize, x);
+            pair.insert(1usize, y);
+            let pairs = wide.with_vector_size_mut::<Const<2>>();
+            let at = local * comptime!(bp.wide_pitch() * product::MMA_WIDTH / 2) + key / 2;
+            pairs[at + comptime!(j * 4)] = Vector::cast_from(pair);
+        } else {
+            let at = local * comptime!(bp.narrow_pitch()) + key + comptime!(j * 8);
+            narrow[at] = x;
+            narrow[at + 1] = y;
+        }
+    }
+    sum
+}
+
+/// Tells by its bits whether a number is an infinity or none: compilers may suppose that there are no such.
+#[cube]
+pub(super) fn not_finite(x: f32) -> bool {
+    u32::reinterpret(x) & 0x7fff_ffff >= INFINITY
+}
