@@ -1,10 +1,10 @@
 //! A Burn model of somebody's own, with one call swapped: its attention chooses its keys from the input.
 //!
 //! The model is a small pre-norm decoder made of Burn's modules; nothing of this repository but the crate
-//! `sparse-accelerate` is in it. The same weights run the same prompt densely and under a recall floor.
+//! `sparse-accelerate` is in it. The same weights run the same prompt densely and under a limit for the error of its outputs.
 //!
 //! ```sh
-//! cargo run --release -p sparse-accelerate --example own_model -- 2048 0.95
+//! cargo run --release -p sparse-accelerate --example own_model -- 2048 0.05
 //! ```
 
 use std::{collections::BTreeMap, env, error::Error, time::Instant};
@@ -126,7 +126,7 @@ impl Model {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let rows: usize = arguments.next().map_or(Ok(2048), |text| text.parse())?;
-    let recall: Option<f32> = arguments.next().map(|text| text.parse()).transpose()?;
+    let error: Option<f32> = arguments.next().map(|text| text.parse()).transpose()?;
 
     let device = Device::default();
     device.seed(1);
@@ -138,8 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut chosen = Preset::Balanced.settings();
     chosen.mode = AttentionMode::Sparse;
-    if let Some(recall) = recall {
-        chosen.selection.recall = recall;
+    if let Some(error) = error {
+        chosen.selection.error = error;
     }
     let run = |settings: &AttentionSettings| {
         let start = Instant::now();
@@ -171,12 +171,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("patterns of {} heads: {mix:?}", heads.len());
     for head in heads {
         println!(
-            "layer {} head {}: {}, density {:.3}, recall {:.3} ({})",
+            "layer {} head {}: {}, density {:.3}, error {:.3} ({})",
             head.layer,
             head.head,
             head.choice.name(),
             head.density,
-            head.recall,
+            head.error,
             head.why
         );
     }

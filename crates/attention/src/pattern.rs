@@ -29,8 +29,8 @@ pub enum Pattern {
     /// The key blocks that hold most of the mass of a group of query heads, by the mean queries of
     /// a tile and the mean keys of blocks of [`MEAN_BLOCK`](crate::select::MEAN_BLOCK) tokens; sinks and a window
     /// are added. A group is one query head, or all that share a KV head ([`Granularity`](crate::select::Granularity)).
-    /// `recall` is what sampled rows must keep, on average over the group's rows and heads. It competes
-    /// with no other pattern, and knows no correction: all heads have it.
+    /// `error` is what the outputs of sampled rows may be off by, `recall` the share of the mass that a choice begins with. It
+    /// competes with no other pattern, and knows no correction: all heads have it.
     GroupBlocks,
     /// Random key blocks of a given density, for measuring times without a selection.
     FixedBlocks(FixedBlocks),
