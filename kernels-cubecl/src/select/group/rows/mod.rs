@@ -291,6 +291,12 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         kernel::stage_rows(query, &mut queries, &pack, row_tile, 0usize, bp.probe);
     }
     while pack.first < until {
+        let block = pack.first / comptime!(MEAN_BLOCK as u32);
+        // Asked for early: their loads wait beside those of the keys.
+        #[unroll]
+        for h in 0..2usize {
+            classes[h] = own.index(h).class(shares, block);
+        }
         let mut s = product::zeros(tile);
         for chunk in 0..comptime!(tile.chunks()) {
             sync_cube();
@@ -321,7 +327,6 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
             exchange[sharer * row_pitch + first_row + comptime!(h * 8)] = maximum;
         }
         sync_cube();
-        let block = pack.first / comptime!(MEAN_BLOCK as u32);
         #[unroll]
         for h in 0..2usize {
             let local = first_row + comptime!(h * 8);
@@ -335,8 +340,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
             let alpha = exp2((before - maximum) * factor, comptime!(bp.probe.inline));
             alphas[h] = alpha;
             let row = own.index(h);
-            let class = row.class(shares, block);
-            classes[h] = class;
+            let class = classes[h];
             let sum = probabilities(
                 &s,
                 &mut wide,
@@ -364,8 +368,9 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
                 kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
             }
             sync_cube();
-            let new = weigh::weigh::<F, N>(&wide, &narrow, &values, bp);
-            weigh::add(&mut out, &new, &alphas, &classes, chunk, bp);
+            weigh::weigh::<F, N>(
+                &wide, &narrow, &values, &mut out, &alphas, &classes, chunk, bp,
+            );
         }
         pack.first += comptime!(tile.keys() as u32);
     }

@@ -59,21 +59,26 @@ fn tiles(
         true => (2, ROWS[0]),
         false => (4, ROWS[1]),
     };
-    let matrix = |rows: usize, keys: usize| Tile {
-        mma: true,
-        row_planes: rows.min(split.rows) / 16,
-        row_tiles: 1,
-        key_planes: planes,
-        key_tiles: keys / 8 / planes,
-        depth: d,
-        chunk: (d / MMA_WIDTH).next_multiple_of(2 * planes),
+    let matrix = |rows: usize, keys: usize| {
+        let rows = rows.min(split.rows);
+        // Few rows leave a plane more to load.
+        let planes = if rows == 16 { 4 } else { planes };
+        Tile {
+            mma: true,
+            row_planes: rows / 16,
+            row_tiles: 1,
+            key_planes: planes,
+            key_tiles: keys / 8 / planes,
+            depth: d,
+            chunk: (d / MMA_WIDTH).next_multiple_of(2 * planes),
+        }
     };
     let units = |rows: usize, vectors: usize| Tile {
         mma: false,
         row_planes: rows.min(split.rows) / 16,
         row_tiles: 1,
-        key_planes: 2,
-        key_tiles: 2,
+        key_planes: planes,
+        key_tiles: 4 / planes,
         depth: d,
         chunk: vectors * 4 / UNIT_WIDTH,
     };

@@ -31,21 +31,27 @@ fn group_column(#[comptime] bp: RowsBlueprint) -> usize {
     UNIT_POS_Y as usize / comptime!(bp.tile().row_planes) * comptime!(bp.columns() * 8)
 }
 
-/// The product of the step's probabilities and the staged values: the columns of this unit's group.
+/// Adds the product of the step's probabilities and the staged values, the columns `chunk` of this unit's group, to the
+/// classes of its rows.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn weigh<F: Float, N: Size>(
     wide: &Shared<[Vector<F, N>]>,
     narrow: &Shared<[f32]>,
     values: &Shared<[Vector<F, N>]>,
+    out: &mut Sums,
+    alphas: &Array<f32>,
+    classes: &Array<u32>,
+    #[comptime] chunk: usize,
     #[comptime] bp: RowsBlueprint,
-) -> Sums {
-    let mut out = zeros(comptime!(bp.columns()));
+) {
     if comptime!(bp.tile().mma) {
-        by_matrix_units(wide, values, &mut out, bp);
+        by_matrix_units(wide, values, out, alphas, classes, chunk, bp);
     } else {
-        by_units(narrow, values, &mut out, bp);
+        let mut new = zeros(comptime!(bp.columns()));
+        by_units(narrow, values, &mut new, bp);
+        add(out, &new, alphas, classes, chunk, 0usize, bp);
     }
-    out
 }
 
 #[cube]
@@ -53,6 +59,9 @@ fn by_matrix_units<F: Float, N: Size>(
     wide: &Shared<[Vector<F, N>]>,
     values: &Shared<[Vector<F, N>]>,
     out: &mut Sums,
+    alphas: &Array<f32>,
+    classes: &Array<u32>,
+    #[comptime] chunk: usize,
     #[comptime] bp: RowsBlueprint,
 ) {
     let tile = comptime!(bp.tile());
@@ -62,25 +71,31 @@ fn by_matrix_units<F: Float, N: Size>(
     let row = UNIT_POS_Y as usize % comptime!(tile.row_planes) * 16;
     let row_at = (row + lane % 16) * wide_pitch + lane / 16;
     let value_at = lane % 16 * pitch + group_column(bp) / MMA_WIDTH + lane / 16;
+    let mut left = Sequence::<Array<Pair<F>>>::new();
     #[unroll]
     for t in 0..comptime!(tile.keys() / 16) {
         let at = row_at + comptime!(2 * t);
-        let left = def.load_matrix::<Vector<F, N>, Const<2>>(
+        left.push(def.load_matrix::<Vector<F, N>, Const<2>>(
             &wide[at..at + 1],
             MatrixIdent::A,
             4usize,
             false,
-        );
+        ));
+    }
+    // Two blocks of columns at a time: more would not fit beside the outputs.
+    #[unroll]
+    for n in 0..comptime!(bp.columns() / 2) {
+        let mut new = zeros(2usize);
         #[unroll]
-        for n in 0..comptime!(bp.columns() / 2) {
+        for t in 0..comptime!(tile.keys() / 16) {
             let at = value_at + comptime!(t * 16 * pitch + 2 * n);
             let right = load_right(&def, values, at, true);
             #[unroll]
             for half in 0..2usize {
-                let to = comptime!(2 * n + half);
-                def.execute_inplace(&left, right.index(half), out.index_mut(to));
+                def.execute_inplace(left.index(t), right.index(half), new.index_mut(half));
             }
         }
+        add(out, &new, alphas, classes, chunk, comptime!(2 * n), bp);
     }
 }
 
@@ -117,23 +132,24 @@ fn by_units<F: Float, N: Size>(
     }
 }
 
-/// Adds what a step found for the columns of a chunk to the classes of its rows.
+/// Adds what a step found for a chunk's blocks of columns from `first` on to the classes of its rows.
 #[cube]
-pub(super) fn add(
+fn add(
     out: &mut Sums,
     new: &Sums,
     alphas: &Array<f32>,
     classes: &Array<u32>,
     #[comptime] chunk: usize,
+    #[comptime] first: usize,
     #[comptime] bp: RowsBlueprint,
 ) {
-    let columns = comptime!(bp.columns());
+    let blocks = new.len();
     #[unroll]
     for class in 0..CLASSES {
         #[unroll]
-        for j in 0..columns {
-            let at = comptime!((class * bp.tile().chunks() + chunk) * bp.columns() + j);
-            let a = out.index_mut(at);
+        for j in 0..blocks {
+            let row = comptime!((class * bp.tile().chunks() + chunk) * bp.columns() + first);
+            let a = out.index_mut(comptime!(row + j));
             #[unroll]
             for h in 0..2usize {
                 let counts = classes[h] == comptime!(class as u32);
