@@ -37,8 +37,9 @@ pub const MOST_HEADS: usize = 32;
 /// Mean queries of a query tile and head. One of 64 rows blurs what single rows look for: of 1, 4, 8 and 16 parts the
 /// loss of a trained model falls from one to the next at the same density, and the time of the estimate rises.
 pub const PARTS: usize = 8;
-/// Most splits of the keys that sampled rows see.
-const MOST_SPLITS: usize = 32;
+/// Cubes that attend sampled rows between them, and most splits of the keys of a row.
+const CUBES: usize = 256;
+const MOST_SPLITS: usize = 64;
 /// Most mean queries of a query tile.
 const MOST_COLUMNS: usize = 64;
 /// Words of a query tile in the tail of a report: its kept (query, key) pairs and its kept key blocks.
@@ -106,11 +107,15 @@ impl Split {
     pub fn new(shape: &Shape) -> Self {
         let heads = shape.heads_per_kv();
         let slots = heads.next_power_of_two().min(PROBE_SLOTS);
+        let packs = heads.div_ceil(slots);
+        let rows = (slots * samples(shape)).max(16);
+        let cubes = shape.batch * shape.kv_heads * packs * rows.div_ceil(64);
+        let wanted = (CUBES / cubes.max(1)).clamp(1, MOST_SPLITS);
         Self {
             slots,
-            packs: heads.div_ceil(slots),
-            rows: (slots * samples(shape)).max(16),
-            splits: (blocks(shape) / 8).clamp(1, MOST_SPLITS),
+            packs,
+            rows,
+            splits: (blocks(shape) / 8).clamp(1, wanted),
             pitch: (LEVELS + 1) * shape.head_dim + 8,
         }
     }

@@ -8,11 +8,13 @@
 //! largest exponent of a split of the keys. A cube takes packed rows of query heads that share a KV head and one
 //! split, a step of `keys` keys after the other: scores, a maximum over the units that share a row, probabilities
 //! through shared memory, their product with the values, which is added to the class of row and block. K and V
-//! are read once.
+//! are read once; where the device copies on its own, keys come during the softmax of the step before, values
+//! during the scores.
 
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #![allow(clippy::collapsible_if)]
 
+mod copy;
 mod plan;
 mod weigh;
 
@@ -26,7 +28,7 @@ pub(super) use plan::prepare;
 
 use super::Tile;
 use crate::{
-    attend::mma::exp2,
+    attend::mma::{copy::address, exp2},
     select::{
         fixed::INFINITY,
         pack::{NOWHERE, Pack},
@@ -72,6 +74,11 @@ impl RowsBlueprint {
     /// Units that share a row.
     fn sharers(&self) -> usize {
         self.tile().key_planes * 4
+    }
+
+    /// Keys and values come by asynchronous copies.
+    fn asynchronous(&self) -> bool {
+        self.tile().mma && self.probe.inline
     }
 
     /// Floats between the entries of the rows that different units of a row leave.
@@ -290,7 +297,16 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     if comptime!(tile.chunks() == 1) {
         kernel::stage_rows(query, &mut queries, &pack, row_tile, 0usize, bp.probe);
     }
+    let mut keys_at = 0u32;
+    let mut values_at = 0u32;
+    if comptime!(bp.asynchronous()) {
+        keys_at = address(&keys);
+        values_at = address(&values);
+        copy::begin(key, keys_at, &pack, pack.first, until, bp);
+        copy::begin(value, values_at, &pack, pack.first, until, bp);
+    }
     while pack.first < until {
+        let next = pack.first + comptime!(tile.keys() as u32);
         let block = pack.first / comptime!(MEAN_BLOCK as u32);
         // Asked for early: their loads wait beside those of the keys.
         #[unroll]
@@ -299,14 +315,18 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         }
         let mut s = product::zeros(tile);
         for chunk in 0..comptime!(tile.chunks()) {
-            sync_cube();
-            kernel::stage_keys(key, &mut keys, &pack, chunk, bp.probe);
-            if comptime!(tile.chunks() == 1) {
-                kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
+            if comptime!(bp.asynchronous()) {
+                copy::land(1u32);
             } else {
-                kernel::stage_rows(query, &mut queries, &pack, row_tile, chunk, bp.probe);
+                sync_cube();
+                kernel::stage_keys(key, &mut keys, &pack, chunk, bp.probe);
+                if comptime!(tile.chunks() == 1) {
+                    kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
+                } else {
+                    kernel::stage_rows(query, &mut queries, &pack, row_tile, chunk, bp.probe);
+                }
+                sync_cube();
             }
-            sync_cube();
             product::accumulate(&queries, &keys, &mut s, tile);
         }
         #[unroll]
@@ -327,6 +347,9 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
             exchange[sharer * row_pitch + first_row + comptime!(h * 8)] = maximum;
         }
         sync_cube();
+        if comptime!(bp.asynchronous()) {
+            copy::begin(key, keys_at, &pack, next, until, bp);
+        }
         #[unroll]
         for h in 0..2usize {
             let local = first_row + comptime!(h * 8);
@@ -367,12 +390,20 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
                 sync_cube();
                 kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
             }
-            sync_cube();
+            if comptime!(bp.asynchronous()) {
+                copy::land(1u32);
+            } else {
+                sync_cube();
+            }
             weigh::weigh::<F, N>(
                 &wide, &narrow, &values, &mut out, &alphas, &classes, chunk, bp,
             );
         }
-        pack.first += comptime!(tile.keys() as u32);
+        if comptime!(bp.asynchronous()) {
+            sync_cube();
+            copy::begin(value, values_at, &pack, next, until, bp);
+        }
+        pack.first = next;
     }
 
     sync_cube();
