@@ -55,14 +55,19 @@ fn number(value: &Value, field: &str) -> f64 {
 }
 
 #[test]
-fn a_preset_keeps_its_floor_and_says_what_was_chosen() {
+fn a_preset_keeps_its_promise_and_says_what_was_chosen() {
     let dir = long_model(1024);
     // Two layers of one KV head with two query heads.
-    for (preset, floor, choices, more) in [
-        ("safe", 0.9, 4, &[][..]),
-        ("balanced", 0.85, 4, &[]),
-        ("fast", 0.8, 2, &["--granularity", "per-kv-head"]),
-        ("paper", 0.95, 2, &["--granularity", "per-kv-head"]),
+    for (preset, promise, choices, more) in [
+        ("safe", ("error", 0.05), 4, &[][..]),
+        ("balanced", ("error", 0.1), 4, &[]),
+        ("fast", ("error", 0.2), 2, &["--granularity", "per-kv-head"]),
+        (
+            "paper",
+            ("recall", 0.95),
+            2,
+            &["--granularity", "per-kv-head"],
+        ),
     ] {
         let flags = ["--preset", preset, "--window", "64", "--sink", "16"];
         let report = run_json(dir.path(), &[&flags, more].concat());
@@ -71,8 +76,12 @@ fn a_preset_keeps_its_floor_and_says_what_was_chosen() {
         let mut density = 0.0;
         for head in &heads {
             let dense = head["choice"] == "dense" || head["why"] == "measured-below-floor";
-            let recall = number(head, "recall");
-            assert!(dense || recall >= floor - 1e-3, "{preset}: {head}");
+            let measured = number(head, promise.0);
+            let holds = match promise {
+                ("error", most) => measured <= most + 1e-6,
+                (_, least) => measured >= least - 1e-3,
+            };
+            assert!(dense || holds, "{preset}: {head}");
             let kept = number(head, "density");
             assert!(kept > 0.0 && kept <= 1.0, "{preset}: {head}");
             density += kept / choices as f64;

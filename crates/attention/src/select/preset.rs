@@ -67,8 +67,8 @@ impl Preset {
         match self {
             Self::Exact => AttentionSettings::dense(),
             Self::Safe => groups(0.9, 0.05, 2),
-            Self::Balanced => groups(0.85, 0.1, 0),
-            Self::Fast => groups(0.8, 0.2, 0),
+            Self::Balanced => groups(0.9, 0.1, 0),
+            Self::Fast => groups(0.85, 0.2, 0),
             Self::Paper => AttentionSettings {
                 pattern: Pattern::Dynamic(Dynamic {
                     hybrid: false,

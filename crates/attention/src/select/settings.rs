@@ -44,7 +44,7 @@ pub struct Selection {
 impl Default for Selection {
     fn default() -> Self {
         Self {
-            recall: 0.85,
+            recall: 0.9,
             error: 0.1,
             correction: Correction::Mean,
             granularity: Granularity::PerQueryHead,
