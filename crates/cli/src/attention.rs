@@ -125,7 +125,7 @@ fn recall_help() -> String {
     let default = Selection::default().recall;
     format!(
         "Least share of a head's attention mass to keep, 0 to 1; 0 takes patterns as they are. With group-blocks what \
-         a choice begins with, and --error decides [default: the preset's, else {default}]"
+         a choice begins with, before its error is measured [default: the preset's, else {default}]"
     )
 }
 

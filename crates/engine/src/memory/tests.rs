@@ -231,12 +231,13 @@ fn blocks_by_mass_keep_mean_keys_and_make_smaller_tables() {
     // 32 layers of 8 KV heads, 2,048 means of 128 elements; reports of 32 heads and 16 chunks with 128 tiles each.
     let reports = 32 * 16 * 32 * (16 + 2 * 128) * 4;
     assert_eq!(work.selection, 128 * MIB + reports);
-    // Shares of 32 heads, 128 tiles and 2,048 blocks; runs of every other block in the table; parts of 16 rows.
+    // Shares of 32 heads, 128 tiles and 2,048 blocks; runs of every other block in the table; of 8 KV heads, 32 splits
+    // and 64 rows three outputs of 128 and eight words; six words of 16 rows.
     let words: u64 = [
         32 * 128 * 2048,
         32 * 128 * 2,
-        32 * 16 * 2048,
-        32 * 16 * 2,
+        8 * 32 * 64 * (3 * 128 + 8),
+        32 * 16 * 6,
         4 + 32 * 128 * 4 + 32 + 32 * 128 * 2 * 1025,
     ]
     .iter()

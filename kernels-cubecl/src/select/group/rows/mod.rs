@@ -14,28 +14,29 @@
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #![allow(clippy::collapsible_if)]
 
+mod blueprint;
 mod copy;
 mod plan;
+mod row;
 mod weigh;
 
 use cubecl::prelude::*;
-use sparse_accelerate_contract::{
-    QUERY_TILE,
-    group::{LEVELS, MEAN_BLOCK, Split, WILD},
-};
+use sparse_accelerate_contract::group::{LEVELS, MEAN_BLOCK, WILD};
 
+pub(super) use blueprint::RowsBlueprint;
 pub(super) use plan::prepare;
+use row::Row;
 
 use super::Tile;
 use crate::{
     attend::mma::{copy::address, exp2},
     select::{
         fixed::INFINITY,
-        pack::{NOWHERE, Pack},
-        probe::{ProbeBlueprint, kernel, rows},
+        pack::Pack,
+        probe::{kernel, rows},
         product::{self, NOTHING, Sums},
     },
-    table::{HeadRules, Span, Window},
+    table::{Span, Window},
 };
 
 /// Classes of keys: those of each level, and the others.
@@ -45,151 +46,7 @@ const SUMS: usize = CLASSES + 1;
 /// First float of a packed row's outputs.
 pub(super) const OUTPUTS_AT: usize = 8;
 
-/// Compile-time parameters of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RowsBlueprint {
-    /// Packed rows times keys of a step; one block of 16 rows a group.
-    pub(super) probe: ProbeBlueprint,
-    pub(super) split: Split,
-    /// Query heads that share a choice.
-    pub(super) sharing: usize,
-}
-
-impl RowsBlueprint {
-    fn tile(&self) -> product::Tile {
-        self.probe.tile
-    }
-
-    /// Cubes that share the rows of a pack and split.
-    pub(super) fn row_tiles(&self) -> usize {
-        self.split.rows / self.tile().rows()
-    }
-
-    /// Blocks of 8 columns of the output that a group of units owns, of every chunk of staged values.
-    fn columns(&self) -> usize {
-        let tile = self.tile();
-        tile.chunk * tile.width() / 8 / tile.key_planes
-    }
-
-    /// Units that share a row.
-    fn sharers(&self) -> usize {
-        self.tile().key_planes * 4
-    }
-
-    /// Keys and values come by asynchronous copies.
-    fn asynchronous(&self) -> bool {
-        self.tile().mma && self.probe.inline
-    }
-
-    /// Floats between the entries of the rows that different units of a row leave.
-    fn row_pitch(&self) -> usize {
-        self.tile().rows() + 8
-    }
-
-    fn exchange(&self) -> usize {
-        (SUMS * self.sharers() + 1) * self.row_pitch()
-    }
-
-    /// Vectors of a row of probabilities that matrix units read.
-    fn wide_pitch(&self) -> usize {
-        (self.tile().keys() / product::MMA_WIDTH) | 1
-    }
-
-    fn wide(&self) -> usize {
-        match self.tile().mma {
-            true => self.tile().rows() * self.wide_pitch(),
-            false => 1,
-        }
-    }
-
-    /// Floats of a row of probabilities that scalar units read.
-    fn narrow_pitch(&self) -> usize {
-        self.tile().keys() + 1
-    }
-
-    fn narrow(&self) -> usize {
-        match self.tile().mma {
-            true => 1,
-            false => self.tile().rows() * self.narrow_pitch(),
-        }
-    }
-
-    /// Shared memory of a cube.
-    pub(super) fn shared_bytes(&self) -> usize {
-        let tile = self.tile();
-        tile.staged_bytes(tile.rows() + 2 * tile.keys())
-            + self.wide() * 16
-            + (self.narrow() + self.exchange()) * 4
-    }
-}
-
-/// A packed row: what it sees, and which blocks each level keeps of it.
-#[derive(CubeType)]
-struct Row {
-    /// End of the keys it sees; 0 for a row that does not exist.
-    end: u32,
-    /// First key it sees.
-    low: u32,
-    tile: Tile,
-    share_at: usize,
-    cut: u32,
-    raised: u32,
-}
-
-#[cube]
-impl Row {
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        pack: &Pack,
-        packed: u32,
-        span: &Span,
-        rules: &[u32],
-        cuts: &[u32],
-        index_heads: u32,
-        tiles: u32,
-        blocks: u32,
-        window: &Window,
-        #[comptime] bp: RowsBlueprint,
-    ) -> Row {
-        let found = rows::row(pack, packed, bp.probe);
-        let mut row = 0u32;
-        let mut end = 0u32;
-        if found != NOWHERE.runtime() {
-            row = found;
-            end = span.offset() + found + 1;
-        }
-        let slot = min(packed % comptime!(bp.split.slots as u32), pack.heads - 1);
-        let index_head = (pack.first_head + slot) / comptime!(bp.sharing as u32);
-        let tile_at = row / comptime!(QUERY_TILE as u32);
-        let rule = HeadRules::of(index_head as usize);
-        let at = (pack.b * index_heads + index_head) * tiles + tile_at;
-        Row {
-            end,
-            low: window.first_key(span.offset() + row),
-            tile: Tile::new(span, &rule, rules, tile_at, window),
-            share_at: at as usize * blocks as usize,
-            cut: cuts[at as usize * LEVELS],
-            raised: cuts[at as usize * LEVELS + 1],
-        }
-    }
-
-    /// The class of a block.
-    fn class(&self, shares: &[f32], block: u32) -> u32 {
-        let mut class = 0u32;
-        if !self.tile.forced(block) && self.tile.has(block) {
-            let share = shares[self.share_at + block as usize];
-            if !self.tile.keeps(block, share, self.cut) {
-                class = 1u32.runtime();
-                if !self.tile.keeps(block, share, self.raised) {
-                    class = 2u32.runtime();
-                }
-            }
-        }
-        class
-    }
-}
-
-/// Writes `parts`, see [`Split`]; `probes` are the spans of the rows that are sampled. A row that sees nothing of a split has
+/// Writes `parts`, see [`Split`](sparse_accelerate_contract::group::Split); `probes` are the spans of the rows that are sampled. A row that sees nothing of a split has
 /// sums of 0 there. Sums and exponents are at least [`WILD`] where a score is not finite.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
@@ -241,8 +98,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * tile.pitch()), 16usize);
     let mut keys =
         Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.keys() * tile.pitch()), 16usize);
-    let mut values =
-        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.keys() * tile.pitch()), 16usize);
+    let mut values = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(bp.values()), 16usize);
     let mut wide = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(bp.wide()), 16usize);
     let mut narrow = Shared::<[f32]>::new_slice(comptime!(bp.narrow()));
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
@@ -294,7 +150,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         let first = window.first_key(span.offset());
         pack.first = max(pack.first, first - first % comptime!(MEAN_BLOCK as u32));
     }
-    if comptime!(tile.chunks() == 1) {
+    if comptime!(bp.whole()) {
         kernel::stage_rows(query, &mut queries, &pack, row_tile, 0usize, bp.probe);
     }
     let mut keys_at = 0u32;
@@ -320,7 +176,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
             } else {
                 sync_cube();
                 kernel::stage_keys(key, &mut keys, &pack, chunk, bp.probe);
-                if comptime!(tile.chunks() == 1) {
+                if comptime!(bp.whole()) {
                     kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
                 } else {
                     kernel::stage_rows(query, &mut queries, &pack, row_tile, chunk, bp.probe);
@@ -386,18 +242,19 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         }
         #[unroll]
         for chunk in 0..comptime!(tile.chunks()) {
-            if comptime!(tile.chunks() > 1) {
-                sync_cube();
-                kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
-            }
-            if comptime!(bp.asynchronous()) {
-                copy::land(1u32);
+            if comptime!(bp.whole()) {
+                if comptime!(bp.asynchronous()) {
+                    copy::land(1u32);
+                } else {
+                    sync_cube();
+                }
+                weigh::by_matrix_units::<F, N>(&wide, &values, &mut out, &alphas, &classes, bp);
             } else {
                 sync_cube();
+                kernel::stage_keys(value, &mut keys, &pack, chunk, bp.probe);
+                sync_cube();
+                weigh::by_units::<F, N>(&narrow, &keys, &mut out, &alphas, &classes, chunk, bp);
             }
-            weigh::weigh::<F, N>(
-                &wide, &narrow, &values, &mut out, &alphas, &classes, chunk, bp,
-            );
         }
         if comptime!(bp.asynchronous()) {
             sync_cube();

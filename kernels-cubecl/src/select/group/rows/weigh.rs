@@ -31,37 +31,14 @@ fn group_column(#[comptime] bp: RowsBlueprint) -> usize {
     UNIT_POS_Y as usize / comptime!(bp.tile().row_planes) * comptime!(bp.columns() * 8)
 }
 
-/// Adds the product of the step's probabilities and the staged values, the columns `chunk` of this unit's group, to the
-/// classes of its rows.
+/// Adds the product of the step's probabilities and the staged values, whole, to the classes of its rows.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn weigh<F: Float, N: Size>(
-    wide: &Shared<[Vector<F, N>]>,
-    narrow: &Shared<[f32]>,
-    values: &Shared<[Vector<F, N>]>,
-    out: &mut Sums,
-    alphas: &Array<f32>,
-    classes: &Array<u32>,
-    #[comptime] chunk: usize,
-    #[comptime] bp: RowsBlueprint,
-) {
-    if comptime!(bp.tile().mma) {
-        by_matrix_units(wide, values, out, alphas, classes, chunk, bp);
-    } else {
-        let mut new = zeros(comptime!(bp.columns()));
-        by_units(narrow, values, &mut new, bp);
-        add(out, &new, alphas, classes, chunk, 0usize, bp);
-    }
-}
-
-#[cube]
-fn by_matrix_units<F: Float, N: Size>(
+pub(super) fn by_matrix_units<F: Float, N: Size>(
     wide: &Shared<[Vector<F, N>]>,
     values: &Shared<[Vector<F, N>]>,
     out: &mut Sums,
     alphas: &Array<f32>,
     classes: &Array<u32>,
-    #[comptime] chunk: usize,
     #[comptime] bp: RowsBlueprint,
 ) {
     let tile = comptime!(bp.tile());
@@ -95,17 +72,22 @@ fn by_matrix_units<F: Float, N: Size>(
                 def.execute_inplace(left.index(t), right.index(half), new.index_mut(half));
             }
         }
-        add(out, &new, alphas, classes, chunk, comptime!(2 * n), bp);
+        add(out, &new, alphas, classes, 0usize, comptime!(2 * n), bp);
     }
 }
 
+/// The same by scalar units, for the columns of a chunk.
 #[cube]
-fn by_units<F: Float, N: Size>(
+pub(super) fn by_units<F: Float, N: Size>(
     narrow: &Shared<[f32]>,
     values: &Shared<[Vector<F, N>]>,
     out: &mut Sums,
+    alphas: &Array<f32>,
+    classes: &Array<u32>,
+    #[comptime] chunk: usize,
     #[comptime] bp: RowsBlueprint,
 ) {
+    let mut new = zeros(comptime!(bp.columns()));
     let tile = comptime!(bp.tile());
     let pitch = comptime!(tile.pitch());
     let lane = UNIT_POS_X as usize % 4;
@@ -125,11 +107,12 @@ fn by_units<F: Float, N: Size>(
             let mut pair = Pair::<f32>::empty();
             pair.insert(0usize, select(upper, v.extract(2usize), v.extract(0usize)));
             pair.insert(1usize, select(upper, v.extract(3usize), v.extract(1usize)));
-            let a = out.index_mut(j);
+            let a = new.index_mut(j);
             a[0] = fma(Vector::new(first), pair, a[0]);
             a[1] = fma(Vector::new(second), pair, a[1]);
         }
     }
+    add(out, &new, alphas, classes, chunk, 0usize, bp);
 }
 
 /// Adds what a step found for a chunk's blocks of columns from `first` on to the classes of its rows.
