@@ -69,7 +69,7 @@ pub fn sampled_row(sample: usize, samples: usize, rows: usize) -> usize {
     (2 * sample + 1) * rows / (2 * samples)
 }
 
-/// What is measured of a sampled row and query head, by exact attention. `o` is the head's output, `o_l` that over what
+/// The measurement of a sampled row and query head, by exact attention. `o` is the head's output, `o_l` that over what
 /// level `l` keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure;

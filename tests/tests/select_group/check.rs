@@ -1,4 +1,4 @@
-//! What the kernels found against f64, and against the CPU.
+//! Checks of outputs against f64 and against the CPU.
 
 use burn::tensor::DType;
 use cubecl::client::Client;
@@ -9,7 +9,7 @@ use sparse_accelerate_contract::{
 };
 use sparse_accelerate_tests::{launches, problem::round};
 
-use super::case::{Case, UNTOUCHED};
+use super::case::{Case, Found, UNTOUCHED};
 
 /// Relative error of a share: that of its exponent, a sum of f32 products of some tens; and for mean queries that
 /// fall on the other side of a rounding.
@@ -45,17 +45,13 @@ impl Case {
         let inputs = self.inputs(dtype);
         let found = self.run(client, dtype, &inputs);
         let shape = self.shape();
-        let [query, key, value] = &inputs;
+        let [query, key, _] = &inputs;
         let (d, heads) = (self.head_dim, shape.heads_per_index());
         let per_kv = shape.index_heads / shape.kv_heads;
         let (blocks, tiles) = (contract::blocks(&shape), shape.tiles());
         let capacity = blocks + 1;
         let each = QUERY_TILE / found.parts;
-        let epsilon = match dtype {
-            DType::BF16 => 1.0 / 256.0,
-            DType::F16 => 1.0 / 2048.0,
-            _ => 1e-6,
-        };
+        let epsilon = epsilon(dtype);
         let row = |of: &[f32], at: usize| -> Vec<f64> {
             of[at * d..][..d].iter().map(|&x| f64::from(x)).collect()
         };
@@ -69,11 +65,6 @@ impl Case {
         let dot = |a: &[f64], b: &[f64]| -> f64 {
             let products = a.iter().zip(b).map(|(a, b)| a * b);
             products.sum::<f64>() * f64::from(shape.scale)
-        };
-        let softmax = |logits: &[f64]| -> Vec<f64> {
-            let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = logits.iter().map(|z| (z - highest).exp()).sum();
-            logits.iter().map(|z| (z - highest).exp() / total).collect()
         };
         let mut shares = found.shares.clone();
         for flat in 0..shape.batch * shape.kv_heads {
@@ -178,13 +169,42 @@ impl Case {
         }
         assert_eq!(bits(&found.report), bits(&report), "{name}: report");
 
-        // What each level changes in the sampled rows, by the cuts that were found.
+        self.check_rows(&name, dtype, &inputs, (&found, &shares), &probes);
+        let again = self.run(client, dtype, &inputs);
+        assert_eq!(
+            bits(&found.report),
+            bits(&again.report),
+            "{name}: two runs differ"
+        );
+    }
+
+    /// Checks what each level changes in the sampled rows, by the cuts that were found.
+    fn check_rows(
+        &self,
+        name: &str,
+        dtype: DType,
+        [query, key, value]: &[Vec<f32>; 3],
+        (found, shares): (&Found, &[f32]),
+        probes: &[u32],
+    ) {
+        let shape = self.shape();
+        let (d, heads) = (self.head_dim, shape.heads_per_index());
+        let per_kv = shape.index_heads / shape.kv_heads;
+        let (blocks, tiles) = (contract::blocks(&shape), shape.tiles());
+        let epsilon = epsilon(dtype);
+        let row = |of: &[f32], at: usize| -> Vec<f64> {
+            of[at * d..][..d].iter().map(|&x| f64::from(x)).collect()
+        };
+        let dot = |a: &[f64], b: &[f64]| -> f64 {
+            let products = a.iter().zip(b).map(|(a, b)| a * b);
+            products.sum::<f64>() * f64::from(shape.scale)
+        };
         let samples = contract::samples(&shape);
         for (at, got) in found.measured.chunks(MEASURES).enumerate() {
             let (head, sample) = (at / samples, at % samples);
             let (b, flat) = (head / shape.heads, head / heads);
             let (rows, keys) = self.spans[b];
-            let probed = Sequence::of(&probes, b).query_len;
+            let probed = Sequence::of(probes, b).query_len;
             let r = contract::sampled_row(sample, samples, probed);
             let (tile, position) = (r / QUERY_TILE, keys - rows + r);
             let first = keys - rows + tile * QUERY_TILE;
@@ -248,11 +268,20 @@ impl Case {
                 near_norm(Measure::ERRORS + level, norm(&off));
             }
         }
-        let again = self.run(client, dtype, &inputs);
-        assert_eq!(
-            bits(&found.report),
-            bits(&again.report),
-            "{name}: two runs differ"
-        );
     }
+}
+
+/// Relative rounding of an element type.
+fn epsilon(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 1.0 / 256.0,
+        DType::F16 => 1.0 / 2048.0,
+        _ => 1e-6,
+    }
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logits.iter().map(|z| (z - highest).exp()).sum();
+    logits.iter().map(|z| (z - highest).exp() / total).collect()
 }

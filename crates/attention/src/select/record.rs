@@ -29,7 +29,7 @@ pub struct HeadRecord {
     /// head is dense. Of a head that fell below the floor, what it had before it was made dense. NaN where a
     /// selector chose, whose choice is not measured.
     pub recall: f32,
-    /// Where blocks were chosen by their mass: the measured error of the head's output, over that of the layer's mean head
+    /// Of a choice of blocks by their mass, the measured error of the head's output, over that of the layer's mean head
     /// (see [`crate::Selection::error`]); of a head that was above the limit, what it had before it was made dense. 0
     /// for other patterns, NaN where a selector chose.
     pub error: f32,

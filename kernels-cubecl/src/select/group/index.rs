@@ -70,14 +70,14 @@ impl Row {
     }
 }
 
-/// What the sampled rows of an index head say together.
+/// The verdict of the sampled rows of an index head.
 #[derive(CubeType)]
 struct Level {
     /// The first level that is within the error; [`LEVELS`] for none.
     number: u32,
     /// Its error, or that of the last.
     error: f32,
-    /// What it keeps of the mass outside the sinks.
+    /// The share that it keeps of the mass outside the sinks.
     recall: f32,
     /// Some score or output was not finite.
     wild: bool,

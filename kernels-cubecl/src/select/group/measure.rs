@@ -1,4 +1,4 @@
-//! What each level changes in the outputs of the sampled rows.
+//! The change by each level in the outputs of the sampled rows.
 //!
 //! One cube owns a sampled row of a query head: it brings the splits of the keys together, class by class, and writes the
 //! words of a [`Measure`]. Sums by halves.

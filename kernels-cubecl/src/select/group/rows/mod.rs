@@ -104,7 +104,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
 
     let first_row = product::first_row(tile);
-    let sharer = UNIT_POS_Y as usize / comptime!(tile.row_planes) * 4 + UNIT_POS_X as usize % 4;
+    let sharer = sharer(bp);
     let row_pitch = comptime!(bp.row_pitch());
     let sharers = comptime!(bp.sharers());
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
@@ -169,39 +169,18 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         for h in 0..2usize {
             classes[h] = own.index(h).class(shares, block);
         }
-        let mut s = product::zeros(tile);
-        for chunk in 0..comptime!(tile.chunks()) {
-            if comptime!(bp.asynchronous()) {
-                copy::land(1u32);
-            } else {
-                sync_cube();
-                kernel::stage_keys(key, &mut keys, &pack, chunk, bp.probe);
-                if comptime!(bp.whole()) {
-                    kernel::stage_keys(value, &mut values, &pack, chunk, bp.probe);
-                } else {
-                    kernel::stage_rows(query, &mut queries, &pack, row_tile, chunk, bp.probe);
-                }
-                sync_cube();
-            }
-            product::accumulate(&queries, &keys, &mut s, tile);
-        }
-        #[unroll]
-        for h in 0..2usize {
-            let row = own.index(h);
-            let low = max(row.low, pack.first) - pack.first;
-            let high = max(row.end, pack.first) - pack.first;
-            kernel::mask_row(&mut s, low, high, 0usize, h, bp.probe);
-            let mut maximum = f32::new(NOTHING);
-            #[unroll]
-            for j in 0..comptime!(tile.key_tiles) {
-                let a = s.index(j)[h];
-                maximum = max(maximum, max(a.extract(0usize), a.extract(1usize)));
-                if not_finite(a.extract(0usize)) || not_finite(a.extract(1usize)) {
-                    wild[h] = 1u32.runtime();
-                }
-            }
-            exchange[sharer * row_pitch + first_row + comptime!(h * 8)] = maximum;
-        }
+        let mut s = scores(
+            query,
+            key,
+            value,
+            &mut queries,
+            &mut keys,
+            &mut values,
+            &pack,
+            row_tile,
+            bp,
+        );
+        maxima(&mut s, &own, &mut wild, &mut exchange, pack.first, bp);
         sync_cube();
         if comptime!(bp.asynchronous()) {
             copy::begin(key, keys_at, &pack, next, until, bp);
@@ -266,21 +245,115 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     sync_cube();
     #[unroll]
     for h in 0..2usize {
+        if sharer == 0 {
+            exchange[SUMS * sharers * row_pitch + first_row + comptime!(h * 8)] =
+                highest[h] * factor;
+        }
+    }
+    finish(&out, &sums, &wild, &mut exchange, parts, cube, bp);
+}
+
+/// Scores of the step that begins at the pack's first key, unscaled. By asynchronous copies its keys have landed, and its values are
+/// on their way.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn scores<E: Float, F: Float, N: Size>(
+    query: &Tensor<Vector<E, N>>,
+    key: &Tensor<Vector<E, N>>,
+    value: &Tensor<Vector<E, N>>,
+    queries: &mut Shared<[Vector<F, N>]>,
+    keys: &mut Shared<[Vector<F, N>]>,
+    values: &mut Shared<[Vector<F, N>]>,
+    pack: &Pack,
+    row_tile: u32,
+    #[comptime] bp: RowsBlueprint,
+) -> Sums {
+    let tile = comptime!(bp.tile());
+    let mut s = product::zeros(tile);
+    for chunk in 0..comptime!(tile.chunks()) {
+        if comptime!(bp.asynchronous()) {
+            copy::land(1u32);
+        } else {
+            sync_cube();
+            kernel::stage_keys(key, keys, pack, chunk, bp.probe);
+            if comptime!(bp.whole()) {
+                kernel::stage_keys(value, values, pack, chunk, bp.probe);
+            } else {
+                kernel::stage_rows(query, queries, pack, row_tile, chunk, bp.probe);
+            }
+            sync_cube();
+        }
+        product::accumulate(&*queries, &*keys, &mut s, tile);
+    }
+    s
+}
+
+/// Hides from the unit's rows what they do not see of the step from key `at` on, and leaves its maxima to the units that share
+/// them.
+#[cube]
+fn maxima(
+    s: &mut Sums,
+    own: &Sequence<Row>,
+    wild: &mut Array<u32>,
+    exchange: &mut Shared<[f32]>,
+    at: u32,
+    #[comptime] bp: RowsBlueprint,
+) {
+    let tile = comptime!(bp.tile());
+    let sharer = sharer(bp);
+    let first_row = product::first_row(tile);
+    #[unroll]
+    for h in 0..2usize {
+        let row = own.index(h);
+        let low = max(row.low, at) - at;
+        let high = max(row.end, at) - at;
+        kernel::mask_row(s, low, high, 0usize, h, bp.probe);
+        let mut maximum = f32::new(NOTHING);
+        #[unroll]
+        for j in 0..comptime!(tile.key_tiles) {
+            let a = s.index(j)[h];
+            maximum = max(maximum, max(a.extract(0usize), a.extract(1usize)));
+            if not_finite(a.extract(0usize)) || not_finite(a.extract(1usize)) {
+                wild[h] = 1u32.runtime();
+            }
+        }
+        exchange[sharer * comptime!(bp.row_pitch()) + first_row + comptime!(h * 8)] = maximum;
+    }
+}
+
+/// Place of this unit among those that share its rows.
+#[cube]
+fn sharer(#[comptime] bp: RowsBlueprint) -> usize {
+    UNIT_POS_Y as usize / comptime!(bp.tile().row_planes) * 4 + UNIT_POS_X as usize % 4
+}
+
+/// Writes what the cube has found of its rows; their exponents stand behind the sums in the exchange.
+#[cube]
+fn finish(
+    out: &Sums,
+    sums: &Array<f32>,
+    wild: &Array<u32>,
+    exchange: &mut Shared<[f32]>,
+    parts: &mut [f32],
+    cube: u32,
+    #[comptime] bp: RowsBlueprint,
+) {
+    let tile = comptime!(bp.tile());
+    let (sharers, row_pitch) = comptime!((bp.sharers(), bp.row_pitch()));
+    let first_row = product::first_row(tile);
+    #[unroll]
+    for h in 0..2usize {
+        let local = first_row + comptime!(h * 8);
         #[unroll]
         for i in 0..SUMS {
-            let at = (i * sharers + sharer) * row_pitch + first_row + comptime!(h * 8);
-            exchange[at] = select(
+            exchange[(i * sharers + sharer(bp)) * row_pitch + local] = select(
                 wild[h] == 1u32,
                 f32::new(WILD),
                 sums[comptime!(h * SUMS + i)],
             );
         }
-        let local = first_row + comptime!(h * 8);
-        if sharer == 0 {
-            exchange[SUMS * sharers * row_pitch + local] = highest[h] * factor;
-        }
         let row = cube as usize * comptime!(tile.rows()) + local;
-        weigh::write(&out, parts, row * comptime!(bp.split.pitch), h, bp);
+        weigh::write(out, parts, row * comptime!(bp.split.pitch), h, bp);
     }
     sync_cube();
     let mut task = UNIT_POS as usize;
