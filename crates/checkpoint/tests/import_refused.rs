@@ -17,7 +17,7 @@ use support::put;
 fn metadata_that_is_not_supported_is_refused() {
     for (key, value) in [
         ("general.architecture", Meta::Text("gemma".into())),
-        ("general.architecture", Meta::Text("phi3".into())),
+        ("general.architecture", Meta::Text("phimoe".into())),
         ("tokenizer.ggml.pre", Meta::Text("default".into())),
         ("tokenizer.ggml.model", Meta::Text("t5".into())),
         ("llama.rope.scaling.type", Meta::Text("longrope".into())),
@@ -152,7 +152,11 @@ fn a_vocabulary_that_contradicts_itself() {
 
 #[test]
 fn a_file_cut_short_is_refused_wherever_it_ends() {
-    for gguf in [tiny_model("qwen2"), tiny_sentence_piece()] {
+    for gguf in [
+        tiny_model("qwen2"),
+        tiny_model("phi3"),
+        tiny_sentence_piece(),
+    ] {
         let whole = gguf.bytes();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (from, to) = (dir.path().join("x.gguf"), dir.path().join("out"));

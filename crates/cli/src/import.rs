@@ -24,7 +24,7 @@ Example:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ImportArgs {
-    /// The GGUF file (architecture llama, qwen2 or qwen3)
+    /// The GGUF file (architecture llama, phi3, qwen2 or qwen3)
     #[arg(value_name = "GGUF")]
     gguf: PathBuf,
 

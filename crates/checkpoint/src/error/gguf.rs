@@ -124,6 +124,18 @@ pub enum GgufError {
         /// Supported alternatives.
         supported: &'static str,
     },
+    /// A piece of the file is missing beside another, or contradicts it.
+    #[error("{key} is {got}, expected {expected}: {way_out}")]
+    Contradiction {
+        /// The metadata key or the tensor.
+        key: String,
+        /// The value found, shortened, or `missing`.
+        got: String,
+        /// What the rest of the file implies.
+        expected: String,
+        /// The way out.
+        way_out: &'static str,
+    },
     /// The vocabulary contradicts itself.
     #[error("the vocabulary is inconsistent: {reason}")]
     Vocabulary {

@@ -208,6 +208,11 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     }
     gguf.set(&key("rope.freq_base"), Meta::F32(10_000.0));
     gguf.set(&key("attention.layer_norm_rms_epsilon"), Meta::F32(1e-5));
+    if architecture == "phi3" {
+        gguf.set("phi3.rope.scaling.original_context_length", Meta::U32(16));
+        gguf.set("phi3.rope.dimension_count", Meta::U32(32));
+        gguf.set("phi3.attention.sliding_window", Meta::U32(0));
+    }
     gguf.set("tokenizer.ggml.model", Meta::Text("gpt2".to_owned()));
     let rule = match architecture {
         "llama" => "smollm",
@@ -233,17 +238,22 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     };
     add("token_embd.weight", &[64, 260]);
     add("output_norm.weight", &[64]);
-    for (part, dims) in [
-        ("attn_norm", &[64][..]),
-        ("ffn_norm", &[64]),
+    let fused = architecture == "phi3";
+    let apart: &[(&str, &[u64])] = &[
         ("attn_q", &[64, 64]),
         ("attn_k", &[64, 32]),
         ("attn_v", &[64, 32]),
-        ("attn_output", &[64, 64]),
         ("ffn_gate", &[64, 96]),
         ("ffn_up", &[64, 96]),
+    ];
+    let in_one: &[(&str, &[u64])] = &[("attn_qkv", &[64, 128]), ("ffn_up", &[64, 192])];
+    let shared: &[(&str, &[u64])] = &[
+        ("attn_norm", &[64]),
+        ("ffn_norm", &[64]),
+        ("attn_output", &[64, 64]),
         ("ffn_down", &[96, 64]),
-    ] {
+    ];
+    for (part, dims) in shared.iter().chain(if fused { in_one } else { apart }) {
         add(&format!("blk.0.{part}.weight"), dims);
     }
     if architecture == "qwen3" {
@@ -260,7 +270,12 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
 
 /// The same with a SentencePiece vocabulary: unknown, beginning, end, the bytes, and two letters that make a third token.
 pub(crate) fn tiny_sentence_piece() -> GgufBuilder {
-    let mut gguf = tiny_model("llama");
+    sentence_piece_of("llama")
+}
+
+/// The same of any architecture.
+pub(crate) fn sentence_piece_of(architecture: &str) -> GgufBuilder {
+    let mut gguf = tiny_model(architecture);
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
     tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
     tokens.extend(["a", "b", "ab"].map(String::from));

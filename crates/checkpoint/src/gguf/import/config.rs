@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{names, rope};
+use super::{longrope, names, rope};
 use crate::gguf::GgufFile;
 use crate::gguf::metadata::{Metadata, required};
 use crate::{Architecture, GgufError, LayerPart, WeightDtype};
@@ -23,6 +23,10 @@ const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
 /// Size of the window that every layer has.
 const WINDOW: &str = "attention.sliding_window";
 
+/// What a Phi-3 needs in its place: its models have windows of their own where the key is missing.
+const NO_WINDOW_KEY: &str = "the number of keys that every layer sees, 0 for all: convert the model again with a current converter, or use \
+     its Hugging Face directory";
+
 /// Tokenizer metadata that config.json repeats.
 pub(super) struct TokenMetadata {
     pub(super) vocab_size: usize,
@@ -39,9 +43,10 @@ pub(crate) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufErro
             Some(_) => Architecture::Mistral,
             None => Architecture::Llama,
         }),
+        "phi3" => Ok(Architecture::Phi3),
         "qwen2" => Ok(Architecture::Qwen2),
         "qwen3" => Ok(Architecture::Qwen3),
-        other => Err(unsupported(key, other, "llama, qwen2 and qwen3")),
+        other => Err(unsupported(key, other, "llama, phi3, qwen2 and qwen3")),
     }
 }
 
@@ -76,20 +81,32 @@ pub(super) fn config_json(
             ));
         }
     };
-    for name in ["rope.dimension_count", "attention.value_length"] {
-        if let Some(got) = metadata.size(&key(name))?.filter(|&got| got != head_dim) {
-            return Err(unsupported(
-                &key(name),
-                &got.to_string(),
-                "the size of a whole head",
-            ));
-        }
+    let whole = |name: &str, got: u64| match got == head_dim {
+        true => Ok(()),
+        false => Err(unsupported(
+            &key(name),
+            &got.to_string(),
+            "the size of a whole head",
+        )),
+    };
+    if let Some(got) = metadata.size(&key("attention.value_length"))? {
+        whole("attention.value_length", got)?;
+    }
+    let rotated = metadata.size(&key(longrope::ROTATED))?.unwrap_or(head_dim);
+    match architecture {
+        Architecture::Phi3 => longrope::check_rotated(&key, rotated, head_dim)?,
+        _ => whole(longrope::ROTATED, rotated)?,
     }
     let eps = key("attention.layer_norm_rms_epsilon");
     let eps = six_digits(required(&eps, metadata.float(&eps))?);
 
     let theta = metadata.float(&key("rope.freq_base"))?;
     let theta = theta.unwrap_or(10_000.0);
+    let context = size("context_length")?;
+    let scaling = match architecture {
+        Architecture::Phi3 => longrope::scaling(file, &key, theta, rotated, context)?,
+        _ => rope::scaling(file, &key, theta, head_dim)?,
+    };
 
     let mut config = json!({
         "architectures": [architecture.class_name()],
@@ -103,12 +120,12 @@ pub(super) fn config_json(
         "head_dim": head_dim,
         "initializer_range": 0.02,
         "intermediate_size": size("feed_forward_length")?,
-        "max_position_embeddings": size("context_length")?,
+        "max_position_embeddings": context,
         "num_attention_heads": heads,
         "num_hidden_layers": size("block_count")?,
         "num_key_value_heads": kv_heads,
         "rms_norm_eps": eps,
-        "rope_scaling": rope::scaling(file, &key, theta, head_dim)?,
+        "rope_scaling": scaling,
         "rope_theta": theta,
         "tie_word_embeddings": tied,
         "vocab_size": tokens.vocab_size,
@@ -116,16 +133,29 @@ pub(super) fn config_json(
         "torch_dtype": dtype.config_name(),
     });
     if architecture.biased_throughout() {
-        config["attention_bias"] = biased(&ATTENTION).into();
-        config["mlp_bias"] = biased(&MLP).into();
+        // A Phi-3 has none: one that is in its file is refused with the tensors that nothing claims.
+        let may = architecture != Architecture::Phi3;
+        config["attention_bias"] = (may && biased(&ATTENTION)).into();
+        config["mlp_bias"] = (may && biased(&MLP)).into();
     }
     let window = window(metadata, &key)?;
     match architecture {
         Architecture::Llama => config["rope_interleaved"] = false.into(),
-        Architecture::Mistral | Architecture::Phi3 => config["sliding_window"] = window.into(),
+        Architecture::Mistral => config["sliding_window"] = window.into(),
+        Architecture::Phi3 => {
+            if metadata.size(&key(WINDOW))?.is_none() {
+                return Err(unsupported(&key(WINDOW), "missing", NO_WINDOW_KEY));
+            }
+            config["sliding_window"] = window.into();
+            if rotated != head_dim {
+                config["partial_rotary_factor"] = longrope::share(rotated, head_dim).into();
+            }
+            if let Some(original) = metadata.size(&key(longrope::ORIGINAL))? {
+                config["original_max_position_embeddings"] = original.into();
+            }
+        }
         Architecture::Qwen2 | Architecture::Qwen3 => {
             // Which layers have it the file does not say.
-            let context = size("context_length")?;
             if let Some(got) = window.filter(|&keys| keys < context) {
                 let limit = "0 for none, or no less than the context length";
                 return Err(unsupported(&key(WINDOW), &got.to_string(), limit));

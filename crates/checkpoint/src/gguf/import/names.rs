@@ -1,12 +1,17 @@
 //! Tensor names of GGUF and of Hugging Face.
 //!
-//! The parts of a layer are in the table of [`LayerPart`]. `rope_freqs.weight` holds rotary scaling as numbers and has no counterpart.
+//! The parts of a layer are in the table of [`LayerPart`]. Rotary scaling as numbers, in `rope_freqs.weight` and
+//! LongRoPE's two lists, goes into config.json.
 
 use crate::config::{self, Architecture, LAYERS, LayerPart};
 use crate::gguf::GgufFile;
 
 /// Rotary scaling as one divisor per frequency.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+/// LongRoPE's divisors for sequences of up to the original length.
+pub(super) const SHORT_FACTORS: &str = "rope_factors_short.weight";
+/// LongRoPE's divisors for longer sequences.
+pub(super) const LONG_FACTORS: &str = "rope_factors_long.weight";
 /// The embedding table.
 pub(super) const EMBEDDING: &str = "token_embd.weight";
 /// The output table, where it is not the embedding's.

@@ -102,7 +102,7 @@ pub(super) fn import_with(
         .metadata
         .size(&format!("{}.context_length", architecture.gguf_name()))
         .map_err(&fault)?;
-    let rebuilt = tokenizer::rebuild(&file.metadata, context).map_err(&fault)?;
+    let rebuilt = tokenizer::rebuild(&file.metadata, architecture, context).map_err(&fault)?;
     let has_output = file
         .tensors
         .iter()
@@ -190,6 +190,10 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
         .map(|(i, tensor)| (tensor.name.as_str(), i))
         .collect();
     left.remove(names::ROPE_FREQS);
+    if model.architecture == Architecture::Phi3 {
+        left.remove(names::SHORT_FACTORS);
+        left.remove(names::LONG_FACTORS);
+    }
     if model.tied_embeddings && has_output {
         // The finer table serves as both: it goes by the embedding's name.
         if let Some(output) = left.remove(names::OUTPUT) {

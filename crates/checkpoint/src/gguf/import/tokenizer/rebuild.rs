@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::vocabulary::Vocabulary;
 use super::{byte_level, sentence_piece};
-use crate::GgufError;
 use crate::gguf::import::config::{TokenMetadata, unsupported};
 use crate::gguf::metadata::{Metadata, required};
+use crate::{Architecture, GgufError};
 
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
@@ -35,11 +35,13 @@ pub(super) struct Parts {
 /// Rebuilds the tokenizer.
 pub(in crate::gguf::import) fn rebuild(
     metadata: &Metadata,
+    architecture: Architecture,
     context_length: Option<u64>,
 ) -> Result<Rebuilt, GgufError> {
     let key = "tokenizer.ggml.model";
     let name = required(key, metadata.text(key))?;
     let (vocabulary, unknown, parts);
+    let mut bare: &[&str] = &[];
     match name {
         "gpt2" => {
             vocabulary = Vocabulary::read(metadata, byte_level::TYPES)?;
@@ -50,6 +52,9 @@ pub(in crate::gguf::import) fn rebuild(
             vocabulary = Vocabulary::read(metadata, sentence_piece::TYPES)?;
             unknown = vocabulary.id(metadata, UNKNOWN)?.or(vocabulary.unknown()?);
             parts = sentence_piece::parts(metadata, &vocabulary, unknown)?;
+            if architecture == Architecture::Phi3 {
+                bare = sentence_piece::phi3_marks(&vocabulary);
+            }
         }
         other => {
             let supported = "gpt2 (byte-level BPE) and llama (SentencePiece): use the Hugging Face directory of the model";
@@ -82,7 +87,7 @@ pub(in crate::gguf::import) fn rebuild(
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": vocabulary.added(),
+        "added_tokens": vocabulary.added(bare),
         "normalizer": parts.normalizer,
         "pre_tokenizer": parts.pre_tokenizer,
         "post_processor": surround(first, last),

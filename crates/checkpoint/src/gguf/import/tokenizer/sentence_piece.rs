@@ -25,6 +25,21 @@ pub(super) const TYPES: &[TokenType] = &[
     TokenType::Byte,
 ];
 
+/// Tokens of Phi-3's vocabulary that take blanks and line ends after them along.
+const PHI3_MARKS: &[&str] = &[
+    "</s>",
+    "<|assistant|>",
+    "<|placeholder1|>",
+    "<|placeholder2|>",
+    "<|placeholder3|>",
+    "<|placeholder4|>",
+    "<|system|>",
+    "<|end|>",
+    "<|placeholder5|>",
+    "<|placeholder6|>",
+    "<|user|>",
+];
+
 const SCORES: &str = "tokenizer.ggml.scores";
 /// Characters that are rewritten before anything else.
 const CHARACTERS: &str = "tokenizer.ggml.precompiled_charsmap";
@@ -78,6 +93,15 @@ pub(super) fn parts(
         add_bos: true,
         prefix_space,
     })
+}
+
+/// The marks of a Phi-3 that take blanks along, which a GGUF file does not say. Its type of `</s>` tells: an added token that is not
+/// special where marks take them, a special one in releases whose marks do not.
+pub(super) fn phi3_marks(vocabulary: &Vocabulary<'_>) -> &'static [&'static str] {
+    let later = vocabulary
+        .iter()
+        .any(|(_, text, kind)| text == "</s>" && kind == TokenType::UserDefined);
+    if later { PHI3_MARKS } else { &[] }
 }
 
 /// Normalizer and pre-tokenizer that turn spaces into `▁` and put one in front.

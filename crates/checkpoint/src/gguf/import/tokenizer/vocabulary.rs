@@ -124,8 +124,8 @@ impl<'a> Vocabulary<'a> {
             .collect()
     }
 
-    /// The added tokens of tokenizer.json.
-    pub(super) fn added(&self) -> Vec<Value> {
+    /// The added tokens of tokenizer.json. Blanks after those in `bare` are no part of a text.
+    pub(super) fn added(&self, bare: &[&str]) -> Vec<Value> {
         let added = self.iter().filter_map(|(id, content, kind)| {
             let special = match kind {
                 TokenType::Normal | TokenType::Byte | TokenType::Unused => return None,
@@ -133,8 +133,8 @@ impl<'a> Vocabulary<'a> {
                 TokenType::UserDefined => false,
             };
             Some(json!({
-                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special,
+                "id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": bare.contains(&content), "normalized": false, "special": special,
             }))
         });
         added.collect()

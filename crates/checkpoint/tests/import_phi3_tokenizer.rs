@@ -1,0 +1,58 @@
+//! Importing GGUF: the tokenizers of Phi-3, and those of Phi-4 that are refused.
+
+mod support;
+
+use support::gguf_file::{Meta, sentence_piece_of, tiny_model};
+use support::import::{F32, imported, refused};
+
+#[test]
+fn the_tokenizers_of_phi_4_are_refused_with_the_way_out() {
+    let mut gguf = tiny_model("phi3");
+    gguf.set("tokenizer.ggml.pre", Meta::Text("gpt-4o".into()));
+    let error = refused(&gguf).to_string();
+    assert!(
+        error.contains("gpt-4o") && error.contains("Hugging Face directory"),
+        "{error}"
+    );
+}
+
+#[test]
+fn its_marks_take_blanks_after_them_along() {
+    let ids = |architecture: &str, end: i32| {
+        let mut gguf = sentence_piece_of(architecture);
+        let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
+        tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+        tokens.extend(["\u{2581}", "a", "\u{2581}a"].map(String::from));
+        tokens.extend(["<|endoftext|>", "<|user|>", "<|other|>"].map(String::from));
+        let types = [&[2, 3, end][..], &[6; 256], &[1; 3], &[3; 3]].concat();
+        gguf.set_tokens(&tokens, &types);
+        let scores = [&[0.0; 259][..], &[-2.0, -3.0, -1.0], &[0.0; 3]].concat();
+        gguf.set("tokenizer.ggml.scores", Meta::F32s(scores));
+        gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+        let (_dir, model) = imported(&gguf, &F32);
+        let texts = [
+            "<|user|>\n a",
+            "</s> \na",
+            "<s>\na",
+            "<|endoftext|>\na",
+            "<|other|>\na",
+        ];
+        texts.map(|text| model.tokenizer().encode(text, true).expect("encodes"))
+    };
+    // A blank in front of every stretch of text, then the line end as a byte and the letter.
+    let kept = |mark: u32| vec![mark, 259, 3 + 10, 260];
+    let bare = |mark: u32| vec![mark, 261];
+    let [user, end, begin, text, other] = ids("phi3", 4);
+    assert_eq!((user, end), (bare(263), bare(2)));
+    assert_eq!(
+        [begin, text, other],
+        [kept(1), kept(262), kept(264)],
+        "others keep them"
+    );
+    // Releases whose `</s>` is special, and other families.
+    for (architecture, end) in [("phi3", 3), ("llama", 4)] {
+        let [user, _, begin, ..] = ids(architecture, end);
+        assert_eq!(user, vec![263, 259, 3 + 10, 261], "{architecture}");
+        assert_eq!(begin, kept(1));
+    }
+}
