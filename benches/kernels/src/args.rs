@@ -100,7 +100,7 @@ pub(crate) struct Decode {
 pub(crate) struct Select {
     #[command(flatten)]
     pub(crate) sizes: Sizes,
-    /// Least share of the attention that must be kept
+    /// Least share of the attention that must be kept, with `--group` what a choice begins with
     #[arg(long, default_value_t = 0.8)]
     pub(crate) recall: f32,
     /// Largest error of a head's output, over the layer's mean head; of blocks by their mass

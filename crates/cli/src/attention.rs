@@ -294,9 +294,9 @@ pub(crate) fn set(settings: &mut AttentionSettings, name: &str, value: &str) -> 
                 Some("X") => usage(format!("--{name} {value}: is no number")),
                 Some(words) => usage(format!("--{name} {value}: is not one of {words}")),
                 None => usage(format!(
-                    "--{name}: the pattern `{}` has no such parameter; those whose heads choose alone have, \
-                     as --pattern dynamic",
-                    settings.pattern.name()
+                    "--{name}: the pattern `{}` has no such parameter; {} has",
+                    settings.pattern.name(),
+                    has(name)
                 )),
             }
         }
@@ -304,10 +304,19 @@ pub(crate) fn set(settings: &mut AttentionSettings, name: &str, value: &str) -> 
     })
 }
 
+/// A pattern that has a parameter.
+fn has(name: &str) -> &'static str {
+    let of_groups = &Selection::GROUP_PARAMETERS;
+    match of_groups.iter().any(|parameter| parameter.name == name) {
+        true => "--preset balanced",
+        false => "--pattern dynamic",
+    }
+}
+
 fn no_choice(name: &str, what: &str) -> anyhow::Error {
     usage(format!(
-        "--{name} is for heads that choose their keys, and {what} leaves them no choice; add --preset \
-         balanced or --pattern dynamic"
+        "--{name} is for heads that choose their keys, and {what} leaves them no choice; add {}",
+        has(name)
     ))
 }
 

@@ -147,7 +147,7 @@ fn what_contradicts_itself_is_refused_with_the_way_out() {
         ),
         (
             &["--pattern", "triangular", "--recall", "0.9"],
-            &["--recall", "triangular", "dynamic"],
+            &["--recall", "triangular", "--preset balanced"],
         ),
         (
             &["--pattern", "triangular", "--granularity", "per-kv-head"],
@@ -158,6 +158,22 @@ fn what_contradicts_itself_is_refused_with_the_way_out() {
             &["recall", "1.5", "between 0 and 1"],
         ),
         (&["--preset", "fast", "--recall", "NaN"], &["recall", "NaN"]),
+        (
+            &["--preset", "fast", "--error", "-1"],
+            &["error", "-1", "not negative"],
+        ),
+        (
+            &["--preset", "fast", "--error", "inf"],
+            &["error", "finite"],
+        ),
+        (
+            &["--pattern", "hybrid", "--error", "0.1"],
+            &["--error", "hybrid", "--preset balanced"],
+        ),
+        (
+            &["--preset", "safe", "--correction", "mean"],
+            &["--correction", "--pattern dynamic"],
+        ),
         (
             &["--preset", "fast", "--window", "0"],
             &["window", "at least 1"],

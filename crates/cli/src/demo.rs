@@ -70,9 +70,14 @@ pub(crate) struct DemoArgs {
     )]
     preset: Option<String>,
 
-    /// Share of a head's attention mass that a choice begins with, 0 to 1 [default: the preset's]
+    /// Least share of a head's attention mass to keep with paper, with the others what a choice begins with, 0 to 1
+    /// [default: the preset's]
     #[arg(long, value_name = "X", requires = "preset", help_heading = "Demo")]
     recall: Option<String>,
+
+    /// Largest error of a head's output, over that of the layer's mean head [default: the preset's]
+    #[arg(long, value_name = "X", requires = "preset", help_heading = "Demo")]
+    error: Option<String>,
 
     /// One JSON object on standard output instead of the table
     #[arg(long, help_heading = "Demo")]
@@ -102,6 +107,9 @@ impl DemoArgs {
                 settings.mode = AttentionMode::Sparse;
                 if let Some(recall) = &self.recall {
                     set(&mut settings, "recall", recall)?;
+                }
+                if let Some(error) = &self.error {
+                    set(&mut settings, "error", error)?;
                 }
                 settings
             }

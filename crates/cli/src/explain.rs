@@ -5,7 +5,7 @@
 //! ```json
 //! [{"tokens": {"start": 0, "end": 8192},
 //!   "heads": [{"layer": 0, "sequence": 0, "head": 0, "choice": "hybrid", "why": "cheapest",
-//!              "predicted_recall": 0.961, "recall": 0.972, "density": 0.11, "columns": 412,
+//!              "predicted_recall": 0.961, "recall": 0.972, "error": 0.0, "density": 0.11, "columns": 412,
 //!              "slashes": 31, "blocks": 95, "costs": [8256.0, null, null, null, 1410.5]}]}]
 //! ```
 //!

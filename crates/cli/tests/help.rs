@@ -67,7 +67,10 @@ fn the_list_of_attentions_has_every_parameter_and_the_length_of_auto() {
     );
     let patterns = Pattern::named();
     let own = patterns.iter().flat_map(|pattern| pattern.parameters());
-    for parameter in own.chain(&Selection::PARAMETERS) {
+    for parameter in own
+        .chain(&Selection::PARAMETERS)
+        .chain(&Selection::GROUP_PARAMETERS)
+    {
         let form = format!("{}={}", parameter.name, parameter.form);
         assert!(help.contains(&form), "{form}");
     }

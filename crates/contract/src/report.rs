@@ -101,7 +101,7 @@ pub enum Why {
     DenseIsCheapest = 1,
     /// Nothing that is allowed keeps the floor.
     NothingKeepsTheFloor = 2,
-    /// Scores of a probe row are not finite.
+    /// Scores or outputs of a probe row or a sampled one are not finite.
     NotFinite = 3,
     /// The measured recall was below the floor: computed again, densely.
     MeasuredBelowFloor = 4,
@@ -154,8 +154,10 @@ impl fmt::Display for Why {
             Self::DenseLayer => "one of the first layers, dense by setting",
             Self::IndexSelector => "chosen by a selector of the caller",
             Self::MassHeld => "outputs of sampled rows are within the error",
-            Self::MassRaised => "they were not, so more was kept",
-            Self::ErrorAboveLimit => "outputs of sampled rows were not within the error",
+            Self::MassRaised => {
+                "outputs of sampled rows were not within the error, so more was kept"
+            }
+            Self::ErrorAboveLimit => "outputs of sampled rows were not within the error: every key",
         })
     }
 }
@@ -167,7 +169,8 @@ pub struct Report {
     pub choice: Choice,
     /// The reason.
     pub why: Why,
-    /// Least share of the softmax mass, over the head's query heads, expected on the kept keys; 0 to 1.
+    /// Least share of the softmax mass, over the head's query heads, expected on the kept keys; 0 to 1. Of a choice of
+    /// blocks by their mass, the share outside the sinks that is aimed at.
     pub predicted_recall: f32,
     /// The same, as measured on the probe rows; [`Report::UNMEASURED`] until then.
     pub recall: f32,

@@ -53,7 +53,7 @@ impl HeadRules {
         rules[self.at + Rules::ALPHA]
     }
 
-    /// Reads the measured recall that is accepted.
+    /// Reads the measured recall that is accepted, or the largest measured error.
     pub(crate) fn accepted(&self, rules: &[u32]) -> f32 {
         f32::reinterpret(rules[self.at + Rules::ACCEPTED])
     }

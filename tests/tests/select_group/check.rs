@@ -33,8 +33,12 @@ impl Case {
                 alone,
                 ..self.clone()
             };
-            launches::each_device(|name, client, dtype| case.on(name, client, dtype));
+            case.check_as_it_is();
         }
+    }
+
+    pub(crate) fn check_as_it_is(&self) {
+        launches::each_device(|name, client, dtype| self.on(name, client, dtype));
     }
 
     fn on(&self, name: &str, client: &Client, dtype: DType) {

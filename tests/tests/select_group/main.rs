@@ -62,7 +62,7 @@ fn windows_of_keys() {
     }
 }
 
-/// Sinks that hold nearly all of the mass count neither for the cut nor for what is measured.
+/// Sinks that hold nearly all of the mass count neither for the cut nor for the mass that is measured.
 #[test]
 fn sinks_that_hold_nearly_all() {
     let case = Case {
@@ -88,6 +88,26 @@ fn many_blocks_and_many_samples() {
         ..case
     };
     case.check();
+}
+
+/// Rows of several tiles and cubes: 8 and 16 samples of up to 8 heads; heads of 40 and 256.
+#[test]
+fn sampled_rows_of_long_chunks() {
+    for (heads, head_dim, spans) in [
+        ([8, 1], 64, vec![(8200, 8300)]),
+        ([4, 1], 128, vec![(4200, 4300)]),
+        ([8, 1], 40, vec![(2100, 2200), (500, 600)]),
+        ([4, 2], 256, vec![(2100, 2150)]),
+    ] {
+        let case = Case {
+            heads,
+            head_dim,
+            spans,
+            alone: true,
+            ..case()
+        };
+        case.check_as_it_is();
+    }
 }
 
 /// Levels: one that holds, one that is raised, none.

@@ -23,10 +23,12 @@ pub struct HeadRecord {
     /// Why.
     pub why: Why,
     /// Least share of the softmax mass, over the query heads that share the choice, that was expected on
-    /// the kept keys; 0 to 1. NaN where a selector chose, which promises none.
+    /// the kept keys; 0 to 1. Where blocks are chosen by their mass, the share outside the sinks that is aimed at. NaN
+    /// where a selector chose, which promises none.
     pub predicted_recall: f32,
     /// The same as measured on the probe rows: `exp(LSE_sparse - LSE_dense)`, mean over rows. 1 where the
-    /// head is dense. Of a head that fell below the floor, what it had before it was made dense. NaN where a
+    /// head is dense. Of a head that fell short, what it had before it was made dense. Where blocks are chosen by their mass, the
+    /// share that sampled rows keep outside the sinks. NaN where a
     /// selector chose, whose choice is not measured.
     pub recall: f32,
     /// Of a choice of blocks by their mass, the measured error of the head's output, over that of the layer's mean head

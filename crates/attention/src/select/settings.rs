@@ -65,7 +65,7 @@ impl Default for Selection {
 #[non_exhaustive]
 pub enum Granularity {
     /// The query heads of a KV head share one choice, and the keys they load: judged by the worst of them, under
-    /// [`crate::Pattern::GroupBlocks`] by what they keep together.
+    /// [`crate::Pattern::GroupBlocks`] by the error of their outputs together.
     PerKvHead,
     /// Every query head on its own: at the same divergence from dense, about half the density on a trained model with
     /// seven to a group.

@@ -49,7 +49,7 @@ values; densities and recalls are means over layers, times are added up. `this /
 your model.
 
 A selector is an attention with its parameters, as `eval --help` lists them; those that choose from the input
-are run at every recall floor. baseline:NAME is a published one, as listed there, and has no floor, nor have
+are run at every recall floor; group-blocks and its presets begin there, without a limit for the error. baseline:NAME is a published one, as listed there, and has no floor, nor have
 triangular and auto. Prices and the least sparse length are those of `calibrate`, where it has run on this
 device.";
 

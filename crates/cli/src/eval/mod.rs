@@ -48,7 +48,8 @@ fn attentions_help() -> String {
         ),
         (
             "safe balanced fast paper",
-            "the presets, whatever the length; parameters as of dynamic".to_owned(),
+            "the presets, whatever the length; parameters as of group-blocks, paper's of dynamic"
+                .to_owned(),
         ),
     ];
     let patterns = Pattern::named();
@@ -71,10 +72,11 @@ fn attentions_help() -> String {
         .map(|(name, text)| format!("  {name:<27} {text}"))
         .collect();
     format!(
-        "Attentions, separated by commas, are names with parameters after colons:\n{}\nThe presets, heads, and \
-         the patterns that choose from the input also take\n  {}\nfor example \
-         dense,balanced,balanced:recall=0.99,interval-slash:columns=2048:correction=none\n\n{}",
+        "Attentions, separated by commas, are names with parameters after colons:\n{}\ngroup-blocks takes\n  {}\n\
+         heads, and the other patterns that choose from the input also take\n  {}\nfor example \
+         dense,balanced,balanced:error=0.05,interval-slash:columns=2048:correction=none\n\n{}",
         lines.join("\n"),
+        forms(&Selection::GROUP_PARAMETERS),
         forms(&Selection::PARAMETERS),
         baselines_help()
     )

@@ -144,15 +144,16 @@ impl Level {
                 if output > f32::new(0.0) {
                     error = (off / output).sqrt();
                 }
-                if off <= limit * limit * output && !wild {
+                if error <= limit && !wild {
                     number = comptime!(i as u32).runtime();
                 }
             }
         }
+        // Nothing was measured of what is not finite.
         Level {
             number,
-            error,
-            recall,
+            error: select(wild, f32::new(0.0), error),
+            recall: select(wild, f32::new(1.0), recall),
             wild,
         }
     }

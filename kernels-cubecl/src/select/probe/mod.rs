@@ -36,7 +36,7 @@ const MERGED: usize = 16;
 /// Compile-time parameters of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProbeBlueprint {
-    /// 128 keys, and as many packed rows as fit: row `r` is probe `r / slots` of head `r % slots`.
+    /// 128 keys (of sampled rows a step of keys), and as many packed rows as fit: row `r` is probe `r / slots` of head `r % slots`.
     pub tile: Tile,
     /// Query heads of a cube, a power of two, at most 8: then all rows of a unit are of one head.
     pub slots: usize,
@@ -52,12 +52,9 @@ impl ProbeBlueprint {
         self.tile.rows() / self.slots
     }
 
-    /// Row tiles that hold all probe rows, or all sampled ones.
+    /// Row tiles that hold all probe rows.
     fn row_tiles(&self) -> usize {
-        match self.samples {
-            0 => PROBES / self.probes(),
-            samples => samples.div_ceil(self.probes()),
-        }
+        PROBES / self.probes()
     }
 
     /// Granules of a group's keys.

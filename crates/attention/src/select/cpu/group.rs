@@ -242,8 +242,9 @@ impl Level {
                 false => 0.0,
             };
             if off >= WILD {
-                level.why = Why::NotFinite;
-            } else if scaled <= rule.accepted * rule.accepted * output {
+                // Nothing was measured of what is not finite.
+                (level.why, level.error, level.recall) = (Why::NotFinite, 0.0, 1.0);
+            } else if level.error <= rule.accepted {
                 level.number = Some(number);
                 level.why = match number {
                     0 => Why::MassHeld,

@@ -18,6 +18,9 @@ pub struct Selector {
     settings: AttentionSettings,
 }
 
+/// An error that no choice exceeds.
+const UNLIMITED: f32 = 1e6;
+
 impl Selector {
     /// Makes the selector `auto`: preset `balanced`, dense below the least sparse length.
     pub fn auto() -> Self {
@@ -67,7 +70,7 @@ impl Selector {
         self.settings.selector.as_deref()
     }
 
-    /// Makes its settings at a recall floor, on a device with these prices and least sparse length; a published
+    /// Makes its settings at a recall floor, without a limit for the error, on a device with these prices and least sparse length; a published
     /// selector reads none of them.
     pub(super) fn settings(
         &self,
@@ -78,6 +81,8 @@ impl Selector {
         let mut settings = self.settings.clone();
         if let Some(floor) = floor {
             settings.selection.recall = floor as f32;
+            // The estimate is judged: what an error limit adds would hide it.
+            settings.selection.error = UNLIMITED;
         }
         if let Some(length) = min_sparse_len {
             settings.min_sparse_len = length;

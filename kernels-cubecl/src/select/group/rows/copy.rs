@@ -8,8 +8,8 @@ use crate::{
     select::pack::Pack,
 };
 
-/// Begins to copy the rows of the step from key `at` on to shared memory at address `base`, one group of copies; rows past
-/// `until` and the sequence become zeros.
+/// Begins to copy the rows of the step from key `at` on to shared memory at address `base`, one group of copies, none from
+/// `until` on; rows past the sequence become zeros.
 #[cube]
 pub(super) fn begin<E: Float, N: Size>(
     from: &Tensor<Vector<E, N>>,

@@ -47,7 +47,8 @@ const SUMS: usize = CLASSES + 1;
 pub(super) const OUTPUTS_AT: usize = 8;
 
 /// Writes `parts`, see [`Split`](sparse_accelerate_contract::group::Split); `probes` are the spans of the rows that are sampled. A row that sees nothing of a split has
-/// sums of 0 there. Sums and exponents are at least [`WILD`] where a score is not finite.
+/// sums of 0 there. Sums and exponents are at least [`WILD`] where a score is not finite; a value that
+/// is not counts too for rows before it in its step, whose heads are then dense as well.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
