@@ -36,7 +36,7 @@ fn longrope() -> GgufBuilder {
     gguf
 }
 
-/// What Phi-3's own directories say besides the sizes of a tiny model, with edits.
+/// The fields of Phi-3's own directories besides the sizes of a tiny model, with edits.
 fn config(edits: Value) -> Value {
     let mut config = support::llama_config();
     for (field, value) in [

@@ -159,7 +159,7 @@ fn what_contradicts_itself_is_refused_with_the_way_out() {
         ),
         (&["--preset", "fast", "--recall", "NaN"], &["recall", "NaN"]),
         (
-            &["--preset", "fast", "--error", "-1"],
+            &["--preset", "fast", "--error=-1"],
             &["error", "-1", "not negative"],
         ),
         (

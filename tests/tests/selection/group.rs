@@ -100,8 +100,9 @@ fn a_record_says_what_sampled_rows_keep() {
                     assert!(off < 0.01, "{name}: rows keep {of_rows}, {head:?}");
                     let of_rows = error(&ran, &exact.0, choice);
                     let off = (of_rows - head.error).abs();
+                    let rounding = if dtype == DType::F32 { 1e-4 } else { 5e-3 };
                     assert!(
-                        off < 0.01 + 0.1 * head.error,
+                        off < rounding + 0.02 * head.error,
                         "{name}: rows are off by {of_rows}, {head:?}"
                     );
                 }
@@ -129,7 +130,7 @@ fn an_error_above_the_limit_keeps_more_and_then_everything() {
         let free = limited(10.0);
         let worst = free.heads.iter().map(|head| head.error);
         let worst = worst.fold(0.0, f32::max);
-        assert!(worst > 0.01, "{name}: {worst}");
+        assert!(worst > 1e-3, "{name}: {worst}");
         let tight = limited(0.999 * worst);
         for (choice, (head, before)) in tight.heads.iter().zip(&free.heads).enumerate() {
             if before.error < 0.999 * worst {

@@ -131,7 +131,7 @@ pub enum GgufError {
         key: String,
         /// The value found, shortened, or `missing`.
         got: String,
-        /// What the rest of the file implies.
+        /// The value that the rest of the file implies.
         expected: String,
         /// The way out.
         way_out: &'static str,

@@ -23,7 +23,7 @@ const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
 /// Size of the window that every layer has.
 const WINDOW: &str = "attention.sliding_window";
 
-/// What a Phi-3 needs in its place: its models have windows of their own where the key is missing.
+/// The way out for a Phi-3: its models have windows of their own where the key is missing.
 const NO_WINDOW_KEY: &str = "the number of keys that every layer sees, 0 for all: convert the model again with a current converter, or use \
      its Hugging Face directory";
 

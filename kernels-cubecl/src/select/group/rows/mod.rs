@@ -105,7 +105,6 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
 
     let first_row = product::first_row(tile);
-    let sharer = sharer(bp);
     let row_pitch = comptime!(bp.row_pitch());
     let sharers = comptime!(bp.sharers());
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
@@ -244,14 +243,17 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     }
 
     sync_cube();
-    #[unroll]
-    for h in 0..2usize {
-        if sharer == 0 {
-            exchange[SUMS * sharers * row_pitch + first_row + comptime!(h * 8)] =
-                highest[h] * factor;
-        }
-    }
-    finish(&out, &sums, &wild, &mut exchange, parts, cube, bp);
+    finish(
+        &out,
+        &sums,
+        &wild,
+        &highest,
+        factor,
+        &mut exchange,
+        parts,
+        cube,
+        bp,
+    );
 }
 
 /// Scores of the step that begins at the pack's first key, unscaled. By asynchronous copies its keys have landed, and its values are
@@ -330,10 +332,13 @@ fn sharer(#[comptime] bp: RowsBlueprint) -> usize {
 
 /// Writes what the cube has found of its rows; their exponents stand behind the sums in the exchange.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn finish(
     out: &Sums,
     sums: &Array<f32>,
     wild: &Array<u32>,
+    highest: &Array<f32>,
+    factor: f32,
     exchange: &mut Shared<[f32]>,
     parts: &mut [f32],
     cube: u32,
@@ -352,6 +357,9 @@ fn finish(
                 f32::new(WILD),
                 sums[comptime!(h * SUMS + i)],
             );
+        }
+        if sharer(bp) == 0 {
+            exchange[SUMS * sharers * row_pitch + local] = highest[h] * factor;
         }
         let row = cube as usize * comptime!(tile.rows()) + local;
         weigh::write(out, parts, row * comptime!(bp.split.pitch), h, bp);
