@@ -144,16 +144,19 @@ impl Level {
                 if output > f32::new(0.0) {
                     error = (off / output).sqrt();
                 }
-                if error <= limit && !wild {
+                if wild {
+                    // Nothing was measured of what is not finite.
+                    error = f32::new(0.0);
+                    recall = f32::new(1.0);
+                } else if error <= limit {
                     number = comptime!(i as u32).runtime();
                 }
             }
         }
-        // Nothing was measured of what is not finite.
         Level {
             number,
-            error: select(wild, f32::new(0.0), error),
-            recall: select(wild, f32::new(1.0), recall),
+            error,
+            recall,
             wild,
         }
     }
