@@ -105,11 +105,10 @@ impl DemoArgs {
                 }
                 let mut settings = preset.settings();
                 settings.mode = AttentionMode::Sparse;
-                if let Some(recall) = &self.recall {
-                    set(&mut settings, "recall", recall)?;
-                }
-                if let Some(error) = &self.error {
-                    set(&mut settings, "error", error)?;
+                for (name, value) in [("recall", &self.recall), ("error", &self.error)] {
+                    if let Some(value) = value {
+                        set(&mut settings, name, value)?;
+                    }
                 }
                 settings
             }

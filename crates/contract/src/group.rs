@@ -12,7 +12,8 @@
 //! A *level* is a share of the mass outside the sinks that is aimed at. Rows of a report have a tail: see [`TAIL_WORDS`].
 
 use crate::{
-    report::REPORT_WORDS, scratch::PROBE_SLOTS, shape::Shape, sizes::QUERY_TILE, table::TableLayout,
+    report::REPORT_WORDS, scratch::packed_heads, shape::Shape, sizes::QUERY_TILE,
+    table::TableLayout,
 };
 
 /// Keys of a block.
@@ -105,9 +106,7 @@ pub struct Split {
 impl Split {
     /// Splits the sampled rows of a choice.
     pub fn new(shape: &Shape) -> Self {
-        let heads = shape.heads_per_kv();
-        let slots = heads.next_power_of_two().min(PROBE_SLOTS);
-        let packs = heads.div_ceil(slots);
+        let (slots, packs) = packed_heads(shape);
         let rows = (slots * samples(shape)).max(16);
         let cubes = shape.batch * shape.kv_heads * packs * rows.div_ceil(64);
         let wanted = (CUBES / cubes.max(1)).clamp(1, MOST_SPLITS);

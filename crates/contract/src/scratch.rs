@@ -159,12 +159,18 @@ pub struct ProbeScratch {
     pub cubes: usize,
 }
 
+/// Gives the query heads of a KV head that a cube has room for, a power of two, and the cubes that share those of a KV
+/// head.
+pub fn packed_heads(shape: &Shape) -> (usize, usize) {
+    let heads = shape.heads_per_kv();
+    let slots = heads.next_power_of_two().min(PROBE_SLOTS);
+    (slots, heads.div_ceil(slots))
+}
+
 impl ProbeScratch {
     /// Lays out the scratch of a selection.
     pub fn new(shape: &Shape) -> Self {
-        let heads_per_kv = shape.heads_per_kv();
-        let slots = heads_per_kv.next_power_of_two().min(PROBE_SLOTS);
-        let packs = heads_per_kv.div_ceil(slots);
+        let (slots, packs) = packed_heads(shape);
         Self {
             slots,
             packs,

@@ -136,15 +136,7 @@ pub(crate) fn group_key(#[comptime] tile: Tile) -> usize {
 /// Sums of nothing.
 #[cube]
 pub(crate) fn zeros(#[comptime] tile: Tile) -> Sums {
-    let mut out = Sequence::new();
-    #[unroll]
-    for _ in 0..comptime!(tile.row_tiles * tile.key_tiles) {
-        let mut a = Array::<Pair<f32>>::new(2usize);
-        a[0] = Vector::new(f32::new(0.0));
-        a[1] = Vector::new(f32::new(0.0));
-        out.push(a);
-    }
-    out
+    crate::attend::mma::tile::zeros(comptime!(tile.row_tiles * tile.key_tiles))
 }
 
 /// Adds the products of the staged rows and the staged keys, over the `chunk` vectors that are staged.

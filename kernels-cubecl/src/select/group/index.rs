@@ -83,9 +83,6 @@ struct Level {
     wild: bool,
 }
 
-/// Sums over sampled rows: squares of the index head's errors, its kept masses, its mass outside the sinks, squares of the outputs of all heads.
-const SUMS: usize = MEASURES;
-
 #[cube]
 impl Level {
     /// Errors are relative to the layer's mean head:
@@ -100,9 +97,10 @@ impl Level {
         #[comptime] samples: usize,
     ) -> Level {
         let unit = UNIT_POS as usize;
-        let mut board = Shared::<[f32]>::new_slice(comptime!(SUMS * UNITS));
+        // Sums over sampled rows: of outputs over those of all heads, of the others over the index head's.
+        let mut board = Shared::<[f32]>::new_slice(comptime!(MEASURES * UNITS));
         #[unroll]
-        for i in 0..SUMS {
+        for i in 0..MEASURES {
             board[comptime!(i * UNITS) + unit] = f32::new(0.0);
         }
         let own = comptime!(heads * samples);
@@ -110,7 +108,7 @@ impl Level {
         while row < own {
             let from = (index * own + row) * MEASURES;
             #[unroll]
-            for i in 0..SUMS {
+            for i in 0..MEASURES {
                 if comptime!(i != Measure::OUTPUT) {
                     board[comptime!(i * UNITS) + unit] += measured[from + i];
                 }
@@ -124,7 +122,7 @@ impl Level {
                 measured[(b * all + row) * MEASURES + Measure::OUTPUT];
             row += comptime!(UNITS);
         }
-        halve(&mut board, SUMS);
+        halve(&mut board, MEASURES);
         let output = board[comptime!(Measure::OUTPUT * UNITS)];
         let outside = board[comptime!(Measure::OUTSIDE * UNITS)];
         let mut number = comptime!(LEVELS as u32).runtime();

@@ -129,14 +129,12 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
         });
     }
     let rows = rows::prepare(shape, elem, device)?;
-    let split = rows.split;
-    let packs = shape.batch * shape.kv_heads * split.packs;
     let ways = ways(shape, elem, device)?;
     let share = |(parts, tile)| Share::new(shape, parts, tile, device);
     Ok(Plan {
         share: first_that_fits(ways, elem, share)?,
         rows,
-        rows_grid: fold(packs * split.splits * rows.row_tiles(), device)?,
+        rows_grid: fold(rows.cubes(shape), device)?,
     })
 }
 
@@ -298,8 +296,7 @@ pub fn select(
     {
         let parts = client.empty(lengths.parts.max(1) * size_of::<u32>());
         let parts = || buffer(&parts, lengths.parts);
-        let (bp, split) = (plan.rows, plan.rows.split);
-        let packs = shape.batch * shape.kv_heads * split.packs;
+        let bp = plan.rows;
         let tile = bp.probe.tile;
         // SAFETY: cubes past the last leave; the others read rows, keys and values of their sequence and write
         // their rows' parts.
@@ -319,7 +316,7 @@ pub fn select(
                 spans(&inputs.probes),
                 rules(),
                 parts(),
-                (packs * split.splits * bp.row_tiles()) as u32,
+                bp.cubes(shape) as u32,
                 shape.kv_heads as u32,
                 shape.heads_per_kv() as u32,
                 tiles as u32,
@@ -336,7 +333,7 @@ pub fn select(
         let cubes = shape.batch * shape.heads * samples;
         let (count, dim) = layout::cubes(client, cubes, UNITS);
         let measure = MeasureBlueprint {
-            split,
+            split: bp.split,
             rows: tile.rows(),
             samples,
             head_dim: shape.head_dim,

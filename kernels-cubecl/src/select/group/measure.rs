@@ -10,7 +10,7 @@ use super::{
     UNITS,
     rows::{CLASSES, OUTPUTS_AT, not_finite},
 };
-use crate::{attend::mma::exp2, select::pack::Pack};
+use crate::{attend::mma::exp2, table::Span};
 
 /// Compile-time parameters of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,21 +47,11 @@ pub(super) fn measure_rows(
     let sample = cube % comptime!(bp.samples as u32);
     let (kv, of_kv) = (head / heads_per_kv, head % heads_per_kv);
     // The pack's first row, then this one among the tiles of the pack's rows.
-    let pack = Pack::new(
-        probes,
-        kv * packs + of_kv / slots,
-        1u32,
-        0u32,
-        kv_heads,
-        packs,
-        heads_per_kv,
-        bp.split.slots,
-    );
+    let pack = (kv * packs + of_kv / slots) as usize;
     let packed = (sample * slots + of_kv % slots) as usize;
     let tile_at = packed / comptime!(bp.rows);
     let row_tiles = comptime!(bp.split.rows / bp.rows);
-    let first = ((kv * packs + of_kv / slots) as usize * comptime!(splits * row_tiles) + tile_at)
-        * comptime!(bp.rows)
+    let first = (pack * comptime!(splits * row_tiles) + tile_at) * comptime!(bp.rows)
         + packed % comptime!(bp.rows);
     let stride = comptime!(bp.split.rows * pitch);
     let base = first * pitch;
@@ -135,7 +125,7 @@ pub(super) fn measure_rows(
             errors[i] = board[comptime!(i * UNITS)];
             bad = bad || not_finite(errors[i]);
         }
-        if pack.span.query_len == 0 {
+        if Span::of(probes, kv / kv_heads).query_len == 0 {
             #[unroll]
             for i in 0..MEASURES {
                 measured[to + i] = f32::new(0.0);

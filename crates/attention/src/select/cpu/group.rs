@@ -163,9 +163,7 @@ pub fn index(
         let rule = Rules::of(inputs.rules, flat % shape.index_heads);
         let level = Level::of(&rule, shape, measured, flat);
         let (head, tail) = report.split_at_mut(REPORT_WORDS);
-        head.fill(0.0);
-        let words = level.words();
-        head.copy_from_slice(&words);
+        head.copy_from_slice(&level.words());
         for (tile_at, tail) in tail.chunks_exact_mut(TAIL_WORDS).enumerate() {
             let row = flat * tiles + tile_at;
             let tile = Tile::new(shape, inputs, flat, tile_at);

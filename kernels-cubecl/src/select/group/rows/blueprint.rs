@@ -4,6 +4,7 @@ use sparse_accelerate_contract::group::Split;
 
 use super::SUMS;
 use crate::select::{
+    Shape,
     probe::ProbeBlueprint,
     product::{self, MMA_WIDTH},
 };
@@ -24,8 +25,14 @@ impl RowsBlueprint {
     }
 
     /// Cubes that share the rows of a pack and split.
-    pub(in crate::select::group) fn row_tiles(&self) -> usize {
+    pub(super) fn row_tiles(&self) -> usize {
         self.split.rows / self.tile().rows()
+    }
+
+    /// Cubes of all rows and splits.
+    pub(in crate::select::group) fn cubes(&self, shape: &Shape) -> usize {
+        let packs = shape.batch * shape.kv_heads * self.split.packs;
+        packs * self.split.splits * self.row_tiles()
     }
 
     /// Blocks of 8 columns of the output that a group of units owns, of every chunk of staged values.

@@ -29,7 +29,7 @@ use row::Row;
 
 use super::Tile;
 use crate::{
-    attend::mma::{copy::address, exp2},
+    attend::mma::{copy::address, exp2, tile::zeros},
     select::{
         fixed::INFINITY,
         pack::Pack,
@@ -138,7 +138,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
             sums[comptime!(h * SUMS + i)] = f32::new(0.0);
         }
     }
-    let mut out = weigh::zeros(comptime!(CLASSES * tile.chunks() * bp.columns()));
+    let mut out = zeros(comptime!(CLASSES * tile.chunks() * bp.columns()));
 
     // The last row of the tile sees most; its keys are those of this split.
     let last = rows::last_end(&pack, row_tile, bp.probe);

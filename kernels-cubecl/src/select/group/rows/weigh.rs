@@ -7,23 +7,9 @@ use cubecl::{
 
 use super::{CLASSES, OUTPUTS_AT, RowsBlueprint};
 use crate::{
-    attend::mma::tile::load_right,
+    attend::mma::tile::{load_right, zeros},
     select::product::{MMA_WIDTH, Pair, Sums, UNIT_WIDTH},
 };
-
-/// Outputs of nothing, `blocks` of 16 x 8.
-#[cube]
-pub(super) fn zeros(#[comptime] blocks: usize) -> Sums {
-    let mut out = Sequence::new();
-    #[unroll]
-    for _ in 0..blocks {
-        let mut a = Array::<Pair<f32>>::new(2usize);
-        a[0] = Vector::new(f32::new(0.0));
-        a[1] = Vector::new(f32::new(0.0));
-        out.push(a);
-    }
-    out
-}
 
 /// First column of this unit's group among the staged ones.
 #[cube]
