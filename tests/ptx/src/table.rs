@@ -117,21 +117,21 @@ impl Table {
         Self(lines.collect())
     }
 
-    /// Puts the lines of another table's cases in the places of their own; cases that are new come last.
+    /// Puts the lines of another table in the places of `ran`, the cases by device and name that it
+    /// was made of: one without a line loses those it had, cases that are new come last.
     #[must_use]
-    pub fn renewed(self, by: Self) -> Self {
+    pub fn renewed(self, by: Self, ran: &BTreeSet<(String, String)>) -> Self {
         let place = |line: &Line| (line[0].clone(), line[1].clone());
         let mut new: BTreeMap<_, Vec<Line>> = BTreeMap::new();
         for line in by.0 {
             new.entry(place(&line)).or_default().push(line);
         }
-        let cases: BTreeSet<_> = new.keys().cloned().collect();
         let mut lines = Vec::new();
         for line in self.0 {
             let case = place(&line);
             match new.remove(&case) {
                 Some(renewed) => lines.extend(renewed),
-                None if cases.contains(&case) => {}
+                None if ran.contains(&case) => {}
                 None => lines.push(line),
             }
         }
@@ -247,7 +247,9 @@ mod tests {
             first.clone(),
             of("b", &[("k", 2), ("l", 3)]),
             of("c", &[("k", 4)]),
+            of("e", &[("k", 7)]),
         ]);
+        let ran = ["b", "d", "e"].map(|case| ("h200".into(), case.into()));
         let new = table(&[of("b", &[("m", 5)]), of("d", &[("k", 6)])]);
         let wanted = [
             first,
@@ -257,7 +259,7 @@ mod tests {
         ];
         let read = Table::read(&format!("# comment\n{before}"));
         assert_eq!(read, before);
-        assert_eq!(read.renewed(new), table(&wanted));
+        assert_eq!(read.renewed(new, &ran.into()), table(&wanted));
     }
 
     #[test]
