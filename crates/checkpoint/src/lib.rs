@@ -22,8 +22,9 @@ mod vocabulary;
 mod weights;
 
 pub use config::{
-    Architecture, DynamicScaling, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight,
-    Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, WeightDtype, YarnScaling,
+    Activation, Architecture, DynamicScaling, EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerAttention,
+    LayerPart, LayerRotation, LayerWeight, Llama3Scaling, LongRopeScaling, ModelConfig,
+    RopeScaling, WeightDtype, YarnScaling,
 };
 pub use error::{CheckpointError, ConfigError, GgufError, IndexError, SafeTensorsError, TextError};
 pub use files::read_config;

@@ -41,7 +41,7 @@ fn a_phi3_has_fused_projections_and_no_biases() {
     let (scaling, config) = longrope(&phi3());
     assert_eq!(config.architecture, Architecture::Phi3);
     assert_eq!((config.head_dim, config.rotary_dim), (32, 24));
-    assert_eq!(config.window, Some(262_144));
+    assert_eq!(config.common_window(), Some(262_144));
     assert!(config.fused_projections && !config.qkv_bias && !config.mlp_bias);
     let tensors: Vec<_> = config.expected_tensors();
     assert_eq!(tensors.len(), 2 * 6 + 2);
@@ -72,14 +72,14 @@ fn a_phi3_has_fused_projections_and_no_biases() {
 fn a_phi3_has_the_window_that_its_size_says_and_none_without() {
     let mut config = phi3();
     config["sliding_window"] = json!(40);
-    assert_eq!(parse(&config).expect("sound").window, Some(40));
+    assert_eq!(parse(&config).expect("sound").common_window(), Some(40));
     config["sliding_window"] = Value::Null;
-    assert_eq!(parse(&config).expect("sound").window, None);
+    assert_eq!(parse(&config).expect("sound").common_window(), None);
     config
         .as_object_mut()
         .expect("an object")
         .remove("sliding_window");
-    assert_eq!(parse(&config).expect("sound").window, None);
+    assert_eq!(parse(&config).expect("sound").common_window(), None);
     config["layer_types"] = json!(["sliding_attention", "sliding_attention"]);
     assert!(error(&config).contains("layer_types"));
 }

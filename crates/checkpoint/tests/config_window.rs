@@ -1,4 +1,4 @@
-//! Sliding windows in config.json: honoured in every layer or in none, else refused by name.
+//! Sliding windows in config.json: in every layer, in some or in none, as the keys of each family say.
 
 mod support;
 
@@ -25,7 +25,23 @@ fn window(class: &str, edits: &[(&str, Value)]) -> Option<usize> {
     let config = read(class, edits);
     config
         .unwrap_or_else(|error| panic!("{class} {edits:?}: {error}"))
-        .window
+        .common_window()
+}
+
+/// Windows of both layers.
+fn windows(class: &str, edits: &[(&str, Value)]) -> [Option<usize>; 2] {
+    let config = read(class, edits);
+    let config = config.unwrap_or_else(|error| panic!("{class} {edits:?}: {error}"));
+    let windows: Vec<_> = config.attention.iter().map(|layer| layer.window).collect();
+    windows.try_into().expect("two layers")
+}
+
+/// The second layer alone slides.
+fn second() -> (&'static str, Value) {
+    (
+        "layer_types",
+        json!(["full_attention", "sliding_attention"]),
+    )
 }
 
 fn all(kind: &str) -> (&'static str, Value) {
@@ -88,11 +104,12 @@ fn a_mistral_that_contradicts_itself_is_refused() {
             "use_sliding_window",
         ),
         (
-            &[(
-                "layer_types",
-                json!(["sliding_attention", "full_attention"]),
-            )],
+            &[("layer_types", json!(["sliding_attention"]))],
             "layer_types",
+        ),
+        (
+            &[("sliding_window", Value::Null), second()],
+            "sliding_window",
         ),
         (&[all("chunked_attention")], "layer_types"),
         (&[("sliding_window", json!(0))], "sliding_window"),
@@ -107,7 +124,7 @@ fn a_mistral_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_qwen_has_a_window_in_every_layer_or_in_none() {
+fn a_qwen_has_a_window_from_a_layer_on() {
     let on = ("use_sliding_window", json!(true));
     let size = ("sliding_window", json!(64));
     for class in QWEN {
@@ -130,26 +147,34 @@ fn a_qwen_has_a_window_in_every_layer_or_in_none() {
             window(class, &[on.clone(), ("max_window_layers", json!(0))]),
             Some(4096)
         );
-        for edits in [
-            &[on.clone(), size.clone(), ("max_window_layers", json!(1))][..],
-            &[on.clone(), size.clone()],
-            &[("use_sliding_window", json!("yes")), size.clone()],
-        ] {
-            let error = read(class, edits).expect_err("in some layers");
-            let named = matches!(
-                error,
-                ConfigError::UnsupportedFeature {
-                    field: "use_sliding_window",
-                    ..
-                }
-            );
-            assert!(
-                named && error.to_string().contains("max_window_layers"),
-                "{error}"
-            );
-        }
+        // From a layer on; 28 where the file does not say.
+        let from = |first: usize| {
+            [
+                on.clone(),
+                size.clone(),
+                ("max_window_layers", json!(first)),
+            ]
+        };
+        assert_eq!(windows(class, &from(1)), [None, Some(64)]);
+        assert_eq!(windows(class, &from(2)), [None, None]);
+        assert_eq!(windows(class, &[on.clone(), size.clone()]), [None, None]);
+        assert_eq!(
+            windows(class, &[on.clone(), size.clone(), second()]),
+            [None, Some(64)]
+        );
+        let error = read(class, &[("use_sliding_window", json!("yes")), size.clone()]);
+        let error = error.expect_err("no flag").to_string();
+        assert!(error.contains("use_sliding_window"), "{error}");
         let error = read(class, &[all("sliding_attention"), size.clone()]).expect_err("off");
         assert!(matches!(error, ConfigError::Conflict { .. }), "{error}");
+    }
+}
+
+#[test]
+fn windows_may_stand_in_some_layers() {
+    let size = ("sliding_window", json!(64));
+    for class in MISTRAL {
+        assert_eq!(windows(class, &[size.clone(), second()]), [None, Some(64)]);
     }
 }
 
@@ -164,6 +189,9 @@ fn a_llama_has_no_window() {
         &[("sliding_window", json!(64)), all("sliding_attention")],
     );
     assert!(matches!(listed, Err(ConfigError::Conflict { .. })));
+    let size = ("sliding_window", json!(64));
+    let mixed = read("LlamaForCausalLM", &[size, second()]);
+    assert!(matches!(mixed, Err(ConfigError::Conflict { .. })));
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn a_llama_file_with_a_window_is_a_mistral() {
     let (_dir, model) = imported(&gguf, &F32);
     let llama = model.config().clone();
     assert_eq!(
-        (llama.architecture, llama.window),
+        (llama.architecture, llama.common_window()),
         (Architecture::Llama, None)
     );
 
@@ -182,7 +182,7 @@ fn a_llama_file_with_a_window_is_a_mistral() {
     let (_dir, model) = imported(&gguf, &F32);
     let config = model.config();
     assert_eq!(
-        (config.architecture, config.window),
+        (config.architecture, config.common_window()),
         (Architecture::Mistral, Some(48))
     );
     // Rows are put back in order as a Llama's.

@@ -154,7 +154,7 @@ fn its_window_is_that_of_every_layer() {
         gguf.set(WINDOW, Meta::U32(keys));
         assert_same(&gguf, &config(json!({ "sliding_window": keys })));
         let (_dir, model) = imported(&gguf, &F32);
-        assert_eq!(model.config().window, Some(keys as usize));
+        assert_eq!(model.config().common_window(), Some(keys as usize));
     }
 }
 

@@ -3,9 +3,13 @@
 //! A family begins here. What it shares with another family needs no line anywhere else: config.json is read by one parser,
 //! and the weights of a layer are those of one table.
 
+use super::Activation;
+
 /// Model family: which blocks, which norms, where biases stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Architecture {
+    /// Gemma 3, its text part: `Gemma3ForCausalLM`, norms on either side of attention and MLP, a window in most layers.
+    Gemma3,
     /// Llama and its relatives (SmolLM2, Llama 2 and 3, TinyLlama): `LlamaForCausalLM`.
     Llama,
     /// Mistral (Nemo too) and Ministral: `MistralForCausalLM`, `MinistralForCausalLM`, Llama with a sliding window or none.
@@ -16,21 +20,41 @@ pub enum Architecture {
     Qwen2,
     /// Dense Qwen3: `Qwen3ForCausalLM`, norms on the heads of Q and K.
     Qwen3,
+    /// SmolLM3: `SmolLM3ForCausalLM`, Llama with layers that have no positions.
+    SmolLm3,
+}
+
+/// How config.json says which layers have a window, where `layer_types` does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WindowRule {
+    /// None has one.
+    Never,
+    /// Every layer, wherever `sliding_window` is a number, with no key beside it that switches it on.
+    Size,
+    /// With `use_sliding_window`, those from `max_window_layers` on.
+    From,
+    /// With `use_sliding_window`, those without positions.
+    Unrotated,
+    /// All but every `sliding_window_pattern`-th.
+    Pattern,
 }
 
 impl Architecture {
     /// Every family.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
+        Self::Gemma3,
         Self::Llama,
         Self::Mistral,
         Self::Phi3,
         Self::Qwen2,
         Self::Qwen3,
+        Self::SmolLm3,
     ];
 
     /// Class names in config.json, each with its `model_type`; the first is the one that is written.
     fn names(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            Self::Gemma3 => &[("Gemma3ForCausalLM", "gemma3_text")],
             Self::Llama => &[("LlamaForCausalLM", "llama")],
             Self::Mistral => &[
                 ("MistralForCausalLM", "mistral"),
@@ -39,6 +63,7 @@ impl Architecture {
             Self::Phi3 => &[("Phi3ForCausalLM", "phi3")],
             Self::Qwen2 => &[("Qwen2ForCausalLM", "qwen2")],
             Self::Qwen3 => &[("Qwen3ForCausalLM", "qwen3")],
+            Self::SmolLm3 => &[("SmolLM3ForCausalLM", "smollm3")],
         }
     }
 
@@ -56,7 +81,8 @@ impl Architecture {
     pub(crate) fn gguf_name(self) -> &'static str {
         match self {
             Self::Llama | Self::Mistral => "llama",
-            Self::Phi3 | Self::Qwen2 | Self::Qwen3 => self.model_type(),
+            Self::Gemma3 => "gemma3",
+            Self::Phi3 | Self::Qwen2 | Self::Qwen3 | Self::SmolLm3 => self.model_type(),
         }
     }
 
@@ -94,7 +120,7 @@ impl Architecture {
 
     /// Tells whether the heads of Q and K are normalised before their rotation.
     pub(super) fn head_norms(self) -> bool {
-        self == Self::Qwen3
+        matches!(self, Self::Gemma3 | Self::Qwen3)
     }
 
     /// Tells whether Q, K and V are one tensor of a checkpoint, and gate and up another.
@@ -102,21 +128,92 @@ impl Architecture {
         self == Self::Phi3
     }
 
-    /// Tells whether every layer has a window wherever `sliding_window` is a number, with no key beside it that switches it on.
-    pub(super) fn window_by_size(self) -> bool {
-        matches!(self, Self::Mistral | Self::Phi3)
+    /// Tells whether what attention and MLP add to the residual stream is normalised too. The norm before the MLP then has a name of its own.
+    pub(crate) fn sandwich_norms(self) -> bool {
+        self == Self::Gemma3
+    }
+
+    /// Tells whether a checkpoint holds the gains of norms less one.
+    pub(crate) fn gains_less_one(self) -> bool {
+        self == Self::Gemma3
+    }
+
+    /// Tells whether embeddings are multiplied by the square root of the width.
+    pub(super) fn scales_embeddings(self) -> bool {
+        self == Self::Gemma3
+    }
+
+    /// The MLP's gate.
+    pub(super) fn activation(self) -> Activation {
+        match self {
+            Self::Gemma3 => Activation::GeluTanh,
+            _ => Activation::Silu,
+        }
+    }
+
+    /// Tells whether the output projection is the embedding table where config.json does not say.
+    pub(super) fn tied(self) -> bool {
+        matches!(self, Self::Gemma3 | Self::SmolLm3)
+    }
+
+    /// How the layers with a window are told.
+    pub(super) fn window_rule(self) -> WindowRule {
+        match self {
+            Self::Gemma3 => WindowRule::Pattern,
+            Self::Llama => WindowRule::Never,
+            Self::Mistral | Self::Phi3 => WindowRule::Size,
+            Self::Qwen2 | Self::Qwen3 => WindowRule::From,
+            Self::SmolLm3 => WindowRule::Unrotated,
+        }
     }
 
     /// Keys of the window where `sliding_window` is left out; `None` for no window.
     pub(super) fn default_window(self) -> Option<usize> {
         match self {
-            Self::Phi3 => None,
+            Self::Phi3 | Self::SmolLm3 => None,
             _ => Some(4096),
         }
     }
 
+    /// Every so many layers one has no positions, where `no_rope_layers` does not say which; `None` where all have them.
+    pub(super) fn unrotated_interval(self) -> Option<usize> {
+        (self == Self::SmolLm3).then_some(4)
+    }
+
+    /// Base of the rotary frequencies where config.json does not say.
+    pub(super) fn default_theta(self) -> f64 {
+        match self {
+            Self::Gemma3 => 1e6,
+            Self::SmolLm3 => 2e6,
+            _ => 1e4,
+        }
+    }
+
+    /// Base of the rotary frequencies of layers with a window where config.json does not say; `None` for that of the others.
+    pub(super) fn default_local_theta(self) -> Option<f64> {
+        (self == Self::Gemma3).then_some(1e4)
+    }
+
+    /// The number whose square root divides scores where `query_pre_attn_scalar` is left out; `None` in families without that key.
+    pub(super) fn query_scalar(self) -> Option<f64> {
+        (self == Self::Gemma3).then_some(256.0)
+    }
+
     /// Elements per head where config.json does not say; `None` for the hidden size over the heads.
     pub(super) fn head_dim(self) -> Option<usize> {
-        (self == Self::Qwen3).then_some(128)
+        match self {
+            Self::Gemma3 => Some(256),
+            Self::Qwen3 => Some(128),
+            _ => None,
+        }
+    }
+
+    /// Keys of config.json that this family honours and the others do not know.
+    pub(super) fn honours(self, field: &str) -> bool {
+        match self {
+            Self::Gemma3 => field == "query_pre_attn_scalar",
+            Self::SmolLm3 => field == "no_rope_layers",
+            _ => false,
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The table is the only list of these tensors. The checks of a checkpoint, the GGUF importer, the loader of models and the
 //! plan of memory follow from it, so a family with another tensor adds it here.
 
-use super::ModelConfig;
+use super::{Architecture, ModelConfig};
 
 /// Prefix of a layer's tensors; the layer's number follows after a dot.
 pub const LAYERS: &str = "model.layers";
@@ -38,8 +38,12 @@ pub enum LayerPart {
     Down,
     /// Norm before the attention.
     AttentionNorm,
+    /// Norm of what the attention adds.
+    PostAttentionNorm,
     /// Norm before the MLP.
     MlpNorm,
+    /// Norm of what the MLP adds.
+    PostMlpNorm,
     /// Norm of a query head, before its rotation.
     QueryNorm,
     /// Norm of a key head, before its rotation.
@@ -48,7 +52,7 @@ pub enum LayerPart {
 
 impl LayerPart {
     /// Every part, in the order of [`ModelConfig::expected_tensors`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::QueryKeyValue,
         Self::Query,
         Self::Key,
@@ -59,15 +63,20 @@ impl LayerPart {
         Self::Up,
         Self::Down,
         Self::AttentionNorm,
+        Self::PostAttentionNorm,
         Self::MlpNorm,
+        Self::PostMlpNorm,
         Self::QueryNorm,
         Self::KeyNorm,
     ];
 
-    /// Name in Hugging Face checkpoints, between the layer's number and `.weight` or `.bias`.
+    /// Name in Hugging Face checkpoints of a family, between the layer's number and `.weight` or `.bias`.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        self.names().0
+    pub fn name(self, family: Architecture) -> &'static str {
+        match self {
+            Self::MlpNorm if family.sandwich_norms() => "pre_feedforward_layernorm",
+            _ => self.names().0,
+        }
     }
 
     /// Name in GGUF files, between the block's number and `.weight` or `.bias`.
@@ -87,7 +96,10 @@ impl LayerPart {
             Self::Up => ("mlp.up_proj", "ffn_up"),
             Self::Down => ("mlp.down_proj", "ffn_down"),
             Self::AttentionNorm => ("input_layernorm", "attn_norm"),
+            // In a family with both, the norm before the MLP has another name.
+            Self::PostAttentionNorm => ("post_attention_layernorm", "post_attention_norm"),
             Self::MlpNorm => ("post_attention_layernorm", "ffn_norm"),
+            Self::PostMlpNorm => ("post_feedforward_layernorm", "post_ffw_norm"),
             Self::QueryNorm => ("self_attn.q_norm", "attn_q_norm"),
             Self::KeyNorm => ("self_attn.k_norm", "attn_k_norm"),
         }
@@ -99,6 +111,8 @@ impl LayerPart {
 pub struct LayerWeight {
     /// Role of the weight.
     pub part: LayerPart,
+    /// Name between the layer's number and `.weight` or `.bias`.
+    pub name: &'static str,
     /// Number of rows: outputs of a projection, elements of a norm's gain.
     pub rows: usize,
     /// Number of inputs of a projection; `None` for a norm.
@@ -111,7 +125,7 @@ impl LayerWeight {
     /// Full name of the weight in layer `layer`, without `.weight` or `.bias`.
     #[must_use]
     pub fn name(&self, layer: usize) -> String {
-        format!("{LAYERS}.{layer}.{}", self.part.name())
+        format!("{LAYERS}.{layer}.{}", self.name)
     }
 
     /// Number of tensors in a checkpoint: the weight, and its bias if it has one.
@@ -144,11 +158,15 @@ impl ModelConfig {
             LayerPart::GateUp => (2 * inner, Some(hidden), self.mlp_bias),
             LayerPart::Gate | LayerPart::Up => (inner, Some(hidden), self.mlp_bias),
             LayerPart::Down => (hidden, Some(inner), self.mlp_bias),
-            LayerPart::AttentionNorm | LayerPart::MlpNorm => (hidden, None, false),
+            LayerPart::AttentionNorm
+            | LayerPart::PostAttentionNorm
+            | LayerPart::MlpNorm
+            | LayerPart::PostMlpNorm => (hidden, None, false),
             LayerPart::QueryNorm | LayerPart::KeyNorm => (self.head_dim, None, false),
         };
         LayerWeight {
             part,
+            name: part.name(self.architecture),
             rows,
             columns,
             bias,
@@ -159,6 +177,7 @@ impl ModelConfig {
     pub fn layer_weights(&self) -> impl Iterator<Item = LayerWeight> + '_ {
         let has = |part: &LayerPart| match part {
             LayerPart::QueryNorm | LayerPart::KeyNorm => self.head_norms,
+            LayerPart::PostAttentionNorm | LayerPart::PostMlpNorm => self.sandwich_norms,
             LayerPart::QueryKeyValue | LayerPart::GateUp => self.fused_projections,
             LayerPart::Query
             | LayerPart::Key

@@ -7,6 +7,7 @@ mod dtype;
 mod family;
 mod fields;
 mod layer;
+mod layers;
 mod model;
 mod parse;
 mod rope;
@@ -20,5 +21,6 @@ pub use family::Architecture;
 pub(crate) use fields::{Fields, describe};
 pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
 pub use model::{
-    DynamicScaling, Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, YarnScaling,
+    Activation, DynamicScaling, LayerAttention, LayerRotation, Llama3Scaling, LongRopeScaling,
+    ModelConfig, RopeScaling, YarnScaling,
 };

@@ -1,7 +1,7 @@
 //! The model configuration as the rest of the program sees it.
 //!
 //! Every value has been checked: sizes are non-zero and small enough that products of two, and `layers` times those, fit in
-//! 64 bits; `heads` is a multiple of `kv_heads`; `head_dim` is a multiple of 8 in 32..=256.
+//! 64 bits; `attention` has `layers` entries; `heads` is a multiple of `kv_heads`; `head_dim` is a multiple of 8 in 32..=256.
 
 use super::{Architecture, WeightDtype};
 
@@ -93,6 +93,52 @@ pub struct Llama3Scaling {
     pub original_max_positions: usize,
 }
 
+/// Attention of one decoder layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerAttention {
+    /// Keys that a row sees, its own included; `None` where it sees all up to its own.
+    pub window: Option<usize>,
+    /// Rotation of its queries and keys.
+    pub rotation: LayerRotation,
+}
+
+impl LayerAttention {
+    /// A layer that sees every key, with the model's rotation.
+    pub const FULL: Self = Self {
+        window: None,
+        rotation: LayerRotation::Main,
+    };
+
+    /// A layer with the model's rotation that sees so many keys.
+    #[must_use]
+    pub const fn within(window: Option<usize>) -> Self {
+        Self {
+            window,
+            ..Self::FULL
+        }
+    }
+}
+
+/// Rotation of a layer's queries and keys by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LayerRotation {
+    /// By frequencies of base [`ModelConfig::rope_theta`], scaled.
+    Main,
+    /// By frequencies of base [`ModelConfig::local_rope_theta`], not scaled.
+    Local,
+    /// None: the layer has no positions.
+    None,
+}
+
+/// Gate of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+    GeluTanh,
+}
+
 /// Configuration of a decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -121,8 +167,16 @@ pub struct ModelConfig {
     pub rotary_dim: usize,
     /// Scaling of the rotary frequencies, if any.
     pub rope_scaling: Option<RopeScaling>,
-    /// Keys that a row sees in every layer, its own included; `None` where it sees all up to its own.
-    pub window: Option<usize>,
+    /// Base of the rotary frequencies of layers with [`LayerRotation::Local`].
+    pub local_rope_theta: f64,
+    /// Attention of every layer, `layers` of them.
+    pub attention: Vec<LayerAttention>,
+    /// Factor of scores before their softmax; in most models `1 / sqrt(head_dim)`.
+    pub score_scale: f64,
+    /// Factor of embeddings, 1 in most models.
+    pub embedding_scale: f64,
+    /// Gate of the MLP.
+    pub activation: Activation,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
     /// True if the output projection is the embedding table.
@@ -137,10 +191,35 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// True if every head of Q and K is normalised before its rotation.
     pub head_norms: bool,
+    /// True if what attention and MLP add to the residual stream is normalised before it is added.
+    pub sandwich_norms: bool,
+    /// True if a checkpoint holds the gains of norms less one.
+    pub gains_less_one: bool,
     /// Element type the weights were released in.
     pub dtype: WeightDtype,
     /// Beginning-of-sequence token.
     pub bos: Option<u32>,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
+}
+
+impl ModelConfig {
+    /// Windows that layers have, each once, in the order of the layers.
+    #[must_use]
+    pub fn windows(&self) -> Vec<usize> {
+        let mut windows = Vec::new();
+        for window in self.attention.iter().filter_map(|layer| layer.window) {
+            if !windows.contains(&window) {
+                windows.push(window);
+            }
+        }
+        windows
+    }
+
+    /// The window that every layer has; `None` where one sees all keys up to a row's own, or where they differ.
+    #[must_use]
+    pub fn common_window(&self) -> Option<usize> {
+        let first = self.attention.first()?.window;
+        first.filter(|_| self.attention.iter().all(|layer| layer.window == first))
+    }
 }

@@ -1,22 +1,23 @@
 //! config.json to [`ModelConfig`]: fields, defaults and the rules between fields.
 //!
 //! Defaults are those of the model classes that write these files: `num_key_value_heads` = heads, `head_dim` = hidden size /
-//! heads (Qwen3: 128), `rope_theta` = 10000, `rms_norm_eps` = 1e-6, untied embeddings, no biases except Qwen2's on Q, K and V.
+//! heads (Qwen3: 128, Gemma 3: 256), `rope_theta` = 10000 (Gemma 3: a million, SmolLM3: two), `rms_norm_eps` = 1e-6, untied embeddings (Gemma 3
+//! and SmolLM3: tied), no biases except Qwen2's on Q, K and V.
 //! The first Llama files spell the class `LLaMAForCausalLM` and the length `max_sequence_length`. Caps on sizes are far above any model
 //! and keep every product of sizes inside 64 bits.
 
 use serde_json::Value;
 
 use super::{
-    Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, rope::Rope, unsupported,
-    window,
+    Architecture, Fields, ModelConfig, RopeScaling, WeightDtype, describe, layers, rope::Rope,
+    unsupported,
 };
 use crate::{ConfigError, json};
 
 pub(super) const FILE: &str = "config.json";
 const MAX_HIDDEN: usize = 1 << 17;
 const MAX_INTERMEDIATE: usize = 1 << 20;
-const MAX_LAYERS: usize = 1 << 10;
+pub(super) const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 24;
 pub(super) const MAX_POSITIONS: usize = 1 << 28;
@@ -35,10 +36,10 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     })?;
     let fields = Fields::new(FILE, &value)?;
     let architecture = architecture(fields)?;
-    unsupported::check(fields)?;
+    unsupported::check(fields, architecture)?;
 
     let layers = required(fields, "num_hidden_layers", MAX_LAYERS)?;
-    let window = window::parse(fields, architecture, layers)?;
+    let mut attention = layers::parse(fields, architecture, layers)?;
     let hidden_size = required(fields, "hidden_size", MAX_HIDDEN)?;
     let heads = required(fields, "num_attention_heads", MAX_HEADS)?;
     let kv_heads = optional(fields, "num_key_value_heads", MAX_HEADS)?.unwrap_or(heads);
@@ -55,7 +56,8 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         theta: rope_theta,
         rotary_dim,
         scaling: rope_scaling,
-    } = Rope::parse(fields, head_dim)?;
+        local_theta: local_rope_theta,
+    } = Rope::parse(fields, architecture, head_dim, &mut attention)?;
     let attention_bias = fields.flag("attention_bias")?;
     let throughout = architecture.biased_throughout();
     let eos = fields.ids("eos_token_id")?;
@@ -76,14 +78,25 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         rope_theta,
         rotary_dim,
         rope_scaling,
-        window,
+        local_rope_theta,
+        attention,
+        score_scale: score_scale(fields, architecture, head_dim)?,
+        embedding_scale: match architecture.scales_embeddings() {
+            true => (hidden_size as f64).sqrt(),
+            false => 1.0,
+        },
+        activation: architecture.activation(),
         norm_eps: norm_eps(fields)?,
-        tied_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+        tied_embeddings: fields
+            .flag("tie_word_embeddings")?
+            .unwrap_or(architecture.tied()),
         fused_projections: architecture.fused_projections(),
         qkv_bias: attention_bias.unwrap_or(architecture.biased()),
         output_bias: throughout && attention_bias.unwrap_or(false),
         mlp_bias: throughout && fields.flag("mlp_bias")?.unwrap_or(false),
         head_norms: architecture.head_norms(),
+        sandwich_norms: architecture.sandwich_norms(),
+        gains_less_one: architecture.gains_less_one(),
         dtype: dtype(fields)?,
         bos,
         eos,
@@ -197,6 +210,27 @@ fn head_dim(
         Ok(head_dim)
     } else {
         Err(ConfigError::HeadDim { got: head_dim })
+    }
+}
+
+/// Gemma's files have the number whose square root divides scores.
+fn score_scale(
+    fields: Fields<'_>,
+    architecture: Architecture,
+    head_dim: usize,
+) -> Result<f64, ConfigError> {
+    let field = "query_pre_attn_scalar";
+    let scalar = match architecture.query_scalar() {
+        Some(own) => fields.number(field)?.unwrap_or(own),
+        None => head_dim as f64,
+    };
+    match (1.0..=MAX_HIDDEN as f64).contains(&scalar) {
+        true => Ok(scalar.sqrt().recip()),
+        false => Err(value(
+            field,
+            scalar,
+            format!("a number in 1..={MAX_HIDDEN}"),
+        )),
     }
 }
 

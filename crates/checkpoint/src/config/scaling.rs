@@ -46,6 +46,16 @@ pub(super) fn parse(
     })
 }
 
+/// Tells whether an object declares a scaling that does something.
+pub(super) fn declares(object: Fields<'_>) -> Result<bool, ConfigError> {
+    let kind = match object.text("rope_type")? {
+        Some(kind) => Some(kind),
+        None => object.text("type")?,
+    };
+    let factor = object.number("factor")?.is_some_and(|factor| factor != 1.0);
+    Ok(factor || kind.is_some_and(|kind| kind != "default"))
+}
+
 /// Linear interpolation; none at a factor of 1.
 fn linear(object: Fields<'_>) -> Result<Option<RopeScaling>, ConfigError> {
     let factor = object.number("factor")?.ok_or(ConfigError::Missing {

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Fields, describe};
+use super::{Activation, Architecture, Fields, describe};
 use crate::ConfigError;
 
 /// Values at which a key does nothing.
@@ -52,6 +52,11 @@ const KEYS: &[(&str, Neutral, &str)] = &[
         Neutral::Off,
         "the output projection has no bias",
     ),
+    (
+        "use_bidirectional_attention",
+        Neutral::Off,
+        "rows see keys up to their own",
+    ),
     ("clip_qkv", Neutral::Off, "projections are not clipped"),
     ("alibi", Neutral::Off, "positions are rotary"),
     (
@@ -75,9 +80,10 @@ const KEYS: &[(&str, Neutral, &str)] = &[
 ];
 
 /// Refuses a config that asks for something unsupported.
-pub(super) fn check(fields: Fields<'_>) -> Result<(), ConfigError> {
+pub(super) fn check(fields: Fields<'_>, family: Architecture) -> Result<(), ConfigError> {
     for (field, neutral, way_out) in KEYS {
         if let Some(value) = fields.get(field)
+            && !family.honours(field)
             && !neutral.allows(value)
         {
             return Err(ConfigError::UnsupportedFeature {
@@ -87,14 +93,33 @@ pub(super) fn check(fields: Fields<'_>) -> Result<(), ConfigError> {
             });
         }
     }
-    match fields.text("hidden_act")? {
-        None | Some("silu" | "swish") => Ok(()),
-        Some(other) => Err(ConfigError::UnsupportedFeature {
-            field: "hidden_act",
-            got: describe(&other.into()),
-            way_out: "the MLP's activation is silu",
-        }),
+    check_activation(fields, family)
+}
+
+/// Refuses an MLP with another gate than the family's. Gemma's files name it in `hidden_activation`, and some in both places.
+fn check_activation(fields: Fields<'_>, family: Architecture) -> Result<(), ConfigError> {
+    let (names, way_out): (&[&str], _) = match family.activation() {
+        Activation::Silu => (&["silu", "swish"], "the MLP's activation is silu"),
+        Activation::GeluTanh => (
+            &["gelu_pytorch_tanh"],
+            "the MLP's activation is gelu_pytorch_tanh",
+        ),
+    };
+    for field in ["hidden_activation", "hidden_act"] {
+        match fields.text(field)? {
+            Some(other) if !names.contains(&other) => {
+                return Err(ConfigError::UnsupportedFeature {
+                    field,
+                    got: describe(&other.into()),
+                    way_out,
+                });
+            }
+            // The first that is there counts.
+            Some(_) => break,
+            None => {}
+        }
     }
+    Ok(())
 }
 
 impl Neutral {

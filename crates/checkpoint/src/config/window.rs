@@ -1,131 +1,177 @@
-//! Sliding window of a model: how many keys a row sees, its own included.
+//! Sliding windows of a model: how many keys a row of a layer sees, its own included.
 //!
-//! Mistral's classes and Phi-3's give every layer a window wherever `sliding_window` is a number, and null is none; where the field
-//! is left out, Mistral's have one of 4096 and Phi-3's none. Qwen's have one only with `use_sliding_window`, from layer
-//! `max_window_layers` on; Llama's have none, whatever `sliding_window` says. A list of layers in `layer_types` must agree. One window
-//! for every layer is honoured; a model that has it in some of its layers is refused.
+//! `layer_types` says which layers have one: `sliding_attention` or `full_attention`. Where it is left out the family decides
+//! ([`WindowRule`]), and where it is there it must agree with the keys that switch windows on or off. All windows of a model have one size.
 
 use serde_json::Value;
 
-use super::parse::{FILE, MAX_POSITIONS, optional};
+use super::family::WindowRule;
+use super::parse::{FILE, MAX_LAYERS, MAX_POSITIONS, optional};
 use super::{Architecture, Fields, describe};
 use crate::ConfigError;
 
 const SIZE: &str = "sliding_window";
 const SWITCH: &str = "use_sliding_window";
-const LAYERS: &str = "layer_types";
+const KINDS: &str = "layer_types";
+const FROM: &str = "max_window_layers";
+/// The first layer with a window where [`FROM`] is left out.
+const DEFAULT_FROM: u64 = 28;
+/// Names under which Gemma's files have the distance of layers without a window.
+const PATTERN: [&str; 2] = ["sliding_window_pattern", "_sliding_window_pattern"];
+const DEFAULT_PATTERN: usize = 6;
 
-/// The kind of all layers, as `layer_types` lists it.
-#[derive(Clone, Copy, PartialEq)]
-enum Listed {
-    Full,
-    Sliding,
-}
-
-/// The window of every layer of a model of `layers` layers; `None` where rows see all keys up to their own.
+/// The window of every layer; `None` where rows see all keys up to their own. `rotated` tells which layers have positions.
 pub(super) fn parse(
     fields: Fields<'_>,
-    architecture: Architecture,
-    layers: usize,
-) -> Result<Option<usize>, ConfigError> {
-    let listed = listed(fields)?;
-    let window = match architecture.window_by_size() {
-        true => sized(fields, architecture)?,
-        false => switched(fields, architecture, layers, listed)?,
+    family: Architecture,
+    rotated: &[bool],
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let listed = listed(fields, rotated.len())?;
+    let rule = family.window_rule();
+    let windows = match rule {
+        WindowRule::Size => sized(fields, family, rotated.len(), listed.as_deref())?,
+        WindowRule::Pattern => patterned(fields, family, rotated.len(), listed.as_deref())?,
+        _ => switched(fields, family, rotated, listed.as_deref())?,
     };
-    match (listed, window) {
-        (Some(Listed::Full), Some(keys)) => Err(disagree(fields, SIZE, keys.to_string())),
-        (Some(Listed::Sliding), None) => {
-            let field = match architecture.window_by_size() {
-                true => SIZE,
-                false => SWITCH,
-            };
-            let got = fields.get(field).map_or("null".to_owned(), describe);
-            Err(disagree(fields, field, got))
-        }
-        (_, window) => Ok(window),
+    // A list that speaks of windows which nothing switches on, and the other way about.
+    let agrees = |list: &Vec<bool>| list.iter().zip(&windows).all(|(a, b)| *a == b.is_some());
+    if listed.as_ref().is_none_or(agrees) {
+        return Ok(windows);
     }
+    let other = match rule {
+        WindowRule::Size | WindowRule::Pattern => SIZE,
+        _ => SWITCH,
+    };
+    let shown = |field| fields.get(field).map_or("null".to_owned(), describe);
+    Err(ConfigError::Conflict {
+        file: FILE,
+        field: KINDS,
+        got: shown(KINDS),
+        other,
+        other_got: shown(other),
+        rule: "layers of sliding_attention have a window, and layers of full_attention have none",
+    })
 }
 
-/// The kind that `layer_types` gives every layer; `None` without a list.
-fn listed(fields: Fields<'_>) -> Result<Option<Listed>, ConfigError> {
-    let Some(got) = fields.get(LAYERS) else {
+/// Tells of each layer whether `layer_types` gives it a window; `None` without a list.
+fn listed(fields: Fields<'_>, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+    let Some(got) = fields.get(KINDS) else {
         return Ok(None);
     };
     let list = got.as_array().map_or(&[][..], Vec::as_slice);
-    let all = |kind: &str| list.iter().all(|of| of.as_str() == Some(kind));
-    match list {
-        [] if got.is_array() => Ok(None),
-        [_, ..] if all("full_attention") => Ok(Some(Listed::Full)),
-        [_, ..] if all("sliding_attention") => Ok(Some(Listed::Sliding)),
+    if list.is_empty() && got.is_array() {
+        return Ok(None);
+    }
+    let sliding = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Some(false),
+        Some("sliding_attention") => Some(true),
+        _ => None,
+    };
+    let kinds: Option<Vec<bool>> = list.iter().map(sliding).collect();
+    match kinds {
+        Some(kinds) if kinds.len() == layers => Ok(Some(kinds)),
+        Some(kinds) if !kinds.is_empty() => Err(ConfigError::Value {
+            file: FILE,
+            field: KINDS,
+            got: format!("a list of {}", kinds.len()),
+            expected: format!("one entry for each of {layers} layers"),
+        }),
         _ => Err(ConfigError::UnsupportedFeature {
-            field: LAYERS,
+            field: KINDS,
             got: describe(got),
-            way_out: "every layer must be full_attention, or every layer sliding_attention",
+            way_out: "layers are full_attention or sliding_attention",
         }),
     }
 }
 
-/// The window of a class that has one by its size alone.
-fn sized(fields: Fields<'_>, architecture: Architecture) -> Result<Option<usize>, ConfigError> {
-    let window = size(fields, architecture)?;
-    match (fields.get(SWITCH), window) {
-        (Some(Value::Bool(false)), Some(keys)) => Err(ConfigError::Conflict {
+/// Windows of a family that has them by their size alone: in the layers that are listed, or in all.
+fn sized(
+    fields: Fields<'_>,
+    family: Architecture,
+    layers: usize,
+    listed: Option<&[bool]>,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let window = size(fields, family)?;
+    if let (Some(Value::Bool(false)), Some(keys)) = (fields.get(SWITCH), window) {
+        return Err(ConfigError::Conflict {
             file: FILE,
             field: SWITCH,
             got: "false".to_owned(),
             other: SIZE,
             other_got: keys.to_string(),
             rule: "this family has a window wherever sliding_window is a number, null is none",
-        }),
-        _ => Ok(window),
+        });
     }
+    Ok(match listed {
+        // A list of full attention alone contradicts the size.
+        Some(list) if list.contains(&true) => windows(list.iter().copied(), window),
+        _ => vec![window; layers],
+    })
 }
 
-/// The window of a class that has one where `use_sliding_window` says so. The list of layers goes first; then it is none where there is
-/// no size, or where the layers that have none are all there are.
+/// Windows of a family that has them in all layers but every so many.
+fn patterned(
+    fields: Fields<'_>,
+    family: Architecture,
+    layers: usize,
+    listed: Option<&[bool]>,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let mut every = None;
+    for field in PATTERN {
+        every = every.or(optional(fields, field, MAX_LAYERS)?);
+    }
+    let every = every.unwrap_or(DEFAULT_PATTERN);
+    let window = size(fields, family)?;
+    Ok(match listed {
+        Some(list) => windows(list.iter().copied(), window),
+        None => windows((1..=layers).map(|n| !n.is_multiple_of(every)), window),
+    })
+}
+
+/// Windows of a family that has them where `use_sliding_window` says so, in the layers that are listed or that its rule names.
 fn switched(
     fields: Fields<'_>,
-    architecture: Architecture,
-    layers: usize,
-    listed: Option<Listed>,
-) -> Result<Option<usize>, ConfigError> {
+    family: Architecture,
+    rotated: &[bool],
+    listed: Option<&[bool]>,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let layers = rotated.len();
     let off = |got: &&Value| got.as_bool() == Some(false) || got.as_f64() == Some(0.0);
     let Some(got) = fields.get(SWITCH).filter(|got| !off(got)) else {
-        return Ok(None);
+        return Ok(vec![None; layers]);
     };
-    let without = fields.size("max_window_layers")?;
-    let none = match listed {
-        Some(kind) => kind == Listed::Full,
-        None => without.is_some_and(|without| without >= layers as u64),
+    if got.as_bool() != Some(true) {
+        return Err(fields.wrong(SWITCH, got, "true or false"));
+    }
+    let from = fields.size(FROM)?;
+    let after = |from| (0..layers as u64).map(|layer| layer >= from).collect();
+    let sliding: Vec<bool> = match (listed, family.window_rule()) {
+        (Some(list), _) => list.to_vec(),
+        (None, WindowRule::Unrotated) => rotated.iter().map(|rotated| !rotated).collect(),
+        (None, WindowRule::From) => after(from.unwrap_or(DEFAULT_FROM)),
+        (None, _) => after(from.unwrap_or(0)),
     };
-    let all = listed == Some(Listed::Sliding) || without == Some(0);
-    match got.as_bool() {
-        Some(true) if none || fields.is_null(SIZE) => Ok(None),
-        Some(true) if all && architecture != Architecture::Llama => size(fields, architecture),
-        _ => Err(ConfigError::UnsupportedFeature {
+    if !sliding.contains(&true) || fields.is_null(SIZE) {
+        return Ok(vec![None; layers]);
+    }
+    if family.window_rule() == WindowRule::Never {
+        return Err(ConfigError::UnsupportedFeature {
             field: SWITCH,
             got: describe(got),
-            way_out: "a window that only some layers have is not, use a model where all have it (max_window_layers 0) or none \
-                      (max_window_layers of num_hidden_layers)",
-        }),
+            way_out: "models of this family have no window",
+        });
     }
+    Ok(windows(sliding.into_iter(), size(fields, family)?))
 }
 
-fn size(fields: Fields<'_>, architecture: Architecture) -> Result<Option<usize>, ConfigError> {
+fn windows(sliding: impl Iterator<Item = bool>, window: Option<usize>) -> Vec<Option<usize>> {
+    let each = sliding.map(|sliding| window.filter(|_| sliding));
+    each.collect()
+}
+
+fn size(fields: Fields<'_>, family: Architecture) -> Result<Option<usize>, ConfigError> {
     match optional(fields, SIZE, MAX_POSITIONS)? {
-        None if !fields.is_null(SIZE) => Ok(architecture.default_window()),
+        None if !fields.is_null(SIZE) => Ok(family.default_window()),
         window => Ok(window),
-    }
-}
-
-fn disagree(fields: Fields<'_>, other: &'static str, other_got: String) -> ConfigError {
-    ConfigError::Conflict {
-        file: FILE,
-        field: LAYERS,
-        got: fields.get(LAYERS).map(describe).unwrap_or_default(),
-        other,
-        other_got,
-        rule: "layers of sliding_attention have a window, and layers of full_attention have none",
     }
 }

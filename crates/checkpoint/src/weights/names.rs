@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::config::{HEAD, LAYERS, LayerPart};
+use crate::config::{Architecture, HEAD, LAYERS, LayerPart};
 
 /// Segments of wrappers, which stand anywhere in a name.
 const WRAPPERS: [&str; 4] = [
@@ -44,7 +44,9 @@ fn without_wrappers(name: &str) -> String {
 
 /// The one prefix of a decoder's layers; `model.` where that is among several.
 fn prefix(names: &[String]) -> Option<&str> {
-    let first_norm = format!("{LAYERS}.0.{}.weight", LayerPart::AttentionNorm.name());
+    // It has one name in every family.
+    let norm = LayerPart::AttentionNorm.name(Architecture::Llama);
+    let first_norm = format!("{LAYERS}.0.{norm}.weight");
     let tail = first_norm.strip_prefix(MODEL)?;
     let found: Vec<&str> = names
         .iter()

@@ -162,6 +162,8 @@ pub(super) fn config_json(
             }
             config["use_sliding_window"] = false.into();
         }
+        // Their files are not taken yet: see `architecture`.
+        Architecture::Gemma3 | Architecture::SmolLm3 => {}
     }
     Ok(config)
 }

@@ -17,8 +17,8 @@ pub(super) const EMBEDDING: &str = "token_embd.weight";
 /// The output table, where it is not the embedding's.
 pub(super) const OUTPUT: &str = "output.weight";
 
-/// The GGUF name of a Hugging Face tensor.
-pub(super) fn to_gguf(name: &str) -> Option<String> {
+/// The GGUF name of a family's Hugging Face tensor.
+pub(super) fn to_gguf(family: Architecture, name: &str) -> Option<String> {
     match name {
         config::EMBEDDING => return Some(EMBEDDING.to_owned()),
         config::FINAL_NORM => return Some("output_norm.weight".to_owned()),
@@ -30,8 +30,7 @@ pub(super) fn to_gguf(name: &str) -> Option<String> {
         .strip_prefix('.')?
         .split_once('.')?;
     let (part, suffix) = rest.rsplit_once('.')?;
-    let part = LayerPart::ALL.into_iter().find(|p| p.name() == part)?;
-    let short = part.gguf_name();
+    let short = part_of(family, part)?.gguf_name();
     Some(format!("blk.{layer}.{short}.{suffix}"))
 }
 
@@ -43,10 +42,22 @@ pub(super) fn has_bias(file: &GgufFile, part: LayerPart) -> bool {
 }
 
 /// The part of a layer whose bias has this name in Hugging Face checkpoints.
-pub(super) fn part_of_bias(name: &str) -> Option<LayerPart> {
+pub(super) fn part_of_bias(family: Architecture, name: &str) -> Option<LayerPart> {
     let name = name.strip_suffix(".bias")?;
-    let mut parts = LayerPart::ALL.into_iter();
-    parts.find(|part| name.ends_with(part.name()))
+    let mut parts = parts(family);
+    parts.find(|part| name.ends_with(part.name(family)))
+}
+
+/// The part of a family's layers with this name in Hugging Face checkpoints.
+fn part_of(family: Architecture, name: &str) -> Option<LayerPart> {
+    parts(family).find(|part| part.name(family) == name)
+}
+
+/// Parts that layers of a family may have: two norms share a name in the families that have one of them.
+fn parts(family: Architecture) -> impl Iterator<Item = LayerPart> {
+    let after = [LayerPart::PostAttentionNorm, LayerPart::PostMlpNorm];
+    let has = move |part: &LayerPart| family.sandwich_norms() || !after.contains(part);
+    LayerPart::ALL.into_iter().filter(has)
 }
 
 /// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` architecture so that the two

@@ -202,10 +202,10 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
     }
     let mut plan = Vec::new();
     for (name, expected) in model.expected_tensors() {
-        let gguf_name =
-            names::to_gguf(&name).ok_or_else(|| GgufError::MissingTensor { name: name.clone() })?;
+        let gguf_name = names::to_gguf(model.architecture, &name)
+            .ok_or_else(|| GgufError::MissingTensor { name: name.clone() })?;
         let Some(source) = left.remove(gguf_name.as_str()) else {
-            let part = names::part_of_bias(&name);
+            let part = names::part_of_bias(model.architecture, &name);
             let none = part.is_some_and(|part| !names::has_bias(file, part));
             if none && model.architecture.biased_throughout() {
                 plan.push(Planned {
