@@ -13,7 +13,7 @@
 //! | [`append`] | writing new keys and values into a cache |
 //! | [`rope_append`] | the same from the product of queries, keys and values, rotated on the way |
 //! | [`int8`] | keys and values as int8 with a scale per row, and back |
-//! | [`rms_norm`], [`swiglu`] | the passes between attention and linear layers |
+//! | [`rms_norm`], [`glu`] | the passes between attention and linear layers |
 //! | `layout` | vector widths, cubes and buffers of kernels on rows |
 //! | `refusal` | why a problem will not run on a device |
 //!
@@ -21,13 +21,13 @@
 
 pub mod append;
 pub mod attend;
+pub mod glu;
 pub mod int8;
 mod layout;
 mod refusal;
 pub mod rms_norm;
 pub mod rope_append;
 pub mod select;
-pub mod swiglu;
 mod table;
 mod tile;
 

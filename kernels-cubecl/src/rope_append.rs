@@ -4,8 +4,8 @@
 //!   y[..h] = x[..h] cos - x[h..] sin
 //!   y[h..] = x[h..] cos + x[..h] sin      h = d / 2
 //!
-//! with cosine and sine of the row's position, `kv_len - query_len + i`. In f32, rounded once; values
-//! are moved bit for bit. Padded rows become zeros among the queries and are not written to the caches.
+//! with cosine and sine of the row's absolute position, which is the first cached key's plus `kv_len - query_len + i`, its place in
+//! the cache. In f32, rounded once; values are moved bit for bit. Padded rows become zeros among the queries and are not written to the caches.
 //! One unit takes one vector of a head's first half and its partner of the second.
 //!
 //! Caches may be bytes ([`crate::int8`]): then the units of a head share a cube, and agree on its largest
@@ -101,7 +101,8 @@ fn rope_append_rows<E: Float, N: Size, T: Numeric, M: Size>(
             let second = qkv[from + half];
             cached = head >= heads;
             if head < turned {
-                let at = position * (rotation.stride(0) / width) + vector;
+                let absolute = Span::first(table, b as u32) as usize + position;
+                let at = absolute * (rotation.stride(0) / width) + vector;
                 let cos = rotation[at];
                 let sin = rotation[at + half];
                 let first = Vector::<f32, N>::cast_from(first);

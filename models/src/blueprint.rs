@@ -3,9 +3,12 @@
 //! The decoder and the loader see this and never the family: a configuration says all that sets one apart. Sizes that no family
 //! may break are checked here, once.
 
-use sparse_accelerate_checkpoint::{LayerPart, LayerWeight, ModelConfig};
+use sparse_accelerate::Heads;
+use sparse_accelerate_checkpoint::{
+    Activation, LayerAttention, LayerPart, LayerRotation, LayerWeight, ModelConfig,
+};
 
-use crate::{error::ModelError, placement::StagePart, rotation::Rotation};
+use crate::{error::ModelError, kinds::Kinds, placement::StagePart, rotation::Rotation};
 
 /// Projections of the layer's input, stacked into one parameter.
 pub(crate) const QKV: [LayerPart; 3] = [LayerPart::Query, LayerPart::Key, LayerPart::Value];
@@ -25,7 +28,16 @@ pub(crate) struct Blueprint {
     pub(crate) max_positions: usize,
     pub(crate) norm_eps: f64,
     pub(crate) tied_embeddings: bool,
+    /// Attention of every layer.
+    pub(crate) attention: Kinds,
+    /// Rotation of layers that have the model's own.
     pub(crate) rotation: Rotation,
+    /// Rotation of layers that have another.
+    pub(crate) local_rotation: Rotation,
+    score_scale: f64,
+    /// Factor of embeddings.
+    pub(crate) embedding_scale: f64,
+    pub(crate) activation: Activation,
     /// Weights of a layer, from the table in the checkpoint crate.
     pub(crate) weights: Vec<LayerWeight>,
 }
@@ -44,7 +56,12 @@ impl Blueprint {
             max_positions: config.max_positions,
             norm_eps: config.norm_eps,
             tied_embeddings: config.tied_embeddings,
+            attention: Kinds::new(&config.attention),
             rotation: Rotation::new(config),
+            local_rotation: Rotation::local(config),
+            score_scale: config.score_scale,
+            embedding_scale: config.embedding_scale,
+            activation: config.activation,
             weights: config.layer_weights().collect(),
         };
         blueprint.check()?;
@@ -54,6 +71,10 @@ impl Blueprint {
     fn check(&self) -> Result<(), ModelError> {
         let refuse =
             |field, got: String, limit| Err(ModelError::UnsupportedConfig { field, got, limit });
+        if self.attention.layers() != self.layers {
+            let got = self.attention.layers().to_string();
+            return refuse("attention", got, "it must have an entry for every layer");
+        }
         let sizes = [
             ("hidden_size", self.hidden),
             ("intermediate_size", self.intermediate),
@@ -76,10 +97,36 @@ impl Blueprint {
             let got = format!("{} for {} heads", self.kv_heads, self.heads);
             return refuse("kv_heads", got, "it must divide the number of heads");
         }
+        for (field, got) in [
+            ("score_scale", self.score_scale),
+            ("embedding_scale", self.embedding_scale),
+        ] {
+            if !(got.is_finite() && got > 0.0) {
+                return refuse(field, got.to_string(), "it must be above 0");
+            }
+        }
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "it must be above 0");
         }
         Ok(())
+    }
+
+    /// The heads of layers of a kind.
+    pub(crate) fn heads_of(&self, kind: LayerAttention) -> Heads {
+        let mut heads = Heads::new(self.heads, self.kv_heads, self.head_dim);
+        let base = match kind.rotation {
+            LayerRotation::Main => self.rotation.base_of_whole_heads(),
+            LayerRotation::Local => self.local_rotation.base_of_whole_heads(),
+            LayerRotation::None => None,
+        };
+        if let Some(base) = base {
+            heads = heads.with_rotary_base(base);
+        }
+        let scale = self.score_scale as f32;
+        match scale == heads.scale() {
+            true => heads,
+            false => heads.with_score_scale(scale),
+        }
     }
 
     /// The part of a model to hold, checked; `None` is all of it.

@@ -1,4 +1,4 @@
-//! Llama, Mistral, Phi-3, Qwen2 and Qwen3 language models as Burn modules over `sparse-accelerate`.
+//! Gemma 3, Llama, Mistral, Phi-3, Qwen2, Qwen3 and SmolLM3 language models as Burn modules over `sparse-accelerate`.
 //!
 //! [`CausalLm`] loads a Hugging Face model directory, runs a prompt chunk by chunk against a
 //! [`KvCache`](sparse_accelerate::KvCache) and gives the logits of the last token. Attention goes
@@ -8,7 +8,8 @@
 //! The way of a prompt: `chunk` checks and pads the ids, `model` embeds them and walks the
 //! layers of `decoder`, the last layer narrows to one row a sequence. Families are known to the
 //! checkpoint crate alone: here a configuration becomes a `blueprint`, and `load` reads the tensors
-//! that it has, one at a time.
+//! that it has, one at a time. Layers that see other keys than the rest, or rotate positions otherwise, are of another
+//! kind (`kinds`): layers of a kind share a plan and a table.
 //!
 //! A [`CausalLm`] is a whole model or, with [`LoadOptions::part`], a *stage*: consecutive layers of one, as a
 //! [`Placement`] cuts them. Stages pass hidden states on ([`CausalLm::forward_stage`]); run one after the
@@ -19,6 +20,7 @@ mod chunk;
 mod decoder;
 mod error;
 mod frequencies;
+mod kinds;
 mod load;
 mod model;
 mod observe;
@@ -26,6 +28,7 @@ mod placement;
 mod rotation;
 
 pub use error::ModelError;
+pub use kinds::chooses;
 pub use load::{LoadOptions, LoadProgress, MLP_ROWS, ModelOptions};
 pub use model::{CausalLm, ChunkOutput, StageInput, StageOutput};
 pub use observe::{LayerObserver, LayerView, Watch};

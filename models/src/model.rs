@@ -15,9 +15,9 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Device, Tensor},
 };
+use half::{bf16, f16};
 use sparse_accelerate::{
-    AttentionPlan, AttentionSettings, CacheShape, Decision, Heads, KvCache, KvType,
-    SelectionRecord, Visible,
+    AttentionSettings, CacheShape, Decision, Heads, KvCache, KvType, SelectionRecord, Visible,
 };
 use sparse_accelerate_checkpoint::{ModelConfig, ModelDir, WeightDtype, Weights};
 use sparse_accelerate_layers::linear;
@@ -25,8 +25,9 @@ use sparse_accelerate_layers::linear;
 use crate::{
     blueprint::Blueprint,
     chunk::Chunk,
-    decoder::{DecoderLayer, Pass, Projection, RmsNorm, Rotary},
+    decoder::{DecoderLayer, Pass, Projection, RmsNorm, Rotaries},
     error::ModelError,
+    kinds::{KindPasses, Reached},
     load::{self, LoadOptions, LoadProgress, ModelOptions},
     observe::Watch,
     placement::StagePart,
@@ -46,7 +47,7 @@ pub struct CausalLm {
     /// Absent when the embeddings are tied.
     pub(crate) head: Option<Projection>,
     #[module(skip)]
-    pub(crate) rotary: Rotary,
+    pub(crate) rotaries: Rotaries,
     #[module(skip)]
     pub(crate) metadata: Metadata,
 }
@@ -215,7 +216,7 @@ impl CausalLm {
         self.metadata.options.kv
     }
 
-    /// An empty cache for `batch` sequences of up to `capacity` tokens on its device.
+    /// An empty cache for `batch` sequences of up to `capacity` tokens on its device. Layers with a window keep what it shows.
     ///
     /// Where rotary frequencies follow a sequence's length
     /// ([`follows_length`](sparse_accelerate_checkpoint::RopeScaling::follows_length)), `capacity` is the length that decides, at every
@@ -225,8 +226,11 @@ impl CausalLm {
     /// A dimension of 0 or a capacity that attention does not reach.
     pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache, ModelError> {
         let shape = self.cache_shape(batch, capacity);
-        let cache = KvCache::with_type(
+        let layers = &self.metadata.config.attention[self.metadata.part.layers.clone()];
+        let windows: Vec<_> = layers.iter().map(|layer| layer.window).collect();
+        let cache = KvCache::with_windows(
             &shape,
+            &windows,
             self.metadata.options.kv,
             self.cache_dtype(),
             &self.metadata.device,
@@ -306,11 +310,14 @@ impl CausalLm {
                 limit,
             });
         }
-        let plan = AttentionPlan::new(settings, &spans, self.heads(), self.visible(), device)?;
-        // The table grows to what the cache can hold at once rather than at every chunk.
-        let reached = spans.iter().map(|span| span.kv_len).max().unwrap_or(0);
-        let planned = cache.capacity().min(limit);
-        let rotation = self.rotary.table(reached.max(planned), planned);
+        let reached = Reached {
+            lens: &chunk.lens,
+            prompt_lens,
+            tokens: spans.iter().map(|span| span.kv_len).max().unwrap_or(0),
+            planned: cache.capacity().min(limit),
+        };
+        let layers = part.layers.clone();
+        let kinds = KindPasses::new(blueprint, layers, cache, settings, &self.rotaries, reached)?;
         let narrow = match (watch.rows, part.output) {
             (Some(_), false) => return Err(self.lacks("rows", "have no output layer")),
             (Some(rows), true) => Some(chunk.range(rows)?),
@@ -320,12 +327,11 @@ impl CausalLm {
 
         let mut x = match (states, &self.embedding) {
             (Some(states), _) => states,
-            (None, Some(embedding)) => embedding.val().select(0, chunk.ids(device)),
+            (None, Some(embedding)) => self.scaled(embedding.val().select(0, chunk.ids(device))),
             (None, None) => return Err(self.lacks("forward", "have no input layer")),
         };
         let mut pass = Pass {
-            rotation: &rotation,
-            plan: &plan,
+            kinds: &kinds,
             cache,
             selection: Vec::new(),
             // Not a plain move: a trait object's lifetime is shortened only where it is coerced.
@@ -338,27 +344,40 @@ impl CausalLm {
             let narrow = narrow.as_ref().filter(|_| index + 1 == blueprint.layers);
             x = layer.forward(index, x, &mut pass, narrow)?;
         }
-        pass.cache.advance(&plan)?;
+        pass.cache.advance(kinds.lead())?;
         Ok(StageOutput {
             hidden: match &self.norm {
                 Some(norm) => norm.forward(x)?,
                 None => x,
             },
-            decision: *plan.decision(),
+            decision: *kinds.lead().decision(),
             selection: pass.selection,
         })
     }
 
-    /// The heads of its layers, as a plan of attention needs them.
-    pub fn heads(&self) -> Heads {
-        let config = &self.metadata.config;
-        Heads::new(config.heads, config.kv_heads, config.head_dim)
-            .with_rotary_base(self.metadata.blueprint.rotation.base_of_whole_heads())
+    /// Embeddings as the first layer takes them. Their factor is of the weights' type, as in the programs that train such models.
+    fn scaled(&self, x: Tensor<2>) -> Tensor<2> {
+        let scale = self.metadata.blueprint.embedding_scale;
+        match scale == 1.0 {
+            true => x,
+            false => x.mul_scalar(match self.metadata.dtype {
+                WeightDtype::F32 => scale as f32,
+                WeightDtype::F16 => f16::from_f64(scale).to_f32(),
+                WeightDtype::Bf16 => bf16::from_f64(scale).to_f32(),
+            }),
+        }
     }
 
-    /// The keys that rows of its layers may see, as a plan of attention needs them.
+    /// The heads of its layers, as a plan of attention needs them; of layers without a window, where others have one.
+    pub fn heads(&self) -> Heads {
+        let blueprint = &self.metadata.blueprint;
+        blueprint.heads_of(blueprint.attention.lead())
+    }
+
+    /// The keys that rows of its layers may see, as a plan of attention needs them; where layers differ, those of layers without a
+    /// window.
     pub fn visible(&self) -> Visible {
-        Visible::of(self.metadata.config.window)
+        Visible::of(self.metadata.blueprint.attention.lead().window)
     }
 
     /// Checks what a stage is given: a chunk, and hidden states where they came in place of ids.

@@ -19,7 +19,8 @@ use crate::frequencies;
 /// The rotation of positions, for sequences of every length.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rotation {
-    theta: f64,
+    /// Base of the frequencies; `None` where nothing is rotated.
+    theta: Option<f64>,
     head_dim: usize,
     rotary_dim: usize,
     scaling: Option<RopeScaling>,
@@ -53,10 +54,28 @@ impl Rotation {
     /// The rotation of a configuration.
     pub(crate) fn new(config: &ModelConfig) -> Self {
         Self {
-            theta: config.rope_theta,
+            theta: Some(config.rope_theta),
             head_dim: config.head_dim,
             rotary_dim: config.rotary_dim,
             scaling: config.rope_scaling.clone(),
+        }
+    }
+
+    /// The rotation of layers that have one of their own.
+    pub(crate) fn local(config: &ModelConfig) -> Self {
+        Self {
+            theta: Some(config.local_rope_theta),
+            scaling: None,
+            ..Self::new(config)
+        }
+    }
+
+    /// No rotation of the same heads.
+    pub(crate) fn still(&self) -> Self {
+        Self {
+            theta: None,
+            scaling: None,
+            ..self.clone()
         }
     }
 
@@ -77,7 +96,14 @@ impl Rotation {
 
     /// The angles of sequences of a reach.
     pub(crate) fn angles(&self, reach: Reach) -> Angles {
-        let base = || frequencies::base(self.theta, self.rotary_dim);
+        let Some(theta) = self.theta else {
+            return Angles {
+                frequencies: vec![0.0; self.head_dim / 2],
+                factor: 1.0,
+                rotated: 0,
+            };
+        };
+        let base = || frequencies::base(theta, self.rotary_dim);
         let (mut frequencies, factor): (Vec<f64>, f64) = match &self.scaling {
             Some(RopeScaling::Linear { factor }) => {
                 (base().into_iter().map(|f| f / factor).collect(), 1.0)
@@ -87,7 +113,7 @@ impl Rotation {
                 (scaled.collect(), 1.0)
             }
             Some(RopeScaling::Yarn(scaling)) => {
-                let scaled = frequencies::yarn(&base(), self.theta, scaling);
+                let scaled = frequencies::yarn(&base(), theta, scaling);
                 (scaled, scaling.attention_factor)
             }
             Some(RopeScaling::LongRope(scaling)) => {
@@ -102,7 +128,7 @@ impl Rotation {
                     Reach::Tokens(tokens) => tokens,
                     _ => scaling.original_max_positions,
                 };
-                let scaled = frequencies::dynamic(self.theta, self.rotary_dim, scaling, tokens);
+                let scaled = frequencies::dynamic(theta, self.rotary_dim, scaling, tokens);
                 (scaled, 1.0)
             }
             // Whoever adds a scaling to the configuration adds it here.
@@ -130,9 +156,9 @@ impl Rotation {
     }
 
     /// Base of frequencies `base^(-2 i / head_dim)` that are those of the rotated pairs before scaling.
-    pub(crate) fn base_of_whole_heads(&self) -> f64 {
-        self.theta
-            .powf(self.head_dim as f64 / self.rotary_dim as f64)
+    pub(crate) fn base_of_whole_heads(&self) -> Option<f64> {
+        let share = self.head_dim as f64 / self.rotary_dim as f64;
+        self.theta.map(|theta| theta.powf(share))
     }
 }
 
@@ -190,12 +216,26 @@ mod tests {
             sorted.sort_unstable();
             assert_eq!(sorted, (0..32).collect::<Vec<_>>());
             // The base of whole heads gives the same frequencies.
-            let base = part.base_of_whole_heads();
+            let base = part.base_of_whole_heads().expect("a base");
             for (pair, frequency) in angles.frequencies[..pairs].iter().enumerate() {
                 let other = base.powf(-2.0 * pair as f64 / 32.0);
                 assert!((other / frequency - 1.0).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn layers_may_have_a_base_of_their_own_or_none() {
+        let text = r#"{"architectures": ["Gemma3ForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
+            "num_attention_heads": 2, "num_hidden_layers": 6, "vocab_size": 16, "max_position_embeddings": 512,
+            "head_dim": 32, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}"#;
+        let config = ModelConfig::from_json(text).expect("sound");
+        let (main, local) = (Rotation::new(&config), Rotation::local(&config));
+        let angles = |rotation: &Rotation| rotation.angles(rotation.reach(9)).frequencies;
+        assert_eq!(angles(&main)[4], 1e6f64.powf(-0.25) / 8.0);
+        assert_eq!(angles(&local)[4], 1e4f64.powf(-0.25));
+        assert_eq!(angles(&main.still()), [0.0; 16]);
+        assert_eq!(main.still().base_of_whole_heads(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! RMSNorm, SwiGLU and rotation with append against their formulas in f64, on every backend of this
+//! RMSNorm, SwiGLU, GeGLU and rotation with append against their formulas in f64, on every backend of this
 //! build: odd widths, many rows, extreme values, ragged batches; and what must stay as it was.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -8,7 +8,7 @@ use sparse_accelerate::{
     AttentionError, AttentionPlan, AttentionSettings, Heads, Span, Visible,
     diagnostics::append_copies, rope_append, rotation_table,
 };
-use sparse_accelerate_layers::{FusedError, rms_norm, swiglu};
+use sparse_accelerate_layers::{FusedError, geglu, rms_norm, swiglu};
 use sparse_accelerate_tests::{
     backends::{self, Backend},
     problem::round,
@@ -136,7 +136,7 @@ fn check_gate(name: &str, backend: &Backend, dtype: DType, x: &[f32], width: usi
     let shape = [x.len() / (2 * width), width];
     let name = format!("{} {dtype:?} {name} {shape:?}", backend.name);
     let tensor = upload(x, [shape[0], 2 * width], (&backend.device, dtype));
-    let got = swiglu(tensor).expect(&name);
+    let got = swiglu(tensor.clone()).expect(&name);
     assert_eq!((got.dims(), got.dtype()), (shape, dtype), "{name}");
     let at = |i: usize| {
         let row = i / width * 2 * width + i % width;
@@ -150,6 +150,20 @@ fn check_gate(name: &str, backend: &Backend, dtype: DType, x: &[f32], width: usi
         .collect();
     // WGSL lets an exponential be off by its argument in units of the last place.
     let inside = |i: usize| exact[i].abs() * (INSIDE + at(i).0.abs() * 5e-7);
+    close(&name, dtype, &read(got), &exact, inside);
+
+    let (name, got) = (format!("{name} gelu"), geglu(tensor).expect(&name));
+    assert_eq!((got.dims(), got.dtype()), (shape, dtype), "{name}");
+    let slope = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    let reached = |gate: f64| slope * (gate + 0.044715 * gate.powi(3));
+    let exact: Vec<f64> = (0..shape[0] * width)
+        .map(|i| match at(i) {
+            (gate, _) if reached(gate) < -700.0 => 0.0,
+            (gate, up) => gate / (1.0 + (-reached(gate)).exp()) * up,
+        })
+        .collect();
+    // The argument of the exponential is rounded three times, its cube once more.
+    let inside = |i: usize| exact[i].abs() * (INSIDE + reached(at(i).0).abs() * 1e-6);
     close(&name, dtype, &read(got), &exact, inside);
 }
 

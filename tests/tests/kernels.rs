@@ -5,7 +5,7 @@
 use burn::tensor::DType;
 use cubecl::ir::{AddressType, ElemType, FloatKind};
 use sparse_accelerate::{Span, Triangular, index};
-use sparse_accelerate_kernels::{append, rms_norm, rope_append, swiglu};
+use sparse_accelerate_kernels::{append, glu, rms_norm, rope_append};
 use sparse_accelerate_tests::{
     launches::{self, BEYOND, buffer, read, tensor, upload},
     problem::Problem,
@@ -122,8 +122,9 @@ fn norm_and_gate_write_every_row_and_nothing_else() {
                 buffer(&upload(&client, &vec![1.0f32; width]), width),
                 buffer(&normed, rows * width),
             );
-            swiglu::launch(
+            glu::launch(
                 &client,
+                glu::Activation::Silu,
                 [rows, width],
                 2 * width,
                 F32,

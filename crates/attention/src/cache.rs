@@ -15,10 +15,13 @@
 //! often: its layer is written out first, in one pass, into a pair of tensors that all layers share.
 
 mod layer;
+mod shape;
+mod slot;
 
 use burn::tensor::{DType, Device, Tensor};
 use layer::Layer;
-use serde::Serialize;
+pub use shape::{CacheShape, KvType};
+use slot::Slot;
 
 use crate::{
     attend::{HEAD_DIMS, attend, same},
@@ -32,78 +35,6 @@ use crate::{
     visible::Visible,
 };
 
-/// The size of a cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheShape {
-    /// Decoder layers.
-    pub layers: usize,
-    /// Sequences.
-    pub batch: usize,
-    /// KV heads per layer.
-    pub kv_heads: usize,
-    /// Tokens per sequence.
-    pub capacity: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-}
-
-impl CacheShape {
-    /// Bytes of the whole cache with elements of `element` bytes.
-    pub fn bytes(&self, element: usize) -> u64 {
-        [
-            self.batch,
-            self.kv_heads,
-            self.capacity,
-            self.head_dim,
-            element,
-            2,
-        ]
-        .iter()
-        .fold(self.layers as u64, |acc, &n| acc.saturating_mul(n as u64))
-    }
-
-    /// Bytes of the whole cache that keeps keys and values as `kv`, where the model computes with elements
-    /// of `element` bytes. For [`KvType::Int8`] words, scales, and the elements of one layer.
-    pub fn bytes_as(&self, kv: KvType, element: usize) -> u64 {
-        match kv {
-            KvType::Model => self.bytes(element),
-            KvType::Int8 => {
-                let scales = Self {
-                    head_dim: 1,
-                    ..*self
-                };
-                let one_layer = Self { layers: 1, ..*self };
-                let parts = [self.bytes(1), scales.bytes(4), one_layer.bytes(element)];
-                parts.into_iter().fold(0, u64::saturating_add)
-            }
-        }
-    }
-}
-
-/// How a cache keeps keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum KvType {
-    /// In the model's element type.
-    #[default]
-    Model,
-    /// As signed bytes with one scale per token and KV head, `max |x| / 127` over the head: half the memory
-    /// of 16-bit elements, and 4 bytes a scale. An element is off by at most half a scale, about `max |x| /
-    /// 254`. A key or value with an element that is not finite gives NaN.
-    Int8,
-}
-
-impl KvType {
-    /// The type in one word: `model` or `int8`.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::Model => "model",
-            KvType::Int8 => "int8",
-        }
-    }
-}
-
 /// Keys and values of every layer, and how many tokens of each sequence are filled.
 ///
 /// A chunk is one plan, made by [`KvCache::plan`]; one [`KvCache::step`] for every layer (or an append and
@@ -114,13 +45,10 @@ pub struct KvCache {
     kv: KvType,
     /// Number of the first layer held.
     first: usize,
-    layers: Vec<Layer>,
+    layers: Vec<Slot>,
     /// Keys and values of one layer of an int8 cache, written out; made when a chunk first needs them.
     elements: Option<[Tensor<4>; 2]>,
     lens: Vec<usize>,
-    /// Tokens that each layer has of each sequence: those of `lens`, and of the chunk in hand once it is
-    /// appended.
-    written: Vec<Vec<usize>>,
     pooled: PooledLayers,
     device: Device,
 }
@@ -157,6 +85,26 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, AttentionError> {
+        Self::with_windows(shape, &vec![None; shape.layers], kv, dtype, device)
+    }
+
+    /// An empty cache of layers of which some let go of the keys that their window hides: such a layer takes the
+    /// memory of its window and a few hundred tokens ([`CacheShape::within`]), however long the sequences become. `windows` has the window
+    /// of every layer, in keys.
+    ///
+    /// The chunks of such a layer are planned by [`KvCache::plan`] with its window as [`Visible::Window`]. The plan then counts
+    /// positions from the first key held ([`AttentionPlan::firsts`]), a pattern's sinks among them, and so do [`KvCache::key`] and
+    /// [`KvCache::value`].
+    ///
+    /// # Errors
+    /// As [`KvCache::new`] or [`KvCache::new_int8`]; windows of another number of layers, or of 0 keys.
+    pub fn with_windows(
+        shape: &CacheShape,
+        windows: &[Option<usize>],
+        kv: KvType,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
         let dims = [shape.batch, shape.kv_heads, shape.capacity, shape.head_dim];
         if dims.contains(&0) || shape.layers == 0 || shape.capacity > MAX_KV_LEN {
             return Err(AttentionError::Setting {
@@ -176,13 +124,32 @@ impl KvCache {
                 hint: "keep keys and values in the model's type",
             });
         }
+        if windows.len() != shape.layers || windows.contains(&Some(0)) {
+            return Err(AttentionError::Setting {
+                op: "kv cache",
+                field: "windows",
+                got: format!("{windows:?}"),
+                limit: format!(
+                    "a window of at least 1 key, or none, for each of {} layers",
+                    shape.layers
+                ),
+                hint: "take the windows from the model's configuration",
+            });
+        }
         ops::check_type("kv cache", device, dtype)?;
-        let layer = |_| match kv {
-            KvType::Model => Layer::elements(dims, dtype, device),
-            KvType::Int8 => Layer::int8(dims, dtype, device),
+        let layer = |&window: &Option<usize>| {
+            let [batch, kv_heads, capacity, dim] = dims;
+            let rows = slot::rows(window, capacity);
+            let dims = [batch, kv_heads, rows, dim];
+            let layer = match kv {
+                KvType::Model => Layer::elements(dims, dtype, device),
+                KvType::Int8 => Layer::int8(dims, dtype, device),
+            };
+            // One that has room for every token lets go of none.
+            Slot::new(layer, window.filter(|_| rows < capacity), batch)
         };
         let layers = device
-            .memory_persistent_allocations(shape.layers, |layers| (0..layers).map(layer).collect());
+            .memory_persistent_allocations(windows, |windows| windows.iter().map(layer).collect());
         Ok(Self {
             shape: *shape,
             kv,
@@ -190,7 +157,6 @@ impl KvCache {
             layers,
             elements: None,
             lens: vec![0; shape.batch],
-            written: vec![vec![0; shape.batch]; shape.layers],
             pooled: PooledLayers::new(dims, shape.layers),
             device: device.clone(),
         })
@@ -223,7 +189,8 @@ impl KvCache {
         &self.lens
     }
 
-    /// The plan of the next chunk: `query_lens` new tokens per sequence of prompts of `prompt_lens`.
+    /// The plan of the next chunk: `query_lens` new tokens per sequence of prompts of `prompt_lens`. It serves the layers of which rows
+    /// see these keys.
     ///
     /// While decoding, a prompt's length is still that of the prompt, without the tokens that were decoded.
     ///
@@ -243,8 +210,25 @@ impl KvCache {
             [heads.kv, heads.dim],
             [self.shape.kv_heads, self.shape.head_dim],
         )?;
-        let spans = self.spans(query_lens, prompt_lens)?;
-        AttentionPlan::new(settings, &spans, heads, visible, &self.device)
+        let mut spans = self.spans(query_lens, prompt_lens)?;
+        let firsts = self.firsts(visible, &spans);
+        for (span, first) in spans.iter_mut().zip(&firsts) {
+            span.kv_len -= first;
+            span.prompt_len = span.prompt_len.saturating_sub(*first);
+        }
+        AttentionPlan::of_held(settings, &spans, firsts, heads, visible, &self.device)
+    }
+
+    /// The first token of each sequence that layers of this visibility are to hold for a chunk.
+    fn firsts(&self, visible: Visible, spans: &[Span]) -> Vec<usize> {
+        let bounded = |slot: &&Slot| slot.window().is_some() && slot.window() == visible.window();
+        let slots: Vec<&Slot> = self.layers.iter().filter(bounded).collect();
+        let first = |(b, span): (usize, &Span)| {
+            let each = slots.iter();
+            let each = each.map(|slot| slot.first(b, span.offset(), span.query_len));
+            each.max().unwrap_or(0)
+        };
+        spans.iter().enumerate().map(first).collect()
     }
 
     /// Spans of the next chunk: `query_lens` new tokens per sequence of prompts of `prompt_lens`.
@@ -326,8 +310,9 @@ impl KvCache {
         plan: &AttentionPlan,
     ) -> Result<(), AttentionError> {
         let at = self.begins(layer, plan)?;
-        self.layers[at].append(key, value, plan)?;
-        self.fill(at, plan);
+        let slot = &mut self.layers[at];
+        slot.begin(plan).append(key, value, plan)?;
+        slot.fill(plan);
         Ok(())
     }
 
@@ -345,8 +330,9 @@ impl KvCache {
         plan: &AttentionPlan,
     ) -> Result<Tensor<4>, AttentionError> {
         let at = self.begins(layer, plan)?;
-        let query = self.layers[at].append_rotated(qkv, rotation, plan)?;
-        self.fill(at, plan);
+        let slot = &mut self.layers[at];
+        let query = slot.begin(plan).append_rotated(qkv, rotation, plan)?;
+        slot.fill(plan);
         Ok(query)
     }
 
@@ -372,9 +358,11 @@ impl KvCache {
         self.check_batch(plan)?;
         let hint = "make a plan for every chunk with `KvCache::plan`, append to every layer once, and \
                     `advance` after the last";
-        let held = self.lens.iter().zip(&self.written[at]);
-        for (sequence, (span, (&len, &written))) in plan.spans().iter().zip(held).enumerate() {
-            let expected = span.offset();
+        self.layers[at].check_begin(layer, plan)?;
+        let held = self.lens.iter().zip(self.layers[at].written());
+        let begins = plan.spans().iter().zip(plan.firsts());
+        for (sequence, ((span, first), (&len, &written))) in begins.zip(held).enumerate() {
+            let expected = first + span.offset();
             for held in [len, written] {
                 if held != expected {
                     return Err(AttentionError::CacheOrder {
@@ -388,13 +376,6 @@ impl KvCache {
             }
         }
         Ok(at)
-    }
-
-    /// Notes that a layer holds a chunk.
-    fn fill(&mut self, at: usize, plan: &AttentionPlan) {
-        for (written, span) in self.written[at].iter_mut().zip(plan.spans()) {
-            *written = span.kv_len;
-        }
     }
 
     /// Attends over a layer that holds the chunk of `plan` already, with its pooled keys kept for the next
@@ -411,25 +392,46 @@ impl KvCache {
     ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
         let at = self.held(layer)?;
         self.check_batch(plan)?;
-        for (sequence, (span, &held)) in plan.spans().iter().zip(&self.written[at]).enumerate() {
-            if held != span.kv_len {
+        for (sequence, (expected, &held)) in plan.lens().zip(self.layers[at].written()).enumerate()
+        {
+            if held != expected {
                 return Err(AttentionError::CacheOrder {
                     op: "attend",
                     sequence,
                     held,
-                    expected: span.kv_len,
+                    expected,
                     hint: "append the keys and values of the chunk to the layer first",
                 });
             }
         }
-        let (key, value) = match &self.layers[at] {
+        self.layers[at].check_held(layer, plan)?;
+        let attended = self.attend_at(at, layer, query, plan)?;
+        self.layers[at].settle();
+        Ok(attended)
+    }
+
+    /// [`KvCache::attend`] after its checks of the cache.
+    fn attend_at(
+        &mut self,
+        at: usize,
+        layer: usize,
+        query: Tensor<4>,
+        plan: &AttentionPlan,
+    ) -> Result<(Tensor<4>, Option<SelectionRecord>), AttentionError> {
+        let slot = &self.layers[at];
+        // Of a layer with a window, whose rows are not those of the others.
+        let mut own = None;
+        let (key, value) = match slot.layer() {
             Layer::Elements(key, value) => (key, value),
             Layer::Int8(int8) => {
                 int8.check(&query, plan)?;
                 if let Some(options) = int8.options(&query, plan) {
                     return Ok((int8.attend(query, plan, options), None));
                 }
-                let [key, value] = self.elements.get_or_insert_with(|| int8.elements());
+                let [key, value] = match slot.window() {
+                    Some(_) => own.insert(int8.elements(false)),
+                    None => self.elements.get_or_insert_with(|| int8.elements(true)),
+                };
                 int8.write([key, value], plan);
                 (&*key, &*value)
             }
@@ -438,20 +440,20 @@ impl KvCache {
         if !plan.selects() {
             return Ok((attend(query, key, value, &planned)?, None));
         }
-        // A layer that is dense by setting pools nothing, nor does one whose keys a selector chooses.
+        // A layer that is dense by setting pools nothing, nor does one whose keys a selector chooses, or whose keys move.
         let pooled = match planned.selection() {
-            Some(selection) => {
+            Some(selection) if slot.window().is_none() => {
                 let means = selection.options.group.then(|| key.dtype());
                 self.pooled.of(at, means, &key.device())
             }
-            None => None,
+            _ => None,
         };
         let selected = attend_selected(query, key, value, pooled, &planned)?;
         Ok((selected.output, Some(selected.record)))
     }
 
-    /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful. While the
-    /// handle is alive, an append copies them. Of an int8 cache, a copy in the model's type.
+    /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful, and of a layer that lets go of keys those
+    /// that a plan of its window counts. While the handle is alive, an append copies them. Of an int8 cache, a copy in the model's type.
     ///
     /// # Errors
     /// A layer that is not there.
@@ -468,7 +470,7 @@ impl KvCache {
     }
 
     fn part(&self, layer: usize, part: CachePart) -> Result<Tensor<4>, AttentionError> {
-        Ok(match (&self.layers[self.held(layer)?], part) {
+        Ok(match (self.layers[self.held(layer)?].layer(), part) {
             (Layer::Elements(key, _), CachePart::Key) => key.clone(),
             (Layer::Elements(_, value), CachePart::Value) => value.clone(),
             (Layer::Int8(int8), part) => int8.copy(part),
@@ -490,38 +492,56 @@ impl KvCache {
             hint,
         };
         let hint = "make a plan for every chunk with `KvCache::plan`, and advance once";
-        for (sequence, (span, &held)) in plan.spans().iter().zip(&self.lens).enumerate() {
-            if held != span.offset() {
-                return Err(order(sequence, held, span.offset(), hint));
+        let lens: Vec<usize> = plan.lens().collect();
+        let chunk = plan.spans().iter().zip(&lens);
+        for (sequence, ((span, &len), &held)) in chunk.zip(&self.lens).enumerate() {
+            let begins = len - span.query_len;
+            if held != begins {
+                return Err(order(sequence, held, begins, hint));
             }
-            let longest = self.written.iter().map(|layer| layer[sequence]).max();
-            if longest != Some(span.kv_len) {
+            let longest = self
+                .layers
+                .iter()
+                .map(|slot| slot.written()[sequence])
+                .max();
+            if longest != Some(len) {
                 let hint = "append the chunk to the layers first";
-                return Err(order(sequence, held, span.kv_len, hint));
+                return Err(order(sequence, held, len, hint));
             }
         }
-        for (len, span) in self.lens.iter_mut().zip(plan.spans()) {
-            *len = span.kv_len;
+        for slot in &mut self.layers {
+            slot.settle();
         }
+        self.lens = lens;
         Ok(())
     }
 
-    /// Forgets what comes after the first `len` tokens of every sequence; the memory stays.
-    pub fn truncate(&mut self, len: usize) {
-        for held in &mut self.lens {
-            *held = len.min(*held);
-        }
+    /// Forgets what comes after the first `len` tokens of every sequence; the memory stays. False, and every token forgotten, where a
+    /// layer's window has let go of keys that the next token sees: more than the last 128 tokens cannot be taken back from such a
+    /// layer.
+    #[must_use = "where it is false the cache is empty"]
+    pub fn truncate(&mut self, len: usize) -> bool {
+        let shorter: Vec<usize> = self.lens.iter().map(|&held| len.min(held)).collect();
         // A chunk that was begun and not counted is forgotten too.
-        for written in &mut self.written {
-            for (written, held) in written.iter_mut().zip(&self.lens) {
-                *written = (*written).min(*held);
-            }
+        let kept = len == 0 || self.layers.iter().all(|slot| slot.can_truncate(&shorter));
+        match kept {
+            true => self.cut(shorter),
+            false => self.clear(),
         }
-        self.pooled.truncate(len);
+        kept
     }
 
     /// Forgets every token; the memory stays.
     pub fn clear(&mut self) {
-        self.truncate(0);
+        self.cut(vec![0; self.lens.len()]);
+    }
+
+    fn cut(&mut self, lens: Vec<usize>) {
+        for slot in &mut self.layers {
+            slot.truncate(&lens);
+        }
+        self.pooled
+            .truncate(lens.iter().copied().max().unwrap_or(0));
+        self.lens = lens;
     }
 }

@@ -67,6 +67,23 @@ pub enum AttentionError {
         /// The way out.
         hint: &'static str,
     },
+    /// A chunk was planned over keys that a layer's window has let go of, or that it still holds.
+    #[error(
+        "kv cache, {op}: sequence {sequence} of layer {layer} holds its tokens from {held} on, the plan begins at {planned}; plan \
+         the chunk with `KvCache::plan` and the layer's own window"
+    )]
+    CacheWindow {
+        /// The call that was refused.
+        op: &'static str,
+        /// The layer.
+        layer: usize,
+        /// Position in the batch.
+        sequence: usize,
+        /// First token held.
+        held: usize,
+        /// First token of the plan.
+        planned: usize,
+    },
     /// A cache does not hold the layer.
     #[error(
         "kv cache: it holds {layers} layers from layer {first} on, not layer {layer}; allocate it for the \

@@ -19,6 +19,8 @@ pub struct Heads {
     /// scores pooled keys only on the frequencies that survive averaging over a block; no other pattern
     /// reads it.
     pub rotary_base: Option<f64>,
+    /// Factor of scores before their softmax; `None` for `1 / sqrt(dim)`.
+    pub score_scale: Option<f32>,
 }
 
 impl Heads {
@@ -29,6 +31,7 @@ impl Heads {
             kv,
             dim,
             rotary_base: None,
+            score_scale: None,
         }
     }
 
@@ -39,16 +42,24 @@ impl Heads {
         self
     }
 
-    /// The softmax scale, `1 / sqrt(dim)`.
-    pub fn scale(&self) -> f32 {
-        (self.dim as f64).sqrt().recip() as f32
+    /// The same heads with another factor of scores than `1 / sqrt(dim)`.
+    #[must_use]
+    pub const fn with_score_scale(mut self, scale: f32) -> Self {
+        self.score_scale = Some(scale);
+        self
     }
 
-    /// Checks the counts and the rotary base.
+    /// Factor of scores before their softmax, `1 / sqrt(dim)` unless the model has another.
+    pub fn scale(&self) -> f32 {
+        let own = || (self.dim as f64).sqrt().recip() as f32;
+        self.score_scale.unwrap_or_else(own)
+    }
+
+    /// Checks the counts, the rotary base and the factor of scores.
     ///
     /// # Errors
-    /// [`AttentionError::Setting`] for a count of 0, query heads that are no multiple of the KV heads, or a
-    /// rotary base that is not above 1.
+    /// [`AttentionError::Setting`] for a count of 0, query heads that are no multiple of the KV heads, a rotary
+    /// base that is not above 1, or a factor of scores that is not above 0.
     pub fn validate(&self) -> Result<(), AttentionError> {
         let refuse = |field, got: String, limit: String, hint| {
             Err(AttentionError::Setting {
@@ -69,6 +80,12 @@ impl Heads {
             let limit = format!("a multiple of the KV heads ({})", self.kv);
             let hint = "grouped-query attention shares each KV head among equally many query heads";
             return refuse("query heads", self.query.to_string(), limit, hint);
+        }
+        if let Some(scale) = self.score_scale
+            && !(scale.is_finite() && scale > 0.0)
+        {
+            let limit = "finite and above 0".into();
+            return refuse("score scale", scale.to_string(), limit, hint);
         }
         match self.rotary_base {
             Some(base) if !(base.is_finite() && base > 1.0) => {

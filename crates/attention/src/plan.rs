@@ -27,6 +27,7 @@ const UNLIMITED: u32 = u32::MAX;
 #[derive(Debug, Clone)]
 pub struct AttentionPlan {
     spans: Vec<Span>,
+    firsts: Vec<usize>,
     heads: Heads,
     visible: Visible,
     decision: Decision,
@@ -53,6 +54,21 @@ impl AttentionPlan {
         Chunk::new(spans, heads, visible, device)?.plan(settings)
     }
 
+    /// The same where a cache has let go of keys: positions in `spans`, those of prompts too, count from the first key that is held, whose absolute
+    /// position of each sequence `firsts` has.
+    pub(crate) fn of_held(
+        settings: &AttentionSettings,
+        spans: &[Span],
+        firsts: Vec<usize>,
+        heads: Heads,
+        visible: Visible,
+        device: &Device,
+    ) -> Result<Self, AttentionError> {
+        let mut chunk = Chunk::new(spans, heads, visible, device)?;
+        chunk.firsts = firsts;
+        chunk.plan(settings)
+    }
+
     /// A plan for an index made by hand or by a selector. What its rows may see at all is the index's own
     /// [`TileIndex::visible`].
     ///
@@ -68,7 +84,7 @@ impl AttentionPlan {
         let spans = index.spans().to_vec();
         let chunk = Chunk::new(&spans, heads, index.visible(), device)?;
         let kept = index.kept_pairs();
-        let table = banded_table(&index);
+        let table = banded_table(&index, &chunk.firsts);
         chunk.sparse(index, kept, table, Pattern::Index, Reason::IndexGiven)
     }
 
@@ -96,9 +112,21 @@ impl AttentionPlan {
         self.selector.as_ref()
     }
 
-    /// The sequences of the chunk.
+    /// The sequences of the chunk, positions counted from [`AttentionPlan::firsts`].
     pub fn spans(&self) -> &[Span] {
         &self.spans
+    }
+
+    /// The absolute position of the first key that the cache holds of each sequence: 0 unless it has let go of keys that a window
+    /// hides ([`crate::KvCache::with_windows`]).
+    pub fn firsts(&self) -> &[usize] {
+        &self.firsts
+    }
+
+    /// Tokens of each sequence after the chunk.
+    pub(crate) fn lens(&self) -> impl Iterator<Item = usize> + '_ {
+        let spans = self.spans.iter().zip(&self.firsts);
+        spans.map(|(span, first)| first + span.kv_len)
     }
 
     /// The heads it was made for.
@@ -151,6 +179,7 @@ impl AttentionPlan {
 /// A checked chunk of a model, before anything is decided.
 struct Chunk<'a> {
     spans: &'a [Span],
+    firsts: Vec<usize>,
     heads: Heads,
     visible: Visible,
     pairs: u64,
@@ -171,6 +200,7 @@ impl<'a> Chunk<'a> {
         let visible = visible.within(longest);
         Ok(Self {
             spans,
+            firsts: vec![0; spans.len()],
             heads,
             visible,
             pairs: visible::pairs(visible, spans),
@@ -180,7 +210,7 @@ impl<'a> Chunk<'a> {
 
     fn plan(self, settings: &AttentionSettings) -> Result<AttentionPlan, AttentionError> {
         settings.validate()?;
-        let reason = reason(settings, self.spans);
+        let reason = reason(settings, self.spans, &self.firsts);
         if matches!(
             reason,
             Reason::DenseRequested | Reason::BelowThreshold { .. }
@@ -201,7 +231,7 @@ impl<'a> Chunk<'a> {
         if kept == self.pairs {
             return Ok(self.dense(Reason::PatternKeepsAll));
         }
-        let table = banded_table(&index);
+        let table = banded_table(&index, &self.firsts);
         self.sparse(index, kept, table, settings.pattern, reason)
     }
 
@@ -252,11 +282,14 @@ impl<'a> Chunk<'a> {
             Some((blocks, index)) => {
                 let (kept, pattern) = (index.kept_pairs(), Pattern::FixedBlocks(blocks));
                 let gates = index.heads() * self.spans.len();
-                let table = index_table(&index, dense_from, gates);
+                let table = index_table(&index, &self.firsts, dense_from, gates);
                 self.sparse(index, kept, table, pattern, reason)?
             }
             None => {
-                let table = on_device(span_table(self.spans, dense_from), self.device);
+                let table = on_device(
+                    span_table(self.spans, &self.firsts, dense_from),
+                    self.device,
+                );
                 let mut plan = self.dense(reason);
                 plan.decision.pattern = settings.pattern;
                 plan.decision.density = None;
@@ -272,6 +305,7 @@ impl<'a> Chunk<'a> {
     fn dense(self, reason: Reason) -> AttentionPlan {
         AttentionPlan {
             spans: self.spans.to_vec(),
+            firsts: self.firsts.clone(),
             heads: self.heads,
             visible: self.visible,
             decision: Decision {
@@ -282,7 +316,10 @@ impl<'a> Chunk<'a> {
                 reason,
             },
             index: None,
-            table: on_device(span_table(self.spans, |_| UNLIMITED), self.device),
+            table: on_device(
+                span_table(self.spans, &self.firsts, |_| UNLIMITED),
+                self.device,
+            ),
             options: AttendOptions {
                 index_heads: 0,
                 tiles: 0,
@@ -322,6 +359,7 @@ impl<'a> Chunk<'a> {
         let density = kept as f64 / self.pairs as f64;
         Ok(AttentionPlan {
             spans: self.spans.to_vec(),
+            firsts: self.firsts.clone(),
             heads: self.heads,
             visible: self.visible,
             decision: Decision {
@@ -351,8 +389,10 @@ impl<'a> Chunk<'a> {
 }
 
 /// Why a batch is dense or sparse, as far as settings and lengths decide it.
-fn reason(settings: &AttentionSettings, spans: &[Span]) -> Reason {
-    let prompt = spans.iter().map(|s| s.prompt_len).max().unwrap_or(0);
+fn reason(settings: &AttentionSettings, spans: &[Span], firsts: &[usize]) -> Reason {
+    let prompts = spans.iter().zip(firsts);
+    let prompts = prompts.map(|(span, first)| first + span.prompt_len);
+    let prompt = prompts.max().unwrap_or(0);
     let threshold = settings.min_sparse_len;
     match settings.mode {
         AttentionMode::Dense => Reason::DenseRequested,
@@ -368,26 +408,38 @@ fn clamp(n: usize) -> u32 {
 }
 
 /// The spans of a chunk as kernels read them.
-fn sequences(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> impl Iterator<Item = Sequence> {
-    let sequence =
-        move |s: &Span| Sequence::new(s.query_len, s.kv_len).dense_from(dense_from(s) as usize);
-    spans.iter().map(sequence)
+fn sequences(
+    spans: &[Span],
+    firsts: &[usize],
+    dense_from: impl Fn(&Span) -> u32,
+) -> impl Iterator<Item = Sequence> {
+    let sequence = move |(span, first): (&Span, &usize)| {
+        let sequence = Sequence::new(span.query_len, span.kv_len).first(*first);
+        sequence.dense_from(dense_from(span) as usize)
+    };
+    spans.iter().zip(firsts).map(sequence)
 }
 
-fn span_table(spans: &[Span], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
-    table::spans(sequences(spans, dense_from))
+fn span_table(spans: &[Span], firsts: &[usize], dense_from: impl Fn(&Span) -> u32) -> Vec<u32> {
+    table::spans(sequences(spans, firsts, dense_from))
 }
 
 /// The table of an index, see [`crate::ops::SparseAttentionOps`].
-fn banded_table(index: &TileIndex) -> Vec<u32> {
+fn banded_table(index: &TileIndex, firsts: &[usize]) -> Vec<u32> {
     let dense_from = |s: &Span| index.band().map_or(UNLIMITED, |b| clamp(b.dense_from(s)));
-    index_table(index, dense_from, 0)
+    index_table(index, firsts, dense_from, 0)
 }
 
 /// The same with `gates` words of [`table::SPARSE`], where a selection's table has its gates.
-fn index_table(index: &TileIndex, dense_from: impl Fn(&Span) -> u32, gates: usize) -> Vec<u32> {
+fn index_table(
+    index: &TileIndex,
+    firsts: &[usize],
+    dense_from: impl Fn(&Span) -> u32,
+    gates: usize,
+) -> Vec<u32> {
     let gates = vec![table::SPARSE; gates];
-    table::write(sequences(index.spans(), dense_from), index.packed(), &gates)
+    let sequences = sequences(index.spans(), firsts, dense_from);
+    table::write(sequences, index.packed(), &gates)
 }
 
 fn on_device(table: Vec<u32>, device: &Device) -> Tensor<1, Int> {

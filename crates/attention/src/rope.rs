@@ -39,13 +39,13 @@ pub fn rotation_table(frequencies: &[f64], positions: usize, device: &Device) ->
 /// Rotates queries and keys, and writes keys and values into their caches, in place where a cache has
 /// no other owner.
 ///
-/// Row `i` of sequence `b` stands at position `kv_len - query_len + i` of its span, which is also where
-/// its key and value land. Rotation in f32, rounded once; values are moved bit for bit.
+/// Row `i` of sequence `b` stands at position `kv_len - query_len + i` of its span, which is where its key and value land; it is rotated
+/// to that position counted from the sequence's beginning ([`AttentionPlan::firsts`]). Rotation in f32, rounded once; values are moved bit for bit.
 ///
 /// # Shapes
 /// `qkv` `[B * N, (Hq + 2 Hk) * d]`, in each row the heads of query, key and value, right-padded to
 /// the longest span; `rotation` `[positions, d]` as [`rotation_table`] makes it, `positions` at least
-/// the longest `kv_len`; `key`, `value` `[B, Hk, S, d]`. The results are the queries `[B, Hq, N, d]`, in
+/// the longest sequence; `key`, `value` `[B, Hk, S, d]`. The results are the queries `[B, Hq, N, d]`, in
 /// `[B, N, Hq, d]` memory order, padded rows zero, and the two caches, padded rows not written.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ pub(crate) fn check_into(
     fits(capacity, plan)?;
     let [positions, angles] = rotation.dims();
     same(OP, "the width of the rotation", [angles], [head_dim])?;
-    let reached = spans.iter().map(|s| s.kv_len).max().unwrap_or(0);
+    let reached = plan.lens().max().unwrap_or(0);
     if positions < reached {
         let hint = "make a longer table with `rotation_table`";
         let limit = format!("at least {reached}, the longest span");

@@ -83,8 +83,10 @@ pub struct Sequence {
     pub query_len: usize,
     /// Cached keys, the new rows included.
     pub kv_len: usize,
-    /// First absolute position whose rows see everything; [`UNLIMITED`] for none.
+    /// First position whose rows see everything; [`UNLIMITED`] for none.
     pub dense_from: usize,
+    /// Absolute position of the first cached key, from which all other positions are counted. Only rotation reads it.
+    pub first: usize,
 }
 
 impl Sequence {
@@ -94,6 +96,8 @@ impl Sequence {
     pub const KV_LEN: usize = 1;
     /// Word of [`Sequence::dense_from`] in a span.
     pub const DENSE_FROM: usize = 2;
+    /// Word of [`Sequence::first`] in a span.
+    pub const FIRST: usize = 3;
 
     /// Makes a sequence without rows that see everything.
     pub fn new(query_len: usize, kv_len: usize) -> Self {
@@ -101,6 +105,7 @@ impl Sequence {
             query_len,
             kv_len,
             dense_from: UNLIMITED,
+            first: 0,
         }
     }
 
@@ -108,6 +113,12 @@ impl Sequence {
     #[must_use]
     pub fn dense_from(self, dense_from: usize) -> Self {
         Self { dense_from, ..self }
+    }
+
+    /// Sets the absolute position of the first cached key.
+    #[must_use]
+    pub fn first(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 
     /// Reads sequence `b` from a table or from spans alone.
@@ -118,6 +129,7 @@ impl Sequence {
             query_len: words[Self::QUERY_LEN] as usize,
             kv_len: words[Self::KV_LEN] as usize,
             dense_from: words[Self::DENSE_FROM] as usize,
+            first: words[Self::FIRST] as usize,
         }
     }
 
@@ -127,10 +139,11 @@ impl Sequence {
         words[Self::QUERY_LEN] = word(self.query_len);
         words[Self::KV_LEN] = word(self.kv_len);
         words[Self::DENSE_FROM] = word(self.dense_from);
+        words[Self::FIRST] = word(self.first);
         words
     }
 
-    /// Gives the absolute position of the first query row.
+    /// Gives the position of the first query row.
     pub fn offset(&self) -> usize {
         self.kv_len - self.query_len
     }

@@ -2,7 +2,7 @@
 //!
 //! | part | words | contents |
 //! | --- | --- | --- |
-//! | spans | `[B, SPAN_WORDS]` | new rows, keys, first position that sees everything, 0: [`Sequence`] |
+//! | spans | `[B, SPAN_WORDS]` | new rows, keys, first position that sees everything, position of the first key: [`Sequence`] |
 //! | rows | `[B * Hi * tiles, ROW_WORDS]` | where a row's ranges and columns stand, and how many: [`IndexRow`] |
 //! | gates | `[B * Hi]` | [`SPARSE`] or [`DENSE`]; tables of selections alone have them |
 //! | ranges | pairs | start and end in tokens, ascending and disjoint |

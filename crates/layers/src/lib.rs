@@ -10,5 +10,5 @@
 mod fused;
 mod linear;
 
-pub use fused::{FusedError, FusedOps, rms_norm, swiglu};
+pub use fused::{Activation, FusedError, FusedOps, geglu, rms_norm, swiglu};
 pub use linear::{LinearError, LinearOps, Route, Routing, diagnostics, linear, route};

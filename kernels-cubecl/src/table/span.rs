@@ -10,7 +10,7 @@ pub(crate) struct Span {
     pub(crate) query_len: u32,
     /// Cached keys, the new rows included.
     pub(crate) kv_len: u32,
-    /// First absolute position whose rows see everything; `u32::MAX` for none.
+    /// First position whose rows see everything; `u32::MAX` for none.
     pub(crate) dense_from: u32,
 }
 
@@ -26,7 +26,13 @@ impl Span {
         }
     }
 
-    /// Gives the absolute position of the first query row.
+    /// Reads the absolute position of the first cached key of sequence `b`, from which the others are counted.
+    pub(crate) fn first(table: &[u32], b: u32) -> u32 {
+        let at = b * comptime!(SPAN_WORDS as u32);
+        table[(at + comptime!(contract::Sequence::FIRST as u32)) as usize]
+    }
+
+    /// Gives the position of the first query row.
     pub(crate) fn offset(&self) -> u32 {
         self.kv_len - self.query_len
     }

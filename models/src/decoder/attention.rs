@@ -6,8 +6,8 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{HeadNorms, Pass, Projection, RmsNorm};
-use crate::{error::ModelError, observe::LayerView};
+use super::{HeadNorms, Pass, Projection, RmsNorm, norm::normed};
+use crate::{error::ModelError, kinds::KindPass, observe::LayerView};
 
 /// Norm and projections of one layer; the cache knows the head counts.
 #[derive(Module, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Attention {
     pub(crate) head_norms: Option<HeadNorms>,
     /// `[hidden, heads * head_dim]`.
     pub(crate) output: Projection,
+    /// Of what is added to the residual stream.
+    pub(crate) post_norm: Option<RmsNorm>,
 }
 
 impl Attention {
@@ -31,24 +33,28 @@ impl Attention {
         pass: &mut Pass<'_>,
     ) -> Result<Tensor<2>, ModelError> {
         let mut qkv = self.qkv.forward(self.norm.forward(x)?)?;
+        let KindPass { plan, rotation } = pass.kinds.of(layer);
         if let Some(norms) = &self.head_norms {
-            qkv = norms.forward(qkv, pass.plan.heads())?;
+            qkv = norms.forward(qkv, plan.heads())?;
         }
-        let query = pass
-            .cache
-            .append_rotated(layer, qkv, pass.rotation, pass.plan)?;
+        let query = pass.cache.append_rotated(layer, qkv, rotation, plan)?;
         if let Some(observer) = pass.observer.as_deref_mut() {
             observer.layer(&LayerView {
                 layer,
                 query: &query,
                 cache: pass.cache,
-                plan: pass.plan,
+                plan,
             })?;
         }
-        let (context, record) = pass.cache.attend(layer, query, pass.plan)?;
+        let (context, record) = pass.cache.attend(layer, query, plan)?;
         pass.selection.extend(record);
         let [batch, heads, rows, head_dim] = context.dims();
         let context = context.swap_dims(1, 2);
         Ok(context.reshape([batch * rows, heads * head_dim]))
+    }
+
+    /// Projects a context: what is added to the residual stream.
+    pub(crate) fn output(&self, context: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        normed(&self.post_norm, self.output.forward(context)?)
     }
 }

@@ -10,16 +10,15 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor},
 };
-use sparse_accelerate::{AttentionPlan, KvCache, SelectionRecord};
+use sparse_accelerate::{KvCache, SelectionRecord};
 
 use super::{Attention, Mlp};
-use crate::{error::ModelError, observe::LayerObserver};
+use crate::{error::ModelError, kinds::KindPasses, observe::LayerObserver};
 
 /// State that one chunk carries through the layers.
 pub(crate) struct Pass<'a> {
-    /// Cosines and sines by position, at least up to the chunk's last.
-    pub(crate) rotation: &'a Tensor<2>,
-    pub(crate) plan: &'a AttentionPlan,
+    /// Plans and rotations of the layers.
+    pub(crate) kinds: &'a KindPasses,
     pub(crate) cache: &'a mut KvCache,
     /// Choices of the heads of each layer so far.
     pub(crate) selection: Vec<SelectionRecord>,
@@ -74,7 +73,7 @@ impl DecoderLayer {
             Some(last) => (last.take(x), last.take(context)),
             None => (x, context),
         };
-        let x = x + self.attention.output.forward(context)?;
+        let x = x + self.attention.output(context)?;
         let added = self.mlp.forward(x.clone())?;
         Ok(x + added)
     }

@@ -13,7 +13,7 @@ use sparse_accelerate_layers::rms_norm;
 
 use crate::error::ModelError;
 
-/// The norm before attention, before the MLP and before the head; of query heads or of key heads.
+/// The norm before attention, before the MLP and before the head; after attention and MLP; of query heads or of key heads.
 #[derive(Module, Debug)]
 pub(crate) struct RmsNorm {
     /// `[width]`, f32.
@@ -25,6 +25,14 @@ impl RmsNorm {
     /// `[rows, width]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         Ok(rms_norm(x, &self.gamma.val(), self.eps)?)
+    }
+}
+
+/// `x` through a norm, where there is one.
+pub(super) fn normed(norm: &Option<RmsNorm>, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => Ok(x),
     }
 }
 

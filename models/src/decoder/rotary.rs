@@ -10,17 +10,50 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sparse_accelerate::rotation_table;
+use sparse_accelerate_checkpoint::LayerRotation;
 
-use crate::rotation::{Angles, Reach, Rotation};
+use crate::{
+    blueprint::Blueprint,
+    rotation::{Angles, Reach, Rotation},
+};
 
 /// Table rows are made this many at a time.
 const GRAIN: usize = 1024;
 /// Tables that are kept: sequences of two lengths may take turns.
 const KEPT: usize = 2;
 
-/// The tables of a model, shared by its layers and its clones.
+/// The rotations of a model's layers.
 #[derive(Debug, Clone)]
-pub(crate) struct Rotary {
+pub(crate) struct Rotaries {
+    main: Rotary,
+    local: Rotary,
+    still: Rotary,
+}
+
+impl Rotaries {
+    pub(crate) fn new(blueprint: &Blueprint, device: &Device) -> Self {
+        let rotary = |rotation: &Rotation| Rotary::new(rotation, device);
+        Self {
+            main: rotary(&blueprint.rotation),
+            local: rotary(&blueprint.local_rotation),
+            still: rotary(&blueprint.rotation.still()),
+        }
+    }
+
+    /// The table of layers of one rotation; see [`Rotary::table`].
+    pub(crate) fn table(&self, of: LayerRotation, positions: usize, tokens: usize) -> Tensor<2> {
+        let rotary = match of {
+            LayerRotation::Main => &self.main,
+            LayerRotation::Local => &self.local,
+            LayerRotation::None => &self.still,
+        };
+        rotary.table(positions, tokens)
+    }
+}
+
+/// The tables of one rotation, shared by its layers and the model's clones. None is made before a layer asks.
+#[derive(Debug, Clone)]
+struct Rotary {
     rotation: Arc<Rotation>,
     device: Device,
     /// The one used last at the end.
@@ -28,7 +61,7 @@ pub(crate) struct Rotary {
 }
 
 impl Rotary {
-    pub(crate) fn new(rotation: &Rotation, device: &Device) -> Self {
+    fn new(rotation: &Rotation, device: &Device) -> Self {
         Self {
             rotation: Arc::new(rotation.clone()),
             device: device.clone(),
@@ -37,7 +70,7 @@ impl Rotary {
     }
 
     /// The table of sequences planned for `tokens`, grown to at least `positions` rows.
-    pub(crate) fn table(&self, positions: usize, tokens: usize) -> Tensor<2> {
+    fn table(&self, positions: usize, tokens: usize) -> Tensor<2> {
         let reach = self.rotation.reach(tokens);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let held = tables.iter().position(|(of, _)| *of == reach);

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     blueprint::{Blueprint, GATE_UP, QKV},
-    decoder::{Attention, DecoderLayer, HeadNorms, Mlp, Projection, RmsNorm, Rotary},
+    decoder::{Attention, DecoderLayer, HeadNorms, Mlp, Projection, RmsNorm, Rotaries},
     error::ModelError,
     model::{CausalLm, Metadata},
     placement::StagePart,
@@ -131,7 +131,7 @@ impl<'a> Assembler<'a> {
             layers,
             norm,
             head,
-            rotary: Rotary::new(&b.rotation, self.device),
+            rotaries: Rotaries::new(b, self.device),
             metadata: Metadata {
                 config: config.clone(),
                 blueprint: b.clone(),
@@ -179,6 +179,7 @@ impl<'a> Assembler<'a> {
             qkv,
             head_norms,
             output,
+            post_norm: self.post_norm(config, index, LayerPart::PostAttentionNorm)?,
         };
         let norm = self.layer_norm(index, weight(LayerPart::MlpNorm))?;
         let gate_up = match config.fused_projections {
@@ -191,6 +192,8 @@ impl<'a> Assembler<'a> {
             norm,
             gate_up,
             down,
+            post_norm: self.post_norm(config, index, LayerPart::PostMlpNorm)?,
+            activation: self.blueprint.activation,
             rows: self.options.mlp_rows,
         };
         Ok(DecoderLayer { attention, mlp })
@@ -203,6 +206,19 @@ impl<'a> Assembler<'a> {
     /// A norm of heads, whose elements lie as those of the heads do.
     fn head_norm(&mut self, index: usize, weight: LayerWeight) -> Result<RmsNorm, ModelError> {
         self.norm(format!("{}.weight", weight.name(index)), weight.rows, 1)
+    }
+
+    /// The norm of what attention or MLP add, where the model has it.
+    fn post_norm(
+        &mut self,
+        config: &ModelConfig,
+        index: usize,
+        part: LayerPart,
+    ) -> Result<Option<RmsNorm>, ModelError> {
+        match config.sandwich_norms {
+            true => self.layer_norm(index, config.layer_weight(part)).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Projections of one input, stacked along their rows. They have the same width, and all have biases

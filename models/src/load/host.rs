@@ -66,6 +66,20 @@ impl HostTensor {
         self.filled += source.len();
     }
 
+    /// Adds `term` to the `count` values appended last, in f32.
+    pub(crate) fn add_to_last(&mut self, count: usize, term: f32) {
+        let range = self.filled - count..self.filled;
+        match &mut self.values {
+            Values::F32(values) => values[range].iter_mut().for_each(|v| *v += term),
+            Values::F16(values) => values[range]
+                .iter_mut()
+                .for_each(|v| *v = f16::from_f32(v.to_f32() + term)),
+            Values::Bf16(values) => values[range]
+                .iter_mut()
+                .for_each(|v| *v = bf16::from_f32(v.to_f32() + term)),
+        }
+    }
+
     /// Brings the elements of each of the first `heads` heads into an order: for each element of a head the place it has so far. An
     /// element is `width` values.
     pub(crate) fn reorder(&mut self, heads: usize, order: &[usize], width: usize) {

@@ -34,6 +34,7 @@ pub(crate) fn from_weights(
     let mut source = source::Checkpoint {
         weights: &mut weights,
         check_finite: options.model.check_finite,
+        gains_less_one: config.gains_less_one,
     };
     let tensors = TensorSource::Host(&mut source);
     let model = Assembler::new(tensors, &blueprint, dtype, options, progress)?.model(config)?;

@@ -27,6 +27,8 @@ pub(crate) trait WeightSource {
 pub(crate) struct Checkpoint<'a> {
     pub(crate) weights: &'a mut Weights,
     pub(crate) check_finite: bool,
+    /// Gains of norms are stored less one.
+    pub(crate) gains_less_one: bool,
 }
 
 impl WeightSource for Checkpoint<'_> {
@@ -46,6 +48,9 @@ impl WeightSource for Checkpoint<'_> {
             into.push_bytes(view.bytes);
         } else {
             into.push_f32(&view.to_f32());
+        }
+        if self.gains_less_one && shape.len() == 1 && !name.ends_with(".bias") {
+            into.add_to_last(shape[0], 1.0);
         }
         Ok(())
     }

@@ -15,8 +15,9 @@ use cubecl::{
 use sparse_accelerate_kernels::{
     Refusal, append,
     attend::{self, IndexShape, Plan, Problem, QUERY_TILE, Stored, Tensors, Tier, Visible},
+    glu::{self, Activation},
     int8::{self, CachePart},
-    rms_norm, rope_append, swiglu,
+    rms_norm, rope_append,
 };
 
 use crate::selections;
@@ -381,7 +382,12 @@ fn passes() -> impl Iterator<Item = Case> {
                 case("rms-norm-odd", |client, elem, address| {
                     norm(client, elem, address, 4097);
                 }),
-                case("swiglu", gate),
+                case("swiglu", |client, elem, address| {
+                    gate(client, elem, address, Activation::Silu);
+                }),
+                case("geglu", |client, elem, address| {
+                    gate(client, elem, address, Activation::GeluTanh);
+                }),
                 case("rope-append", |client, elem, address| {
                     rotate(client, elem, address, false);
                 }),
@@ -406,10 +412,11 @@ fn norm(client: &Client, elem: ElemType, address: AddressType, width: usize) {
     );
 }
 
-fn gate(client: &Client, elem: ElemType, address: AddressType) {
+fn gate(client: &Client, elem: ElemType, address: AddressType, activation: Activation) {
     let width = 14336;
-    swiglu::launch(
+    glu::launch(
         client,
+        activation,
         [ROWS, width],
         2 * width,
         elem,

@@ -1,8 +1,10 @@
 //! Keys and values of one layer in a cache: elements, or int8 with its scales.
 
+use std::ops::Range;
+
 use burn::{
     backend::Dispatch,
-    tensor::{DType, Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, Int, Tensor, TensorData, kind::Basic},
 };
 
 use crate::{
@@ -35,6 +37,19 @@ pub(super) struct Int8 {
     dtype: DType,
 }
 
+/// Tokens of a layer on their way to the front of one: sequences, tokens, and the tensors of [`Layer::parts`].
+#[derive(Debug)]
+pub(super) struct Rows(Vec<(Range<usize>, usize, Parts)>);
+
+/// Tensors of a layer, or tokens of them.
+#[derive(Debug)]
+enum Parts {
+    /// Keys and values.
+    Elements([Tensor<4>; 2]),
+    /// Words of keys and values, their scales.
+    Int8([Tensor<4, Int>; 2], Tensor<4>),
+}
+
 impl Layer {
     pub(super) fn elements(dims: [usize; 4], dtype: DType, device: &Device) -> Self {
         let zeros = || Tensor::<4>::zeros(dims, (device, dtype));
@@ -52,6 +67,67 @@ impl Layer {
             scales: Tensor::zeros([batch, kv_heads, 2, capacity], (device, DType::F32)),
             dtype,
         })
+    }
+
+    /// Tokens that it has room for.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Elements(key, _) => key.dims()[2],
+            Self::Int8(int8) => int8.dims()[2],
+        }
+    }
+
+    /// An empty layer of the same type with room for `rows` tokens.
+    pub(super) fn empty(&self, rows: usize) -> Self {
+        let sized = |[batch, kv_heads, _, dim]: [usize; 4]| [batch, kv_heads, rows, dim];
+        match self {
+            Self::Elements(key, _) => Self::elements(sized(key.dims()), key.dtype(), &key.device()),
+            Self::Int8(int8) => Self::int8(sized(int8.dims()), int8.dtype, &int8.key.device()),
+        }
+    }
+
+    /// Copies tokens of every sequence: where they begin, and how many.
+    pub(super) fn copy_rows(&self, from: &[(usize, usize)]) -> Rows {
+        let alike = from.iter().all(|other| *other == from[0]);
+        let each: Vec<(Range<usize>, (usize, usize))> = match alike {
+            true => vec![(0..from.len(), from[0])],
+            false => (0..from.len()).map(|b| (b..b + 1, from[b])).collect(),
+        };
+        let some = each.into_iter().filter(|(_, (_, count))| *count > 0);
+        let rows = some.map(|(batch, (first, count))| {
+            let at = |dim| [(0, batch.clone()), (dim, first..first + count)];
+            let parts = match self {
+                Self::Elements(key, value) => {
+                    Parts::Elements([key, value].map(|t| slice(t.clone(), at(2))))
+                }
+                Self::Int8(int8) => Parts::Int8(
+                    [&int8.key, &int8.value].map(|t| slice(t.clone(), at(2))),
+                    slice(int8.scales.clone(), at(3)),
+                ),
+            };
+            (batch, count, parts)
+        });
+        Rows(rows.collect())
+    }
+
+    /// Puts tokens at the front of every sequence.
+    pub(super) fn put_rows(&mut self, rows: Rows) {
+        for (batch, count, parts) in rows.0 {
+            let at = |dim| [(0, batch.clone()), (dim, 0..count)];
+            match (&mut *self, parts) {
+                (Self::Elements(key, value), Parts::Elements([keys, values])) => {
+                    key.inplace(|to| assign(to, at(2), keys));
+                    value.inplace(|to| assign(to, at(2), values));
+                }
+                (Self::Int8(int8), Parts::Int8([keys, values], scales)) => {
+                    int8.key.inplace(|to| assign(to, at(2), keys));
+                    int8.value.inplace(|to| assign(to, at(2), values));
+                    int8.scales.inplace(|to| assign(to, at(3), scales));
+                }
+                // Layers of one cache have one type.
+                _ => {}
+            }
+        }
     }
 
     /// See [`super::KvCache::append`].
@@ -92,6 +168,28 @@ impl Layer {
             Self::Int8(int8) => int8.append_rotated(qkv, rotation, plan),
         }
     }
+}
+
+/// Ranges of two dimensions, all of the others.
+type Ranges = [(usize, Range<usize>); 2];
+
+/// `dims` with two ranges in place of their own.
+fn ranges(dims: [usize; 4], at: Ranges) -> [Range<usize>; 4] {
+    let mut all = dims.map(|dim| 0..dim);
+    for (dim, range) in at {
+        all[dim] = range;
+    }
+    all
+}
+
+fn slice<K: Basic>(from: Tensor<4, K>, at: Ranges) -> Tensor<4, K> {
+    let at = ranges(from.dims(), at);
+    from.slice(at)
+}
+
+fn assign<K: Basic>(to: Tensor<4, K>, at: Ranges, values: Tensor<4, K>) -> Tensor<4, K> {
+    let at = ranges(to.dims(), at);
+    to.slice_assign(at, values)
 }
 
 impl Int8 {
@@ -185,13 +283,14 @@ impl Int8 {
         ))
     }
 
-    /// Room for the elements of keys and values, all zeros.
-    pub(super) fn elements(&self) -> [Tensor<4>; 2] {
+    /// Room for the elements of keys and values, all zeros: for the life of a cache, or for one call.
+    pub(super) fn elements(&self, lasting: bool) -> [Tensor<4>; 2] {
         let device = self.key.device();
-        // They live as long as the cache does.
-        device.memory_persistent_allocations(self.dims(), |dims| {
-            [(); 2].map(|()| Tensor::zeros(dims, (&device, self.dtype)))
-        })
+        let zeros = |dims: [usize; 4]| [(); 2].map(|()| Tensor::zeros(dims, (&device, self.dtype)));
+        match lasting {
+            true => device.memory_persistent_allocations(self.dims(), zeros),
+            false => zeros(self.dims()),
+        }
     }
 
     /// Writes the elements of the plan's sequences to keys and values of [`Self::elements`]; what lies

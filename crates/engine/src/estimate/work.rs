@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sparse_accelerate::{Span, Visible};
 use sparse_accelerate_checkpoint::ModelConfig;
-use sparse_accelerate_models::StagePart;
+use sparse_accelerate_models::{StagePart, chooses};
 
 use crate::memory::matrices;
 
@@ -35,14 +35,14 @@ pub struct Rates {
 }
 
 /// Operations of a stage.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StageWork {
     /// FLOPs of the products of one token.
     token: f64,
-    /// FLOPs of attention of one pair.
+    /// FLOPs of attention of one pair in one layer.
     pair: f64,
-    /// Pairs that there are.
-    visible: Visible,
+    /// Layers by the pairs that there are; whether pairs may be left out.
+    layers: Vec<(f64, Visible, bool)>,
     /// Bytes of one token's hidden state, handed to the next stage; 0 after the last.
     hidden: f64,
     /// FLOPs of a chunk of any length: the last layer's output and MLP see one row of it.
@@ -58,8 +58,8 @@ impl StageWork {
         let narrow = if part.output { output + mlp } else { 0.0 };
         Self {
             token: layers * (qkv + output + mlp) - narrow,
-            pair: layers * 4.0 * (config.heads * config.head_dim) as f64,
-            visible: Visible::of(config.window),
+            pair: 4.0 * (config.heads * config.head_dim) as f64,
+            layers: by_visibility(config, part),
             hidden: match part.output {
                 true => 0.0,
                 false => (config.hidden_size * element) as f64,
@@ -73,14 +73,28 @@ impl StageWork {
         self.token * rows as f64 + self.once
     }
 
-    /// FLOPs of attention of a chunk at `density`, a share of the pairs that the model lets its rows see.
+    /// FLOPs of attention of a chunk at `density`, a share of the pairs that the model lets its rows see in layers where some may be left
+    /// out.
     pub fn attention(&self, before: usize, rows: usize, density: f64) -> f64 {
+        let [chosen, all] = self.pairs(before, rows);
+        self.pair * (chosen * density + all)
+    }
+
+    /// Pairs of a chunk over all layers: where some may be left out, and elsewhere.
+    fn pairs(&self, before: usize, rows: usize) -> [f64; 2] {
         let span = Span {
             query_len: rows,
             kv_len: before + rows,
             prompt_len: before + rows,
         };
-        self.pair * self.visible.pairs(&span) as f64 * density
+        let each = self.layers.iter();
+        each.fold([0.0; 2], |[chosen, all], (layers, visible, chooses)| {
+            let pairs = layers * visible.pairs(&span) as f64;
+            match chooses {
+                true => [chosen + pairs, all],
+                false => [chosen, all + pairs],
+            }
+        })
     }
 
     /// Seconds of a chunk of `rows` tokens after `before` others at `density`; 1 is dense.
@@ -89,7 +103,9 @@ impl StageWork {
             true => rates.sparse,
             false => rates.dense,
         };
-        self.linear(rows) / rates.linear + self.attention(before, rows, density) / rate
+        let [chosen, all] = self.pairs(before, rows);
+        let attention = self.pair * (chosen * density / rate + all / rates.dense);
+        self.linear(rows) / rates.linear + attention
     }
 
     /// Seconds until the hidden states of `rows` tokens are on the next device.
@@ -98,8 +114,23 @@ impl StageWork {
     }
 }
 
+/// The layers of a part by what their rows see.
+fn by_visibility(config: &ModelConfig, part: &StagePart) -> Vec<(f64, Visible, bool)> {
+    let mut found: Vec<(f64, Visible, bool)> = Vec::new();
+    for layer in &config.attention[part.layers.clone()] {
+        let visible = Visible::of(layer.window);
+        match found.iter_mut().find(|(_, other, _)| *other == visible) {
+            Some((layers, ..)) => *layers += 1.0,
+            None => found.push((1.0, visible, chooses(&config.attention, *layer))),
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
+    use sparse_accelerate_checkpoint::LayerAttention;
+
     use super::*;
     use crate::memory::tests::llama;
 
@@ -119,13 +150,38 @@ mod tests {
     #[test]
     fn chunks_add_up_to_the_prompt() {
         for (window, pairs) in [(None, 500_500.0), (Some(100), 95_050.0)] {
-            let config = ModelConfig { window, ..llama() };
+            let config = ModelConfig {
+                attention: vec![LayerAttention::within(window); 32],
+                ..llama()
+            };
             let work = StageWork::new(&config, &StagePart::whole(32), 2);
             let attention = |before, rows| work.attention(before, rows, 1.0);
             let whole = attention(0, 1000);
             assert_eq!(whole, 4.0 * 32.0 * 4096.0 * pairs);
             assert_eq!(attention(0, 600) + attention(600, 400), whole);
         }
+    }
+
+    #[test]
+    fn layers_with_a_window_beside_others_leave_nothing_out() {
+        let local = LayerAttention::within(Some(100));
+        let mut attention = vec![local; 32];
+        attention[5] = LayerAttention::FULL;
+        let config = ModelConfig {
+            attention,
+            ..llama()
+        };
+        let work = StageWork::new(&config, &StagePart::whole(32), 2);
+        let pair = 4.0 * 4096.0;
+        let expected = pair * (500_500.0 * 0.1 + 31.0 * 95_050.0);
+        assert!((work.attention(0, 1000, 0.1) / expected - 1.0).abs() < 1e-12);
+        let rates = Rates {
+            linear: f64::INFINITY,
+            dense: 1e12,
+            sparse: 5e11,
+        };
+        let seconds = pair * (500_500.0 * 0.1 / 5e11 + 31.0 * 95_050.0 / 1e12);
+        assert!((work.seconds(&rates, 0, 1000, 0.1) / seconds - 1.0).abs() < 1e-12);
     }
 
     #[test]

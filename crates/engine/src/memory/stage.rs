@@ -28,20 +28,35 @@ pub struct StageMemory {
     pub runtime: u64,
 }
 
-impl StageMemory {
-    /// The plan of a part of a model.
-    pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
-        let cache = CacheShape {
-            layers: part.layers.len(),
+/// Bytes of the cache of a part of a model: layers with a window keep what it shows.
+fn cache(config: &ModelConfig, part: &StagePart, load: &Workload) -> u64 {
+    let layers = &config.attention[part.layers.clone()];
+    let windows = config.windows().into_iter().map(Some);
+    let alike = windows.chain([None]).map(|window| {
+        let shape = CacheShape {
+            layers: layers.iter().filter(|layer| layer.window == window).count(),
             batch: 1,
             kv_heads: config.kv_heads,
             capacity: load.capacity,
             head_dim: config.head_dim,
         };
+        match shape.layers {
+            0 => 0,
+            _ => shape
+                .within(window)
+                .bytes_as(load.footprint.kv, load.footprint.element),
+        }
+    });
+    sum(&alike.collect::<Vec<_>>())
+}
+
+impl StageMemory {
+    /// The plan of a part of a model.
+    pub fn new(config: &ModelConfig, part: &StagePart, load: &Workload) -> Self {
         Self {
             layers: part.layers.clone(),
             weights: Weights::new(config, part, load.footprint.element),
-            cache: cache.bytes_as(load.footprint.kv, load.footprint.element),
+            cache: cache(config, part, load),
             workspace: Workspace::new(config, part, load),
             runtime: if load.footprint.gpu { RUNTIME } else { 0 },
         }

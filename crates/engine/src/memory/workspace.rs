@@ -8,14 +8,16 @@
 //!                                      C (h + 3 q + 6 kv), where heads are normalised
 //!               x + qkv + query        C (h + 2 q + 2 kv)
 //!               x + query + context    C (h + 2 q), and the tables of a selection
+//!               both of the last two with the keys and values of a window and the chunk, where a layer has no room for them
 //!               x + context + output   C (2 h + q)
 //!   MLP         pieces of R rows: x, what earlier pieces gave, and gate, up and their product
 //!                                      C h + (C - R) h + R max(h + 2 f, 3 f)
 //!               x + pieces + their concatenation    3 C h
 
 use serde::Serialize;
+use sparse_accelerate::CacheShape;
 use sparse_accelerate_checkpoint::{ModelConfig, RopeScaling};
-use sparse_accelerate_models::StagePart;
+use sparse_accelerate_models::{StagePart, chooses};
 
 use super::{Workload, product, selection, sum};
 
@@ -34,8 +36,8 @@ pub struct Workspace {
     pub activations: u64,
     /// Scratch of matrix products.
     pub products: u64,
-    /// Cosines and sines by position, f32; two tables where frequencies follow a sequence's length, so that those of the last two
-    /// lengths are kept.
+    /// Cosines and sines by position, f32: a table for each rotation that layers have, one more where frequencies follow a sequence's
+    /// length, so that those of the last two lengths are kept.
     pub rotation: u64,
     /// Pooled keys of every layer, and reports.
     pub selection: u64,
@@ -60,11 +62,20 @@ impl Workspace {
         let positions = load.capacity.min(config.max_positions);
         let positions = positions.next_multiple_of(ROTATION_GRAIN);
         let scaling = config.rope_scaling.as_ref();
-        let tables = 1 + usize::from(scaling.is_some_and(RopeScaling::follows_length));
+        let mut rotations: Vec<_> = config.attention.iter().map(|l| l.rotation).collect();
+        rotations.sort();
+        rotations.dedup();
+        let followed = scaling.is_some_and(RopeScaling::follows_length);
+        let tables = rotations.len() + usize::from(followed);
         let rotation = product(&[positions, config.head_dim, size_of::<f32>()]);
-        let layers = part.layers.len();
+        let attention = &config.attention;
+        let here = attention[part.layers.clone()].iter();
+        let choosing = here.filter(|layer| chooses(attention, **layer));
+        let (layers, bounded) = choosing.fold((0, 0), |(all, bounded), layer| {
+            (all + 1, bounded + usize::from(layer.window.is_some()))
+        });
         let chunks = load.capacity.div_ceil(rows.max(1));
-        let pooled = selection::pooled(config, load).saturating_mul(layers as u64);
+        let pooled = selection::pooled(config, load).saturating_mul((layers - bounded) as u64);
         let reports = selection::report(config, load, rows);
         let selection = pooled.saturating_add(reports.saturating_mul((layers * chunks) as u64));
         let in_transit = IN_TRANSIT * (usize::from(!part.input) + usize::from(!part.output));
@@ -118,6 +129,7 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let piece = rows.min(load.footprint.mlp_rows.max(1));
     let elements = |rows: usize, width: usize| product(&[rows, width, load.footprint.element]);
     let tables = selection::tables(config, load, rows);
+    let spill = spill(config, load, rows);
     let normed = match config.head_norms {
         true => h + 3 * q + 6 * kv,
         false => 0,
@@ -125,8 +137,8 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
     let attention = [
         elements(rows, 2 * h + q + 2 * kv),
         elements(rows, normed),
-        elements(rows, h + 2 * q + 2 * kv),
-        elements(rows, h + 2 * q).saturating_add(tables),
+        elements(rows, h + 2 * q + 2 * kv).saturating_add(spill),
+        sum(&[elements(rows, h + 2 * q), tables, spill]),
         elements(rows, 2 * h + q),
     ];
     let mlp = [
@@ -137,6 +149,22 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
         elements(rows, 3 * h),
     ];
     attention.into_iter().chain(mlp).max().unwrap_or(0)
+}
+
+/// Keys and values of the widest window and a chunk of `rows` tokens, where a layer with that window has no room for them; of int8 the
+/// elements too.
+fn spill(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
+    let cache = CacheShape {
+        layers: 1,
+        batch: 1,
+        kv_heads: config.kv_heads,
+        capacity: load.capacity,
+        head_dim: config.head_dim,
+    };
+    let windows = config.windows().into_iter();
+    let beside = windows.filter_map(|window| cache.beside(Some(window), rows));
+    let bytes = beside.map(|shape| shape.bytes_as(load.footprint.kv, load.footprint.element));
+    bytes.max().unwrap_or(0)
 }
 
 /// The widest temporary of a layer.

@@ -61,7 +61,7 @@ pub(super) enum Work {
     Open { capacity: usize },
     /// Computes new tokens.
     Chunk(Box<StageChunk>),
-    /// Forgets what comes after the first tokens.
+    /// Forgets what comes after the first tokens; `len` becomes 0 where a stage cannot keep so many.
     Rewind { len: usize },
     /// Gives the cache back.
     Close,
@@ -107,6 +107,8 @@ pub(super) enum StageInput {
 pub(super) enum Reply {
     /// Every stage has done it.
     Done,
+    /// The last stage holds so many tokens.
+    Rewound(usize),
     /// A chunk went through.
     Chunk(Box<Computed>),
     /// Peak of every stage.

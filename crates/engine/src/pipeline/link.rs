@@ -162,7 +162,8 @@ fn moved(
 /// Makes the answer of the last stage's work.
 fn answer(work: Work) -> Result<Reply, EngineError> {
     Ok(match work {
-        Work::Open { .. } | Work::Rewind { .. } | Work::Close => Reply::Done,
+        Work::Open { .. } | Work::Close => Reply::Done,
+        Work::Rewind { len } => Reply::Rewound(len),
         Work::Memory { stages } => Reply::Memory(stages),
         Work::Chunk(chunk) => {
             let logits = chunk.logits.map(read).transpose()?.unwrap_or_default();

@@ -138,7 +138,7 @@ impl Runner for Staged<'_> {
         Ok(match self.wait()? {
             Reply::Chunk(computed) => Answer::Computed(computed),
             Reply::Failed(error) => Answer::Failed(error),
-            Reply::Done | Reply::Memory(_) | Reply::Skipped => Answer::Skipped,
+            Reply::Done | Reply::Rewound(_) | Reply::Memory(_) | Reply::Skipped => Answer::Skipped,
         })
     }
 
@@ -146,12 +146,19 @@ impl Runner for Staged<'_> {
         self.request.stop();
     }
 
-    fn rewind(&mut self, len: usize) -> Result<(), EngineError> {
-        let rewound = self.all_do(Work::Rewind { len });
+    fn rewind(&mut self, len: usize) -> Result<usize, EngineError> {
+        let mut rewound = self.all_do(Work::Rewind { len });
+        // A stage could not keep them: those before it let go of theirs.
+        if len > 0 && matches!(rewound, Ok(Reply::Rewound(0))) {
+            rewound = self.all_do(Work::Rewind { len: 0 });
+        }
         if rewound.is_err() {
             self.close();
         }
-        rewound.map(drop)
+        Ok(match rewound? {
+            Reply::Rewound(len) => len,
+            _ => 0,
+        })
     }
 
     fn recover(&mut self, error: &EngineError, held: usize) -> bool {
@@ -160,7 +167,7 @@ impl Runner for Staged<'_> {
             return false;
         }
         self.request.go_on();
-        self.rewind(held).is_ok()
+        self.rewind(held).is_ok_and(|kept| kept == held)
     }
 
     fn measure(&mut self) -> Result<(MeasuredMemory, Vec<MeasuredMemory>), EngineError> {

@@ -160,8 +160,9 @@ impl Stage<'_> {
                 self.caches.insert(id, allocate(&self.model, *capacity)?);
             }
             Work::Rewind { len } => {
-                if let Some(cache) = self.caches.get_mut(&id) {
-                    cache.truncate(*len);
+                let cache = self.caches.get_mut(&id);
+                if !cache.is_none_or(|cache| cache.truncate(*len)) {
+                    *len = 0;
                 }
             }
             Work::Close => {

@@ -8,7 +8,7 @@ use crate::estimate::{Rates, StageWork};
 /// Costs of a prefill by layers, in any one unit that a device's speed is counted in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerCosts {
-    /// Cost of a hidden layer.
+    /// Cost of a hidden layer, the mean of them where they differ.
     pub layer: f64,
     /// Cost that the input layer adds to its stage.
     pub input: f64,
@@ -23,18 +23,18 @@ impl LayerCosts {
     pub fn new(config: &ModelConfig, tokens: usize, density: f64, attention: f64) -> Self {
         let of = |output| {
             let part = StagePart {
-                layers: 0..1,
+                layers: 0..config.layers,
                 input: false,
                 output,
             };
             let work = StageWork::new(config, &part, 1);
             work.linear(tokens) + attention * work.attention(0, tokens, density)
         };
-        let layer = of(false);
+        let layers = of(false);
         Self {
-            layer,
+            layer: layers / config.layers as f64,
             input: 0.0,
-            output: of(true) - layer,
+            output: of(true) - layers,
         }
     }
 

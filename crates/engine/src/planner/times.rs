@@ -35,7 +35,7 @@ pub struct Times {
 impl Times {
     pub(super) fn new(request: &PlanRequest, placement: &Placement) -> Result<Self, EngineError> {
         // What is left out is left out of the keys that a row sees.
-        let window = request.config.window.unwrap_or(usize::MAX);
+        let window = request.config.common_window().unwrap_or(usize::MAX);
         let density = request.density.at(request.prompt().min(window));
         Ok(Self {
             dense: schedule(request, placement, 1.0)?,

@@ -51,8 +51,9 @@ pub(crate) trait Runner: fmt::Debug {
     /// Makes the chunks that were sent and have not begun [`Answer::Skipped`].
     fn stop(&mut self);
 
-    /// Forgets the tokens after the first `len`. Gives the cache up where it fails.
-    fn rewind(&mut self, len: usize) -> Result<(), EngineError>;
+    /// Forgets the tokens after the first `len`, and gives the number that are held then: `len`, or none where the cache cannot take back so
+    /// many. Gives the cache up where it fails.
+    fn rewind(&mut self, len: usize) -> Result<usize, EngineError>;
 
     /// Brings the cache back to its first `held` tokens after a run that failed. False where the cache was
     /// given up: with a device that failed, all tokens are lost.

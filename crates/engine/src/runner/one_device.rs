@@ -83,11 +83,12 @@ impl Runner for OneDevice<'_> {
     /// Nothing waits here: a chunk is computed when it is sent.
     fn stop(&mut self) {}
 
-    fn rewind(&mut self, len: usize) -> Result<(), EngineError> {
-        if let Some(cache) = &mut self.cache {
-            cache.truncate(len);
-        }
-        Ok(())
+    fn rewind(&mut self, len: usize) -> Result<usize, EngineError> {
+        let cache = self.cache.as_mut();
+        Ok(match cache.is_none_or(|cache| cache.truncate(len)) {
+            true => len,
+            false => 0,
+        })
     }
 
     fn recover(&mut self, error: &EngineError, held: usize) -> bool {
@@ -97,10 +98,8 @@ impl Runner for OneDevice<'_> {
             self.model.device().memory_cleanup();
             return false;
         }
-        if let Some(cache) = &mut self.cache {
-            cache.truncate(held);
-        }
-        true
+        let cache = self.cache.as_mut();
+        cache.is_none_or(|cache| cache.truncate(held))
     }
 
     fn diverge(&self, reference: &States, other: &States) -> Result<Divergence, EngineError> {

@@ -188,7 +188,7 @@ impl<'m> Sequence<'m> {
         let common = held.take_while(|(a, b)| a == b).count();
         // The last token is computed in any case: it has the logits.
         let reused = common.min(ids.len() - 1);
-        self.rewind(reused)?;
+        let reused = self.rewind(reused)?;
         self.extend(&ids[reused..], chunking, settings, progress)
     }
 
@@ -368,19 +368,18 @@ impl<'m> Sequence<'m> {
         self.runner.diverge(&reference.states, &other.states)
     }
 
-    /// Forgets the tokens after the first `len`, so that another text can follow them.
+    /// Forgets the tokens after the first `len`, so that another text can follow them. Gives the number of tokens that are held then:
+    /// `len`, or none where layers with a window have let go of keys that the next token sees, which they keep for the last 128
+    /// tokens only.
     ///
     /// # Errors
     /// A device that failed; all tokens are lost then.
-    pub fn rewind(&mut self, len: usize) -> Result<(), EngineError> {
+    pub fn rewind(&mut self, len: usize) -> Result<usize, EngineError> {
         if len >= self.tokens.len() {
-            return Ok(());
+            return Ok(self.tokens.len());
         }
-        self.tokens.truncate(len);
         let rewound = self.runner.rewind(len);
-        if rewound.is_err() {
-            self.tokens.clear();
-        }
+        self.tokens.truncate(*rewound.as_ref().unwrap_or(&0));
         rewound
     }
 

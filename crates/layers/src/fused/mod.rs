@@ -1,9 +1,9 @@
-//! RMSNorm and SwiGLU in one pass over memory each.
+//! RMSNorm, SwiGLU and GeGLU in one pass over memory each.
 
 mod error;
 mod ops;
 mod passes;
 
 pub use error::FusedError;
-pub use ops::FusedOps;
-pub use passes::{rms_norm, swiglu};
+pub use ops::{Activation, FusedOps};
+pub use passes::{geglu, rms_norm, swiglu};

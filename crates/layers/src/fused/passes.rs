@@ -7,7 +7,7 @@ use burn::{
 
 use super::{
     error::FusedError,
-    ops::{self, FusedOps},
+    ops::{self, Activation, FusedOps},
 };
 
 /// Most rows of one call: on a GPU each is a cube of the grid.
@@ -68,7 +68,26 @@ pub fn rms_norm(x: Tensor<2>, gamma: &Tensor<1>, eps: f64) -> Result<Tensor<2>, 
 /// # Errors
 /// An odd number of columns, an empty tensor, a type the device does not compute in.
 pub fn swiglu(gate_up: Tensor<2>) -> Result<Tensor<2>, FusedError> {
-    let op = "swiglu";
+    glu("swiglu", gate_up, Activation::Silu)
+}
+
+/// The same with GELU by its tanh formula: `gelu(gate) * up`,
+/// `gelu(g) = g / 2 (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3)))`.
+///
+/// # Shapes
+/// As [`swiglu`].
+///
+/// # Errors
+/// As [`swiglu`].
+pub fn geglu(gate_up: Tensor<2>) -> Result<Tensor<2>, FusedError> {
+    glu("geglu", gate_up, Activation::GeluTanh)
+}
+
+fn glu(
+    op: &'static str,
+    gate_up: Tensor<2>,
+    activation: Activation,
+) -> Result<Tensor<2>, FusedError> {
     let width = check(op, &gate_up)?;
     if !width.is_multiple_of(2) {
         return Err(FusedError::Shape {
@@ -78,7 +97,7 @@ pub fn swiglu(gate_up: Tensor<2>) -> Result<Tensor<2>, FusedError> {
             limit: "even: gate and up side by side".to_owned(),
         });
     }
-    let gated = Dispatch::swiglu(gate_up.into_dispatch());
+    let gated = Dispatch::glu(gate_up.into_dispatch(), activation);
     Ok(Tensor::from_dispatch(gated))
 }
 

@@ -113,14 +113,15 @@ fn rope_append<E: FlexFloat>(
     let of_heads = keys.zip(values).zip(scales_of).enumerate();
     of_heads.for_each_init(Vec::new, |wide, (at, ((keys, values), scales))| {
         let (b, head) = (at / kv_heads, at % kv_heads);
-        let (query_len, kv_len) = span(spans, b);
+        let sequence = Sequence::of(spans, b);
         let (key_scales, value_scales) = scales.split_at_mut(capacity);
         wide.resize(2 * d, 0.0);
         let (from, turned) = wide.split_at_mut(d);
-        for i in 0..query_len {
-            let position = kv_len - query_len + i;
+        for i in 0..sequence.query_len {
+            let position = sequence.offset() + i;
             let words = position * words..(position + 1) * words;
-            pass.turn(b * rows + i, heads + head, position, from, turned);
+            let absolute = sequence.first + position;
+            pass.turn(b * rows + i, heads + head, absolute, from, turned);
             key_scales[position] = int8::quantize(turned, &mut keys[words.clone()]);
             E::widen_all(pass.head(b * rows + i, heads + kv_heads + head), from);
             value_scales[position] = int8::quantize(from, &mut values[words]);

@@ -39,8 +39,8 @@ pub(super) fn rope_append<E: FlexFloat>(
         .zip(values.par_chunks_mut(capacity * d));
     heads_of.enumerate().for_each(|(at, (keys, values))| {
         let (b, head) = (at / kv_heads, at % kv_heads);
-        let (query_len, kv_len) = pass.span(b);
-        let offset = kv_len - query_len;
+        let sequence = pass.span(b);
+        let (offset, kv_len) = (sequence.offset(), sequence.kv_len);
         let new = offset * d..kv_len * d;
         let stretches = keys[new.clone()]
             .par_chunks_mut(ROWS * d)
@@ -49,7 +49,7 @@ pub(super) fn rope_append<E: FlexFloat>(
             let targets = keys.chunks_mut(d).zip(values.chunks_mut(d));
             for (i, (key, value)) in (stretch * ROWS..).zip(targets) {
                 let row = b * rows + i;
-                let angles = pass.angles.row(offset + i);
+                let angles = pass.angles.row(sequence.first + offset + i);
                 in_f32(pass.head(row, heads + head), key, wide, |from, to| {
                     pass.arch.dispatch(Turn { from, to, angles });
                 });
@@ -87,9 +87,8 @@ impl<'a, E: FlexFloat> Pass<'a, E> {
         }
     }
 
-    fn span(&self, b: usize) -> (usize, usize) {
-        let sequence = Sequence::of(self.spans, b);
-        (sequence.query_len, sequence.kv_len)
+    fn span(&self, b: usize) -> Sequence {
+        Sequence::of(self.spans, b)
     }
 
     /// One head of a row of the product.
@@ -98,7 +97,7 @@ impl<'a, E: FlexFloat> Pass<'a, E> {
         &self.source.row(row)[head * d..(head + 1) * d]
     }
 
-    /// The same in f32, then rotated to a position.
+    /// The same in f32, then rotated to an absolute position.
     pub(super) fn turn(
         &self,
         row: usize,
@@ -122,11 +121,11 @@ impl<'a, E: FlexFloat> Pass<'a, E> {
         let to = query.storage_mut::<E>().par_chunks_mut(heads * d);
         let turn = |wide: &mut Wide, (row, to): (usize, &mut [E])| {
             let (b, i) = (row / rows, row % rows);
-            let (query_len, kv_len) = self.span(b);
-            if i >= query_len {
+            let sequence = self.span(b);
+            if i >= sequence.query_len {
                 return to.fill(E::narrow(0.0));
             }
-            let angles = self.angles.row(kv_len - query_len + i);
+            let angles = self.angles.row(sequence.first + sequence.offset() + i);
             in_f32(&self.source.row(row)[..heads * d], to, wide, |from, to| {
                 self.arch.dispatch(Turn { from, to, angles });
             });

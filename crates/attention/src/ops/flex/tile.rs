@@ -153,6 +153,7 @@ impl<'a, E: FlexFloat> Problem<'a, E> {
             query_len,
             kv_len,
             dense_from,
+            ..
         } = Sequence::of(self.table, b);
         let first = tile * QUERY_TILE;
         let last = (first + QUERY_TILE).min(n_rows);

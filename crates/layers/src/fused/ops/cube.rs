@@ -5,9 +5,9 @@ use burn_cubecl::{
     CubeBackend, CubeDevice, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
-use sparse_accelerate_kernels::{rms_norm, supports, swiglu};
+use sparse_accelerate_kernels::{glu, rms_norm, supports};
 
-use super::FusedOps;
+use super::{Activation, FusedOps};
 use crate::fused::error::FusedError;
 
 /// Asks whether this device computes in an element type.
@@ -60,13 +60,18 @@ impl FusedOps for CubeBackend {
         out
     }
 
-    fn swiglu(gate_up: CubeTensor) -> CubeTensor {
+    fn glu(gate_up: CubeTensor, activation: Activation) -> CubeTensor {
         let x = rows_contiguous(gate_up);
         let shape = [x.meta.shape()[0], x.meta.shape()[1] / 2];
         let out = empty(shape, &x);
         let client = x.client.clone();
-        swiglu::launch(
+        let activation = match activation {
+            Activation::Silu => glu::Activation::Silu,
+            Activation::GeluTanh => glu::Activation::GeluTanh,
+        };
+        glu::launch(
             &client,
+            activation,
             shape,
             x.meta.strides()[0],
             dtype_to_storage_type(x.dtype),

@@ -10,11 +10,17 @@ use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 use sparse_accelerate_cpu::{FlexFloat, Wide, exp, in_f32};
 
-use super::FusedOps;
+use super::{Activation, FusedOps};
 
 /// Elements of a work item: enough that starting it does not show.
 const GRAIN: usize = 1 << 14;
 const LANES: usize = 16;
+/// `2 sqrt(2 / pi)`.
+const GELU_SLOPE: f32 = 1.595_769_1;
+/// Factor of the cube in GELU's tanh formula.
+const GELU_CUBE: f32 = 0.044_715;
+/// GELU is its argument or 0 beyond this magnitude, in f32.
+const GELU_REACH: f32 = 16.0;
 
 impl FusedOps for Flex {
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f32) -> FlexTensor {
@@ -34,11 +40,14 @@ impl FusedOps for Flex {
         rows(x, width, norm)
     }
 
-    fn swiglu(gate_up: FlexTensor) -> FlexTensor {
-        let width = gate_up.layout().shape()[1] / 2;
-        let arch = Arch::new();
-        let gate = |from: &[f32], to: &mut [f32]| arch.dispatch(Gate { from, to });
-        rows(gate_up, width, gate)
+    fn glu(gate_up: FlexTensor, activation: Activation) -> FlexTensor {
+        match activation {
+            Activation::Silu => gated(gate_up, |gate| gate),
+            Activation::GeluTanh => gated(gate_up, |gate| {
+                let near = gate.clamp(-GELU_REACH, GELU_REACH);
+                GELU_SLOPE * (near + GELU_CUBE * near * near * near)
+            }),
+        }
     }
 }
 
@@ -109,12 +118,21 @@ impl NullaryFnOnce for Norm<'_> {
     }
 }
 
-struct Gate<'a> {
-    from: &'a [f32],
-    to: &'a mut [f32],
+/// `gate / (1 + e^-reached(gate)) * up` of every row.
+fn gated(gate_up: FlexTensor, reached: impl Fn(f32) -> f32 + Copy + Sync) -> FlexTensor {
+    let width = gate_up.layout().shape()[1] / 2;
+    let arch = Arch::new();
+    let gate = |from: &[f32], to: &mut [f32]| arch.dispatch(Gate { from, to, reached });
+    rows(gate_up, width, gate)
 }
 
-impl NullaryFnOnce for Gate<'_> {
+struct Gate<'a, F> {
+    from: &'a [f32],
+    to: &'a mut [f32],
+    reached: F,
+}
+
+impl<F: Fn(f32) -> f32> NullaryFnOnce for Gate<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -126,19 +144,19 @@ impl NullaryFnOnce for Gate<'_> {
         for ((to, gate), up) in to.iter_mut().zip(gates).zip(ups) {
             #[allow(clippy::needless_range_loop)]
             for i in 0..LANES {
-                to[i] = silu(gate[i]) * up[i];
+                to[i] = weighed(gate[i], (self.reached)(gate[i])) * up[i];
             }
         }
         for ((to, gate), up) in to_tail.iter_mut().zip(gate_tail).zip(up_tail) {
-            *to = silu(*gate) * up;
+            *to = weighed(*gate, (self.reached)(*gate)) * up;
         }
     }
 }
 
-/// `x / (1 + e^-x)`, by an exponential that cannot overflow.
+/// `x / (1 + e^-t)`, by an exponential that cannot overflow.
 #[inline(always)]
-fn silu(x: f32) -> f32 {
-    let small = exp(-x.abs());
-    let numerator = if x < 0.0 { small } else { 1.0 };
+fn weighed(x: f32, t: f32) -> f32 {
+    let small = exp(-t.abs());
+    let numerator = if t < 0.0 { small } else { 1.0 };
     x * numerator / (1.0 + small)
 }

@@ -17,6 +17,15 @@ use burn::{
 
 use crate::fused::error::FusedError;
 
+/// The function of a gated MLP's gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `g / (1 + exp(-g))`.
+    Silu,
+    /// `g / 2 (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3)))`.
+    GeluTanh,
+}
+
 /// Norm and gate, per backend.
 #[backend_extension(
     Cube: cfg(feature = "cube"),
@@ -28,13 +37,13 @@ pub trait FusedOps: Backend {
     #[fusion(dtype = x, shape = x)]
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
 
-    /// `gate_up` `[rows, 2 * width]` to `silu(gate) * up` `[rows, width]`.
-    #[fusion(meta = swiglu_spec)]
-    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `gate_up` `[rows, 2 * width]` to `activation(gate) * up` `[rows, width]`.
+    #[fusion(meta = glu_spec)]
+    fn glu(gate_up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
 }
 
 #[cfg(feature = "cube")]
-fn swiglu_spec(gate_up: &TensorSpec) -> TensorSpec {
+fn glu_spec(gate_up: &TensorSpec, _activation: &Activation) -> TensorSpec {
     let shape = &gate_up.shape;
     TensorSpec::new([shape[0], shape[1] / 2].into(), gate_up.dtype)
 }

@@ -1,0 +1,182 @@
+//! Kinds of attention that a model's layers have, and one chunk as each of them runs it.
+//!
+//! Layers of a kind see the same keys and rotate positions alike: they share a plan and a table of rotation. The keys that layers with
+//! a window see beside layers without one are few, so nothing is chosen among them.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use sparse_accelerate::{AttentionPlan, AttentionSettings, KvCache, Visible};
+use sparse_accelerate_checkpoint::LayerAttention;
+
+use crate::{blueprint::Blueprint, decoder::Rotaries, error::ModelError};
+
+/// The kinds of a model.
+#[derive(Debug, Clone)]
+pub(crate) struct Kinds {
+    /// Each once; the first is that of which the model's decision is reported: without a window, if there is one.
+    kinds: Vec<LayerAttention>,
+    /// The kind of every layer of the model.
+    of_layer: Vec<usize>,
+}
+
+impl Kinds {
+    pub(crate) fn new(layers: &[LayerAttention]) -> Self {
+        let order = |kind: &LayerAttention| (kind.window.is_some(), kind.rotation);
+        let mut kinds = layers.to_vec();
+        kinds.sort_by_key(order);
+        kinds.dedup();
+        let of = |layer: &LayerAttention| kinds.iter().position(|kind| kind == layer);
+        let of_layer = layers.iter().map(|layer| of(layer).unwrap_or(0)).collect();
+        Self { kinds, of_layer }
+    }
+
+    /// Layers of the model.
+    pub(crate) fn layers(&self) -> usize {
+        self.of_layer.len()
+    }
+
+    /// The kind whose decision is the model's.
+    pub(crate) fn lead(&self) -> LayerAttention {
+        // A model without layers has no pass.
+        self.kinds.first().copied().unwrap_or(LayerAttention::FULL)
+    }
+
+    pub(crate) fn of(&self, layer: usize) -> LayerAttention {
+        self.kinds[self.of_layer[layer]]
+    }
+
+    /// Tells whether layers of a kind are computed as the settings say, rather than densely.
+    fn follows_settings(&self, kind: LayerAttention) -> bool {
+        chooses(&self.kinds, kind)
+    }
+}
+
+/// Tells whether a layer, one of `layers`, is computed as the settings of attention say, rather than densely: one with a window
+/// beside some without is not.
+#[must_use]
+pub fn chooses(layers: &[LayerAttention], layer: LayerAttention) -> bool {
+    layer.window.is_none() || layers.iter().all(|other| other.window.is_some())
+}
+
+/// A chunk as the layers of one kind run it.
+#[derive(Debug)]
+pub(crate) struct KindPass {
+    pub(crate) plan: AttentionPlan,
+    /// Cosines and sines by position, at least up to the chunk's last.
+    pub(crate) rotation: Tensor<2>,
+}
+
+/// A chunk for the layers of a stage.
+#[derive(Debug)]
+pub(crate) struct KindPasses {
+    /// Those of the kinds that the stage has.
+    passes: Vec<KindPass>,
+    /// Which of them each layer of the stage takes.
+    of_layer: Vec<usize>,
+    /// The first layer.
+    start: usize,
+    /// The plan whose decision is the model's.
+    lead: AttentionPlan,
+}
+
+/// The tokens of a chunk, and how far positions reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reached<'a> {
+    /// New tokens of each sequence.
+    pub(crate) lens: &'a [usize],
+    /// Tokens of the whole prompt of each.
+    pub(crate) prompt_lens: &'a [usize],
+    /// Tokens of the longest sequence after the chunk.
+    pub(crate) tokens: usize,
+    /// Tokens that a sequence is planned for.
+    pub(crate) planned: usize,
+}
+
+impl KindPasses {
+    /// The chunk of `reached` for `layers` of a model.
+    pub(crate) fn new(
+        blueprint: &Blueprint,
+        layers: Range<usize>,
+        cache: &KvCache,
+        settings: &AttentionSettings,
+        rotaries: &Rotaries,
+        reached: Reached<'_>,
+    ) -> Result<Self, ModelError> {
+        let kinds = &blueprint.attention;
+        let dense = AttentionSettings::dense();
+        let plan = |kind: LayerAttention| {
+            let settings = match kinds.follows_settings(kind) {
+                true => settings,
+                false => &dense,
+            };
+            let (heads, visible) = (blueprint.heads_of(kind), Visible::of(kind.window));
+            cache.plan(settings, heads, visible, reached.lens, reached.prompt_lens)
+        };
+        // The table grows to what the cache can hold at once rather than at every chunk.
+        let positions = reached.tokens.max(reached.planned);
+        let mut here: Vec<LayerAttention> = Vec::new();
+        let mut passes = Vec::new();
+        let mut of_layer = Vec::new();
+        for layer in layers.clone() {
+            let kind = kinds.of(layer);
+            let known = here.iter().position(|other| *other == kind);
+            of_layer.push(known.unwrap_or(here.len()));
+            if known.is_none() {
+                here.push(kind);
+                passes.push(KindPass {
+                    plan: plan(kind)?,
+                    rotation: rotaries.table(kind.rotation, positions, reached.planned),
+                });
+            }
+        }
+        let lead = kinds.lead();
+        let lead = match here.iter().position(|kind| *kind == lead) {
+            Some(at) => passes[at].plan.clone(),
+            None => plan(lead)?,
+        };
+        Ok(Self {
+            passes,
+            of_layer,
+            start: layers.start,
+            lead,
+        })
+    }
+
+    /// The chunk as a layer of the stage runs it.
+    pub(crate) fn of(&self, layer: usize) -> &KindPass {
+        &self.passes[self.of_layer[layer - self.start]]
+    }
+
+    /// The plan whose decision is the model's.
+    pub(crate) fn lead(&self) -> &AttentionPlan {
+        &self.lead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sparse_accelerate_checkpoint::LayerRotation;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_without_a_window_leads() {
+        let local = LayerAttention {
+            window: Some(8),
+            rotation: LayerRotation::Local,
+        };
+        let still = LayerAttention {
+            window: None,
+            rotation: LayerRotation::None,
+        };
+        let kinds = Kinds::new(&[local, local, still, LayerAttention::FULL, local]);
+        assert_eq!(kinds.lead(), LayerAttention::FULL);
+        let of: Vec<_> = (0..5).map(|layer| kinds.of(layer)).collect();
+        assert_eq!(of, [local, local, still, LayerAttention::FULL, local]);
+        assert!(!kinds.follows_settings(local) && kinds.follows_settings(still));
+        // Beside no other layers, those with a window are as the settings say.
+        let alike = Kinds::new(&[local; 3]);
+        assert!(alike.follows_settings(alike.lead()));
+    }
+}
