@@ -3,13 +3,19 @@
 //! Both sides make the weights from one generator. The recorded gaps between the two likeliest tokens are wider than twice the
 //! tolerance, so that greedy tokens are compared exactly.
 
+use half::bf16;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::tiny::{Tiny, cache, distance, feed, whole};
+use crate::{
+    reference,
+    tiny::{Tensors, Tiny, cache, distance, feed, whole},
+};
 
 /// Largest difference of a logit, f32 on either side; logits are of order 3.
 const TOLERANCE: f32 = 1e-4;
+/// Largest difference of a logit, bf16 on either side, as a share of the largest logit recorded.
+const TOLERANCE_BF16: f32 = 0.03;
 /// Tokens of a prefill chunk; no divisor of the prompt or of the window.
 const CHUNK: usize = 7;
 
@@ -22,6 +28,32 @@ struct Case {
     /// After every `every`-th token of the prompt.
     logits: Vec<Vec<f32>>,
     every: usize,
+}
+
+impl Case {
+    fn tolerance(&self) -> f32 {
+        match self.tiny.bf16 {
+            true => TOLERANCE_BF16 * self.largest(),
+            false => TOLERANCE,
+        }
+    }
+
+    /// The largest logit recorded, in size.
+    fn largest(&self) -> f32 {
+        let all = self.logits.iter().flatten();
+        all.fold(0.0, |largest, logit| largest.max(logit.abs()))
+    }
+
+    /// The weights as either side rounds them.
+    fn weights(&self) -> Tensors {
+        let mut tensors = self.tiny.tensors();
+        if self.tiny.bf16 {
+            for value in tensors.values_mut().flat_map(|(_, values)| values) {
+                *value = bf16::from_f32(*value).to_f32();
+            }
+        }
+        tensors
+    }
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -57,7 +89,8 @@ fn cases() -> Vec<Case> {
         .iter()
         .map(case)
         .collect();
-    assert_eq!(cases.len(), 16);
+    assert_eq!(cases.len(), 30);
+    assert_eq!(cases.iter().filter(|case| case.tiny.bf16).count(), 7);
     cases
 }
 
@@ -66,27 +99,46 @@ fn largest(values: &[f32]) -> usize {
     (0..values.len()).max_by(order).expect("a value")
 }
 
+/// Prints and checks the largest difference of every case.
+fn assert_near(case: &Case, got: impl Fn(usize) -> Vec<f32>) {
+    let ends = (1..).map(|k| k * case.every);
+    assert_eq!(case.logits.len(), case.prompt.len() / case.every);
+    let mut worst = 0.0f32;
+    for (end, expected) in ends.zip(&case.logits) {
+        let apart = distance(expected, &got(end));
+        assert!(apart <= case.tolerance(), "{} at {end}: {apart}", case.name);
+        worst = worst.max(apart);
+    }
+    println!(
+        "{}: {worst:.1e} of {:.2}, {:.1e} of it",
+        case.name,
+        case.largest(),
+        worst / case.largest()
+    );
+}
+
+#[test]
+fn the_reference_is_that_of_mlx() {
+    for case in cases() {
+        let logits = reference::every(&case.tiny, &case.weights(), &case.prompt);
+        assert_near(&case, |end| logits[end - 1].clone());
+    }
+}
+
 #[test]
 fn logits_are_those_of_mlx() {
-    let mut worst = 0.0f32;
     for case in cases() {
         let model = case.tiny.load();
-        let ends = (1..).map(|k| k * case.every);
-        assert_eq!(case.logits.len(), case.prompt.len() / case.every);
-        for (end, expected) in ends.zip(&case.logits) {
-            let apart = distance(expected, &whole(&model, &case.prompt[..end]));
-            assert!(apart <= TOLERANCE, "{} at {end}: {apart}", case.name);
-            worst = worst.max(apart);
-        }
+        assert_near(&case, |end| whole(&model, &case.prompt[..end]));
     }
-    println!("largest difference {worst:.1e}");
 }
 
 #[test]
 fn greedy_tokens_are_those_of_mlx() {
     for case in cases() {
         let name = &case.name;
-        assert!(case.gap > 2.0 * f64::from(TOLERANCE), "{name}: a near tie");
+        let tolerance = f64::from(case.tolerance());
+        assert!(case.gap > 2.0 * tolerance, "{name}: a near tie");
         let (model, total) = (case.tiny.load(), case.prompt.len());
         let mut cache = cache(&model, 1, total + case.greedy.len());
         let mut logits = Vec::new();

@@ -3,7 +3,7 @@
 //! Written without a look at the crate: heads are repeated by index, the mask is the loop's bound,
 //! the rotation is the complex product of each pair `(x[i], x[i + h])` of what is rotated, in the order of the checkpoint.
 
-use std::f64::consts::PI;
+use std::{f64::consts::PI, ops::Range};
 
 use crate::tiny::{Tensors, Tiny};
 
@@ -23,6 +23,22 @@ pub(crate) fn logits(tiny: &Tiny, tensors: &Tensors, ids: &[u32]) -> Vec<f32> {
 
 /// Logits of the last token of a sequence that is to reach a length.
 pub(crate) fn planned(tiny: &Tiny, tensors: &Tensors, ids: &[u32], planned: usize) -> Vec<f32> {
+    let last = ids.len() - 1;
+    rows(tiny, tensors, ids, planned, last..ids.len()).remove(0)
+}
+
+/// Logits of every token.
+pub(crate) fn every(tiny: &Tiny, tensors: &Tensors, ids: &[u32]) -> Vec<Vec<f32>> {
+    rows(tiny, tensors, ids, ids.len(), 0..ids.len())
+}
+
+fn rows(
+    tiny: &Tiny,
+    tensors: &Tensors,
+    ids: &[u32],
+    planned: usize,
+    wanted: Range<usize>,
+) -> Vec<Vec<f32>> {
     let model = Reference {
         tiny,
         tensors,
@@ -30,22 +46,24 @@ pub(crate) fn planned(tiny: &Tiny, tensors: &Tensors, ids: &[u32], planned: usiz
     };
     let mut rows: Vec<Row> = ids
         .iter()
-        .map(|&id| model.row_of("model.embed_tokens.weight", id as usize))
+        .map(|&id| {
+            let row = model.row_of("model.embed_tokens.weight", id as usize);
+            row.iter().map(|v| v * tiny.embedding_scale()).collect()
+        })
         .collect();
     for layer in 0..tiny.layers {
         model.layer(layer, &mut rows);
     }
-    let last = model.norm("model.norm.weight", rows.last().expect("a row"));
     let head = if tiny.tied {
         "model.embed_tokens"
     } else {
         "lm_head"
     };
-    model
-        .linear(head, &last)
-        .iter()
-        .map(|&v| v as f32)
-        .collect()
+    let logits = |row: &Row| {
+        let row = model.linear(head, &model.norm("model.norm.weight", row));
+        row.iter().map(|&v| v as f32).collect()
+    };
+    rows[wanted].iter().map(logits).collect()
 }
 
 impl Reference<'_> {
@@ -64,7 +82,7 @@ impl Reference<'_> {
         let scale = 1.0 / (mean + self.tiny.eps).sqrt();
         x.iter()
             .zip(gamma)
-            .map(|(v, &g)| v * scale * f64::from(g))
+            .map(|(v, &g)| v * scale * (f64::from(g) + self.tiny.gain_offset()))
             .collect()
     }
 
@@ -80,8 +98,11 @@ impl Reference<'_> {
             .collect()
     }
 
-    fn frequency(&self, pair: usize) -> f64 {
+    fn frequency(&self, pair: usize, local: bool) -> f64 {
         let rotated = self.tiny.rotated() as f64;
+        if local {
+            return 1.0 / self.tiny.local_theta.powf((2 * pair) as f64 / rotated);
+        }
         let mut theta = self.tiny.theta;
         if let Some(factor) = self.tiny.dynamic {
             let times = self.planned as f64 / self.tiny.positions as f64;
@@ -107,7 +128,7 @@ impl Reference<'_> {
             return base * (1.0 - ramp) + base / factor * ramp;
         }
         let Some((factor, low, high, original)) = self.tiny.scaling else {
-            return base;
+            return base / self.tiny.linear.unwrap_or(1.0);
         };
         let (wavelength, original) = (2.0 * PI / base, original as f64);
         if wavelength < original / high {
@@ -120,10 +141,15 @@ impl Reference<'_> {
         }
     }
 
-    fn rotated(&self, x: &[f64], position: usize) -> Row {
+    fn rotated(&self, layer: usize, x: &[f64], position: usize) -> Row {
+        if self.tiny.no_rope.has(layer) {
+            return x.to_vec();
+        }
         let dim = self.tiny.head_dim;
         let half = self.tiny.rotated() / 2;
+        let local = self.tiny.local(layer);
         let gain = match (self.tiny.yarn, &self.tiny.longrope) {
+            _ if local => 1.0,
             (Some((factor, _)), _) => 0.1 * factor.ln() + 1.0,
             (_, Some((_, _, original))) => {
                 let factor = (self.tiny.positions as f64 / *original as f64).max(1.0);
@@ -134,7 +160,7 @@ impl Reference<'_> {
         let mut out = x.to_vec();
         for head in 0..x.len() / dim {
             for pair in 0..half {
-                let (sin, cos) = (position as f64 * self.frequency(pair)).sin_cos();
+                let (sin, cos) = (position as f64 * self.frequency(pair, local)).sin_cos();
                 let (re, im) = (x[head * dim + pair], x[head * dim + half + pair]);
                 out[head * dim + pair] = gain * (re * cos - im * sin);
                 out[head * dim + half + pair] = gain * (re * sin + im * cos);
@@ -149,6 +175,37 @@ impl Reference<'_> {
             .iter()
             .map(|row| self.norm(&name("input_layernorm.weight"), row))
             .collect();
+        let [query, key, value] = self.query_key_value(layer, &normed);
+        // Norms of a model that has them after attention and MLP too.
+        let (after_attention, before_mlp, after_mlp) = match self.tiny.norms_after() {
+            true => (
+                Some("post_attention_layernorm.weight"),
+                "pre_feedforward_layernorm.weight",
+                Some("post_feedforward_layernorm.weight"),
+            ),
+            false => (None, "post_attention_layernorm.weight", None),
+        };
+        let after = |norm: Option<&str>, out: Row| match norm {
+            Some(norm) => self.norm(&name(norm), &out),
+            None => out,
+        };
+        for (position, row) in rows.iter_mut().enumerate() {
+            let first = self
+                .tiny
+                .window_of(layer)
+                .map_or(0, |keys| (position + 1).saturating_sub(keys));
+            let seen = first..=position;
+            let context = self.attend(&query[position], &key[seen.clone()], &value[seen]);
+            let out = self.linear(&name("self_attn.o_proj"), &context);
+            add(row, &after(after_attention, out));
+            let out = self.mlp(layer, &self.norm(&name(before_mlp), row));
+            add(row, &after(after_mlp, out));
+        }
+    }
+
+    /// Rows of query, key and value, normalised and rotated.
+    fn query_key_value(&self, layer: usize, normed: &[Row]) -> [Vec<Row>; 3] {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
         let project = |part: &str| -> Vec<Row> {
             normed
                 .iter()
@@ -158,7 +215,7 @@ impl Reference<'_> {
         let turn = |rows: Vec<Row>| -> Vec<Row> {
             rows.iter()
                 .enumerate()
-                .map(|(position, row)| self.rotated(row, position))
+                .map(|(position, row)| self.rotated(layer, row, position))
                 .collect()
         };
         let by_head = |rows: Vec<Row>, part: &str| -> Vec<Row> {
@@ -188,44 +245,43 @@ impl Reference<'_> {
         };
         let query = turn(by_head(query, "self_attn.q_norm.weight"));
         let key = turn(by_head(key, "self_attn.k_norm.weight"));
-        for (position, row) in rows.iter_mut().enumerate() {
-            let first = self
-                .tiny
-                .window
-                .map_or(0, |keys| (position + 1).saturating_sub(keys));
-            let seen = first..=position;
-            let context = self.attend(&query[position], &key[seen.clone()], &value[seen]);
-            add(row, &self.linear(&name("self_attn.o_proj"), &context));
-            let normed = self.norm(&name("post_attention_layernorm.weight"), row);
-            let (gate, up) = match self.tiny.fused() {
-                true => {
-                    let mut gate = self.linear(&name("mlp.gate_up_proj"), &normed);
-                    let up = gate.split_off(self.tiny.intermediate);
-                    (gate, up)
-                }
-                false => (
-                    self.linear(&name("mlp.gate_proj"), &normed),
-                    self.linear(&name("mlp.up_proj"), &normed),
-                ),
-            };
-            let gated: Row = gate
-                .iter()
-                .zip(&up)
-                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
-                .collect();
-            add(row, &self.linear(&name("mlp.down_proj"), &gated));
-        }
+        [query, key, value]
+    }
+
+    fn mlp(&self, layer: usize, x: &[f64]) -> Row {
+        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}");
+        let (gate, up) = match self.tiny.fused() {
+            true => {
+                let mut gate = self.linear(&name("gate_up_proj"), x);
+                let up = gate.split_off(self.tiny.intermediate);
+                (gate, up)
+            }
+            false => (
+                self.linear(&name("gate_proj"), x),
+                self.linear(&name("up_proj"), x),
+            ),
+        };
+        let act = |g: f64| match self.tiny.gelu() {
+            true => {
+                let inner = (2.0 / PI).sqrt() * (g + 0.044715 * g.powi(3));
+                0.5 * g * (1.0 + inner.tanh())
+            }
+            false => g / (1.0 + (-g).exp()),
+        };
+        let gated: Row = gate.iter().zip(&up).map(|(g, u)| act(*g) * u).collect();
+        self.linear(&name("down_proj"), &gated)
     }
 
     fn attend(&self, query: &[f64], keys: &[Row], values: &[Row]) -> Row {
         let (dim, group) = (self.tiny.head_dim, self.tiny.heads / self.tiny.kv_heads);
+        let divisor = (self.tiny.query_scalar.unwrap_or(dim) as f64).sqrt();
         let mut out = vec![0.0; query.len()];
         for head in 0..self.tiny.heads {
             let own = head * dim..(head + 1) * dim;
             let shared = (head / group) * dim..(head / group + 1) * dim;
             let dot = |key: &Row| {
                 let products = query[own.clone()].iter().zip(&key[shared.clone()]);
-                products.map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt()
+                products.map(|(q, k)| q * k).sum::<f64>() / divisor
             };
             let scores: Vec<f64> = keys.iter().map(dot).collect();
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
