@@ -4,9 +4,14 @@ use crate::tiny::{Tiny, cache, distance, feed, whole};
 
 const TOLERANCE: f32 = 1e-5;
 
+/// One of every family, and one with a window in some layers.
+fn models() -> impl Iterator<Item = Tiny> {
+    Tiny::families().into_iter().chain([Tiny::ministral()])
+}
+
 #[test]
 fn chunked_prefill_equals_whole() {
-    for tiny in Tiny::families() {
+    for tiny in models() {
         let (model, prompt) = (tiny.load(), tiny.prompt(40, 1));
         let expected = whole(&model, &prompt);
         for size in [1, 3, 7, 40] {
@@ -28,7 +33,7 @@ fn chunked_prefill_equals_whole() {
 
 #[test]
 fn ragged_batch_equals_each_alone() {
-    for tiny in Tiny::families() {
+    for tiny in models() {
         ragged(&tiny);
     }
 }
@@ -77,7 +82,7 @@ fn mlp_rows_do_not_change_results() {
 
 #[test]
 fn decoding_goes_on_where_prefill_stopped() {
-    for tiny in Tiny::families() {
+    for tiny in models() {
         let (model, prompt) = (tiny.load(), tiny.prompt(12, 5));
         let mut cache = cache(&model, 1, 16);
         feed(&model, &mut cache, &[&prompt], &[12]);

@@ -74,6 +74,9 @@ fn stages_compute_what_the_whole_model_does() {
         four_layers(true, Tiny::qwen2()),
         four_layers(true, Tiny::qwen3()),
         four_layers(false, Tiny::mistral()),
+        four_layers(false, Tiny::ministral()),
+        four_layers(false, Tiny::smollm3()),
+        four_layers(true, Tiny::gemma3()),
     ];
     for tiny in models {
         let prompts = [tiny.prompt(100, 1), tiny.prompt(71, 2)];
@@ -119,6 +122,7 @@ fn a_seed_gives_stages_what_it_gives_the_model() {
         four_layers(false, Tiny::llama()),
         four_layers(true, Tiny::qwen2()),
         four_layers(false, Tiny::qwen3()),
+        four_layers(true, Tiny::gemma3()),
     ] {
         let config = load(&tiny, &StagePart::whole(4)).config().clone();
         let options = |part: &StagePart| LoadOptions {
