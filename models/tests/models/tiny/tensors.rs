@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::Tiny;
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 impl Tiny {
-    /// The weights, the same at every call.
+    /// The weights, the same at every call, rounded to the type of the model.
     pub(crate) fn tensors(&self) -> Tensors {
         let mut state = 7u64;
         let mut values = |name: &str, shape: &[usize]| {
@@ -25,7 +26,11 @@ impl Tiny {
                 state = state
                     .wrapping_mul(6364136223846793005)
                     .wrapping_add(1442695040888963407);
-                center + scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
+                let value = center + scale * ((state >> 40) as f32 / (1 << 23) as f32 - 1.0);
+                match self.bf16 {
+                    true => bf16::from_f32(value).to_f32(),
+                    false => value,
+                }
             };
             (0..shape.iter().product()).map(next).collect::<Vec<_>>()
         };
