@@ -16,11 +16,11 @@ const TOLERANCE: f32 = 1e-4;
 /// Largest difference of a logit in f32 from the reference, of which 7e-6 were measured.
 const TOLERANCE_REFERENCE: f32 = 2e-5;
 /// Largest difference of a logit, bf16 on either side, as a share of the largest logit recorded. Either side was measured to be up to
-/// 1.6 % from the reference with the same weights, and 1.9 % from the other.
+/// 1.6 % from the reference with the same weights, and 1.8 % from the other.
 const TOLERANCE_BF16: f32 = 0.025;
-/// The same for a Gemma, whose norms give what a layer adds the size of what it is added to: over eight prompts mlx-lm was measured to be
-/// up to 2.1 % from its f32.
-const TOLERANCE_BF16_GEMMA: f32 = 0.04;
+/// The same for a Gemma, whose norms give what a layer adds the size of what it is added to: the two sides were measured to be 2.2 %
+/// apart.
+const TOLERANCE_BF16_GEMMA: f32 = 0.035;
 /// Tokens of a prefill chunk; no divisor of the prompt or of the window.
 const CHUNK: usize = 7;
 
