@@ -2,7 +2,7 @@
 //!
 //! Every chunk and every new token is compared with the reference, at most 1e-4 apart.
 
-use sparse_accelerate::KvType;
+use sparse_accelerate::{KvCache, KvType};
 use sparse_accelerate_models::CausalLm;
 
 use crate::{
@@ -10,10 +10,10 @@ use crate::{
     tiny::{Chosen, Tiny, distance, feed},
 };
 
-/// Positions of a sequence, 14 windows of 9.
-const POSITIONS: usize = 128;
+/// Positions of a sequence: 66 windows of 9, and more than twice what a cache keeps of a layer with such a window.
+const POSITIONS: usize = 600;
 /// Tokens of the prompt; those that follow come one by one.
-const PROMPT: usize = 80;
+const PROMPT: usize = 420;
 const TOLERANCE: f32 = 1e-4;
 /// Half a scale of 1/127 an element; logits reach about 3.
 const TOLERANCE_INT8: f32 = 0.1;
@@ -24,11 +24,11 @@ fn windowed() -> Vec<Tiny> {
         window: Some(9),
         layers: 3,
         full,
-        ..tiny
+        ..long(tiny)
     };
     vec![
-        Tiny::mistral(),
-        Tiny::ministral(),
+        long(Tiny::mistral()),
+        long(Tiny::ministral()),
         some(Tiny::phi3(), Chosen::None),
         some(Tiny::qwen2(), Chosen::Before(1)),
         some(Tiny::qwen2(), Chosen::Listed(vec![0, 2])),
@@ -37,6 +37,13 @@ fn windowed() -> Vec<Tiny> {
         some(Tiny::gemma3(), Chosen::Every(3)),
         some(Tiny::gemma3(), Chosen::Listed(vec![0])),
     ]
+}
+
+fn long(tiny: Tiny) -> Tiny {
+    Tiny {
+        positions: POSITIONS,
+        ..tiny
+    }
 }
 
 /// Feeds a prompt in chunks, then single tokens, and compares the logits after each.
@@ -62,18 +69,48 @@ fn assert_every_step(tiny: &Tiny, model: &CausalLm, chunk: usize, tolerance: f32
 fn chunks_shorter_and_longer_than_the_window_then_single_tokens() {
     for tiny in windowed() {
         let model = tiny.load();
-        for chunk in [1, 5, 9, 10, 40] {
+        // Shorter than the window, as long, beyond the room beside it, and longer than all that a layer keeps.
+        for chunk in [5, 9, 10, 140, 300] {
             assert_every_step(&tiny, &model, chunk, TOLERANCE);
         }
     }
 }
 
 #[test]
+fn a_cache_keeps_the_window_and_little_more() {
+    let tiny = Tiny {
+        window: Some(9),
+        ..long(Tiny::gemma3())
+    };
+    let (model, ids) = (tiny.load(), tiny.prompt(POSITIONS, 3));
+    let mut cache = model.cache(1, POSITIONS).expect("a cache");
+    let rows = |cache: &KvCache, layer: usize| cache.key(layer).expect("a layer").dims()[2];
+    for end in [300, 301, 420, 600] {
+        let from = cache.lens()[0];
+        feed(&model, &mut cache, &[&ids[from..end]], &[end]);
+        let kept: Vec<_> = (0..tiny.layers).map(|layer| rows(&cache, layer)).collect();
+        let expected = (0..tiny.layers).map(|layer| match tiny.full.has(layer) {
+            true => POSITIONS,
+            false => 9 + 256,
+        });
+        assert_eq!(kept, expected.collect::<Vec<_>>());
+        assert!(kept.contains(&POSITIONS) && kept.contains(&265));
+    }
+    // The last tokens can be taken back, and no more than those.
+    assert!(cache.truncate(POSITIONS - 128));
+    let again = feed(&model, &mut cache, &[&ids[POSITIONS - 128..]], &[POSITIONS]).remove(0);
+    let expected = reference::every(&tiny, &tiny.tensors(), &ids);
+    assert!(distance(&expected[POSITIONS - 1], &again) <= TOLERANCE);
+    assert!(!cache.truncate(POSITIONS - 300));
+    assert_eq!(cache.lens(), [0]);
+}
+
+#[test]
 fn in_a_cache_of_bytes() {
-    for tiny in [Tiny::mistral(), Tiny::ministral(), Tiny::gemma3()] {
+    for tiny in [Tiny::mistral(), Tiny::ministral(), Tiny::gemma3()].map(long) {
         let int8 = tiny.try_load_with(&tiny.tensors(), |options| options.model.kv = KvType::Int8);
         let int8 = int8.expect("a sound checkpoint");
-        for chunk in [1, 10, 40] {
+        for chunk in [1, 140, 300] {
             assert_every_step(&tiny, &int8, chunk, TOLERANCE_INT8);
         }
     }
@@ -90,7 +127,7 @@ fn sequences_of_different_lengths() {
             .map(|ids| reference::every(&tiny, &tiny.tensors(), ids));
         let mut cache = model.cache(2, POSITIONS).expect("a cache");
         let mut at = [0, 0];
-        let steps = [[40, 1], [3, 7], [1, 1], [20, 9], [1, 30], [11, 2]];
+        let steps = [[300, 1], [3, 270], [1, 1], [140, 9], [1, 130], [11, 2]];
         for step in steps.into_iter().chain([[1, 1]; 30]) {
             let to = [at[0] + step[0], at[1] + step[1]];
             let chunk = [0, 1].map(|b| &ids[b][at[b]..to[b]]);
