@@ -343,7 +343,7 @@ fn truncated_and_filled_again() {
             let plan = fill(&mut cache, problem, &first, backend);
             let query = query(problem, &second, backend);
             let _ = cache.attend(1, query.clone(), &plan).expect("attend");
-            cache.truncate(100);
+            assert!(cache.truncate(100));
             let lens = cache.lens().iter().zip(&problem.spans);
             let parts: Vec<(usize, usize)> = lens.map(|(len, s)| (*len, s.kv_len)).collect();
             append(&mut cache, problem, &second, &parts, backend);

@@ -54,13 +54,17 @@ fn rotated(
     let list = got.as_array().map_or(&[][..], Vec::as_slice);
     let flags: Option<Vec<bool>> = list.iter().map(flag).collect();
     match flags {
-        Some(flags) if flags.len() == layers => Ok(flags),
+        // Files of models that were cut shorter keep the longer list.
+        Some(mut flags) if flags.len() >= layers => {
+            flags.truncate(layers);
+            Ok(flags)
+        }
         _ => Err(ConfigError::Value {
             file: FILE,
             field: ROTATED,
             got: describe(got),
             expected: format!(
-                "a list of {layers}, one for each layer: 1 for a layer with positions, 0 for one without"
+                "a list of at least {layers}, one for each layer: 1 for a layer with positions, 0 for one without"
             ),
         }),
     }
