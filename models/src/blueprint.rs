@@ -34,7 +34,8 @@ pub(crate) struct Blueprint {
     pub(crate) rotation: Rotation,
     /// Rotation of layers that have another.
     pub(crate) local_rotation: Rotation,
-    score_scale: f64,
+    /// Factor of queries: scores are divided by the square root of the head dimension, whatever a model divides them by.
+    pub(crate) query_factor: f64,
     /// Factor of embeddings.
     pub(crate) embedding_scale: f64,
     pub(crate) activation: Activation,
@@ -59,7 +60,7 @@ impl Blueprint {
             attention: Kinds::new(&config.attention),
             rotation: Rotation::new(config),
             local_rotation: Rotation::local(config),
-            score_scale: config.score_scale,
+            query_factor: (config.head_dim as f64 / config.query_scalar).sqrt(),
             embedding_scale: config.embedding_scale,
             activation: config.activation,
             weights: config.layer_weights().collect(),
@@ -98,12 +99,20 @@ impl Blueprint {
             return refuse("kv_heads", got, "it must divide the number of heads");
         }
         for (field, got) in [
-            ("score_scale", self.score_scale),
+            ("query_scalar", self.query_factor),
             ("embedding_scale", self.embedding_scale),
         ] {
             if !(got.is_finite() && got > 0.0) {
                 return refuse(field, got.to_string(), "it must be above 0");
             }
+        }
+        if self.query_factor != 1.0 && !self.has(LayerPart::QueryNorm) {
+            let got = format!(
+                "one that makes queries {} times as large",
+                self.query_factor
+            );
+            let limit = "it must be the head dimension where query heads are not normalised";
+            return refuse("query_scalar", got, limit);
         }
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return refuse("norm_eps", self.norm_eps.to_string(), "it must be above 0");
@@ -113,19 +122,15 @@ impl Blueprint {
 
     /// The heads of layers of a kind.
     pub(crate) fn heads_of(&self, kind: LayerAttention) -> Heads {
-        let mut heads = Heads::new(self.heads, self.kv_heads, self.head_dim);
+        let heads = Heads::new(self.heads, self.kv_heads, self.head_dim);
         let base = match kind.rotation {
             LayerRotation::Main => self.rotation.base_of_whole_heads(),
             LayerRotation::Local => self.local_rotation.base_of_whole_heads(),
             LayerRotation::None => None,
         };
-        if let Some(base) = base {
-            heads = heads.with_rotary_base(base);
-        }
-        let scale = self.score_scale as f32;
-        match scale == heads.scale() {
-            true => heads,
-            false => heads.with_score_scale(scale),
+        match base {
+            Some(base) => heads.with_rotary_base(base),
+            None => heads,
         }
     }
 
@@ -148,6 +153,10 @@ impl Blueprint {
             });
         }
         Ok(part.clone())
+    }
+
+    fn has(&self, part: LayerPart) -> bool {
+        self.weights.iter().any(|weight| weight.part == part)
     }
 
     /// Tells whether a stage holds the table of embeddings: to look ids up, or as a tied head.

@@ -19,8 +19,6 @@ pub struct Heads {
     /// scores pooled keys only on the frequencies that survive averaging over a block; no other pattern
     /// reads it.
     pub rotary_base: Option<f64>,
-    /// Factor of scores before their softmax; `None` for `1 / sqrt(dim)`.
-    pub score_scale: Option<f32>,
 }
 
 impl Heads {
@@ -31,7 +29,6 @@ impl Heads {
             kv,
             dim,
             rotary_base: None,
-            score_scale: None,
         }
     }
 
@@ -42,24 +39,16 @@ impl Heads {
         self
     }
 
-    /// The same heads with another factor of scores than `1 / sqrt(dim)`.
-    #[must_use]
-    pub const fn with_score_scale(mut self, scale: f32) -> Self {
-        self.score_scale = Some(scale);
-        self
-    }
-
-    /// Factor of scores before their softmax, `1 / sqrt(dim)` unless the model has another.
+    /// The softmax scale, `1 / sqrt(dim)`.
     pub fn scale(&self) -> f32 {
-        let own = || (self.dim as f64).sqrt().recip() as f32;
-        self.score_scale.unwrap_or_else(own)
+        (self.dim as f64).sqrt().recip() as f32
     }
 
-    /// Checks the counts, the rotary base and the factor of scores.
+    /// Checks the counts and the rotary base.
     ///
     /// # Errors
-    /// [`AttentionError::Setting`] for a count of 0, query heads that are no multiple of the KV heads, a rotary
-    /// base that is not above 1, or a factor of scores that is not above 0.
+    /// [`AttentionError::Setting`] for a count of 0, query heads that are no multiple of the KV heads, or a
+    /// rotary base that is not above 1.
     pub fn validate(&self) -> Result<(), AttentionError> {
         let refuse = |field, got: String, limit: String, hint| {
             Err(AttentionError::Setting {
@@ -80,12 +69,6 @@ impl Heads {
             let limit = format!("a multiple of the KV heads ({})", self.kv);
             let hint = "grouped-query attention shares each KV head among equally many query heads";
             return refuse("query heads", self.query.to_string(), limit, hint);
-        }
-        if let Some(scale) = self.score_scale
-            && !(scale.is_finite() && scale > 0.0)
-        {
-            let limit = "finite and above 0".into();
-            return refuse("score scale", scale.to_string(), limit, hint);
         }
         match self.rotary_base {
             Some(base) if !(base.is_finite() && base > 1.0) => {

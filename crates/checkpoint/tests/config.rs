@@ -29,7 +29,7 @@ fn a_llama_config_is_read_whole() {
         rope_scaling: None,
         local_rope_theta: 10_000.0,
         attention: vec![LayerAttention::FULL; 2],
-        score_scale: 32f64.sqrt().recip(),
+        query_scalar: 32.0,
         embedding_scale: 1.0,
         activation: Activation::Silu,
         norm_eps: 1e-5,

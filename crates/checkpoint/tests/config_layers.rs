@@ -102,7 +102,7 @@ fn a_gemma_is_read_with_what_its_class_has_where_the_file_says_nothing() {
         ],
     );
     assert_eq!(config.architecture, Architecture::Gemma3);
-    assert_eq!((config.head_dim, config.score_scale), (256, 1.0 / 16.0));
+    assert_eq!((config.head_dim, config.query_scalar), (256, 256.0));
     assert_eq!((config.rope_theta, config.local_rope_theta), (1e6, 1e4));
     assert_eq!(config.embedding_scale, 8.0);
     assert_eq!(config.activation, Activation::GeluTanh);
@@ -220,7 +220,7 @@ fn scaling_of_a_gemma_is_that_of_its_full_layers() {
 #[test]
 fn what_changes_a_gemma_is_honoured_or_refused() {
     let config = read(GEMMA, &[("query_pre_attn_scalar", json!(168))]);
-    assert_eq!(config.score_scale, 168f64.sqrt().recip());
+    assert_eq!(config.query_scalar, 168.0);
     for (field, value) in [
         ("query_pre_attn_scalar", json!(0)),
         ("hidden_activation", json!("silu")),

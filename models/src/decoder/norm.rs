@@ -22,6 +22,17 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// The norm with its gain times a factor.
+    pub(crate) fn times(self, factor: f64) -> Self {
+        match factor == 1.0 {
+            true => self,
+            false => Self {
+                gamma: self.gamma.map(|gamma| gamma * factor),
+                ..self
+            },
+        }
+    }
+
     /// `[rows, width]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         Ok(rms_norm(x, &self.gamma.val(), self.eps)?)

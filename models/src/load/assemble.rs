@@ -168,7 +168,9 @@ impl<'a> Assembler<'a> {
         let qkv = self.projection(index, &qkv, self.blueprint.heads + self.blueprint.kv_heads)?;
         let head_norms = match config.head_norms {
             true => Some(HeadNorms {
-                query: self.head_norm(index, weight(LayerPart::QueryNorm))?,
+                query: self
+                    .head_norm(index, weight(LayerPart::QueryNorm))?
+                    .times(self.blueprint.query_factor),
                 key: self.head_norm(index, weight(LayerPart::KeyNorm))?,
             }),
             false => None,

@@ -171,8 +171,8 @@ pub struct ModelConfig {
     pub local_rope_theta: f64,
     /// Attention of every layer, `layers` of them.
     pub attention: Vec<LayerAttention>,
-    /// Factor of scores before their softmax; in most models `1 / sqrt(head_dim)`.
-    pub score_scale: f64,
+    /// Number whose square root divides scores before their softmax; in most models `head_dim`.
+    pub query_scalar: f64,
     /// Factor of embeddings, 1 in most models.
     pub embedding_scale: f64,
     /// Gate of the MLP.

@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
         rope_scaling,
         local_rope_theta,
         attention,
-        score_scale: score_scale(fields, architecture, head_dim)?,
+        query_scalar: query_scalar(fields, architecture, head_dim)?,
         embedding_scale: match architecture.scales_embeddings() {
             true => (hidden_size as f64).sqrt(),
             false => 1.0,
@@ -214,7 +214,7 @@ fn head_dim(
 }
 
 /// Gemma's files have the number whose square root divides scores.
-fn score_scale(
+fn query_scalar(
     fields: Fields<'_>,
     architecture: Architecture,
     head_dim: usize,
@@ -225,7 +225,7 @@ fn score_scale(
         None => head_dim as f64,
     };
     match (1.0..=MAX_HIDDEN as f64).contains(&scalar) {
-        true => Ok(scalar.sqrt().recip()),
+        true => Ok(scalar),
         false => Err(value(
             field,
             scalar,

@@ -102,6 +102,17 @@ fn timed<'m>(
     Ok(runs_s)
 }
 
+/// Forgets what the run before appended.
+fn back(all: &mut [Sequence<'_>], depth: usize) -> Result<(), EngineError> {
+    for sequence in all.iter_mut() {
+        if sequence.rewind(depth)? != depth {
+            let reason = "a run cannot be repeated: the model's windows keep the last 128 tokens; decode no more than so many";
+            return Err(EngineError::execution("decode", reason));
+        }
+    }
+    Ok(())
+}
+
 /// Seconds of one run in which sequences decode a token each, in turn.
 fn by_turns(
     all: &mut [Sequence<'_>],
@@ -109,9 +120,7 @@ fn by_turns(
     first: u32,
     tokens: usize,
 ) -> Result<f64, EngineError> {
-    for sequence in all.iter_mut() {
-        sequence.rewind(depth)?;
-    }
+    back(all, depth)?;
     let mut next = vec![first; all.len()];
     let start = Instant::now();
     for _ in 0..tokens {
@@ -129,9 +138,7 @@ fn at_once(
     first: u32,
     tokens: usize,
 ) -> Result<f64, EngineError> {
-    for sequence in all.iter_mut() {
-        sequence.rewind(depth)?;
-    }
+    back(all, depth)?;
     let start = Instant::now();
     thread::scope(|scope| {
         let running: Vec<_> = all
