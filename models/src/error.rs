@@ -155,6 +155,15 @@ pub enum ModelError {
         /// Types the device computes in.
         supported: Vec<WeightDtype>,
     },
+    /// Activations of the model do not fit the asked type.
+    #[error(
+        "load: activations of a {class} grow past what f16 holds (65,504) and become infinite; load it as bf16 or f32 (set \
+         `LoadOptions::dtype`)"
+    )]
+    Outgrown {
+        /// The class of the model.
+        class: &'static str,
+    },
     /// A value of the configuration is outside what the decoder handles.
     #[error("config: {field} is {got}; {limit}")]
     UnsupportedConfig {

@@ -54,6 +54,9 @@ pub struct KvCache {
 }
 
 impl KvCache {
+    /// Tokens that can be taken back from the end of every sequence ([`KvCache::truncate`]) of a cache with windows.
+    pub const TAKEN_BACK: usize = slot::SPARE;
+
     /// Allocates an empty cache of zeros.
     ///
     /// # Errors
@@ -517,8 +520,8 @@ impl KvCache {
     }
 
     /// Forgets what comes after the first `len` tokens of every sequence; the memory stays. False, and every token forgotten, where a
-    /// layer's window has let go of keys that the next token sees: more than the last 128 tokens cannot be taken back from such a
-    /// layer.
+    /// layer's window has let go of keys that the next token sees: more than the last [`KvCache::TAKEN_BACK`] tokens cannot be taken
+    /// back from such a layer.
     #[must_use = "where it is false the cache is empty"]
     pub fn truncate(&mut self, len: usize) -> bool {
         let shorter: Vec<usize> = self.lens.iter().map(|&held| len.min(held)).collect();

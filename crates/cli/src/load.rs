@@ -26,12 +26,12 @@ pub(crate) struct RunTarget {
 }
 
 impl RunTarget {
-    /// Opens the devices and fills in what was not asked for; `stored` is the type of the checkpoint.
-    pub(crate) fn new(args: &RunOnArgs, stored: WeightDtype) -> Result<Self> {
+    /// Opens the devices and fills in what was not asked for, as the model needs it.
+    pub(crate) fn new(args: &RunOnArgs, config: &ModelConfig) -> Result<Self> {
         let devices = args.open()?;
         let dtype = args.sizes.dtype();
         Ok(Self {
-            dtype: dtype.unwrap_or_else(|| devices.default_dtype(stored)),
+            dtype: dtype.unwrap_or_else(|| devices.dtype_for(config)),
             chunk: args.sizes.chunk(devices.default_chunk())?,
             devices,
         })
@@ -106,7 +106,7 @@ impl Opened {
         for note in dir.notes() {
             eprintln!("note: {note}");
         }
-        let target = RunTarget::new(run, dir.config().dtype)?;
+        let target = RunTarget::new(run, dir.config())?;
         Ok(Self { dir, target })
     }
 

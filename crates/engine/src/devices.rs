@@ -103,11 +103,10 @@ impl Devices {
         chunks.min().unwrap_or(1)
     }
 
-    /// The default type of weights for a checkpoint of type `stored`. All devices must compute in one type:
-    /// the one they agree on, else f32.
-    pub fn default_dtype(&self, stored: WeightDtype) -> WeightDtype {
-        let first = self.first().default_dtype(stored);
-        let agree = |one: &Selected| one.default_dtype(stored) == first;
+    /// The type to load a model in. All devices must compute in one type: the one they agree on, else f32.
+    pub fn dtype_for(&self, config: &ModelConfig) -> WeightDtype {
+        let first = self.first().dtype_for(config);
+        let agree = |one: &Selected| one.dtype_for(config) == first;
         match self.all.iter().all(agree) {
             true => first,
             false => WeightDtype::F32,

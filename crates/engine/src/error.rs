@@ -187,7 +187,9 @@ impl EngineError {
             EngineError::Model(error) => {
                 matches!(
                     error,
-                    ModelError::UnsupportedDtype { .. } | ModelError::PromptTooLong { .. }
+                    ModelError::UnsupportedDtype { .. }
+                        | ModelError::Outgrown { .. }
+                        | ModelError::PromptTooLong { .. }
                 )
             }
             EngineError::Stop(_)

@@ -90,6 +90,11 @@ pub(crate) fn refuse_unsupported(
     options: &LoadOptions,
 ) -> Result<WeightDtype, ModelError> {
     let dtype = options.model.dtype.unwrap_or(config.dtype);
+    if dtype == WeightDtype::F16 && config.architecture.outgrows_f16() {
+        return Err(ModelError::Outgrown {
+            class: config.architecture.class_name(),
+        });
+    }
     let takes = |dtype: &WeightDtype| options.device.supports_dtype(dtype_of(*dtype));
     if takes(&dtype) {
         return Ok(dtype);

@@ -1,6 +1,8 @@
 //! SmolLM3 and Gemma 3, and windows of some layers: every setting and every gain counts, and fields that are left out have the values
 //! that the Hugging Face classes give them.
 
+use sparse_accelerate_checkpoint::WeightDtype;
+
 use crate::{
     parity::assert_parity,
     reference,
@@ -209,4 +211,16 @@ fn fields_that_are_left_out() {
         ..gemma3(Chosen::Every(6))
     };
     assert_parity(&gemma3, 37);
+}
+
+#[test]
+fn a_gemma_in_f16_is_refused() {
+    let tiny = Tiny::gemma3();
+    let refused = tiny.try_load_with(&tiny.tensors(), |options| {
+        options.model.dtype = Some(WeightDtype::F16);
+    });
+    let error = refused.expect_err("it outgrows f16").to_string();
+    for part in ["Gemma3ForCausalLM", "65,504", "bf16"] {
+        assert!(error.contains(part), "{error}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::{error::AttentionError, plan::AttentionPlan};
 /// Tokens of room beside the window.
 pub(super) const ROOM: usize = 256;
 /// Tokens before the window that are kept where tokens are let go of, so that the last few can be taken back.
-const SPARE: usize = ROOM / 2;
+pub(super) const SPARE: usize = ROOM / 2;
 
 /// Rows that a layer with this window takes of a cache of `capacity` tokens.
 pub(super) fn rows(window: Option<usize>, capacity: usize) -> usize {

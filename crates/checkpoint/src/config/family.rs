@@ -68,7 +68,8 @@ impl Architecture {
     }
 
     /// The class name in config.json.
-    pub(crate) fn class_name(self) -> &'static str {
+    #[must_use]
+    pub fn class_name(self) -> &'static str {
         self.names()[0].0
     }
 
@@ -140,6 +141,12 @@ impl Architecture {
 
     /// Tells whether embeddings are multiplied by the square root of the width.
     pub(super) fn scales_embeddings(self) -> bool {
+        self == Self::Gemma3
+    }
+
+    /// Tells whether activations grow past what f16 holds, 65,504.
+    #[must_use]
+    pub fn outgrows_f16(self) -> bool {
         self == Self::Gemma3
     }
 

@@ -97,7 +97,7 @@ impl Subject {
         let text = read_config(&path).map_err(|error| wrong(&error))?;
         let config = ModelConfig::from_json(&text).map_err(|error| wrong(&error))?;
         let json = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
-        let target = RunTarget::new(&args.run, config.dtype)?;
+        let target = RunTarget::new(&args.run, &config)?;
         let metadata = ModelMetadata {
             name: name_of(&path.with_extension("")),
             hash: None,

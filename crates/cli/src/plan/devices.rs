@@ -59,7 +59,7 @@ pub(super) fn find(names: &[String], config: &ModelConfig, given: &Given) -> Res
                 let selected = open(name, unknown, &opened)?;
                 opened.push(selected.choice);
                 if opened.len() == 1 {
-                    let stored = selected.default_dtype(config.dtype);
+                    let stored = selected.dtype_for(config);
                     found.dtype = given.dtype.unwrap_or(stored);
                     found.chunk = selected.default_chunk();
                 }

@@ -3,7 +3,7 @@
 //! CPU: f32, since half types are converted on every use there. GPU: the stored type where the
 //! device computes in it, else f16, else f32. bf16 to f16 can overflow; loading checks for that.
 
-use sparse_accelerate_checkpoint::WeightDtype;
+use sparse_accelerate_checkpoint::{ModelConfig, WeightDtype};
 
 use super::select::Selected;
 
@@ -18,7 +18,15 @@ impl Selected {
         if self.is_flex() { CPU_CHUNK } else { GPU_CHUNK }
     }
 
-    /// The type to load a checkpoint of type `stored` in.
+    /// The type to load a model in; f32 in place of an f16 that its activations outgrow.
+    pub fn dtype_for(&self, config: &ModelConfig) -> WeightDtype {
+        match self.default_dtype(config.dtype) {
+            WeightDtype::F16 if config.architecture.outgrows_f16() => WeightDtype::F32,
+            dtype => dtype,
+        }
+    }
+
+    /// The type for what is stored as `stored`.
     pub fn default_dtype(&self, stored: WeightDtype) -> WeightDtype {
         let Some(can) = self.info.capabilities.as_ref().filter(|_| !self.is_flex()) else {
             return WeightDtype::F32;
@@ -35,6 +43,14 @@ impl Selected {
 mod tests {
     use super::*;
     use crate::device::{Backend, Capabilities, DeviceChoice, select};
+
+    fn config(class: &str) -> ModelConfig {
+        let text = format!(
+            r#"{{"architectures": ["{class}"], "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2,
+                "num_hidden_layers": 1, "vocab_size": 16, "max_position_embeddings": 64, "head_dim": 32}}"#
+        );
+        ModelConfig::from_json(&text).expect("sound")
+    }
 
     #[test]
     fn the_type_follows_what_the_device_computes_in() {
@@ -63,6 +79,18 @@ mod tests {
                 max_binding: None,
             });
             assert_eq!(device.default_dtype(stored), expected);
+            for class in ["LlamaForCausalLM", "Gemma3ForCausalLM"] {
+                let config = ModelConfig {
+                    dtype: stored,
+                    ..config(class)
+                };
+                let outgrown = class.starts_with("Gemma") && expected == WeightDtype::F16;
+                let expected = match outgrown {
+                    true => WeightDtype::F32,
+                    false => expected,
+                };
+                assert_eq!(device.dtype_for(&config), expected, "{class}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{thread, time::Instant};
 
-use sparse_accelerate::AttentionSettings;
+use sparse_accelerate::{AttentionSettings, KvCache};
 use sparse_accelerate_engine::{
     Chunking, EngineError, Loaded, PrefillProgress, Sequence, contained,
 };
@@ -31,7 +31,7 @@ pub struct DecodeSettings {
 /// Fills a cache with `ids` and times decoding after it.
 ///
 /// # Errors
-/// No runs, tokens or sequences, whatever a prefill and decoding refuse, a device that gave up.
+/// No runs, tokens or sequences; more tokens than a model with windows takes back; whatever a prefill and decoding refuse, a device that gave up.
 pub fn decode(
     model: &Loaded,
     case: &Case,
@@ -47,6 +47,10 @@ pub fn decode(
         if count == 0 {
             return Err(SpeedError::Nothing { field });
         }
+    }
+    let (got, limit) = (settings.tokens, KvCache::TAKEN_BACK);
+    if got > limit && !model.config().windows().is_empty() {
+        return Err(SpeedError::TakenBack { got, limit });
     }
     contained("decode", || {
         let (depth, capacity) = (ids.len(), ids.len() + settings.tokens);
@@ -102,17 +106,6 @@ fn timed<'m>(
     Ok(runs_s)
 }
 
-/// Forgets what the run before appended.
-fn back(all: &mut [Sequence<'_>], depth: usize) -> Result<(), EngineError> {
-    for sequence in all.iter_mut() {
-        if sequence.rewind(depth)? != depth {
-            let reason = "a run cannot be repeated: the model's windows keep the last 128 tokens; decode no more than so many";
-            return Err(EngineError::execution("decode", reason));
-        }
-    }
-    Ok(())
-}
-
 /// Seconds of one run in which sequences decode a token each, in turn.
 fn by_turns(
     all: &mut [Sequence<'_>],
@@ -120,7 +113,9 @@ fn by_turns(
     first: u32,
     tokens: usize,
 ) -> Result<f64, EngineError> {
-    back(all, depth)?;
+    for sequence in all.iter_mut() {
+        sequence.rewind(depth)?;
+    }
     let mut next = vec![first; all.len()];
     let start = Instant::now();
     for _ in 0..tokens {
@@ -138,7 +133,9 @@ fn at_once(
     first: u32,
     tokens: usize,
 ) -> Result<f64, EngineError> {
-    back(all, depth)?;
+    for sequence in all.iter_mut() {
+        sequence.rewind(depth)?;
+    }
     let start = Instant::now();
     thread::scope(|scope| {
         let running: Vec<_> = all

@@ -41,6 +41,17 @@ pub enum SpeedError {
         /// The part that is wrong.
         part: String,
     },
+    /// More tokens a run than a cache of a model with windows takes back.
+    #[error(
+        "decode: {got} tokens a run cannot be taken back for the next: the cache of a model with windows keeps what {limit} need; \
+         decode at most so many"
+    )]
+    TakenBack {
+        /// Tokens a run.
+        got: usize,
+        /// The most.
+        limit: usize,
+    },
     /// Inputs that are not defined.
     #[error(transparent)]
     Inputs(#[from] InputError),
@@ -77,6 +88,7 @@ impl SpeedError {
             Self::Density { .. } => Some("density"),
             Self::Selector { .. } => Some("selectors"),
             Self::Fit { .. } => Some("lengths"),
+            Self::TakenBack { .. } => Some("tokens"),
             Self::Nothing { field } => Some(field),
             _ => None,
         }
@@ -90,6 +102,7 @@ impl SpeedError {
             SpeedError::Density { .. }
             | SpeedError::Inputs(_)
             | SpeedError::Selector { .. }
+            | SpeedError::TakenBack { .. }
             | SpeedError::Nothing { .. } => true,
             SpeedError::Fit { .. } | SpeedError::Wrong { .. } => false,
         }
