@@ -1,4 +1,4 @@
-//! Importing GGUF: the tokenizers of Phi-3, and those of Phi-4 that are refused.
+//! Importing GGUF: the tokenizers of Phi-3 and Phi-4-mini, and that of Phi-4, which is refused.
 
 mod support;
 
@@ -6,14 +6,29 @@ use support::gguf_file::{Meta, sentence_piece_of, tiny_model};
 use support::import::{F32, imported, refused};
 
 #[test]
-fn the_tokenizers_of_phi_4_are_refused_with_the_way_out() {
+fn the_tokenizer_of_phi_4_is_refused_with_the_way_out() {
     let mut gguf = tiny_model("phi3");
-    gguf.set("tokenizer.ggml.pre", Meta::Text("gpt-4o".into()));
+    gguf.set("tokenizer.ggml.pre", Meta::Text("dbrx".into()));
     let error = refused(&gguf).to_string();
     assert!(
-        error.contains("gpt-4o") && error.contains("Hugging Face directory"),
+        error.contains("dbrx") && error.contains("Hugging Face directory"),
         "{error}"
     );
+}
+
+#[test]
+fn that_of_phi_4_mini_ends_turns_with_a_token_of_its_own() {
+    let mut gguf = tiny_model("phi3");
+    gguf.set("tokenizer.ggml.pre", Meta::Text("gpt-4o".into()));
+    gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(256));
+    let (_dir, model) = imported(&gguf, &F32);
+    assert_eq!(model.generation().eos, [256]);
+    gguf.set(
+        "tokenizer.chat_template",
+        Meta::Text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}".into()),
+    );
+    let (_dir, model) = imported(&gguf, &F32);
+    assert_eq!(model.generation().eos, [256, 257]);
 }
 
 #[test]

@@ -6,10 +6,12 @@
 mod support;
 
 use serde::Deserialize;
-use serde_json::Value;
-use sparse_accelerate_checkpoint::{GgufError, ModelDir, Tokenizer};
+use sparse_accelerate_checkpoint::{GgufError, ModelDir};
 use support::gguf_file::{GgufBuilder, Meta, tiny_model};
 use support::import::{F32, imported, refused};
+use support::tokenizer::{
+    Case, SentencePiece, encoded, fixture, sentence_piece, sentence_piece_group, streamed,
+};
 use tempfile::TempDir;
 
 const CONTROL: i32 = 3;
@@ -18,77 +20,15 @@ const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 #[derive(Clone, Deserialize)]
-struct SentencePiece {
-    pieces: Vec<(String, i32, f32)>,
-    cases: Vec<Case>,
-}
-
-#[derive(Clone, Deserialize)]
 struct ByteLevel {
     tokens: Vec<String>,
     merges: Vec<String>,
     cases: Vec<Case>,
 }
 
-#[derive(Clone, Deserialize)]
-struct Case {
-    #[serde(default)]
-    prefix: bool,
-    #[serde(default)]
-    rule: String,
-    text: String,
-    ids: Vec<u32>,
-}
-
-fn fixture(text: &str) -> Value {
-    serde_json::from_str(text).expect("the fixture is JSON")
-}
-
-fn sentence_piece() -> SentencePiece {
-    let all = fixture(include_str!("fixtures/sentence_piece.json"));
-    serde_json::from_value(all).expect("pieces and cases")
-}
-
-fn without_bytes() -> SentencePiece {
-    let mut all = fixture(include_str!("fixtures/sentence_piece.json"));
-    serde_json::from_value(all["no_bytes"].take()).expect("pieces and cases")
-}
-
 fn byte_level() -> ByteLevel {
     let all = fixture(include_str!("fixtures/byte_level.json"));
     serde_json::from_value(all).expect("tokens, merges and cases")
-}
-
-impl SentencePiece {
-    fn gguf(&self) -> GgufBuilder {
-        let mut gguf = tiny_model("llama");
-        let texts: Vec<String> = self.pieces.iter().map(|piece| piece.0.clone()).collect();
-        let types: Vec<i32> = self.pieces.iter().map(|piece| piece.1).collect();
-        gguf.set_tokens(&texts, &types);
-        let scores = self.pieces.iter().map(|piece| piece.2).collect();
-        gguf.set("tokenizer.ggml.scores", Meta::F32s(scores));
-        gguf.set("tokenizer.ggml.model", Meta::Text("llama".into()));
-        // What converters write for every such file.
-        gguf.set("tokenizer.ggml.pre", Meta::Text("default".into()));
-        gguf.set("tokenizer.ggml.bos_token_id", Meta::U32(1));
-        gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(2));
-        gguf.set("tokenizer.ggml.unknown_token_id", Meta::U32(0));
-        gguf.metadata
-            .retain(|(key, _)| key != "tokenizer.ggml.merges");
-        gguf
-    }
-
-    fn add(&mut self, text: &str, kind: i32, score: f32) -> u32 {
-        self.pieces.push((text.to_owned(), kind, score));
-        self.pieces.len() as u32 - 1
-    }
-
-    /// The recorded ids of a text.
-    fn ids(&self, text: &str, prefix: bool) -> Vec<u32> {
-        let mut cases = self.cases.iter();
-        let case = cases.find(|case| case.text == text && case.prefix == prefix);
-        case.expect("recorded").ids.clone()
-    }
 }
 
 fn bpe(rule: Option<&str>) -> GgufBuilder {
@@ -121,20 +61,6 @@ fn open(gguf: &GgufBuilder) -> (TempDir, ModelDir) {
     imported(gguf, &F32)
 }
 
-fn encoded(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-    tokenizer.encode(text, false).expect("encodes")
-}
-
-fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let mut stream = tokenizer.stream();
-    let mut text = String::new();
-    for &id in ids {
-        text.extend(stream.push(id).expect("decodes"));
-    }
-    text.extend(stream.flush());
-    text
-}
-
 #[test]
 fn ids_are_those_of_sentence_piece() {
     let fixture = sentence_piece();
@@ -164,7 +90,7 @@ fn ids_are_those_of_sentence_piece() {
 
 #[test]
 fn what_is_unknown_stays_so_without_bytes() {
-    let fixture = without_bytes();
+    let fixture = sentence_piece_group("no_bytes");
     let (_dir, model) = open(&fixture.gguf());
     for case in &fixture.cases {
         assert_eq!(
@@ -332,7 +258,7 @@ fn metadata_of_a_sentence_piece_vocabulary_that_is_missing_or_wrong() {
         "{error}"
     );
 
-    let mut bare = without_bytes();
+    let mut bare = sentence_piece_group("no_bytes");
     bare.pieces[0].1 = CONTROL;
     let mut gguf = bare.gguf();
     gguf.metadata
@@ -346,11 +272,13 @@ fn metadata_of_a_sentence_piece_vocabulary_that_is_missing_or_wrong() {
 
 #[test]
 fn ids_are_those_of_tiktoken() {
-    for (rule, recorded) in [
-        ("llama-bpe", "llama-bpe"),
-        ("llama3", "llama-bpe"),
-        ("llama-v3", "llama-bpe"),
-        ("tekken", "tekken"),
+    for (rule, recorded, begins) in [
+        ("llama-bpe", "llama-bpe", true),
+        ("llama3", "llama-bpe", true),
+        ("llama-v3", "llama-bpe", true),
+        ("smaug-bpe", "llama-bpe", false),
+        ("gpt-4o", "gpt-4o", false),
+        ("tekken", "tekken", true),
     ] {
         let (_dir, model) = open(&bpe(Some(rule)));
         let tokenizer = model.tokenizer();
@@ -372,7 +300,7 @@ fn ids_are_those_of_tiktoken() {
         let begin = tokenizer.token_to_id("<|begin|>").expect("there");
         let got = tokenizer.encode("a", true).expect("encodes");
         // As these rules have it where the file does not say.
-        assert_eq!(got, [begin, 97]);
+        assert_eq!(got, [begin, 97][usize::from(!begins)..], "{rule}");
     }
     let mut gguf = bpe(Some("llama-bpe"));
     gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(false));
@@ -395,8 +323,10 @@ fn a_rule_for_splitting_text_is_known_or_refused() {
         );
         let text = error.to_string();
         for part in [
+            "gpt-4o",
             "llama-bpe",
             "qwen2",
+            "smaug-bpe",
             "smollm",
             "tekken",
             "convert the model again",

@@ -7,6 +7,7 @@
 pub(crate) mod config;
 pub(crate) mod gguf_file;
 pub(crate) mod import;
+pub(crate) mod tokenizer;
 
 use std::fs;
 use std::path::Path;

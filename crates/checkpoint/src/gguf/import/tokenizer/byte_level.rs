@@ -1,9 +1,13 @@
 //! Byte-level BPE: merges in order, over text that a rule has split before.
 //!
 //! The file only names the rule. Known are `smollm` (single digits, then the GPT-2 pattern), `qwen2` (its own pattern, after NFC),
-//! `llama-bpe` (Llama 3's: up to three digits) and `tekken` (Mistral Nemo's: words end before a capital); under the last two a piece that
-//! is a token needs no merges. A file without a rule, or with `default`, was converted before converters knew its model: which rule is
-//! right cannot be told from it.
+//! `llama-bpe` (Llama 3's: up to three digits), `smaug-bpe` (the same for models whose texts have no beginning token, SmolLM3 among them),
+//! `gpt-4o` (that of o200k, which Phi-4-mini has: words end before a capital, contractions go with them) and `tekken` (Mistral Nemo's:
+//! neither contractions nor runs of digits). Under all but the first two a piece that is a token needs no merges. A file without a rule, or
+//! with `default`, was converted before converters knew its model: which rule is right cannot be told from it.
+//!
+//! Converters tell rules apart by the ids of one text. Llama 3.1's published tokenizer gives those of `llama-bpe` with its beginning token
+//! and those of `smaug-bpe` without, that of GPT-4o those of `gpt-4o`.
 
 use serde_json::{Value, json};
 
@@ -22,7 +26,7 @@ pub(super) const TYPES: &[TokenType] = &[
 ];
 
 const RULE: &str = "tokenizer.ggml.pre";
-const RULES: &str = "llama-bpe, qwen2, smollm and tekken; another way of splitting text gives other ids than the model knows: \
+const RULES: &str = "gpt-4o, llama-bpe, qwen2, smaug-bpe, smollm and tekken; another way of splitting text gives other ids than the model knows: \
     convert the model again with a current converter, or use its Hugging Face directory";
 
 /// Splits of the `qwen2` rule: contractions, words with one leading mark, single digits, punctuation runs, line ends, blanks.
@@ -32,6 +36,9 @@ const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p
 /// Words of small letters with capitals before them, or of capitals alone; single digits; slashes go with line ends.
 const TEKKEN_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// Those words with contractions after them and up to three digits together.
+const GPT4O_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// The parts of tokenizer.json.
 pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Parts, GgufError> {
     let prefix = "tokenizer.ggml.add_space_prefix";
@@ -39,24 +46,21 @@ pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<
         return Err(unsupported(prefix, "true", "false for byte-level BPE"));
     }
     let rule = metadata.text(RULE)?;
-    let mut whole_tokens = false;
+    let rule = rule.unwrap_or("missing");
     let (normalizer, first) = match rule {
-        Some("smollm") => {
-            let digits = json!({ "type": "Digits", "individual_digits": true });
-            (Value::Null, (digits, true))
-        }
-        Some("qwen2") => (json!({ "type": "NFC" }), (split(QWEN2_PATTERN), false)),
-        Some("llama-bpe" | "llama3" | "llama-v3") => {
-            whole_tokens = true;
-            (Value::Null, (split(LLAMA3_PATTERN), false))
-        }
-        Some("tekken") => {
-            whole_tokens = true;
-            (Value::Null, (split(TEKKEN_PATTERN), false))
-        }
-        other => return Err(unsupported(RULE, other.unwrap_or("missing"), RULES)),
+        "smollm" => (
+            Value::Null,
+            json!({ "type": "Digits", "individual_digits": true }),
+        ),
+        "qwen2" => (json!({ "type": "NFC" }), split(QWEN2_PATTERN)),
+        "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" => (Value::Null, split(LLAMA3_PATTERN)),
+        "gpt-4o" => (Value::Null, split(GPT4O_PATTERN)),
+        "tekken" => (Value::Null, split(TEKKEN_PATTERN)),
+        other => return Err(unsupported(RULE, other, RULES)),
     };
-    let (first, then_pattern) = first;
+    let then_pattern = rule == "smollm";
+    let begins = matches!(rule, "llama-bpe" | "llama3" | "llama-v3" | "tekken");
+    let whole_tokens = !matches!(rule, "smollm" | "qwen2");
     let second = byte_level(false, then_pattern);
     Ok(Parts {
         normalizer,
@@ -67,7 +71,7 @@ pub(super) fn parts(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
             "ignore_merges": whole_tokens, "vocab": vocabulary.ids(), "merges": merges(metadata)?,
         }),
-        add_bos: whole_tokens,
+        add_bos: begins,
         prefix_space: false,
     })
 }

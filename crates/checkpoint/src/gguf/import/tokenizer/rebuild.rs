@@ -42,6 +42,7 @@ pub(in crate::gguf::import) fn rebuild(
     let name = required(key, metadata.text(key))?;
     let (vocabulary, unknown, parts);
     let mut bare: &[&str] = &[];
+    let mut spaced: fn(&str) -> bool = |_| false;
     match name {
         "gpt2" => {
             vocabulary = Vocabulary::read(metadata, byte_level::TYPES)?;
@@ -54,6 +55,10 @@ pub(in crate::gguf::import) fn rebuild(
             parts = sentence_piece::parts(metadata, &vocabulary, unknown)?;
             if architecture == Architecture::Phi3 {
                 bare = sentence_piece::phi3_marks(&vocabulary);
+            }
+            // A prefix would be put before tokens too.
+            if !parts.prefix_space {
+                spaced = sentence_piece::is_spaced;
             }
         }
         other => {
@@ -87,7 +92,7 @@ pub(in crate::gguf::import) fn rebuild(
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": vocabulary.added(bare),
+        "added_tokens": vocabulary.added(bare, spaced),
         "normalizer": parts.normalizer,
         "pre_tokenizer": parts.pre_tokenizer,
         "post_processor": surround(first, last),

@@ -2,7 +2,10 @@
 //!
 //! tokenizer.json knows pairs in order instead (`merges`). Spaces are `▁`, and one is put before a text (`add_space_prefix`): once where
 //! `[INST]` is a token of its own, as in Mistral's vocabularies from v2 on, before every stretch of text between added tokens elsewhere,
-//! as in those of Llama 2 and Mistral v0.1. A character without a token becomes its bytes.
+//! as in those of Llama 2 and Mistral v0.1. Gemma's puts none. A character without a token becomes its bytes.
+//!
+//! User-defined tokens are found before anything is merged, the longest first. Gemma has such tokens for runs of spaces, which
+//! converters spell with spaces: SentencePiece looks for them in a text whose spaces are `▁` already, so that a `▁` of the text counts too.
 
 use std::collections::HashSet;
 
@@ -43,7 +46,7 @@ const PHI3_MARKS: &[&str] = &[
 const SCORES: &str = "tokenizer.ggml.scores";
 /// Characters that are rewritten before anything else.
 const CHARACTERS: &str = "tokenizer.ggml.precompiled_charsmap";
-const SPACE: &str = "\u{2581}";
+const SPACE: char = '\u{2581}';
 
 /// The parts of tokenizer.json.
 pub(super) fn parts(
@@ -102,6 +105,11 @@ pub(super) fn phi3_marks(vocabulary: &Vocabulary<'_>) -> &'static [&'static str]
         .iter()
         .any(|(_, text, kind)| text == "</s>" && kind == TokenType::UserDefined);
     if later { PHI3_MARKS } else { &[] }
+}
+
+/// Tells whether an added token is looked for where spaces are `▁` already.
+pub(super) fn is_spaced(content: &str) -> bool {
+    content.contains([' ', SPACE])
 }
 
 /// Normalizer and pre-tokenizer that turn spaces into `▁` and put one in front.

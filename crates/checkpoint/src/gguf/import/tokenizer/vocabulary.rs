@@ -124,8 +124,9 @@ impl<'a> Vocabulary<'a> {
             .collect()
     }
 
-    /// The added tokens of tokenizer.json. Blanks after those in `bare` are no part of a text.
-    pub(super) fn added(&self, bare: &[&str]) -> Vec<Value> {
+    /// The added tokens of tokenizer.json. Blanks after those in `bare` are no part of a text. `normalized` tells which of them are looked
+    /// for in a text whose spaces have been rewritten, as they are themselves.
+    pub(super) fn added(&self, bare: &[&str], normalized: impl Fn(&str) -> bool) -> Vec<Value> {
         let added = self.iter().filter_map(|(id, content, kind)| {
             let special = match kind {
                 TokenType::Normal | TokenType::Byte | TokenType::Unused => return None,
@@ -134,7 +135,7 @@ impl<'a> Vocabulary<'a> {
             };
             Some(json!({
                 "id": id, "content": content, "single_word": false, "lstrip": false,
-                "rstrip": bare.contains(&content), "normalized": false, "special": special,
+                "rstrip": bare.contains(&content), "normalized": normalized(content), "special": special,
             }))
         });
         added.collect()
