@@ -9,7 +9,7 @@ use std::fs;
 use sparse_accelerate_checkpoint::{
     CheckpointError, GgufError, ImportOptions, WeightDtype, import_gguf,
 };
-use support::gguf_file::{Meta, Tensor, tiny_model, tiny_sentence_piece};
+use support::gguf_file::{Meta, tiny_model, tiny_sentence_piece};
 use support::import::{F32, import, listing, refused};
 use support::put;
 
@@ -17,6 +17,12 @@ use support::put;
 fn metadata_that_is_not_supported_is_refused() {
     for (key, value) in [
         ("general.architecture", Meta::Text("gemma".into())),
+        ("general.architecture", Meta::Text("gemma2".into())),
+        ("general.architecture", Meta::Text("gemma3n".into())),
+        ("general.architecture", Meta::Text("clip".into())),
+        ("general.type", Meta::Text("mmproj".into())),
+        ("general.type", Meta::Text("adapter".into())),
+        ("llama.vision.block_count", Meta::U32(27)),
         ("general.architecture", Meta::Text("phimoe".into())),
         ("tokenizer.ggml.pre", Meta::Text("default".into())),
         ("tokenizer.ggml.model", Meta::Text("t5".into())),
@@ -36,7 +42,7 @@ fn metadata_that_is_not_supported_is_refused() {
             "{error}"
         );
     }
-    for family in ["qwen2", "qwen3"] {
+    for family in ["qwen2", "qwen3", "smollm3"] {
         let key = format!("{family}.attention.sliding_window");
         let mut gguf = tiny_model(family);
         // Of a context of 128.
@@ -91,18 +97,7 @@ fn a_bias_that_only_some_layers_lack_is_missing() {
         let mut gguf = tiny_model(architecture);
         gguf.tensors
             .retain(|tensor| !tensor.name.ends_with(".bias"));
-        gguf.set(&format!("{architecture}.block_count"), Meta::U32(2));
-        let second = gguf
-            .tensors
-            .iter()
-            .filter(|tensor| tensor.name.starts_with("blk."));
-        let second: Vec<_> = second
-            .map(|tensor| Tensor {
-                name: tensor.name.replace("blk.0", "blk.1"),
-                ..tensor.clone()
-            })
-            .collect();
-        gguf.tensors.extend(second);
+        gguf.set_layers(architecture, 2);
         for part in biases {
             gguf.add(&format!("blk.0.{part}.bias"), &[64], &[1.0; 64]);
         }
@@ -132,6 +127,27 @@ fn metadata_that_is_missing_is_named() {
 }
 
 #[test]
+fn a_number_of_layers_beyond_any_model_is_refused() {
+    for architecture in ["gemma3", "llama", "smollm3"] {
+        let mut gguf = tiny_model(architecture);
+        let key = format!("{architecture}.block_count");
+        for bad in [1025, u64::MAX] {
+            gguf.set(&key, Meta::Raw(10, bad.to_le_bytes().to_vec()));
+            let error = refused(&gguf);
+            assert!(
+                matches!(&error, GgufError::Contradiction { key: named, .. } if *named == key),
+                "{error}"
+            );
+            let text = error.to_string();
+            assert!(
+                text.contains(&bad.to_string()) && text.contains("1024"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_vocabulary_that_contradicts_itself() {
     let edits: [(&str, Meta); 5] = [
         ("tokenizer.ggml.token_type", Meta::I32s(vec![1; 7])),
@@ -155,6 +171,7 @@ fn a_file_cut_short_is_refused_wherever_it_ends() {
     for gguf in [
         tiny_model("qwen2"),
         tiny_model("phi3"),
+        tiny_model("gemma3"),
         tiny_sentence_piece(),
     ] {
         let whole = gguf.bytes();

@@ -151,7 +151,7 @@ impl Architecture {
     }
 
     /// The MLP's gate.
-    pub(super) fn activation(self) -> Activation {
+    pub(crate) fn activation(self) -> Activation {
         match self {
             Self::Gemma3 => Activation::GeluTanh,
             _ => Activation::Silu,
@@ -183,7 +183,7 @@ impl Architecture {
     }
 
     /// Every so many layers one has no positions, where `no_rope_layers` does not say which; `None` where all have them.
-    pub(super) fn unrotated_interval(self) -> Option<usize> {
+    pub(crate) fn unrotated_interval(self) -> Option<usize> {
         (self == Self::SmolLm3).then_some(4)
     }
 

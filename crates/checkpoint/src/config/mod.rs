@@ -24,3 +24,4 @@ pub use model::{
     Activation, DynamicScaling, LayerAttention, LayerRotation, Llama3Scaling, LongRopeScaling,
     ModelConfig, RopeScaling, YarnScaling,
 };
+pub(crate) use parse::MAX_LAYERS;

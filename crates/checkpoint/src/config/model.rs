@@ -139,6 +139,16 @@ pub enum Activation {
     GeluTanh,
 }
 
+impl Activation {
+    /// The name that config.json is written with.
+    pub(crate) fn config_name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+}
+
 /// Configuration of a decoder-only model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {

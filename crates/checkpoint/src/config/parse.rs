@@ -17,7 +17,7 @@ use crate::{ConfigError, json};
 pub(super) const FILE: &str = "config.json";
 const MAX_HIDDEN: usize = 1 << 17;
 const MAX_INTERMEDIATE: usize = 1 << 20;
-pub(super) const MAX_LAYERS: usize = 1 << 10;
+pub(crate) const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 24;
 pub(super) const MAX_POSITIONS: usize = 1 << 28;

@@ -95,6 +95,26 @@ impl GgufBuilder {
         self
     }
 
+    /// Gives a model of one layer as many that are alike, but for the values of their first elements.
+    pub(crate) fn set_layers(&mut self, architecture: &str, layers: usize) -> &mut Self {
+        let first: Vec<Tensor> = self.tensors.clone();
+        let first = first
+            .iter()
+            .filter(|tensor| tensor.name.starts_with("blk.0."));
+        for layer in 1..layers {
+            self.tensors.extend(first.clone().map(|tensor| {
+                let mut tensor = tensor.clone();
+                tensor.name = tensor.name.replacen("blk.0.", &format!("blk.{layer}."), 1);
+                tensor.data[..4].copy_from_slice(&(layer as f32).to_le_bytes());
+                tensor
+            }));
+        }
+        self.set(
+            &format!("{architecture}.block_count"),
+            Meta::U32(layers as u32),
+        )
+    }
+
     /// The file's bytes.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = self.magic.to_vec();
@@ -180,7 +200,7 @@ pub(crate) fn byte_alphabet() -> Vec<String> {
 }
 
 /// A complete model of one layer: width 64, two heads of 32, one key head, MLP 96, and a byte-level vocabulary of 260 rows.
-/// Values count up, so that every row of every tensor is another.
+/// Values count up, so that every row of every tensor is another. The heads of a Gemma 3 have 64 elements.
 pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     let mut gguf = GgufBuilder::default();
     let mut tokens = byte_alphabet();
@@ -213,9 +233,15 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
         gguf.set("phi3.rope.dimension_count", Meta::U32(32));
         gguf.set("phi3.attention.sliding_window", Meta::U32(0));
     }
+    if architecture == "gemma3" {
+        gguf.set("gemma3.attention.key_length", Meta::U32(64));
+        gguf.set("gemma3.attention.value_length", Meta::U32(64));
+        gguf.set("gemma3.attention.sliding_window", Meta::U32(16));
+    }
     gguf.set("tokenizer.ggml.model", Meta::Text("gpt2".to_owned()));
     let rule = match architecture {
         "llama" => "smollm",
+        "smollm3" => "smaug-bpe",
         _ => "qwen2",
     };
     gguf.set("tokenizer.ggml.pre", Meta::Text(rule.to_owned()));
@@ -239,10 +265,11 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     add("token_embd.weight", &[64, 260]);
     add("output_norm.weight", &[64]);
     let fused = architecture == "phi3";
+    let head = if architecture == "gemma3" { 64 } else { 32 };
     let apart: &[(&str, &[u64])] = &[
-        ("attn_q", &[64, 64]),
-        ("attn_k", &[64, 32]),
-        ("attn_v", &[64, 32]),
+        ("attn_q", &[64, 2 * head]),
+        ("attn_k", &[64, head]),
+        ("attn_v", &[64, head]),
         ("ffn_gate", &[64, 96]),
         ("ffn_up", &[64, 96]),
     ];
@@ -250,15 +277,19 @@ pub(crate) fn tiny_model(architecture: &str) -> GgufBuilder {
     let shared: &[(&str, &[u64])] = &[
         ("attn_norm", &[64]),
         ("ffn_norm", &[64]),
-        ("attn_output", &[64, 64]),
+        ("attn_output", &[2 * head, 64]),
         ("ffn_down", &[96, 64]),
     ];
     for (part, dims) in shared.iter().chain(if fused { in_one } else { apart }) {
         add(&format!("blk.0.{part}.weight"), dims);
     }
-    if architecture == "qwen3" {
-        add("blk.0.attn_q_norm.weight", &[32]);
-        add("blk.0.attn_k_norm.weight", &[32]);
+    if matches!(architecture, "gemma3" | "qwen3") {
+        add("blk.0.attn_q_norm.weight", &[head]);
+        add("blk.0.attn_k_norm.weight", &[head]);
+    }
+    if architecture == "gemma3" {
+        add("blk.0.post_attention_norm.weight", &[64]);
+        add("blk.0.post_ffw_norm.weight", &[64]);
     }
     if architecture == "qwen2" {
         add("blk.0.attn_q.bias", &[64]);

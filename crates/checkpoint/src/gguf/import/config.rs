@@ -5,7 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::{longrope, names, rope};
+use super::{gemma, longrope, names, rope};
+use crate::config::MAX_LAYERS;
 use crate::gguf::GgufFile;
 use crate::gguf::metadata::{Metadata, required};
 use crate::{Architecture, GgufError, LayerPart, WeightDtype};
@@ -20,8 +21,10 @@ const ATTENTION: [LayerPart; 4] = [
 /// The same in the MLP.
 const MLP: [LayerPart; 3] = [LayerPart::Gate, LayerPart::Up, LayerPart::Down];
 
-/// Size of the window that every layer has.
-const WINDOW: &str = "attention.sliding_window";
+/// Size of the window that layers have.
+pub(super) const WINDOW: &str = "attention.sliding_window";
+/// The layers that have it.
+pub(super) const PATTERN: &str = "attention.sliding_window_pattern";
 
 /// The way out for a Phi-3: its models have windows of their own where the key is missing.
 const NO_WINDOW_KEY: &str = "the number of keys that every layer sees, 0 for all: convert the model again with a current converter, or use \
@@ -38,7 +41,10 @@ pub(super) struct TokenMetadata {
 /// The architecture, if it is one of those supported. A `llama` file with a window is a Mistral.
 pub(crate) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufError> {
     let key = "general.architecture";
-    match required(key, metadata.text(key))? {
+    let name = required(key, metadata.text(key))?;
+    refuse_parts(metadata)?;
+    match name {
+        "gemma3" => Ok(Architecture::Gemma3),
         "llama" => Ok(match window(metadata, &|name| format!("llama.{name}"))? {
             Some(_) => Architecture::Mistral,
             None => Architecture::Llama,
@@ -46,7 +52,12 @@ pub(crate) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufErro
         "phi3" => Ok(Architecture::Phi3),
         "qwen2" => Ok(Architecture::Qwen2),
         "qwen3" => Ok(Architecture::Qwen3),
-        other => Err(unsupported(key, other, "llama, phi3, qwen2 and qwen3")),
+        "smollm3" => Ok(Architecture::SmolLm3),
+        other => Err(unsupported(
+            key,
+            other,
+            "gemma3, llama, phi3, qwen2, qwen3 and smollm3",
+        )),
     }
 }
 
@@ -66,6 +77,7 @@ pub(super) fn config_json(
     refuse_variants(file, &key)?;
     let biased = |parts: &[LayerPart]| parts.iter().any(|&part| names::has_bias(file, part));
     let hidden = size("embedding_length")?;
+    let layers = checked_layers(&key, size("block_count")?)?;
     let heads = size("attention.head_count")?;
     let kv_heads = metadata
         .size(&key("attention.head_count_kv"))?
@@ -115,14 +127,13 @@ pub(super) fn config_json(
         "bos_token_id": tokens.bos,
         "eos_token_id": tokens.eos,
         "pad_token_id": tokens.padding,
-        "hidden_act": "silu",
         "hidden_size": hidden,
         "head_dim": head_dim,
         "initializer_range": 0.02,
         "intermediate_size": size("feed_forward_length")?,
         "max_position_embeddings": context,
         "num_attention_heads": heads,
-        "num_hidden_layers": size("block_count")?,
+        "num_hidden_layers": layers,
         "num_key_value_heads": kv_heads,
         "rms_norm_eps": eps,
         "rope_scaling": scaling,
@@ -132,11 +143,20 @@ pub(super) fn config_json(
         "use_cache": true,
         "torch_dtype": dtype.config_name(),
     });
+    let gate = match architecture {
+        Architecture::Gemma3 => "hidden_activation",
+        _ => "hidden_act",
+    };
+    config[gate] = architecture.activation().config_name().into();
     if architecture.biased_throughout() {
-        // A Phi-3 has none: one that is in its file is refused with the tensors that nothing claims.
-        let may = architecture != Architecture::Phi3;
+        // These have none: one that is in a file is refused with the tensors that nothing claims.
+        let may = !matches!(architecture, Architecture::Gemma3 | Architecture::Phi3);
         config["attention_bias"] = (may && biased(&ATTENTION)).into();
         config["mlp_bias"] = (may && biased(&MLP)).into();
+    }
+    if architecture == Architecture::Gemma3 {
+        gemma::add_fields(metadata, &key, &mut config, layers)?;
+        return Ok(config);
     }
     let window = window(metadata, &key)?;
     match architecture {
@@ -154,24 +174,42 @@ pub(super) fn config_json(
                 config["original_max_position_embeddings"] = original.into();
             }
         }
-        Architecture::Qwen2 | Architecture::Qwen3 => {
+        Architecture::Qwen2 | Architecture::Qwen3 | Architecture::SmolLm3 => {
             // Which layers have it the file does not say.
             if let Some(got) = window.filter(|&keys| keys < context) {
                 let limit = "0 for none, or no less than the context length";
                 return Err(unsupported(&key(WINDOW), &got.to_string(), limit));
             }
             config["use_sliding_window"] = false.into();
+            // Nor which layers have no positions: llama.cpp has the number in its code.
+            if let Some(every) = architecture.unrotated_interval() {
+                let rotated = |layer: u64| u64::from(!layer.is_multiple_of(every as u64));
+                config["no_rope_layers"] = (1..=layers).map(rotated).collect();
+                config["no_rope_layer_interval"] = every.into();
+            }
         }
-        // Their files are not taken yet: see `architecture`.
-        Architecture::Gemma3 | Architecture::SmolLm3 => {}
+        Architecture::Gemma3 => {}
     }
     Ok(config)
 }
 
+/// The number of layers, small enough for lists of what each of them has.
+fn checked_layers(key: &impl Fn(&str) -> String, got: u64) -> Result<u64, GgufError> {
+    match got <= MAX_LAYERS as u64 {
+        true => Ok(got),
+        false => Err(GgufError::Contradiction {
+            key: key("block_count"),
+            got: got.to_string(),
+            expected: format!("at most {MAX_LAYERS} layers"),
+            way_out: "the file is damaged, fetch it again",
+        }),
+    }
+}
+
 /// The window of every layer; 0 is none.
 fn window(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Option<u64>, GgufError> {
-    let pattern = key("attention.sliding_window_pattern");
-    if metadata.iter().any(|(name, _)| *name == pattern) {
+    let pattern = key(PATTERN);
+    if metadata.get(&pattern).is_some() {
         let limit = "no pattern: one window for every layer, or none";
         return Err(unsupported(&pattern, "there", limit));
     }
@@ -192,6 +230,24 @@ pub(super) fn generation_json(
         (eos, _) => json!(eos),
     };
     Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
+}
+
+/// Refuses what is no whole model: a vision part (`mmproj`), an adapter, or a model with its vision part in one file.
+fn refuse_parts(metadata: &Metadata) -> Result<(), GgufError> {
+    let key = "general.type";
+    if let Some(other) = metadata.text(key)?.filter(|&kind| kind != "model") {
+        let limit = "model: give the file of the text model itself";
+        return Err(unsupported(key, other, limit));
+    }
+    let mut keys = metadata.iter().map(|(name, _)| name);
+    match keys.find(|name| name.contains(".vision.")) {
+        Some(key) => Err(unsupported(
+            key,
+            "there",
+            "models without a vision part: convert the text model alone, or use its Hugging Face directory",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {

@@ -1,6 +1,7 @@
 //! One tensor from its GGUF blocks to the target type, row by row.
 //!
-//! Only a row is ever in memory. Rows of Q and K are taken in the order that undoes the interleaving of rotary pairs. A value
+//! Only a row is ever in memory. Rows of Q and K are taken in the order that undoes the interleaving of rotary pairs, and where a family
+//! stores the gains of norms less one, the one that converters add is taken off again. A value
 //! that is not finite, or does not fit the target type, ends the import: it would spoil every output of the model.
 
 use std::io::Write;
@@ -19,6 +20,8 @@ pub(super) struct Conversion<'a> {
     pub(super) kind: Kind,
     /// Heads whose rows are interleaved, if any.
     pub(super) heads: Option<usize>,
+    /// Subtracted from every element.
+    pub(super) offset: f32,
     pub(super) dtype: WeightDtype,
 }
 
@@ -54,6 +57,9 @@ impl Conversion<'_> {
             let source = self.source_row(row, rows);
             let blocks = self.bytes.get(source * row_bytes..).unwrap_or_default();
             dequantize(kind, blocks, &mut values);
+            for value in &mut values {
+                *value -= self.offset;
+            }
             encoded.clear();
             if !encode(self.dtype, &values, &mut encoded) {
                 return Err(Stop::Format(self.non_finite(&values)));

@@ -60,15 +60,15 @@ fn parts(family: Architecture) -> impl Iterator<Item = LayerPart> {
     LayerPart::ALL.into_iter().filter(has)
 }
 
-/// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` architecture so that the two
-/// halves of each rotary pair are neighbours; all others stay as they are.
+/// Number of heads whose rows are interleaved in this tensor. Converters reorder Q and K of the `llama` and `smollm3` architectures so that
+/// the two halves of each rotary pair are neighbours, those of layers without positions too; all others stay as they are.
 pub(super) fn interleaved_heads(
     architecture: Architecture,
     gguf_name: &str,
     heads: usize,
     kv_heads: usize,
 ) -> Option<usize> {
-    if architecture.gguf_name() != "llama" {
+    if !matches!(architecture.gguf_name(), "llama" | "smollm3") {
         return None;
     }
     let part = gguf_name.split('.').nth(2)?;

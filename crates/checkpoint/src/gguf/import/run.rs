@@ -84,6 +84,8 @@ struct Planned {
     /// Position in the file's table; none for a bias of zeros.
     source: Option<usize>,
     heads: Option<usize>,
+    /// A norm's gain.
+    gain: bool,
 }
 
 /// [`import_gguf`] with the creation of files as a parameter.
@@ -156,6 +158,10 @@ pub(super) fn import_with(
             bytes: file.bytes(tensor),
             kind: tensor.kind().map_err(&fault)?,
             heads: planned.heads,
+            offset: match planned.gain && model.gains_less_one {
+                true => 1.0,
+                false => 0.0,
+            },
             dtype: options.dtype,
         };
         conversion.write(&mut out).map_err(|stop| match stop {
@@ -213,6 +219,7 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
                     shape: expected,
                     source: None,
                     heads: None,
+                    gain: false,
                 });
                 continue;
             }
@@ -228,11 +235,14 @@ fn plan(file: &GgufFile, model: &ModelConfig, has_output: bool) -> Result<Vec<Pl
         }
         let heads =
             names::interleaved_heads(model.architecture, &gguf_name, model.heads, model.kv_heads);
+        // No other weight has a single dimension.
+        let gain = expected.len() == 1 && name.ends_with(".weight");
         plan.push(Planned {
             name,
             shape: expected,
             source: Some(source),
             heads,
+            gain,
         });
     }
     match left.keys().next() {
