@@ -1,6 +1,6 @@
 //! Importing GGUF: Gemma 3, the gains of its norms, its windows, its two rotations and its vocabulary.
 //!
-//! What comes out is held against the Hugging Face directory of the same weights, written here by hand.
+//! The result is held against the Hugging Face directory of the same weights, written here by hand.
 
 mod support;
 
@@ -252,7 +252,7 @@ fn layers_with_a_window_have_a_rotation_of_their_own() {
     gguf.set("gemma3.rope.freq_base_swa", Meta::F32(20_000.0));
     assert_eq!(bases(&gguf), (1e6, 2e4));
 
-    // What llama.cpp and transformers make of others differs.
+    // Of others llama.cpp and transformers make different things.
     gguf.set("gemma3.rope.scaling.type", Meta::Text("yarn".into()));
     let error = refused(&gguf);
     assert!(

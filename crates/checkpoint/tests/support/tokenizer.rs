@@ -50,7 +50,7 @@ impl SentencePiece {
         let scores = self.pieces.iter().map(|piece| piece.2).collect();
         gguf.set("tokenizer.ggml.scores", Meta::F32s(scores));
         gguf.set("tokenizer.ggml.model", Meta::Text("llama".into()));
-        // What converters write for every such file.
+        // As converters write it for every such file.
         gguf.set("tokenizer.ggml.pre", Meta::Text("default".into()));
         gguf.set("tokenizer.ggml.bos_token_id", Meta::U32(1));
         gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(2));

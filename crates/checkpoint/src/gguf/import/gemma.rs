@@ -1,6 +1,6 @@
 //! Fields of config.json that a Gemma 3 has beside the others: windows by layers, the base of their positions, the scale of scores.
 //!
-//! What no key says is in llama.cpp's code, which is followed here (`llama_model_gemma3::load_arch_hparams`): the sixth of every six layers has
+//! The rest is in llama.cpp's code alone, which is followed here (`llama_model_gemma3::load_arch_hparams`): the sixth of every six layers has
 //! no window, those with one have positions of base 10000 that no scaling stretches, and scores are divided by the square root of a
 //! head's size, except in the model of 62 layers.
 
@@ -35,7 +35,7 @@ pub(super) fn add_fields(
         Some(_) => sliding(metadata, key, layers)?,
         None => vec![false; layers as usize],
     };
-    // What llama.cpp makes of YaRN in layers with a window is not what transformers does.
+    // In layers with a window llama.cpp and transformers make different things of YaRN.
     let scaling = &config["rope_scaling"]["rope_type"];
     if let (Some(_), Some(kind)) = (window, scaling.as_str().filter(|&kind| kind != "linear")) {
         let limit = "linear or none beside windows: use the Hugging Face directory of the model";
