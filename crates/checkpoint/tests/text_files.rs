@@ -149,13 +149,28 @@ fn tokens_that_only_other_files_know_are_single_tokens() {
 
 #[test]
 fn a_token_of_the_vocabulary_that_is_named_special_is_one() {
-    let model = opened(&[(
-        "tokenizer_config.json",
-        json!({ "eos_token": "A", "pad_token": "<nowhere>" }),
-    )]);
+    let model = opened(&[("tokenizer_config.json", json!({ "eos_token": "A" }))]);
     assert!(model.tokenizer().is_special(65));
-    assert_eq!(model.tokenizer().token_to_id("<nowhere>"), None);
     assert_eq!(model.generation().eos, [257, 65]);
+}
+
+#[test]
+fn a_special_token_without_an_id_takes_the_next_one() {
+    let names = json!({
+        "additional_special_tokens": ["<third>"], "pad_token": "<second>", "bos_token": "<first>", "unk_token": "",
+    });
+    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let model = opened(&[(file, names.clone())]);
+        let ids = model.tokenizer().encode("<third>a<first><second>", false);
+        assert_eq!(ids.expect("encodes"), [260, 97, 258, 259], "{file}");
+        assert!(model.tokenizer().is_special(260) && model.notes().is_empty());
+    }
+    // No row of the table is left for it.
+    let mut config = support::llama_config();
+    config["vocab_size"] = json!(258);
+    let model = opened(&[("config.json", config), ("tokenizer_config.json", names)]);
+    assert_eq!(model.tokenizer().token_to_id("<third>"), None);
+    assert_eq!(model.notes().len(), 3, "{:?}", model.notes());
 }
 
 #[test]
@@ -227,6 +242,12 @@ fn every_end_token_ends_a_text() {
     let chat =
         json!({ "chat_template": CHATML, "added_tokens_decoder": decoder, "eos_token": "<|end|>" });
     let model = opened(&[("tokenizer_config.json", chat.clone())]);
+    assert_eq!(model.generation().eos, [257, 259]);
+    // A template that wants a system message has it too.
+    let mut strict = chat.clone();
+    let wants = "{% if messages[0].role != 'system' %}{{ raise_exception('rules?') }}{% endif %}";
+    strict["chat_template"] = format!("{wants}{CHATML}").into();
+    let model = opened(&[("tokenizer_config.json", strict)]);
     assert_eq!(model.generation().eos, [257, 259]);
     let generation = ("generation_config.json", json!({ "eos_token_id": 5 }));
     let model = opened(&[("tokenizer_config.json", chat.clone()), generation]);

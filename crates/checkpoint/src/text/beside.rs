@@ -111,10 +111,19 @@ impl Beside {
             }
         }
         for token in named.iter() {
-            let known = there.contains(&token.content)
+            let known = token.content.is_empty()
+                || there.contains(&token.content)
                 || fresh.iter().any(|entry| entry["content"] == token.content);
-            if let (false, Some(id)) = (known, ids.of_token(&token.content)) {
-                fresh.push(entry(id, token));
+            if known {
+                continue;
+            }
+            // Without an id it takes the next one, as in the library that wrote the file.
+            match ids.place(&token.content, ids.next(), vocab_size) {
+                Ok(id) => fresh.push(entry(id, token)),
+                Err(reason) => self.notes.push(format!(
+                    "special token {:?} has no id in tokenizer.json and is plain text: {reason}",
+                    token.content
+                )),
             }
         }
         if fresh.is_empty() {
@@ -175,6 +184,12 @@ impl Ids {
         self.by_token.get(token).copied()
     }
 
+    /// The id after the last one.
+    fn next(&self) -> u32 {
+        let last = self.used.iter().max();
+        last.map_or(0, |last| last.saturating_add(1))
+    }
+
     /// The id that a token has or may take.
     fn place(&mut self, token: &str, id: u32, vocab_size: usize) -> Result<u32, String> {
         if let Some(id) = self.of_token(token) {
@@ -186,7 +201,7 @@ impl Ids {
         if self.used.contains(&id) {
             return Err("tokenizer.json gives that id to another token".to_owned());
         }
-        let next = self.used.iter().max().map_or(0, |max| max + 1);
+        let next = self.next();
         if !self.free && id != next {
             return Err(format!(
                 "tokenizer.json, whose vocabulary is a list, goes on with id {next}"

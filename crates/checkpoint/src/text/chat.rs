@@ -196,10 +196,13 @@ impl ChatTemplate {
     pub(crate) fn after_answer(&self) -> Option<String> {
         const ANSWER: &str = "answer";
         let messages = [
+            ChatMessage::new("system", "rules"),
             ChatMessage::new("user", "question"),
             ChatMessage::new("assistant", ANSWER),
         ];
-        let rendered = self.render(&messages, false, ChatDate::Fixed).ok()?;
+        // Some templates know no system, others want one.
+        let render = |from: usize| self.render(&messages[from..], false, ChatDate::Fixed);
+        let rendered = render(1).or_else(|_| render(0)).ok()?;
         let (_, after) = rendered.rsplit_once(ANSWER)?;
         Some(after.trim_start().to_owned())
     }
