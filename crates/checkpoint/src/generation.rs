@@ -109,7 +109,7 @@ fn end_tokens(
 
 fn top_k(fields: Fields<'_>, notes: &mut Vec<String>) -> Result<Option<usize>, ConfigError> {
     const FIELD: &str = "top_k";
-    let Some(got) = fields.number(FIELD)? else {
+    let Some(got) = number(fields, FIELD, "a whole number", notes)? else {
         return Ok(None);
     };
     if got < 0.0 {
@@ -130,7 +130,7 @@ fn sampling_number(
     allowed: fn(f32) -> bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<f32>, ConfigError> {
-    let Some(got) = fields.number(field)? else {
+    let Some(got) = number(fields, field, expected, notes)? else {
         return Ok(None);
     };
     let narrow = got as f32;
@@ -144,7 +144,23 @@ fn sampling_number(
     Ok(None)
 }
 
-fn left_out(field: &str, got: f64, expected: &str) -> String {
+/// A number; what Python writes for one that is not finite is left out with a note.
+fn number(
+    fields: Fields<'_>,
+    field: &'static str,
+    expected: &str,
+    notes: &mut Vec<String>,
+) -> Result<Option<f64>, ConfigError> {
+    match fields.get(field).and_then(Value::as_str) {
+        Some(word) if crate::json::WORDS.contains(&word) => {
+            notes.push(left_out(field, word, expected));
+            Ok(None)
+        }
+        _ => fields.number(field),
+    }
+}
+
+fn left_out(field: &str, got: impl std::fmt::Display, expected: &str) -> String {
     format!("{FILE}: `{field}` is {got}, expected {expected}; left out")
 }
 

@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+/// Numbers that are not finite, as Python spells them.
+pub(crate) const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// Parses a text. An error is that of the text with its words put in quotes, if it has any.
 pub(crate) fn parse(text: &str) -> serde_json::Result<Value> {

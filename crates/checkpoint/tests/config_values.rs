@@ -381,6 +381,12 @@ fn sampling_defaults_that_mean_off_are_noted() {
     assert_eq!(file, expected);
     let out_of_range = read(r#"{"top_p": 1.5, "top_k": 2.5, "min_p": 2}"#);
     assert_eq!(out_of_range.notes.len(), 3, "{:?}", out_of_range.notes);
+    let words = read(r#"{"top_p": NaN, "temperature": Infinity, "top_k": -Infinity}"#);
+    assert_eq!(words.notes.len(), 3, "{:?}", words.notes);
+    assert_eq!(
+        (words.top_p, words.temperature, words.top_k),
+        (None, None, None)
+    );
     let off = read(r#"{"top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1.0}"#);
     assert!(off.notes.is_empty(), "{:?}", off.notes);
     assert_eq!(read(r#"{"top_k": 50.0}"#).top_k, Some(50));

@@ -65,6 +65,28 @@ fn linear_interpolation_comes_under_each_of_its_names() {
     }
 }
 
+#[test]
+fn an_attention_factor_without_yarn_is_refused() {
+    for kind in [None, Some("linear"), Some("none")] {
+        for name in ["attn_factor", "yarn_attn_factor"] {
+            let key = format!("llama.rope.scaling.{name}");
+            let mut gguf = tiny_model("llama");
+            gguf.set("llama.rope.scaling.factor", Meta::F32(4.0));
+            if let Some(kind) = kind {
+                gguf.set("llama.rope.scaling.type", Meta::Text(kind.into()));
+            }
+            gguf.set(&key, Meta::F32(1.0));
+            imported(&gguf, &F32);
+            gguf.set(&key, Meta::F32(2.0));
+            let error = refused(&gguf);
+            assert!(
+                matches!(&error, GgufError::Unsupported { key: named, .. } if *named == key),
+                "{error}"
+            );
+        }
+    }
+}
+
 fn divisors(factor: f32, low: f32, high: f32, original: f32) -> Vec<f32> {
     let pairs = (0..HEAD / 2).map(|pair| {
         let frequency = 1.0 / THETA.powf(2.0 * pair as f32 / HEAD as f32);

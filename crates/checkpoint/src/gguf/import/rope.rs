@@ -17,6 +17,9 @@ use crate::gguf::metadata::{Metadata, required};
 /// Factors by which positions are stretched.
 const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=268_435_456.0;
 
+/// Factors of queries and keys, under both names.
+const ATTENTION_FACTORS: [&str; 2] = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"];
+
 /// Parameters of Llama 3.1, 3.2 and 3.3, which differ in the factor alone.
 const LOW: f64 = 1.0;
 const HIGH: f64 = 4.0;
@@ -78,6 +81,13 @@ fn declared(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value,
     let float = |name: &str| metadata.float(&key(name));
     let name = key("rope.scaling.type");
     let kind = metadata.text(&name)?;
+    for name in ATTENTION_FACTORS {
+        let got = float(name)?.filter(|&got| got != 1.0 && kind != Some("yarn"));
+        if let Some(got) = got {
+            let limit = "1, or another with rope.scaling.type yarn";
+            return Err(unsupported(&key(name), &got.to_string(), limit));
+        }
+    }
     if kind == Some("none") {
         return Ok(Value::Null);
     }
@@ -111,8 +121,8 @@ fn declared(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Value,
         scaling["original_max_position_embeddings"] = original.into();
     }
     let gain = 0.1 * factor.max(1.0).ln() + 1.0;
-    for name in ["attn_factor", "yarn_attn_factor"] {
-        if let Some(own) = float(&format!("rope.scaling.{name}"))? {
+    for name in ATTENTION_FACTORS {
+        if let Some(own) = float(name)? {
             scaling["attention_factor"] = (own * gain).into();
         }
     }
