@@ -273,3 +273,19 @@ fn a_search_writes_a_file_that_runs() {
     let report: Value = serde_json::from_slice(&output.get_output().stdout).expect("JSON");
     assert_eq!(heads(&report).len(), 2);
 }
+
+#[test]
+fn sinks_and_windows_of_any_size_end_with_the_sequence() {
+    let dir = long_model(1024);
+    let ids = |more: &[&str]| run_json(dir.path(), more)["ids"].clone();
+    let all = ids(&["--pattern", "triangular", "--sink", "1024"]);
+    for flag in ["--sink", "--window", "--last"] {
+        for size in ["9223372036854775808", "18446744073709551615"] {
+            assert_eq!(
+                ids(&["--pattern", "triangular", flag, size]),
+                all,
+                "{flag} {size}"
+            );
+        }
+    }
+}

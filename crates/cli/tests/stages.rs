@@ -149,6 +149,16 @@ fn what_cannot_be_cut_is_refused() {
     );
     refuse(
         &run,
+        &[
+            "--devices",
+            "flex,flex",
+            "--split",
+            "18446744073709551615,3",
+        ],
+        "the model has 2",
+    );
+    refuse(
+        &run,
         &["--devices", "flex,flex", "--split", "even"],
         "by-memory",
     );

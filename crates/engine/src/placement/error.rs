@@ -30,7 +30,7 @@ pub enum SplitError {
         devices: usize,
     },
     /// The counts do not add up to the model's layers.
-    #[error("split: {counts:?} is {} layers, but the model has {layers}", .counts.iter().sum::<usize>())]
+    #[error("split: {counts:?} is {} layers, but the model has {layers}", sum(.counts))]
     Layers {
         /// The counts.
         counts: Vec<usize>,
@@ -75,4 +75,10 @@ pub enum SplitError {
         /// Memory that the stage needs.
         memory: Box<StageMemory>,
     },
+}
+
+/// Layers of all stages; counts come from a command line and may be of any size.
+pub(super) fn sum(counts: &[usize]) -> usize {
+    let add = |sum: usize, count: &usize| sum.saturating_add(*count);
+    counts.iter().fold(0, add)
 }

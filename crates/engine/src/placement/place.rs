@@ -6,7 +6,7 @@
 use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_models::{Placement, StagePart};
 
-use super::{LayerCosts, Split, SplitError};
+use super::{LayerCosts, Split, SplitError, error::sum};
 use crate::memory::{StageMemory, Workload};
 
 /// A device that a stage may be on.
@@ -88,7 +88,7 @@ impl Problem<'_> {
             let devices = self.devices.len();
             return Err(SplitError::Devices { counts, devices });
         }
-        if counts.iter().sum::<usize>() != layers {
+        if sum(&counts) != layers {
             return Err(SplitError::Layers { counts, layers });
         }
         Ok(Placement::of_counts(&counts)?)
