@@ -17,6 +17,7 @@ mod gguf;
 mod inspect;
 mod json;
 mod model_dir;
+mod support;
 mod text;
 mod vocabulary;
 mod weights;
@@ -32,6 +33,7 @@ pub use generation::GenerationConfig;
 pub use gguf::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
 pub use inspect::{Inspection, InspectionKind, TensorEntry, inspect};
 pub use model_dir::ModelDir;
+pub use support::{FamilySupport, KeySupport, RefusedKey, SIZES, ScalingSupport, Support, support};
 pub use text::{ChatDate, ChatMessage, ChatTemplate, SpecialTokens, TextStream, Tokenizer};
 pub use weights::{WeightView, Weights};
 

@@ -3,8 +3,10 @@
 //! Both sides make the weights from one generator. The recorded gaps between the two likeliest tokens are wider than twice the
 //! tolerance, so that greedy tokens are compared exactly.
 
+use std::path::Path;
+
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     reference,
@@ -95,8 +97,8 @@ fn largest(values: &[f32]) -> usize {
     (0..values.len()).max_by(order).expect("a value")
 }
 
-/// Prints and checks the largest difference of every case.
-fn assert_near(case: &Case, tolerance: f32, got: impl Fn(usize) -> Vec<f32>) {
+/// Prints, checks and returns the largest difference of every case.
+fn assert_near(case: &Case, tolerance: f32, got: impl Fn(usize) -> Vec<f32>) -> f32 {
     let ends = (1..).map(|k| k * case.every);
     assert_eq!(case.logits.len(), case.prompt.len() / case.every);
     let mut worst = 0.0f32;
@@ -111,6 +113,13 @@ fn assert_near(case: &Case, tolerance: f32, got: impl Fn(usize) -> Vec<f32>) {
         case.largest(),
         worst / case.largest()
     );
+    worst
+}
+
+/// Rounded to two digits.
+fn rounded(value: f32) -> Value {
+    let digits = format!("{value:.1e}").parse::<f64>();
+    json!(digits.expect("a number"))
 }
 
 #[test]
@@ -122,13 +131,38 @@ fn the_reference_is_that_of_mlx() {
     }
 }
 
+/// `fixtures/parity.json`, which `docs/families.md` shows, is written anew where `SPARSE_ACCELERATE_GOLDEN` is set.
 #[test]
 fn logits_are_those_of_mlx() {
+    let mut measured = Vec::new();
     for case in cases() {
         let model = case.tiny.load();
         let tolerance = case.tolerance(TOLERANCE);
-        assert_near(&case, tolerance, |end| whole(&model, &case.prompt[..end]));
+        let worst = assert_near(&case, tolerance, |end| whole(&model, &case.prompt[..end]));
+        measured.push(json!({
+            "name": case.name, "family": case.tiny.family, "bf16": case.tiny.bf16, "difference": rounded(worst),
+            "share": rounded(worst / case.largest()), "tolerance": rounded(tolerance),
+        }));
     }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity.json");
+    if std::env::var_os("SPARSE_ACCELERATE_GOLDEN").is_some() {
+        let lines: Vec<String> = measured.iter().map(Value::to_string).collect();
+        let text = format!("[\n{}\n]\n", lines.join(",\n"));
+        std::fs::write(&path, text).expect("writable");
+    }
+    let recorded = std::fs::read_to_string(path).expect("recorded");
+    let recorded: Vec<Value> = serde_json::from_str(&recorded).expect("JSON");
+    let names = |cases: &[Value]| {
+        cases
+            .iter()
+            .map(|case| case["name"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&recorded),
+        names(&measured),
+        "set SPARSE_ACCELERATE_GOLDEN"
+    );
 }
 
 #[test]

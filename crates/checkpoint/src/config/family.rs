@@ -26,7 +26,7 @@ pub enum Architecture {
 
 /// How config.json says which layers have a window, where `layer_types` does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum WindowRule {
+pub(crate) enum WindowRule {
     /// None has one.
     Never,
     /// Every layer, wherever `sliding_window` is a number, with no key beside it that switches it on.
@@ -52,7 +52,7 @@ impl Architecture {
     ];
 
     /// Class names in config.json, each with its `model_type`; the first is the one that is written.
-    fn names(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn names(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Gemma3 => &[("Gemma3ForCausalLM", "gemma3_text")],
             Self::Llama => &[("LlamaForCausalLM", "llama")],
@@ -64,6 +64,25 @@ impl Architecture {
             Self::Qwen2 => &[("Qwen2ForCausalLM", "qwen2")],
             Self::Qwen3 => &[("Qwen3ForCausalLM", "qwen3")],
             Self::SmolLm3 => &[("SmolLM3ForCausalLM", "smollm3")],
+        }
+    }
+
+    /// Releases that are of this family.
+    pub(crate) fn releases(self) -> &'static str {
+        match self {
+            Self::Gemma3 => "Gemma 3 270M and 1B; the text part of larger ones, saved alone",
+            Self::Llama => {
+                "Llama 1 to 3.3, CodeLlama, TinyLlama, SmolLM, SmolLM2, Yi, DeepSeek LLM"
+            }
+            Self::Mistral => {
+                "Mistral 7B, Mistral Nemo, Mathstral, Mistral Small (2024), Ministral 8B"
+            }
+            Self::Phi3 => "Phi-3 and Phi-3.5 mini, Phi-3 medium, Phi-4, Phi-4-mini",
+            Self::Qwen2 => {
+                "Qwen1.5, Qwen2, Qwen2.5 and its Coder and Math, QwQ, DeepSeek-R1-Distill-Qwen"
+            }
+            Self::Qwen3 => "Qwen3 0.6B to 32B, dense ones",
+            Self::SmolLm3 => "SmolLM3 3B",
         }
     }
 
@@ -164,7 +183,7 @@ impl Architecture {
     }
 
     /// How the layers with a window are told.
-    pub(super) fn window_rule(self) -> WindowRule {
+    pub(crate) fn window_rule(self) -> WindowRule {
         match self {
             Self::Gemma3 => WindowRule::Pattern,
             Self::Llama => WindowRule::Never,
@@ -175,7 +194,7 @@ impl Architecture {
     }
 
     /// Keys of the window where `sliding_window` is left out; `None` for no window.
-    pub(super) fn default_window(self) -> Option<usize> {
+    pub(crate) fn default_window(self) -> Option<usize> {
         match self {
             Self::Phi3 | Self::SmolLm3 => None,
             _ => Some(4096),
@@ -202,12 +221,12 @@ impl Architecture {
     }
 
     /// The number whose square root divides scores where `query_pre_attn_scalar` is left out; `None` in families without that key.
-    pub(super) fn query_scalar(self) -> Option<f64> {
+    pub(crate) fn query_scalar(self) -> Option<f64> {
         (self == Self::Gemma3).then_some(256.0)
     }
 
     /// Elements per head where config.json does not say; `None` for the hidden size over the heads.
-    pub(super) fn head_dim(self) -> Option<usize> {
+    pub(crate) fn head_dim(self) -> Option<usize> {
         match self {
             Self::Gemma3 => Some(256),
             Self::Qwen3 => Some(128),
@@ -216,7 +235,7 @@ impl Architecture {
     }
 
     /// Keys of config.json that this family honours and the others do not know.
-    pub(super) fn honours(self, field: &str) -> bool {
+    pub(crate) fn honours(self, field: &str) -> bool {
         match self {
             Self::Gemma3 => field == "query_pre_attn_scalar",
             Self::SmolLm3 => field == "no_rope_layers",

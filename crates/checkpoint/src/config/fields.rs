@@ -13,6 +13,12 @@ pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Names of fields that were looked up.
+    pub(crate) static READ: std::cell::RefCell<std::collections::BTreeSet<String>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+}
+
 /// A JSON value as text, cut at 60 characters.
 pub(crate) fn describe(value: &Value) -> String {
     let text = value.to_string();
@@ -42,11 +48,15 @@ impl<'a> Fields<'a> {
 
     /// The value of a field, unless it is absent or null.
     pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
+        #[cfg(test)]
+        READ.with_borrow_mut(|read| read.insert(field.to_owned()));
         self.map.get(field).filter(|value| !value.is_null())
     }
 
     /// True if the field is written as null, rather than left out.
     pub(crate) fn is_null(&self, field: &str) -> bool {
+        #[cfg(test)]
+        READ.with_borrow_mut(|read| read.insert(field.to_owned()));
         self.map.get(field).is_some_and(Value::is_null)
     }
 

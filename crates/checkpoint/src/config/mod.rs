@@ -6,6 +6,7 @@
 mod dtype;
 mod family;
 mod fields;
+mod keys;
 mod layer;
 mod layers;
 mod model;
@@ -18,10 +19,15 @@ mod window;
 
 pub use dtype::WeightDtype;
 pub use family::Architecture;
+pub(crate) use family::WindowRule;
+#[cfg(test)]
+pub(crate) use fields::READ;
 pub(crate) use fields::{Fields, describe};
+pub(crate) use keys::{KEYS, SCALINGS};
 pub use layer::{EMBEDDING, FINAL_NORM, HEAD, LAYERS, LayerPart, LayerWeight};
 pub use model::{
     Activation, DynamicScaling, LayerAttention, LayerRotation, Llama3Scaling, LongRopeScaling,
     ModelConfig, RopeScaling, YarnScaling,
 };
 pub(crate) use parse::MAX_LAYERS;
+pub(crate) use unsupported::refused;

@@ -122,7 +122,20 @@ fn check_activation(fields: Fields<'_>, family: Architecture) -> Result<(), Conf
     Ok(())
 }
 
+/// Every key, the value that does nothing, and what there is instead.
+pub(crate) fn refused() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    KEYS.iter()
+        .map(|(field, neutral, way_out)| (*field, neutral.words(), *way_out))
+}
+
 impl Neutral {
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Off => "false, 0 or null",
+            Self::One => "1 or null",
+        }
+    }
+
     fn allows(&self, value: &Value) -> bool {
         match self {
             Self::Off => matches!(value, Value::Bool(false)) || value.as_f64() == Some(0.0),

@@ -34,6 +34,11 @@ impl Metadata {
         Ok(Self(map))
     }
 
+    /// One key with a text.
+    pub(super) fn of(key: &str, text: &str) -> Self {
+        Self([(key.to_owned(), Value::Text(text.to_owned()))].into())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.0.iter()
     }

@@ -14,6 +14,6 @@ mod table;
 mod value;
 
 pub(crate) use file::GgufFile;
-pub(crate) use import::architecture;
 pub use import::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
+pub(crate) use import::{architecture, rules, takes};
 pub(crate) use kind::readable as readable_formats;

@@ -61,6 +61,11 @@ pub(crate) fn architecture(metadata: &Metadata) -> Result<Architecture, GgufErro
     }
 }
 
+/// Tells whether files of an architecture are imported.
+pub(crate) fn takes(name: &str) -> bool {
+    architecture(&Metadata::of("general.architecture", name)).is_ok()
+}
+
 /// The text of config.json.
 pub(super) fn config_json(
     file: &GgufFile,

@@ -18,5 +18,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use config::architecture;
+pub(crate) use config::{architecture, takes};
 pub use run::{ImportOptions, ImportProgress, ImportSummary, import_gguf};
+pub(crate) use tokenizer::rules;

@@ -81,6 +81,11 @@ fn split(pattern: &str) -> Value {
     json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false })
 }
 
+/// The rules that are known, as the refusal of others names them.
+pub(crate) fn rules() -> &'static str {
+    RULES.split(';').next().unwrap_or_default()
+}
+
 fn byte_level(prefix_space: bool, regex: bool) -> Value {
     json!({ "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true, "use_regex": regex })
 }

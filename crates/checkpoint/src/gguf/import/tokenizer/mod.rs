@@ -11,4 +11,5 @@ mod runs;
 mod sentence_piece;
 mod vocabulary;
 
+pub(crate) use byte_level::rules;
 pub(super) use rebuild::rebuild;
