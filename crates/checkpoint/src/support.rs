@@ -69,7 +69,7 @@ pub struct RefusedKey {
     pub name: &'static str,
     /// Values that do nothing, which alone are taken.
     pub neutral: &'static str,
-    /// What there is instead.
+    /// Reason, or what there is instead.
     pub way_out: &'static str,
     /// Families that honour it all the same.
     pub honoured_by: Vec<Architecture>,
