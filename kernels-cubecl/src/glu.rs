@@ -23,7 +23,7 @@ pub enum Activation {
 }
 
 /// `2 sqrt(2 / pi)`.
-pub const GELU_SLOPE: f32 = 1.595_769_1;
+pub const GELU_SLOPE: f32 = 1.595_769_2;
 /// Factor of the cube in GELU's tanh formula.
 pub const GELU_CUBE: f32 = 0.044_715;
 /// GELU is its argument or 0 beyond this magnitude, in f32.

@@ -14,7 +14,7 @@ use sparse_accelerate_tests::{
 };
 
 const WINDOW: usize = 40;
-/// What a layer keeps of it.
+/// Rows that a layer keeps of it.
 const ROWS: usize = WINDOW + 256;
 const CAPACITY: usize = 900;
 const HEADS: Heads = Heads::new(4, 2, 64);

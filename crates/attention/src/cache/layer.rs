@@ -37,12 +37,13 @@ pub(super) struct Int8 {
     dtype: DType,
 }
 
-/// Tokens of a layer on their way to the front of one: sequences, tokens, and the tensors of [`Layer::parts`].
+/// Tokens of a layer on their way to the front of one: sequences, number of tokens, tensors.
 #[derive(Debug)]
 pub(super) struct Rows(Vec<(Range<usize>, usize, Parts)>);
 
 /// Tensors of a layer, or tokens of them.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a few, on their way
 enum Parts {
     /// Keys and values.
     Elements([Tensor<4>; 2]),

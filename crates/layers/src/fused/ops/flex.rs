@@ -16,7 +16,7 @@ use super::{Activation, FusedOps};
 const GRAIN: usize = 1 << 14;
 const LANES: usize = 16;
 /// `2 sqrt(2 / pi)`.
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769_2;
 /// Factor of the cube in GELU's tanh formula.
 const GELU_CUBE: f32 = 0.044_715;
 /// GELU is its argument or 0 beyond this magnitude, in f32.

@@ -145,11 +145,7 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
     let all = pack.span.kv_len.div_ceil(comptime!(MEAN_BLOCK as u32));
     let each = all.div_ceil(splits) * comptime!(MEAN_BLOCK as u32);
     let until = min((split + 1) * each, last);
-    pack.first = split * each;
-    if comptime!(window.some) {
-        let first = window.first_key(span.offset());
-        pack.first = max(pack.first, first - first % comptime!(MEAN_BLOCK as u32));
-    }
+    pack.first = visible_from(split * each, &span, &window);
     if comptime!(bp.whole()) {
         kernel::stage_rows(query, &mut queries, &pack, row_tile, 0usize, bp.probe);
     }
@@ -254,6 +250,17 @@ pub(super) fn attend_rows<E: Float, F: Float, N: Size>(
         cube,
         bp,
     );
+}
+
+/// Gives the first block at or after `key` of which a row of the span may see something.
+#[cube]
+fn visible_from(key: u32, span: &Span, window: &Window) -> u32 {
+    let mut first = key;
+    if comptime!(window.some) {
+        let seen = window.first_key(span.offset());
+        first = max(key, seen - seen % comptime!(MEAN_BLOCK as u32));
+    }
+    first
 }
 
 /// Scores of the step that begins at the pack's first key, unscaled. By asynchronous copies its keys have landed, and its values are
