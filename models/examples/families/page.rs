@@ -75,7 +75,7 @@ fn code(word: impl std::fmt::Display) -> String {
 }
 
 fn name(family: Architecture) -> String {
-    format!("{family:?}")
+    family.to_string()
 }
 
 fn names(families: &[Architecture], none: &str) -> String {

@@ -67,6 +67,19 @@ impl Architecture {
         }
     }
 
+    /// The name in writing.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Gemma3 => "Gemma 3",
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Phi3 => "Phi-3",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+            Self::SmolLm3 => "SmolLM3",
+        }
+    }
+
     /// Releases that are of this family.
     pub(crate) fn releases(self) -> &'static str {
         match self {
@@ -241,5 +254,11 @@ impl Architecture {
             Self::SmolLm3 => field == "no_rope_layers",
             _ => false,
         }
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.title())
     }
 }
