@@ -16,13 +16,16 @@ use sparse_accelerate_checkpoint::{ChatMessage, ModelDir, WeightDtype};
 use sparse_accelerate_models::{CausalLm, LoadOptions};
 
 /// The tiny models: Llama with scaled rotary frequencies and an untied head, Qwen2 with biases, Qwen3 with norms of heads, Mistral
-/// with a window of 20 tokens, Phi-3 with LongRoPE on a part of each head.
-pub const TINY: [&str; 5] = [
+/// with a window of 20 tokens, Phi-3 with LongRoPE on a part of each head, SmolLM3 with a layer of three that has no positions,
+/// Gemma 3 with a window of 24 tokens in the first two layers of three, the third's positions stretched.
+pub const TINY: [&str; 7] = [
     "tiny-llama",
     "tiny-qwen2",
     "tiny-qwen3",
     "tiny-mistral",
     "tiny-phi3",
+    "tiny-smollm3",
+    "tiny-gemma3",
 ];
 
 /// The tiny models' case whose logits are recorded for every row.
@@ -164,11 +167,9 @@ pub struct Running<'m> {
 impl<'m> Running<'m> {
     /// A cache for `batch` sequences of up to `capacity` tokens.
     pub fn new(model: &'m CausalLm, batch: usize, capacity: usize) -> Self {
-        let shape = model.cache_shape(batch, capacity);
-        let cache = KvCache::new(&shape, model.cache_dtype(), model.device()).expect("a cache");
         Self {
             model,
-            cache,
+            cache: model.cache(batch, capacity).expect("a cache"),
             decisions: Vec::new(),
         }
     }

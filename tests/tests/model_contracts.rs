@@ -177,6 +177,7 @@ fn pairs(len: usize, window: Option<usize>) -> (u64, u64) {
 fn decisions_tell_path_density_and_reason() {
     on_every_model(|name, recorded, model| {
         let ids = recorded.ids(ROWS);
+        // The decision of a model is that of its layers without a window, where it has both.
         let (kept, causal) = pairs(ids.len(), model.config().common_window());
         let [(_, dense), (_, sparse)] = settings();
         let decide = |settings: &AttentionSettings| -> Decision {
