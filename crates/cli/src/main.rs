@@ -49,7 +49,7 @@ struct Cli {
 const LONG_ABOUT: &str = "\
 Long prompts with dynamic sparse attention, on CPU and GPU.
 
-Reads Hugging Face model directories (Llama, Mistral, Phi-3, Qwen2 and Qwen3 families). Attention over a long prompt is \
+Reads Hugging Face model directories (Gemma 3, Llama, Mistral, Phi-3, Qwen2, Qwen3 and SmolLM3 families). Attention over a long prompt is \
 computed for the keys a pattern keeps; what was decided, and why, is printed after every run.";
 
 const EXAMPLES: &str = "\
