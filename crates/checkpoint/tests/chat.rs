@@ -132,7 +132,19 @@ fn dates_are_written_as_asked() {
         ),
         "26 Jul 2024, Friday 26 July 00:00"
     );
-    for wrong in ["strftime_now('%Q')", "strftime_now('%z')", "strftime_now()"] {
+    assert_eq!(
+        rendered("{{ strftime_now('%H:%M:%S.%f 100%% %_d %0d %j') }}"),
+        "00:00:00.000000 100% 26 26 208"
+    );
+    for wrong in [
+        "strftime_now('%Q')",
+        "strftime_now('%v')",
+        "strftime_now('%3f')",
+        "strftime_now('%.f')",
+        "strftime_now('%')",
+        "strftime_now('%z')",
+        "strftime_now()",
+    ] {
         assert!(render(&format!("{{{{ {wrong} }}}}")).is_err(), "{wrong}");
     }
     let template = ChatTemplate::new("{{ strftime_now('%Y') }}", [].into_iter().collect());

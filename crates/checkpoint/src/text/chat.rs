@@ -69,7 +69,8 @@ impl ChatDate {
             let message = format!("strftime_now: `{format}` is no format of a local date");
             Error::new(ErrorKind::InvalidOperation, message)
         };
-        let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
+        let format = of_python(format).ok_or_else(fault)?;
+        let items: Vec<Item<'_>> = StrftimeItems::new(&format).collect();
         if items.contains(&Item::Error) {
             return Err(fault());
         }
@@ -77,6 +78,33 @@ impl ChatDate {
         write!(text, "{}", self.time().format_with_items(items.iter())).map_err(|_| fault())?;
         Ok(text)
     }
+}
+
+/// A format of Python's `strftime` in the words of this program's library, which has letters of its own and other digits of a second;
+/// `None` for a letter that Python does not have.
+fn of_python(format: &str) -> Option<String> {
+    const LETTERS: &str = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%";
+    let mut text = String::with_capacity(format.len());
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        text.push(letter);
+        if letter != '%' {
+            continue;
+        }
+        let mut kind = letters.next()?;
+        if "-_0".contains(kind) {
+            text.push(kind);
+            kind = letters.next()?;
+        }
+        if !LETTERS.contains(kind) {
+            return None;
+        }
+        if kind == 'f' {
+            text.push('6');
+        }
+        text.push(kind);
+    }
+    Some(text)
 }
 
 /// Work of the engine on a stack of its own; a panic in it becomes words.
