@@ -289,7 +289,13 @@ fn what_changes_the_mathematics_is_refused() {
         ))
         .is_ok()
     );
-    assert!(parse(&with("lm_head_bias", json!(false))).is_ok());
+    for (field, nothing) in [
+        ("lm_head_bias", json!(false)),
+        ("quantization_config", json!({})),
+        ("no_rope_layers", json!([])),
+    ] {
+        assert!(parse(&with(field, nothing)).is_ok(), "{field}");
+    }
 }
 
 #[test]

@@ -139,9 +139,10 @@ fn a_scaling_that_does_nothing_is_none() {
         for bad in [
             json!({ "factor": 2.0 }),
             json!({ "rope_type": "default", "llama_4_scaling_beta": 0.1 }),
+            json!({ "type": "dynamic", "alpha": 1000, "factor": 1.0 }),
         ] {
             let error = refused(field, bad).to_string();
-            let named = ["factor", "llama_4_scaling_beta"];
+            let named = ["factor", "llama_4_scaling_beta", "alpha"];
             assert!(named.iter().any(|name| error.contains(name)), "{error}");
         }
     }

@@ -14,6 +14,41 @@ use support::import::{F32, import, listing, refused};
 use support::put;
 
 #[test]
+fn numbers_that_change_a_model_are_refused_unless_they_do_nothing() {
+    for family in ["llama", "gemma3"] {
+        for (name, neutral) in [
+            ("attention.scale", 0.0),
+            ("attention.clamp_kqv", 0.0),
+            ("attention.max_alibi_bias", 0.0),
+            ("attn_logit_softcapping", 0.0),
+            ("final_logit_softcapping", 0.0),
+            ("logit_scale", 1.0),
+            ("embedding_scale", 1.0),
+            ("residual_scale", 1.0),
+        ] {
+            let key = format!("{family}.{name}");
+            let mut gguf = tiny_model(family);
+            for nothing in [0.0, neutral] {
+                gguf.set(&key, Meta::F32(nothing));
+                assert!(import(&gguf, &F32).1.is_ok(), "{key} {nothing}");
+            }
+            gguf.set(&key, Meta::F32(0.25));
+            let error = refused(&gguf);
+            assert!(
+                matches!(&error, GgufError::Unsupported { key: named, .. } if *named == key),
+                "{error}"
+            );
+        }
+        let key = format!("{family}.attention.causal");
+        let mut gguf = tiny_model(family);
+        gguf.set(&key, Meta::Bool(true));
+        assert!(import(&gguf, &F32).1.is_ok());
+        gguf.set(&key, Meta::Bool(false));
+        assert!(refused(&gguf).to_string().contains(&key));
+    }
+}
+
+#[test]
 fn metadata_that_is_not_supported_is_refused() {
     for (key, value) in [
         ("general.architecture", Meta::Text("gemma".into())),

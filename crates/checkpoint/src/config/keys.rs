@@ -199,7 +199,7 @@ mod tests {
     use crate::config::{READ, refused};
 
     /// Keys that any scaling's object is asked for.
-    const OF_ANY: [&str; 8] = [
+    const OF_ANY: [&str; 9] = [
         "rope_type",
         "type",
         "rope_theta",
@@ -207,6 +207,7 @@ mod tests {
         "full_attention",
         "sliding_attention",
         "llama_4_scaling_beta",
+        "alpha",
         // Tells the first Phi-3 files from YaRN.
         "long_factor",
     ];

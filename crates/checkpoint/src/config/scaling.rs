@@ -20,6 +20,12 @@ pub(super) fn parse(
         let limit = "0: queries are not scaled by their positions";
         return Err(out_of_range(object, beta, got, limit));
     }
+    // Hunyuan's dynamic scaling has this in place of a factor.
+    let alpha = "alpha";
+    if let Some(got) = object.number(alpha)?.filter(|&got| got != 1.0) {
+        let limit = "1: dynamic scaling has a factor";
+        return Err(out_of_range(object, alpha, got, limit));
+    }
     let kind = match object.text("rope_type")? {
         Some(kind) => Some(kind),
         None => object.text("type")?,

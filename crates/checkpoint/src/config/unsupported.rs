@@ -10,7 +10,7 @@ use crate::ConfigError;
 
 /// Values at which a key does nothing.
 enum Neutral {
-    /// `false`, 0 or null.
+    /// `false`, 0, empty or null.
     Off,
     /// The number one, or null.
     One,
@@ -131,14 +131,19 @@ pub(crate) fn refused() -> impl Iterator<Item = (&'static str, &'static str, &'s
 impl Neutral {
     fn words(&self) -> &'static str {
         match self {
-            Self::Off => "false, 0 or null",
+            Self::Off => "false, 0, empty or null",
             Self::One => "1 or null",
         }
     }
 
     fn allows(&self, value: &Value) -> bool {
         match self {
-            Self::Off => matches!(value, Value::Bool(false)) || value.as_f64() == Some(0.0),
+            Self::Off => match value {
+                Value::Bool(on) => !on,
+                Value::Array(list) => list.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                number => number.as_f64() == Some(0.0),
+            },
             Self::One => value.as_f64() == Some(1.0),
         }
     }

@@ -26,6 +26,26 @@ pub(super) const WINDOW: &str = "attention.sliding_window";
 /// The layers that have it.
 pub(super) const PATTERN: &str = "attention.sliding_window_pattern";
 
+/// Numbers that change what a model computes, and the value of each that does nothing; 0 is none.
+const VARIANTS: &[(&str, f64, &str)] = &[
+    (
+        "attention.scale",
+        0.0,
+        "0: scores are divided by the root of the head size",
+    ),
+    ("attention.clamp_kqv", 0.0, "0: projections are not clipped"),
+    ("attention.max_alibi_bias", 0.0, "0: positions are rotary"),
+    ("attn_logit_softcapping", 0.0, "0: scores are not capped"),
+    ("final_logit_softcapping", 0.0, "0: logits are not capped"),
+    ("logit_scale", 1.0, "1: logits are not scaled"),
+    (
+        "embedding_scale",
+        1.0,
+        "1: no other scale of embeddings than the family's",
+    ),
+    ("residual_scale", 1.0, "1: residuals are not scaled"),
+];
+
 /// The way out for a Phi-3: its models have windows of their own where the key is missing.
 const NO_WINDOW_KEY: &str = "the number of keys that every layer sees, 0 for all: convert the model again with a current converter, or use \
      its Hugging Face directory";
@@ -221,18 +241,21 @@ fn window(metadata: &Metadata, key: &impl Fn(&str) -> String) -> Result<Option<u
     Ok(metadata.size(&key(WINDOW))?.filter(|&keys| keys > 0))
 }
 
-/// The text of generation_config.json. A separate end-of-turn token also ends a text.
+/// The text of generation_config.json. Separate tokens for the end of a turn and of a message end a text too.
 pub(super) fn generation_json(
     metadata: &Metadata,
     tokens: &TokenMetadata,
 ) -> Result<Value, GgufError> {
-    let turn = metadata
-        .size("tokenizer.ggml.eot_token_id")?
-        .filter(|&id| id < tokens.vocab_size as u64);
-    let eos = match (tokens.eos, turn) {
-        (Some(eos), Some(turn)) if u64::from(eos) != turn => json!([eos, turn]),
-        (None, Some(turn)) => json!(turn),
-        (eos, _) => json!(eos),
+    let mut ends: Vec<u64> = tokens.eos.map(u64::from).into_iter().collect();
+    for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        let end = metadata.size(key)?;
+        let known = |id: &u64| *id < tokens.vocab_size as u64 && !ends.contains(id);
+        ends.extend(end.filter(known));
+    }
+    let eos = match ends[..] {
+        [] => Value::Null,
+        [only] => json!(only),
+        _ => json!(ends),
     };
     Ok(json!({ "bos_token_id": tokens.bos, "eos_token_id": eos, "pad_token_id": tokens.padding }))
 }
@@ -257,6 +280,23 @@ fn refuse_parts(metadata: &Metadata) -> Result<(), GgufError> {
 
 fn refuse_variants(file: &GgufFile, key: &impl Fn(&str) -> String) -> Result<(), GgufError> {
     let metadata = &file.metadata;
+    for (name, neutral, limit) in VARIANTS {
+        let key = key(name);
+        if let Some(got) = metadata
+            .float(&key)?
+            .filter(|got| ![0.0, *neutral].contains(got))
+        {
+            return Err(unsupported(&key, &got.to_string(), limit));
+        }
+    }
+    let causal = key("attention.causal");
+    if metadata.flag(&causal)? == Some(false) {
+        return Err(unsupported(
+            &causal,
+            "false",
+            "true: rows see keys up to their own",
+        ));
+    }
     let experts = key("expert_count");
     if let Some(got) = metadata.size(&experts)?.filter(|&count| count > 0) {
         return Err(unsupported(

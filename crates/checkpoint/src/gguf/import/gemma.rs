@@ -20,8 +20,6 @@ const PATTERNS: &str =
     "a number of layers above zero of which the last has no window, or a flag for each layer";
 /// Layers of Gemma 3 27B, whose scores are divided by the square root of the width over the heads.
 const LAYERS_OF_27B: u64 = 62;
-/// Caps, which the check of config.json refuses.
-const CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
 
 /// Completes the fields that all families have.
 pub(super) fn add_fields(
@@ -56,11 +54,6 @@ pub(super) fn add_fields(
         _ => Some(size("head_dim")),
     };
     config["query_pre_attn_scalar"] = scalar.into();
-    for name in CAPS {
-        if let Some(cap) = metadata.float(&key(name))?.filter(|&cap| cap != 0.0) {
-            config[name] = cap.into();
-        }
-    }
     Ok(())
 }
 
