@@ -200,6 +200,10 @@ fn added_tokens_without_a_place_are_left_out_with_a_note() {
     }
     let ids = model.tokenizer().encode("<taken>", false).expect("encodes");
     assert_eq!(ids.len(), "<taken>".len());
+    let listed = json!({ "added_tokens_decoder": [{ "content": "<listed>" }] });
+    let model = opened(&[("tokenizer_config.json", listed)]);
+    let notes = model.notes();
+    assert!(notes.iter().any(|note| note.contains("by id")), "{notes:?}");
 }
 
 #[test]

@@ -62,7 +62,12 @@ pub(crate) struct SizeArgs {
 #[command(next_help_heading = "Model and device")]
 struct DeviceArgs {
     /// auto, flex, wgpu[:n], vulkan[:n], metal[:n] or cuda[:n]; `doctor` lists them
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "auto",
+        conflicts_with_all = ["split", "transport", "chunks", "stall_limit"]
+    )]
     device: String,
 
     /// Cut the model into stages, one a device, that work on different chunks at once: cuda:0,cuda:1

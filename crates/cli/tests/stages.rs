@@ -169,6 +169,15 @@ fn what_cannot_be_cut_is_refused() {
         "cannot be used with",
     );
     refuse(&run, &["--split", "1,1"], "--devices");
+    for flag in [
+        ["--split", "1,1"],
+        ["--transport", "host"],
+        ["--chunks", "2"],
+        ["--stall-limit", "9"],
+    ] {
+        let beside = ["--device", "flex", flag[0], flag[1]];
+        refuse(&run, &beside, "cannot be used with");
+    }
     refuse(
         &run,
         &["--devices", "flex,flex", "--chunks", "0"],

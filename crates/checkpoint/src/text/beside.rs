@@ -266,7 +266,14 @@ fn declared(
     let is_special =
         |text: &str| named.is_some_and(|tokens| tokens.iter().any(|token| token.content == text));
     let mut all = BTreeMap::new();
-    if let Some(Value::Object(decoder)) = config.get(DECODER) {
+    let decoder = config.get(DECODER).filter(|decoder| !decoder.is_null());
+    if let Some(other) = decoder.filter(|decoder| !decoder.is_object()) {
+        notes.push(format!(
+            "{TOKENIZER_CONFIG}: `{DECODER}` is {}, expected an object of tokens by id; left out",
+            crate::config::describe(other)
+        ));
+    }
+    if let Some(Value::Object(decoder)) = decoder {
         for (id, token) in decoder {
             match id.parse().ok().zip(added_token(token, false)) {
                 Some((id, token)) => {
