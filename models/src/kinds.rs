@@ -70,14 +70,14 @@ pub(crate) struct KindPass {
 /// A chunk for the layers of a stage.
 #[derive(Debug)]
 pub(crate) struct KindPasses {
-    /// Those of the kinds that the stage has.
+    /// Those of the kinds that the stage has; the lead's is the first.
     passes: Vec<KindPass>,
     /// Which of them each layer of the stage takes.
     of_layer: Vec<usize>,
     /// The first layer.
     start: usize,
-    /// The plan whose decision is the model's.
-    lead: AttentionPlan,
+    /// The plan whose decision is the model's, where none of the stage's kinds has it.
+    lead: Option<AttentionPlan>,
 }
 
 /// The tokens of a chunk, and how far positions reach.
@@ -130,10 +130,21 @@ impl KindPasses {
                 });
             }
         }
-        let lead = kinds.lead();
-        let lead = match here.iter().position(|kind| *kind == lead) {
-            Some(at) => passes[at].plan.clone(),
-            None => plan(lead)?,
+        let lead = match here.iter().position(|kind| *kind == kinds.lead()) {
+            Some(at) => {
+                // Its pass is the first.
+                let at_front = |pass: usize| match pass {
+                    0 => at,
+                    pass if pass == at => 0,
+                    pass => pass,
+                };
+                for pass in &mut of_layer {
+                    *pass = at_front(*pass);
+                }
+                passes.swap(0, at);
+                None
+            }
+            None => Some(plan(kinds.lead())?),
         };
         Ok(Self {
             passes,
@@ -150,7 +161,7 @@ impl KindPasses {
 
     /// The plan whose decision is the model's.
     pub(crate) fn lead(&self) -> &AttentionPlan {
-        &self.lead
+        self.lead.as_ref().unwrap_or(&self.passes[0].plan)
     }
 }
 

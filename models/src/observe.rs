@@ -20,7 +20,7 @@ pub struct LayerView<'a> {
     /// The cache, with the chunk's keys and values of this layer. [`KvCache::lens`] counts the chunk
     /// only after its last layer; the plan's spans have its real lengths.
     pub cache: &'a KvCache,
-    /// Spans and index of the chunk.
+    /// Spans and index of the chunk, as this layer has them: positions are counted from [`AttentionPlan::firsts`].
     pub plan: &'a AttentionPlan,
 }
 

@@ -153,6 +153,10 @@ fn a_plan_of_other_keys_is_refused() {
         matches!(full, AttentionError::CacheWindow { layer: 0, .. }),
         "{full}"
     );
+    // Rows of another number: nothing is appended, and the chunk can be planned again.
+    let long = plan(&cache, Visible::Window(WINDOW), [300, 300]);
+    let wrong = cache.append_rotated(1, rows(4, [299, 299], at), &table, &long);
+    assert!(matches!(wrong, Err(AttentionError::Shape { .. })));
     // A chunk that was let go of cannot be attended to again.
     let long = plan(&cache, Visible::Window(WINDOW), [300, 300]);
     let appended = cache.append_rotated(1, rows(4, [300, 300], at), &table, &long);
@@ -175,6 +179,10 @@ fn the_last_tokens_can_be_taken_back() {
     // One more is gone.
     assert!(!cache.truncate(271));
     assert_eq!(cache.lens(), [0; 2]);
+    // Keys that the plan's rows see and the layer's do not, before any was let go of.
+    let seen = plan(&cache, Visible::Causal, [WINDOW + 1, 1]);
+    let appended = cache.append_rotated(1, rows(3, [WINDOW + 1, 1], at), &rotation(at.0), &seen);
+    assert!(matches!(appended, Err(AttentionError::CacheWindow { .. })));
     // It begins anew, as an empty one does.
     let mut fresh = self::cache(true, KvType::Model, DType::F32, at.0);
     assert_eq!(

@@ -54,8 +54,14 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Tokens that can be taken back from the end of every sequence ([`KvCache::truncate`]) of a cache with windows.
+    /// Tokens that can be taken back from the end of every sequence ([`KvCache::truncate`]) of a cache with windows, in all until as many
+    /// have been appended again.
     pub const TAKEN_BACK: usize = slot::SPARE;
+
+    /// Tells whether a layer with a window of so many keys lets go of keys in a cache of `capacity` tokens.
+    pub fn lets_go(window: usize, capacity: usize) -> bool {
+        slot::rows(Some(window), capacity) < capacity
+    }
 
     /// Allocates an empty cache of zeros.
     ///
@@ -149,10 +155,15 @@ impl KvCache {
                 KvType::Int8 => Layer::int8(dims, dtype, device),
             };
             // One that has room for every token lets go of none.
-            Slot::new(layer, window.filter(|_| rows < capacity), batch)
+            let window = window.filter(|&window| Self::lets_go(window, capacity));
+            Slot::new(layer, window, batch)
         };
-        let layers = device
+        let layers: Vec<Slot> = device
             .memory_persistent_allocations(windows, |windows| windows.iter().map(layer).collect());
+        let whole = layers
+            .iter()
+            .filter(|slot: &&Slot| slot.window().is_none())
+            .count();
         Ok(Self {
             shape: *shape,
             kv,
@@ -160,7 +171,7 @@ impl KvCache {
             layers,
             elements: None,
             lens: vec![0; shape.batch],
-            pooled: PooledLayers::new(dims, shape.layers),
+            pooled: PooledLayers::new(dims, whole),
             device: device.clone(),
         })
     }
@@ -215,11 +226,19 @@ impl KvCache {
         )?;
         let mut spans = self.spans(query_lens, prompt_lens)?;
         let firsts = self.firsts(visible, &spans);
+        let prompts = prompt_lens.to_vec();
         for (span, first) in spans.iter_mut().zip(&firsts) {
             span.kv_len -= first;
             span.prompt_len = span.prompt_len.saturating_sub(*first);
         }
-        AttentionPlan::of_held(settings, &spans, firsts, heads, visible, &self.device)
+        AttentionPlan::of_held(
+            settings,
+            &spans,
+            (firsts, prompts),
+            heads,
+            visible,
+            &self.device,
+        )
     }
 
     /// The first token of each sequence that layers of this visibility are to hold for a chunk.
@@ -304,7 +323,7 @@ impl KvCache {
     ///
     /// # Errors
     /// A layer that is not there, a plan that does not begin where the layer ends
-    /// ([`AttentionError::CacheOrder`]), or shapes and types that do not fit.
+    /// ([`AttentionError::CacheOrder`]) or is not of its window ([`AttentionError::CacheWindow`]), or shapes and types that do not fit.
     pub fn append(
         &mut self,
         layer: usize,
@@ -356,11 +375,12 @@ impl KvCache {
     }
 
     /// Position of a layer that a chunk may be appended to.
-    fn begins(&self, layer: usize, plan: &AttentionPlan) -> Result<usize, AttentionError> {
+    fn begins(&mut self, layer: usize, plan: &AttentionPlan) -> Result<usize, AttentionError> {
         let at = self.held(layer)?;
         self.check_batch(plan)?;
         let hint = "make a plan for every chunk with `KvCache::plan`, append to every layer once, and \
                     `advance` after the last";
+        self.layers[at].settle();
         self.layers[at].check_begin(layer, plan)?;
         let held = self.lens.iter().zip(self.layers[at].written());
         let begins = plan.spans().iter().zip(plan.firsts());
@@ -385,8 +405,8 @@ impl KvCache {
     /// chunk; as [`attend_selected`], whose record comes where heads choose their keys.
     ///
     /// # Errors
-    /// A layer that is not there or does not end with the chunk ([`AttentionError::CacheOrder`]), or as
-    /// [`attend_selected`].
+    /// A layer that is not there, does not end with the chunk ([`AttentionError::CacheOrder`]) or has let go of it
+    /// ([`AttentionError::CacheWindow`]), or as [`attend_selected`].
     pub fn attend(
         &mut self,
         layer: usize,
@@ -447,6 +467,8 @@ impl KvCache {
         let pooled = match planned.selection() {
             Some(selection) if slot.window().is_none() => {
                 let means = selection.options.group.then(|| key.dtype());
+                let before = self.layers[..at].iter();
+                let at = before.filter(|slot| slot.window().is_none()).count();
                 self.pooled.of(at, means, &key.device())
             }
             _ => None,
@@ -456,7 +478,7 @@ impl KvCache {
     }
 
     /// The keys of a layer, `[B, Hk, capacity, d]`; only the first `lens` tokens are meaningful, and of a layer that lets go of keys those
-    /// that a plan of its window counts. While the handle is alive, an append copies them. Of an int8 cache, a copy in the model's type.
+    /// that a plan of its window counts, until the chunk has been attended to. While the handle is alive, an append copies them. Of an int8 cache, a copy in the model's type.
     ///
     /// # Errors
     /// A layer that is not there.

@@ -55,17 +55,18 @@ impl AttentionPlan {
     }
 
     /// The same where a cache has let go of keys: positions in `spans`, those of prompts too, count from the first key that is held, whose absolute
-    /// position of each sequence `firsts` has.
+    /// position of each sequence `firsts` has. `prompts` are the lengths of the whole prompts.
     pub(crate) fn of_held(
         settings: &AttentionSettings,
         spans: &[Span],
-        firsts: Vec<usize>,
+        (firsts, prompts): (Vec<usize>, Vec<usize>),
         heads: Heads,
         visible: Visible,
         device: &Device,
     ) -> Result<Self, AttentionError> {
         let mut chunk = Chunk::new(spans, heads, visible, device)?;
         chunk.firsts = firsts;
+        chunk.prompts = prompts;
         chunk.plan(settings)
     }
 
@@ -180,6 +181,8 @@ impl AttentionPlan {
 struct Chunk<'a> {
     spans: &'a [Span],
     firsts: Vec<usize>,
+    /// Lengths of the whole prompts.
+    prompts: Vec<usize>,
     heads: Heads,
     visible: Visible,
     pairs: u64,
@@ -201,6 +204,7 @@ impl<'a> Chunk<'a> {
         Ok(Self {
             spans,
             firsts: vec![0; spans.len()],
+            prompts: spans.iter().map(|span| span.prompt_len).collect(),
             heads,
             visible,
             pairs: visible::pairs(visible, spans),
@@ -210,7 +214,7 @@ impl<'a> Chunk<'a> {
 
     fn plan(self, settings: &AttentionSettings) -> Result<AttentionPlan, AttentionError> {
         settings.validate()?;
-        let reason = reason(settings, self.spans, &self.firsts);
+        let reason = reason(settings, &self.prompts);
         if matches!(
             reason,
             Reason::DenseRequested | Reason::BelowThreshold { .. }
@@ -389,10 +393,8 @@ impl<'a> Chunk<'a> {
 }
 
 /// Why a batch is dense or sparse, as far as settings and lengths decide it.
-fn reason(settings: &AttentionSettings, spans: &[Span], firsts: &[usize]) -> Reason {
-    let prompts = spans.iter().zip(firsts);
-    let prompts = prompts.map(|(span, first)| first + span.prompt_len);
-    let prompt = prompts.max().unwrap_or(0);
+fn reason(settings: &AttentionSettings, prompts: &[usize]) -> Reason {
+    let prompt = prompts.iter().copied().max().unwrap_or(0);
     let threshold = settings.min_sparse_len;
     match settings.mode {
         AttentionMode::Dense => Reason::DenseRequested,

@@ -35,7 +35,7 @@ impl Span {
         validate(spans)
     }
 
-    /// Absolute position of the first query row.
+    /// Position of the first query row.
     pub fn offset(&self) -> usize {
         self.kv_len - self.query_len
     }

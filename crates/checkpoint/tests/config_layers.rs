@@ -210,6 +210,11 @@ fn scaling_of_a_gemma_is_that_of_its_full_layers() {
         "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4},
     });
     refused(GEMMA, &[("rope_parameters", scaled)], "sliding_attention");
+    let part = json!({
+        "full_attention": {"rope_theta": 1e6},
+        "sliding_attention": {"rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    });
+    refused(GEMMA, &[("rope_parameters", part)], "partial_rotary_factor");
     refused(
         GEMMA,
         &[("rope_local_base_freq", json!(0))],
@@ -244,4 +249,28 @@ fn what_changes_a_gemma_is_honoured_or_refused() {
         &[("query_pre_attn_scalar", json!(64))],
         "query_pre_attn_scalar",
     );
+}
+
+#[test]
+fn layers_with_a_window_are_scaled_unless_the_file_says_default() {
+    let kinds: Vec<_> = (0..8)
+        .map(|n| ["full_attention", "sliding_attention"][n % 2])
+        .collect();
+    let linear = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5});
+    let read = |parameters: Value| {
+        let config = read(
+            "MistralForCausalLM",
+            &[
+                ("sliding_window", json!(64)),
+                ("layer_types", json!(kinds)),
+                ("rope_parameters", parameters),
+            ],
+        );
+        (config.attention[1], config.local_rope_theta)
+    };
+    let within = LayerAttention::within(Some(64));
+    assert_eq!(read(linear.clone()).0, within);
+    assert_eq!(read(json!({ "full_attention": linear })).0, within);
+    let own = json!({ "full_attention": linear, "sliding_attention": {"rope_type": "default"} });
+    assert_eq!(read(own), (local(64), 5e5));
 }

@@ -20,6 +20,17 @@ use crate::{
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
+    /// A look into layers of which some have let go of keys.
+    #[error(
+        "{tokens} tokens: layers of this model keep a window of {window} keys alone, and what such a layer hides cannot be looked at; \
+         give a text of at most {window} tokens, or another model"
+    )]
+    HiddenKeys {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The smallest window of a layer.
+        window: usize,
+    },
     /// The device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -198,6 +209,7 @@ impl EngineError {
             | EngineError::Placement { .. }
             | EngineError::Split(_)
             | EngineError::Staged { .. }
+            | EngineError::HiddenKeys { .. }
             | EngineError::Scored { .. }
             | EngineError::TooLong { .. } => true,
             EngineError::Stage { source, .. } => source.is_usage(),

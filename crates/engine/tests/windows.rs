@@ -7,7 +7,9 @@ use sparse_accelerate_checkpoint::ModelConfig;
 use sparse_accelerate_engine::{
     EngineError, MemoryPlan, Pipeline, PipelineOptions, Sequence, memory::Workload,
 };
-use sparse_accelerate_models::{CausalLm, LoadOptions, Placement};
+use sparse_accelerate_models::{
+    CausalLm, LayerObserver, LayerView, LoadOptions, ModelError, Placement,
+};
 
 /// Layers 1 and 3 see everything, the others 32 keys: their room is 288 tokens.
 const CONFIG: &str = r#"{
@@ -97,6 +99,32 @@ fn heads_choose_in_layers_without_a_window_alone() {
         layers.dedup();
         assert_eq!(layers, [1, 3]);
     }
+}
+
+struct Nobody;
+
+impl LayerObserver for Nobody {
+    fn layer(&mut self, _: &LayerView<'_>) -> Result<(), ModelError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn hidden_keys_cannot_be_looked_at() {
+    let (model, dense) = (model(), AttentionSettings::dense());
+    let mut one = Sequence::new(&model, CAPACITY).expect("a sequence");
+    let mut look = |len| {
+        let mut nobody = Nobody;
+        let ids = prompt(len, 1);
+        one.prefill_observed(&ids, 64.into(), &dense, Some(&mut nobody), &mut |_| ())
+            .map(drop)
+    };
+    look(32).expect("a window of 32 shows all");
+    let error = look(33).expect_err("a window hides a key");
+    assert!(
+        error.is_usage() && error.to_string().contains("32 keys"),
+        "{error}"
+    );
 }
 
 /// A further turn reuses what is held as long as no window has let go of a key that it sees; else the whole prompt is computed anew.

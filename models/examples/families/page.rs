@@ -30,10 +30,9 @@ Every family takes two files of product code: `crates/checkpoint/src/config/fami
 `import/tokenizer/byte_level.rs`. Tests take a row in `models/tests/models/tiny/config.rs` and one in `models/tests/fixtures/mlx_reference.py`, which
 records `mlx.json` and `mlx.safetensors`; then this page is written anew.
 
-Gemma 3 and SmolLM3 took 78 files in two commits, tests included. Once for all families came layers of several kinds and caches that keep a
-window (`models/src/kinds.rs`, `config/layers.rs`, `crates/attention/src/cache`, plans, pipelines, planner), a gate by GELU in the fused kernels, norms
-behind attention and MLP, a second rotary base, and factors of scores and embeddings. None of them names a family: a model with any of these
-is one more variant in `family.rs`.
+A layer that computes something new takes more, once for all families: `docs/WHERE.md` lists where. Layers of several kinds, caches that keep a window, a
+gate by GELU, norms behind attention and MLP, a second rotary base, and factors of scores and embeddings are there: a model with any of these is one
+more variant in `family.rs`.
 ";
 
 /// The page.

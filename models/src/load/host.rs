@@ -66,17 +66,12 @@ impl HostTensor {
         self.filled += source.len();
     }
 
-    /// Adds `term` to the `count` values appended last, in f32.
-    pub(crate) fn add_to_last(&mut self, count: usize, term: f32) {
-        let range = self.filled - count..self.filled;
-        match &mut self.values {
-            Values::F32(values) => values[range].iter_mut().for_each(|v| *v += term),
-            Values::F16(values) => values[range]
-                .iter_mut()
-                .for_each(|v| *v = f16::from_f32(v.to_f32() + term)),
-            Values::Bf16(values) => values[range]
-                .iter_mut()
-                .for_each(|v| *v = bf16::from_f32(v.to_f32() + term)),
+    /// Adds one to the `count` values appended last, if they are f32, which the gains of norms are.
+    pub(crate) fn add_one_to_last(&mut self, count: usize) {
+        if let Values::F32(values) = &mut self.values {
+            for value in &mut values[self.filled - count..self.filled] {
+                *value += 1.0;
+            }
         }
     }
 

@@ -50,7 +50,7 @@ impl WeightSource for Checkpoint<'_> {
             into.push_f32(&view.to_f32());
         }
         if self.gains_less_one && shape.len() == 1 && !name.ends_with(".bias") {
-            into.add_to_last(shape[0], 1.0);
+            into.add_one_to_last(shape[0]);
         }
         Ok(())
     }

@@ -78,8 +78,19 @@ impl Layer {
         }
     }
 
-    /// An empty layer of the same type with room for `rows` tokens.
-    pub(super) fn empty(&self, rows: usize) -> Self {
+    /// An empty layer of the same type with room for `rows` tokens: for the life of a cache, or for one call.
+    pub(super) fn empty(&self, rows: usize, lasting: bool) -> Self {
+        let device = match self {
+            Self::Elements(key, _) => key.device(),
+            Self::Int8(int8) => int8.key.device(),
+        };
+        match lasting {
+            true => device.memory_persistent_allocations(rows, |rows| self.sized(rows)),
+            false => self.sized(rows),
+        }
+    }
+
+    fn sized(&self, rows: usize) -> Self {
         let sized = |[batch, kv_heads, _, dim]: [usize; 4]| [batch, kv_heads, rows, dim];
         match self {
             Self::Elements(key, _) => Self::elements(sized(key.dims()), key.dtype(), &key.device()),

@@ -20,7 +20,7 @@ pub(super) fn rows(window: Option<usize>, capacity: usize) -> usize {
 /// Rows of the tensors that take a chunk of `new` tokens beside such a layer at most; `None` where the layer itself takes it.
 pub(super) fn spilled(window: Option<usize>, capacity: usize, new: usize) -> Option<usize> {
     let held = rows(window, capacity);
-    let kept = window?.saturating_sub(1) + SPARE;
+    let kept = window?.saturating_sub(1).saturating_add(SPARE);
     let needed = kept.saturating_add(new).min(capacity);
     (held < capacity && needed > held).then_some(needed)
 }
@@ -40,7 +40,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// An empty layer. A window that never lets go of a key within the layer's rows is none.
+    /// An empty layer; `window` if it is to let go of keys.
     pub(super) fn new(layer: Layer, window: Option<usize>, batch: usize) -> Self {
         Self {
             layer,
@@ -82,6 +82,12 @@ impl Slot {
         layer: usize,
         plan: &AttentionPlan,
     ) -> Result<(), AttentionError> {
+        // A window that hides none of a plan's keys is none there.
+        let hides = |window: &usize| plan.spans().iter().any(|span| span.kv_len > *window);
+        let window = self.window.filter(hides);
+        if window.is_some() && window != plan.visible().window() {
+            return Err(self.elsewhere("append", layer, 0, plan.firsts()[0]));
+        }
         for (b, (span, &planned)) in plan.spans().iter().zip(plan.firsts()).enumerate() {
             let held = self.firsts[b];
             let len = planned + span.offset();
@@ -127,9 +133,8 @@ impl Slot {
         }
     }
 
-    /// The keys and values that a plan's chunk is to be appended to: as many tokens as the plan counts before it.
+    /// The keys and values that a plan's chunk is to be appended to: as many tokens as the plan counts before it. The layer is settled.
     pub(super) fn begin(&mut self, plan: &AttentionPlan) -> &mut Layer {
-        self.settle();
         let needed = plan.spans().iter().map(|s| s.kv_len).max().unwrap_or(0);
         let spills = needed > self.layer.rows() && self.window.is_some();
         if spills || self.firsts != plan.firsts() {
@@ -137,11 +142,18 @@ impl Slot {
             let from = from.map(|((span, planned), first)| (planned - first, span.offset()));
             let kept = self.layer.copy_rows(&from.collect::<Vec<_>>());
             self.firsts = plan.firsts().to_vec();
-            let to = match spills {
-                true => self.spill.insert(self.layer.empty(needed)),
-                false => &mut self.layer,
-            };
-            to.put_rows(kept);
+            // Rows may be views: another tensor takes them, which in the layer's own would be copied whole.
+            match spills {
+                true => self
+                    .spill
+                    .insert(self.layer.empty(needed, false))
+                    .put_rows(kept),
+                false => {
+                    let mut moved = self.layer.empty(self.layer.rows(), true);
+                    moved.put_rows(kept);
+                    self.layer = moved;
+                }
+            }
         }
         // Until it is filled, the layer ends where the chunk begins.
         self.spill.as_mut().unwrap_or(&mut self.layer)

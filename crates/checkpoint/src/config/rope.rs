@@ -45,7 +45,7 @@ pub(super) struct Rope {
     /// Elements at the front of a head that are rotated.
     pub(super) rotary_dim: usize,
     pub(super) scaling: Option<RopeScaling>,
-    /// Base of the frequencies of layers with [`LayerRotation::Local`]; the other base where none has it.
+    /// Base of the frequencies of layers with [`LayerRotation::Local`], if there are any.
     pub(super) local_theta: f64,
 }
 
@@ -83,7 +83,8 @@ impl Rope {
             scaling.add(fields, names.field, own)?;
         }
         let scaling = scaling.value().flatten();
-        let local = local(fields, family)?.filter(|own| *own != theta || scaling.is_some());
+        let local = local(fields, family, theta, (head_dim, rotary_dim))?
+            .filter(|own| *own != theta || scaling.is_some());
         if local.is_some() {
             let own = |layer: &&mut LayerAttention| {
                 layer.window.is_some() && layer.rotation == LayerRotation::Main
@@ -132,8 +133,15 @@ fn objects<'a>(
     Ok(found)
 }
 
-/// The base of the rotation that layers with a window have of their own, which is not scaled; `None` where nothing says so.
-fn local(fields: Fields<'_>, family: Architecture) -> Result<Option<f64>, ConfigError> {
+/// The base of the rotation that layers with a window have of their own, which is not scaled; `None` where nothing says so. Of the model's
+/// rotation, `main` is the base, and of a head of so many elements so many are rotated.
+fn local(
+    fields: Fields<'_>,
+    family: Architecture,
+    main: f64,
+    (head_dim, rotary_dim): (usize, usize),
+) -> Result<Option<f64>, ConfigError> {
+    let mut own_object = false;
     let mut theta = Stated::default();
     theta.add(fields, LOCAL_THETA, fields.number(LOCAL_THETA)?)?;
     for names in &OBJECTS {
@@ -152,9 +160,20 @@ fn local(fields: Fields<'_>, family: Architecture) -> Result<Option<f64>, Config
                 way_out: "layers with a window have rotary positions of type default",
             });
         }
+        if let Some(share) = own.number(FRACTION)?
+            && rotated(fields, share, head_dim)? != rotary_dim
+        {
+            return Err(ConfigError::UnsupportedFeature {
+                field: names.field,
+                got: format!("{FRACTION} {share} in sliding_attention"),
+                way_out: "all layers rotate the same part of a head",
+            });
+        }
+        own_object = true;
         theta.add(fields, names.theta, own.number(THETA)?)?;
     }
-    match theta.value().or(family.default_local_theta()) {
+    let stated = theta.value().or(family.default_local_theta());
+    match stated.or(own_object.then_some(main)) {
         Some(theta) => base(fields, LOCAL_THETA, theta).map(Some),
         None => Ok(None),
     }

@@ -18,12 +18,13 @@ impl Selected {
         if self.is_flex() { CPU_CHUNK } else { GPU_CHUNK }
     }
 
-    /// The type to load a model in; f32 in place of an f16 that its activations outgrow.
+    /// The type to load a model in; bf16, or else f32, in place of an f16 that its activations outgrow.
     pub fn dtype_for(&self, config: &ModelConfig) -> WeightDtype {
-        match self.default_dtype(config.dtype) {
-            WeightDtype::F16 if config.architecture.outgrows_f16() => WeightDtype::F32,
-            dtype => dtype,
-        }
+        let outgrown =
+            |dtype: &WeightDtype| *dtype == WeightDtype::F16 && config.architecture.outgrows_f16();
+        let wider = [config.dtype, WeightDtype::Bf16].map(|stored| self.default_dtype(stored));
+        let mut fits = wider.into_iter().filter(|dtype| !outgrown(dtype));
+        fits.next().unwrap_or(WeightDtype::F32)
     }
 
     /// The type for what is stored as `stored`.
@@ -67,6 +68,7 @@ mod tests {
             (true, false, WeightDtype::Bf16, WeightDtype::F16),
             (false, false, WeightDtype::F16, WeightDtype::F32),
             (true, true, WeightDtype::F32, WeightDtype::F32),
+            (true, true, WeightDtype::F16, WeightDtype::F16),
         ] {
             device.info.capabilities = Some(Capabilities {
                 f16,
@@ -85,9 +87,10 @@ mod tests {
                     ..config(class)
                 };
                 let outgrown = class.starts_with("Gemma") && expected == WeightDtype::F16;
-                let expected = match outgrown {
-                    true => WeightDtype::F32,
-                    false => expected,
+                let expected = match (outgrown, bf16) {
+                    (true, true) => WeightDtype::Bf16,
+                    (true, false) => WeightDtype::F32,
+                    (false, _) => expected,
                 };
                 assert_eq!(device.dtype_for(&config), expected, "{class}");
             }

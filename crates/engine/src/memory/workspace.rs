@@ -15,7 +15,7 @@
 //!               x + pieces + their concatenation    3 C h
 
 use serde::Serialize;
-use sparse_accelerate::CacheShape;
+use sparse_accelerate::{CacheShape, KvCache};
 use sparse_accelerate_checkpoint::{ModelConfig, RopeScaling};
 use sparse_accelerate_models::{StagePart, chooses};
 
@@ -71,8 +71,11 @@ impl Workspace {
         let attention = &config.attention;
         let here = attention[part.layers.clone()].iter();
         let choosing = here.filter(|layer| chooses(attention, **layer));
+        // A layer that lets go of keys pools them anew.
         let (layers, bounded) = choosing.fold((0, 0), |(all, bounded), layer| {
-            (all + 1, bounded + usize::from(layer.window.is_some()))
+            let mut window = layer.window.into_iter();
+            let lets_go = window.any(|keys| KvCache::lets_go(keys, load.capacity));
+            (all + 1, bounded + usize::from(lets_go))
         });
         let chunks = load.capacity.div_ceil(rows.max(1));
         let pooled = selection::pooled(config, load).saturating_mul((layers - bounded) as u64);
@@ -154,17 +157,22 @@ fn activations(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
 /// Keys and values of the widest window and a chunk of `rows` tokens, where a layer with that window has no room for them; of int8 the
 /// elements too.
 fn spill(config: &ModelConfig, load: &Workload, rows: usize) -> u64 {
-    let cache = CacheShape {
+    let cache = cache(config, load);
+    let windows = config.windows().into_iter();
+    let beside = windows.filter_map(|window| cache.beside(Some(window), rows));
+    let bytes = beside.map(|shape| shape.bytes_as(load.footprint.kv, load.footprint.element));
+    bytes.max().unwrap_or(0)
+}
+
+/// The cache of one layer without a window.
+fn cache(config: &ModelConfig, load: &Workload) -> CacheShape {
+    CacheShape {
         layers: 1,
         batch: 1,
         kv_heads: config.kv_heads,
         capacity: load.capacity,
         head_dim: config.head_dim,
-    };
-    let windows = config.windows().into_iter();
-    let beside = windows.filter_map(|window| cache.beside(Some(window), rows));
-    let bytes = beside.map(|shape| shape.bytes_as(load.footprint.kv, load.footprint.element));
-    bytes.max().unwrap_or(0)
+    }
 }
 
 /// The widest temporary of a layer.

@@ -55,8 +55,8 @@ pub(crate) trait Runner: fmt::Debug {
     /// many. Gives the cache up where it fails.
     fn rewind(&mut self, len: usize) -> Result<usize, EngineError>;
 
-    /// Brings the cache back to its first `held` tokens after a run that failed. False where the cache was
-    /// given up: with a device that failed, all tokens are lost.
+    /// Brings the cache back to its first `held` tokens after a run that failed. False where all tokens are lost: with a device that
+    /// failed, or where layers with a window have let go of keys.
     fn recover(&mut self, error: &EngineError, held: usize) -> bool;
 
     /// Compares the next-token distributions of two runs of the same text, from their scored hidden states.

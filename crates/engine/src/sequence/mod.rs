@@ -1,8 +1,10 @@
 //! One sequence of tokens with its KV cache, on one device or on the stages of a pipeline.
 //!
 //! Everything that runs tokens (a prompt, a further turn, one new token, a text to score) goes through one
-//! loop over chunks. Chunk boundaries change nothing but speed and memory. A run may be cancelled between
-//! chunks; a run that fails leaves the tokens that were held before, or none where the device failed.
+//! loop over chunks. Chunk boundaries change nothing but speed and memory, except where every layer has a window and
+//! a pattern names keys by their place: places are counted from the first key that is held. A run may be cancelled between
+//! chunks; a run that fails leaves the tokens that were held before, or none where the device failed or layers with a window have let go
+//! of keys that they need.
 
 mod length;
 mod results;
@@ -149,8 +151,8 @@ impl<'m> Sequence<'m> {
     /// observer's time counts.
     ///
     /// # Errors
-    /// As [`Sequence::extend`], errors of the observer, and [`EngineError::Staged`] for an observer of a
-    /// model in stages.
+    /// As [`Sequence::extend`], errors of the observer, [`EngineError::Staged`] for an observer of a model in
+    /// stages, and [`EngineError::HiddenKeys`] for one of layers that let go of keys.
     pub fn prefill_observed(
         &mut self,
         ids: &[u32],
@@ -162,6 +164,13 @@ impl<'m> Sequence<'m> {
         self.check(ids.len(), 0)?;
         if observer.is_some() {
             self.runner.check_whole()?;
+            let windows = self.config().windows().into_iter();
+            if let Some(window) = windows.filter(|&window| window < ids.len()).min() {
+                return Err(EngineError::HiddenKeys {
+                    tokens: ids.len(),
+                    window,
+                });
+            }
         }
         self.rewind(0)?;
         self.extend_observed(ids, chunking, settings, observer, progress)

@@ -49,11 +49,13 @@ pub fn decode(
         }
     }
     let (got, limit) = (settings.tokens, KvCache::TAKEN_BACK);
-    if got > limit && !model.config().windows().is_empty() {
+    let capacity = ids.len() + got;
+    let mut windows = model.config().windows().into_iter();
+    if got > limit && windows.any(|window| KvCache::lets_go(window, capacity)) {
         return Err(SpeedError::TakenBack { got, limit });
     }
     contained("decode", || {
-        let (depth, capacity) = (ids.len(), ids.len() + settings.tokens);
+        let depth = ids.len();
         let chunking = model.chunking(depth, settings.chunk, &case.settings);
         let prompt = (ids, chunking, &case.settings);
         let run: TimedRun = match model {
