@@ -68,7 +68,7 @@ fn weighed(x: f32, t: f32) -> f32 {
 
 /// Launches on `x` `[rows, 2 * width]`, whose rows are contiguous and `stride` elements apart, into a
 /// contiguous `out` `[rows, width]`; `shape` is that of `out`.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, clippy::too_many_arguments)]
 pub fn launch(
     client: &Client,
     activation: Activation,
