@@ -1,12 +1,12 @@
 //! Kinds of attention that a model's layers have, and one chunk as each of them runs it.
 //!
-//! Layers of a kind see the same keys and rotate positions alike: they share a plan and a table of rotation. The keys that layers with
+//! Layers of a kind see the same keys and rotate positions alike. The keys that layers with
 //! a window see beside layers without one are few, so nothing is chosen among them.
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use sparse_accelerate::{AttentionPlan, AttentionSettings, KvCache, Visible};
+use sparse_accelerate::{AttentionPlan, AttentionSettings, KvCache, Pattern, Visible};
 use sparse_accelerate_checkpoint::LayerAttention;
 
 use crate::{blueprint::Blueprint, decoder::Rotaries, error::ModelError};
@@ -59,25 +59,25 @@ pub fn chooses(layers: &[LayerAttention], layer: LayerAttention) -> bool {
     layer.window.is_none() || layers.iter().all(|other| other.window.is_some())
 }
 
-/// A chunk as the layers of one kind run it.
-#[derive(Debug)]
-pub(crate) struct KindPass {
-    pub(crate) plan: AttentionPlan,
+/// A chunk as one layer runs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerPass<'a> {
+    pub(crate) plan: &'a AttentionPlan,
     /// Cosines and sines by position, at least up to the chunk's last.
-    pub(crate) rotation: Tensor<2>,
+    pub(crate) rotation: &'a Tensor<2>,
 }
 
-/// A chunk for the layers of a stage.
+/// A chunk for the layers of a stage: layers that see the same keys share a plan, and layers that rotate alike a table.
 #[derive(Debug)]
 pub(crate) struct KindPasses {
-    /// Those of the kinds that the stage has; the lead's is the first.
-    passes: Vec<KindPass>,
-    /// Which of them each layer of the stage takes.
-    of_layer: Vec<usize>,
+    plans: Vec<AttentionPlan>,
+    rotations: Vec<Tensor<2>>,
+    /// The plan and the rotation of each layer of the stage.
+    of_layer: Vec<(usize, usize)>,
     /// The first layer.
     start: usize,
-    /// The plan whose decision is the model's, where none of the stage's kinds has it.
-    lead: Option<AttentionPlan>,
+    /// The plan whose decision is the model's.
+    lead: usize,
 }
 
 /// The tokens of a chunk, and how far positions reach.
@@ -113,41 +113,48 @@ impl KindPasses {
             let (heads, visible) = (blueprint.heads_of(kind), Visible::of(kind.window));
             cache.plan(settings, heads, visible, reached.lens, reached.prompt_lens)
         };
+        // No other pattern asks for the base of the rotation.
+        let by_base = matches!(settings.pattern, Pattern::BlockCluster(_));
+        let key = |kind: LayerAttention| (kind.window, by_base.then_some(kind.rotation));
         // The table grows to what the cache can hold at once rather than at every chunk.
         let positions = reached.tokens.max(reached.planned);
-        let mut here: Vec<LayerAttention> = Vec::new();
-        let mut passes = Vec::new();
+        let (mut plan_keys, mut plans) = (Vec::new(), Vec::new());
+        let (mut rotation_keys, mut rotations) = (Vec::new(), Vec::new());
         let mut of_layer = Vec::new();
         for layer in layers.clone() {
             let kind = kinds.of(layer);
-            let known = here.iter().position(|other| *other == kind);
-            of_layer.push(known.unwrap_or(here.len()));
-            if known.is_none() {
-                here.push(kind);
-                passes.push(KindPass {
-                    plan: plan(kind)?,
-                    rotation: rotaries.table(kind.rotation, positions, reached.planned),
-                });
-            }
-        }
-        let lead = match here.iter().position(|kind| *kind == kinds.lead()) {
-            Some(at) => {
-                // Its pass is the first.
-                let at_front = |pass: usize| match pass {
-                    0 => at,
-                    pass if pass == at => 0,
-                    pass => pass,
-                };
-                for pass in &mut of_layer {
-                    *pass = at_front(*pass);
+            let planned = match plan_keys.iter().position(|other| *other == key(kind)) {
+                Some(at) => at,
+                None => {
+                    plan_keys.push(key(kind));
+                    plans.push(plan(kind)?);
+                    plans.len() - 1
                 }
-                passes.swap(0, at);
-                None
+            };
+            let rotated = match rotation_keys
+                .iter()
+                .position(|other| *other == kind.rotation)
+            {
+                Some(at) => at,
+                None => {
+                    rotation_keys.push(kind.rotation);
+                    rotations.push(rotaries.table(kind.rotation, positions, reached.planned));
+                    rotations.len() - 1
+                }
+            };
+            of_layer.push((planned, rotated));
+        }
+        let lead = kinds.lead();
+        let lead = match plan_keys.iter().position(|other| *other == key(lead)) {
+            Some(at) => at,
+            None => {
+                plans.push(plan(lead)?);
+                plans.len() - 1
             }
-            None => Some(plan(kinds.lead())?),
         };
         Ok(Self {
-            passes,
+            plans,
+            rotations,
             of_layer,
             start: layers.start,
             lead,
@@ -155,13 +162,17 @@ impl KindPasses {
     }
 
     /// The chunk as a layer of the stage runs it.
-    pub(crate) fn of(&self, layer: usize) -> &KindPass {
-        &self.passes[self.of_layer[layer - self.start]]
+    pub(crate) fn of(&self, layer: usize) -> LayerPass<'_> {
+        let (plan, rotation) = self.of_layer[layer - self.start];
+        LayerPass {
+            plan: &self.plans[plan],
+            rotation: &self.rotations[rotation],
+        }
     }
 
     /// The plan whose decision is the model's.
     pub(crate) fn lead(&self) -> &AttentionPlan {
-        self.lead.as_ref().unwrap_or(&self.passes[0].plan)
+        &self.plans[self.lead]
     }
 }
 

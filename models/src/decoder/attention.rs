@@ -7,7 +7,7 @@
 use burn::{module::Module, tensor::Tensor};
 
 use super::{HeadNorms, Pass, Projection, RmsNorm, norm::normed};
-use crate::{error::ModelError, kinds::KindPass, observe::LayerView};
+use crate::{error::ModelError, kinds::LayerPass, observe::LayerView};
 
 /// Norm and projections of one layer; the cache knows the head counts.
 #[derive(Module, Debug)]
@@ -33,7 +33,7 @@ impl Attention {
         pass: &mut Pass<'_>,
     ) -> Result<Tensor<2>, ModelError> {
         let mut qkv = self.qkv.forward(self.norm.forward(x)?)?;
-        let KindPass { plan, rotation } = pass.kinds.of(layer);
+        let LayerPass { plan, rotation } = pass.kinds.of(layer);
         if let Some(norms) = &self.head_norms {
             qkv = norms.forward(qkv, plan.heads())?;
         }
