@@ -68,7 +68,7 @@ impl Pack {
 /// # Errors
 /// [`Refusal::ElementType`] if the device does not compute with the type at all.
 pub(super) fn tiles(
-    matrix: [Tile; 2],
+    matrix: impl IntoIterator<Item = Tile>,
     units: [Tile; 2],
     elem: ElemType,
     device: &DeviceProperties,

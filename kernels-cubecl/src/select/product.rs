@@ -148,23 +148,25 @@ pub(crate) fn accumulate<F: Float, N: Size>(
     #[comptime] tile: Tile,
 ) {
     if comptime!(tile.mma) {
-        by_matrix_units(rows, keys, sums, tile);
+        by_matrix_units(rows, 0usize, keys, sums, tile);
     } else {
         by_units(rows, keys, 0usize, sums, comptime!(tile.pitch()), tile);
     }
 }
 
-/// The same where keys are staged whole, [`Tile::whole_pitch`] apart, and rows from vector `from` on.
+/// The same where keys are staged whole, [`Tile::whole_pitch`] apart, and rows from vector `from` on; for matrix units,
+/// which stage rows whole as well, these lie from `rows_at` on.
 #[cube]
 pub(crate) fn accumulate_whole<F: Float, N: Size>(
     rows: &Shared<[Vector<F, N>]>,
+    rows_at: usize,
     keys: &Shared<[Vector<F, N>]>,
     from: usize,
     sums: &mut Sums,
     #[comptime] tile: Tile,
 ) {
     if comptime!(tile.mma) {
-        by_matrix_units(rows, keys, sums, tile);
+        by_matrix_units(rows, rows_at, keys, sums, tile);
     } else {
         by_units(rows, keys, from, sums, comptime!(tile.whole_pitch()), tile);
     }
@@ -173,6 +175,7 @@ pub(crate) fn accumulate_whole<F: Float, N: Size>(
 #[cube]
 fn by_matrix_units<F: Float, N: Size>(
     rows: &Shared<[Vector<F, N>]>,
+    rows_at: usize,
     keys: &Shared<[Vector<F, N>]>,
     sums: &mut Sums,
     #[comptime] tile: Tile,
@@ -183,7 +186,7 @@ fn by_matrix_units<F: Float, N: Size>(
     let lane = UNIT_POS_X as usize;
     // The staged vector that this unit points at, one row of one of four 8 x 8 blocks.
     let row = UNIT_POS_Y as usize % comptime!(tile.row_planes) * comptime!(tile.row_tiles * 16);
-    let row_at = (row + lane % 16) * pitch + lane / 16;
+    let row_at = rows_at + (row + lane % 16) * pitch + lane / 16;
     let key_at = (group_key(tile) + lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2;
     #[unroll]
     for k in 0..comptime!(tile.chunk / 2) {

@@ -26,7 +26,7 @@ pub type Key = (String, String, String);
 ///
 /// Spills of the selection are small beside the kernels' traffic, except in the correction of heads of
 /// 256 on units, and are to be removed with a GPU at hand.
-const KNOWN_SPILLS: [(&str, &str, u32); 21] = [
+const KNOWN_SPILLS: [(&str, &str, u32); 17] = [
     // Since the openings and the walk are one text: f32 over an index on 9.0, a band on 7.5.
     ("attend_split_e_f32_n_4_t_f32_m_4", "/d128", 36),
     ("attend_split_e_f16_n_8_t_u32_m_4", "/d40", 20),
@@ -35,12 +35,7 @@ const KNOWN_SPILLS: [(&str, &str, u32); 21] = [
     ("attend_rows_e_bf16_f_bf16_n_8", "/d128", 20),
     ("attend_rows_e_bf16_f_bf16_n_8", "/d256", 12),
     ("attend_rows_e_bf16_f_f32_n_4", "/d256", 16),
-    ("share_blocks_e_f32_f_f32_n_4", "/d128", 4),
-    // Heads that choose alone: eight columns a tile.
-    ("share_blocks_e_bf16_f_bf16_n_8", "/d256", 48),
-    ("share_blocks_e_f16_f_f32_n_4", "/d64", 8),
-    ("share_blocks_e_bf16_f_f32_n_4", "/d128", 8),
-    ("share_blocks_e_bf16_f_f32_n_4", "/d256", 8),
+    ("share_blocks_e_f32_f_f32_n_4", "/d128", 16),
     ("probe_parts_e_bf16_f_bf16_n_8", "/d256", 12),
     ("probe_shares_e_bf16_f_bf16_n_8", "/d256", 32),
     ("score_blocks_e_bf16_f_bf16_n_8", "/d128", 36),

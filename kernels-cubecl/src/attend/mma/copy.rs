@@ -132,16 +132,21 @@ pub(crate) fn address<E: Float, N: Size>(memory: &Shared<[Vector<E, N>]>) -> u32
 /// Copies the first `bytes` of the 16-byte vector `from[source]` to an address in shared memory and
 /// fills the rest of it with zeros, asynchronously.
 #[cube]
-#[allow(unsafe_code)]
 pub(crate) fn copy_16<E: Float, N: Size>(
     from: &Tensor<Vector<E, N>>,
     source: usize,
     target: u32,
     bytes: u32,
 ) {
-    let slice = &from[source..source + 1];
-    // SAFETY: what is read lies inside the tensor; an address past it is never read from.
-    let pointer = unsafe { slice.as_ptr_unchecked() };
+    copy_vector(&from[source..source + 1], target, bytes);
+}
+
+/// The same of the only vector of `from`.
+#[cube]
+#[allow(unsafe_code)]
+pub(crate) fn copy_vector<E: Float, N: Size>(from: &[Vector<E, N>], target: u32, bytes: u32) {
+    // SAFETY: what is read lies inside the buffer; an address past it is never read from.
+    let pointer = unsafe { from.as_ptr_unchecked() };
     gpu_asm!(
         "cp.async.cg.shared.global [{t}], [{s}], 16, {n};",
         t = in(_) target, s = in(_) pointer, n = in(_) bytes
@@ -154,11 +159,17 @@ pub(crate) fn commit() {
     gpu_asm!("cp.async.commit_group;");
 }
 
+/// Waits until all of this unit's copies but those of the newest `newer` groups have landed.
+#[cube]
+pub(crate) fn wait(#[comptime] newer: u32) {
+    gpu_asm!("cp.async.wait_group {newer};");
+}
+
 /// Waits until all of the cube's copies but those of the newest `newer` groups have landed, and until
 /// every unit has come this far.
 #[cube]
 pub(crate) fn land(#[comptime] newer: u32, #[comptime] bp: MmaBlueprint) {
-    gpu_asm!("cp.async.wait_group {newer};");
+    wait(newer);
     if comptime!(bp.wgmma()) {
         hopper::publish();
     }

@@ -12,7 +12,8 @@ use sparse_accelerate_contract::{
 };
 
 use super::{
-    UNITS, index,
+    UNITS,
+    index::{self, IndexBlueprint},
     measure::{self, MeasureBlueprint},
     rows::{self, RowsBlueprint},
     share::{self, ShareBlueprint},
@@ -34,6 +35,7 @@ pub struct Plan {
     share: Share,
     rows: RowsBlueprint,
     rows_grid: (u32, u32),
+    index: IndexBlueprint,
 }
 
 /// The launch that shares.
@@ -130,11 +132,14 @@ pub fn prepare(shape: &Shape, elem: ElemType, device: &DeviceProperties) -> Resu
     }
     let rows = rows::prepare(shape, elem, device)?;
     let ways = ways(shape, elem, device)?;
+    let index = IndexBlueprint::new(group::blocks(shape), heads, group::samples(shape));
+    cube_fits(index.shared_bytes(), UNITS, device)?;
     let share = |(parts, tile)| Share::new(shape, parts, tile, device);
     Ok(Plan {
         share: first_that_fits(ways, elem, share)?,
         rows,
         rows_grid: fold(rows.cubes(shape), device)?,
+        index,
     })
 }
 
@@ -183,6 +188,16 @@ fn tiles(
         key_tiles: (columns / 8).max(4),
         ..half
     };
+    // Half the rows need less room, and half the planes less again.
+    let low = product::Tile {
+        row_tiles: 1,
+        ..matrix
+    };
+    let least = product::Tile {
+        row_tiles: 1,
+        key_tiles: quarter.key_tiles,
+        ..four
+    };
     let units = product::Tile {
         mma: false,
         row_planes: 4,
@@ -200,11 +215,8 @@ fn tiles(
     let processors = device.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
     let tiles = shape.indexes() * shape.tiles();
     let busy = |tile: &product::Tile| tiles * columns / tile.keys() >= processors;
-    let matrix = match [matrix, half].into_iter().find(busy) {
-        Some(tile) => [tile, quarter],
-        None => [quarter, half],
-    };
-    pack::tiles(matrix, [units, small], elem, device)
+    let first = [matrix, half].into_iter().find(busy).unwrap_or(quarter);
+    pack::tiles([first, low, least], [units, small], elem, device)
 }
 
 impl Share {
@@ -359,8 +371,10 @@ pub fn select(
     }
 
     let at = group::table(shape);
-    let (count, dim) = layout::cubes(client, shape.indexes() * tiles, UNITS);
-    // SAFETY: cubes past the last leave; the others write their row's room, which holds every run there can be.
+    let each = plan.index.rows(shape.indexes() * tiles, blocks);
+    let cubes = shape.indexes() * tiles.div_ceil(each);
+    let (count, dim) = layout::cubes(client, cubes, UNITS);
+    // SAFETY: cubes past the last leave; the others write their rows' room, which holds every run there can be.
     unsafe {
         index::index_rows::launch_unchecked(
             client,
@@ -381,9 +395,9 @@ pub fn select(
             at.gates_at,
             at.ranges_at,
             at.range_stride,
+            each,
             window.into(),
-            shape.heads_per_index(),
-            samples,
+            plan.index,
         );
     }
     after("index");

@@ -33,6 +33,7 @@
 
 mod index;
 mod launch;
+mod level;
 pub mod means;
 mod measure;
 mod rows;

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::RowsBlueprint;
 use crate::{
-    attend::mma::copy::{commit, copy_16},
+    attend::mma::copy::{commit, copy_16, wait},
     select::pack::Pack,
 };
 
@@ -47,6 +47,6 @@ pub(super) fn begin<E: Float, N: Size>(
 /// this far.
 #[cube]
 pub(super) fn land(#[comptime] newer: u32) {
-    gpu_asm!("cp.async.wait_group {newer};");
+    wait(newer);
     sync_cube();
 }

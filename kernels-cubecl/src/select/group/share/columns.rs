@@ -28,15 +28,13 @@ pub(super) fn mean_queries<E: Float, F: Float, N: Size>(
     let mut task = UNIT_POS as usize;
     while task < comptime!(tile.keys() * wide) {
         let (column, vector) = (task / wide, task % wide);
-        let of_tile = column % comptime!(bp.stride());
-        let place = place(of_tile, bp);
+        let (of_cube, place) = place(column, bp);
         let (h, part) = (place / comptime!(bp.parts), place % comptime!(bp.parts));
-        let tile_first =
-            (first_tile + (column / comptime!(bp.stride())) as u32) * comptime!(QUERY_TILE as u32);
+        let tile_first = (first_tile + of_cube as u32) * comptime!(QUERY_TILE as u32);
         let first = tile_first + (part * each) as u32;
         let mut sum = Vector::<f32, N>::new(f32::new(0.0));
         let mut count = 0u32;
-        if place < comptime!(bp.heads * bp.parts) && first < query_len {
+        if place < comptime!(bp.used()) && first < query_len {
             count = min(query_len - first, comptime!(each as u32));
             if vector < comptime!(tile.vectors()) {
                 let at = head + h * query.stride(1) + first as usize * query.stride(2);
@@ -77,9 +75,25 @@ pub(super) fn mean_queries<E: Float, F: Float, N: Size>(
     }
 }
 
-/// Place of a tile's column among those of its heads: all parts of the first head come first. What a unit holds of a
-/// row of the products, the columns `8 j + 2 u` and the next of unit `u`, are neighbours there.
+/// Tile of a column among those of the cube, and its place among the tile's columns: all parts of the first head come
+/// first. What a unit holds of a row of the products is one tile's, in neighbouring places.
 #[cube]
-fn place(column: usize, #[comptime] bp: ShareBlueprint) -> usize {
-    column % 8 / 2 * comptime!(bp.values()) + column / 8 * 2 + column % 2
+fn place(column: usize, #[comptime] bp: ShareBlueprint) -> (usize, usize) {
+    let (set, within) = (
+        column / comptime!(bp.mixed()),
+        column % comptime!(bp.mixed()),
+    );
+    let unit = within % 8 / 2;
+    let tile = set * comptime!(bp.set_tiles()) + unit / comptime!(bp.holders());
+    let place =
+        unit % comptime!(bp.holders()) * comptime!(bp.values()) + within / 8 * 2 + within % 2;
+    (tile, place)
+}
+
+/// Tile, among those of the cube, of the columns that this unit holds of a set.
+#[cube]
+pub(super) fn own_tile(#[comptime] set: usize, #[comptime] bp: ShareBlueprint) -> usize {
+    let group = UNIT_POS_Y as usize / comptime!(bp.tile.row_planes);
+    (group * comptime!(bp.sets()) + set) * comptime!(bp.set_tiles())
+        + UNIT_POS_X as usize % 4 / comptime!(bp.holders())
 }

@@ -1,94 +1,95 @@
-//! Shares in memory, by bins, and the ranks at which levels cut them.
+//! Shares in memory and by bins, and the ranks at which levels cut them.
 
 use cubecl::prelude::*;
 use sparse_accelerate_contract::group::{BASE, BINS};
 
-use super::{BOUNDS, COARSE, FINE, ShareBlueprint};
+use super::{BOUNDS, COARSE, FINE, ShareBlueprint, columns::own_tile};
 use crate::select::{
     fixed::{SUM_EXTRA, fixed, scaled, score},
     group::bin,
+    product::first_row,
 };
 
-/// Adds up what the units have found of the blocks from `base` on, of a head that some share the largest, in place, and
-/// writes their shares. `row` is the index row of the first tile.
+/// Adds up the shares of the rows that several units hold: of a head that some of them share the largest counts. A unit
+/// is left with those of which it is the one to tell.
 #[cube]
-pub(super) fn add(
+pub(super) fn gather(
+    found: &mut Array<f32>,
     exchange: &mut Shared<[f32]>,
+    #[comptime] bp: ShareBlueprint,
+) {
+    let (units, holders) = comptime!((bp.tile.units(), bp.holders()));
+    let unit = UNIT_POS as usize;
+    let own = unit % holders;
+    #[unroll]
+    for i in 0..comptime!(bp.sets() * bp.own_rows()) {
+        exchange[comptime!(i * units) + unit] = found[i];
+    }
+    sync_cube();
+    #[unroll]
+    for i in 0..comptime!(bp.sets() * bp.own_rows()) {
+        if own == comptime!(i % holders) {
+            let first = comptime!(i * units) + unit - own;
+            let mut share = f32::new(0.0);
+            #[unroll]
+            for head in 0..comptime!(holders / bp.sharing()) {
+                let mut largest = f32::new(0.0);
+                #[unroll]
+                for part in 0..comptime!(bp.sharing()) {
+                    largest = max(
+                        largest,
+                        exchange[first + comptime!(head * bp.sharing() + part)],
+                    );
+                }
+                share += largest;
+            }
+            found[i] = share;
+        }
+    }
+}
+
+/// Writes the shares that this unit has found of the blocks from `base` on, and counts them in the bins of their tiles,
+/// without the sinks. `row` is the index row of the first tile.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn tally(
+    found: &Array<f32>,
     bounds: &Shared<[u32]>,
+    bins: &Shared<[Atomic<u32>]>,
     shares: &mut [f32],
     row: u32,
     blocks: u32,
     base: u32,
     #[comptime] bp: ShareBlueprint,
 ) {
-    let tile = comptime!(bp.tile);
-    let mut task = UNIT_POS as usize;
-    while task < comptime!(bp.tiles() * tile.rows()) {
-        let (t, local) = (task / comptime!(tile.rows()), task % comptime!(tile.rows()));
-        let at = t * comptime!(bp.tile_pitch()) + local;
-        let mut share = f32::new(0.0);
+    let own = UNIT_POS as usize % comptime!(bp.holders());
+    let first = base + first_row(comptime!(bp.tile)) as u32;
+    #[unroll]
+    for set in 0..comptime!(bp.sets()) {
+        let tile = own_tile(set, bp);
+        let at = tile * BOUNDS;
+        let (low, high, sinks, local) =
+            (bounds[at], bounds[at + 1], bounds[at + 2], bounds[at + 3]);
+        let to = (row as usize + tile) * blocks as usize;
+        let bins_at = tile * comptime!(BINS + 1);
         #[unroll]
-        for head in 0..comptime!(4 / bp.sharing()) {
-            let mut largest = f32::new(0.0);
-            #[unroll]
-            for i in 0..comptime!(bp.sharing()) {
-                let unit = comptime!(head * bp.sharing() + i);
-                largest = max(largest, exchange[at + comptime!(unit * bp.block_pitch())]);
-            }
-            share += largest;
-        }
-        exchange[at] = share;
-        let block = base + local as u32;
-        if block >= bounds[t * BOUNDS] && block < bounds[t * BOUNDS + 1] {
-            shares[(row as usize + t) * blocks as usize + block as usize] = share;
-        }
-        task += comptime!(tile.units());
-    }
-}
-
-/// Counts the shares of the blocks from `base` on in the bins of their tiles, without the sinks. Neighbouring units count for
-/// different tiles and add up what falls into one bin first: shares that are all alike would queue up otherwise.
-#[cube]
-pub(super) fn count_shares(
-    exchange: &Shared<[f32]>,
-    bounds: &Shared<[u32]>,
-    bins: &Shared<[Atomic<u32>]>,
-    base: u32,
-    #[comptime] bp: ShareBlueprint,
-) {
-    let unit = UNIT_POS as usize;
-    let (t, part) = (unit % comptime!(bp.tiles()), unit / comptime!(bp.tiles()));
-    let first = part * comptime!(bp.counted());
-    let low = max(bounds[t * BOUNDS], bounds[t * BOUNDS + 2]);
-    let high = bounds[t * BOUNDS + 1];
-    let at = t * comptime!(BINS + 1);
-    let mut held = 0u32;
-    let mut sum = 0u32;
-    for i in 0..comptime!(bp.counted()) {
-        let local = first + i;
-        let block = base + local as u32;
-        if local < comptime!(bp.tile.rows()) && block >= low && block < high {
-            let clean = score(u32::reinterpret(
-                exchange[t * comptime!(bp.tile_pitch()) + local],
-            ));
-            let units = fixed(clean, SUM_EXTRA);
-            let mut to = bin(clean);
-            // The window is kept whatever its share.
-            if block >= bounds[t * BOUNDS + 3] {
-                to = comptime!(BINS as u32).runtime();
-            }
-            if to != held {
-                if sum > 0 {
-                    bins[at + held as usize].fetch_add(sum);
+        for r in 0..comptime!(bp.own_rows()) {
+            let i = comptime!(set * bp.own_rows() + r);
+            let block = first + comptime!((r * 8) as u32);
+            if own == comptime!(i % bp.holders()) && block >= low && block < high {
+                let share = found[i];
+                shares[to + block as usize] = share;
+                if block >= sinks {
+                    let clean = score(u32::reinterpret(share));
+                    let mut to = bin(clean);
+                    // The window is kept whatever its share.
+                    if block >= local {
+                        to = comptime!(BINS as u32).runtime();
+                    }
+                    bins[bins_at + to as usize].fetch_add(fixed(clean, SUM_EXTRA));
                 }
-                held = to;
-                sum = 0u32;
             }
-            sum += units;
         }
-    }
-    if sum > 0 {
-        bins[at + held as usize].fetch_add(sum);
     }
 }
 

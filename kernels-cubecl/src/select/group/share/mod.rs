@@ -5,12 +5,13 @@
 //! fit nowhere: once for every column's maximum and sum, once for the shares, which are added up by bins in
 //! units of 2^-28. A cut is the end of a bin. The window counts as kept from the start, sinks do not count at all.
 //!
-//! The columns of a tile lie side by side, [`ShareBlueprint::stride`] from those of the next, some of them nobody's:
-//! so that a unit holds all parts of a head, or some units that stand side by side do.
+//! A unit finds the share of a block by itself where it holds all parts and heads of a tile, see [`blueprint`]; some
+//! that stand side by side do otherwise. What they find goes to memory and into the bins of the tile at once.
 
 // A comptime condition is an `if` of its own: it decides what is compiled.
 #![allow(clippy::collapsible_if)]
 
+mod blueprint;
 mod columns;
 mod cuts;
 mod multiply;
@@ -18,10 +19,11 @@ mod multiply;
 use cubecl::prelude::*;
 use sparse_accelerate_contract::group::{BINS, LEVELS};
 
+pub(super) use self::blueprint::{ShareBlueprint, stride};
 use self::{
     columns::mean_queries,
-    cuts::{add, count_shares, cut},
-    multiply::{Walk, fetch, normalise, products, weight},
+    cuts::{cut, gather, tally},
+    multiply::{Walk, normalise, products, weight},
 };
 use super::{Tile, aim};
 use crate::{
@@ -34,104 +36,6 @@ const BOUNDS: usize = 4;
 /// Bins that are added up before a cut is looked for, and how many such sums a tile has.
 const FINE: usize = 16;
 const COARSE: usize = BINS / FINE;
-
-/// Compile-time parameters of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ShareBlueprint {
-    /// Rows are mean keys, keys are mean queries. A group's keys are those of whole query tiles.
-    pub(super) tile: product::Tile,
-    /// Query heads that share a choice.
-    pub(super) heads: usize,
-    /// Mean queries of a query tile and head.
-    pub(super) parts: usize,
-    /// The exponential is an instruction of inline PTX.
-    pub(super) inline: bool,
-}
-
-impl ShareBlueprint {
-    /// Columns from one query tile to the next.
-    pub(super) fn stride(&self) -> usize {
-        stride(self.heads * self.parts)
-    }
-
-    /// Columns of a query tile that a unit holds of a row.
-    fn values(&self) -> usize {
-        self.stride() / 4
-    }
-
-    /// Units that share a head of a row.
-    fn sharing(&self) -> usize {
-        self.parts.div_ceil(self.values())
-    }
-
-    /// Query tiles of a cube.
-    pub(super) fn tiles(&self) -> usize {
-        self.tile.keys() / self.stride()
-    }
-
-    /// Query tiles of a group of units.
-    fn group_tiles(&self) -> usize {
-        self.tile.group_keys() / self.stride()
-    }
-
-    /// Some columns are nobody's.
-    fn padded(&self) -> bool {
-        self.stride() > self.heads * self.parts
-    }
-
-    /// Units that share a column.
-    fn sharers(&self) -> usize {
-        self.tile.row_planes * 8
-    }
-
-    /// Floats from a row of the exchange to the next, where a row is what some units have found of the tile's
-    /// blocks or of its columns: neighbours fall into different banks.
-    fn block_pitch(&self) -> usize {
-        self.tile.rows() + 8
-    }
-
-    fn column_pitch(&self) -> usize {
-        self.tile.keys() + 4
-    }
-
-    /// Floats from a query tile's blocks in the exchange to the next one's.
-    fn tile_pitch(&self) -> usize {
-        4 * self.block_pitch() + 2
-    }
-
-    /// Floats that units exchange.
-    fn exchange(&self) -> usize {
-        (self.tiles() * self.tile_pitch()).max(2 * self.sharers() * self.column_pitch())
-    }
-
-    /// Blocks that a unit counts, all of one tile.
-    fn counted(&self) -> usize {
-        (self.tiles() * self.tile.rows()).div_ceil(self.tile.units())
-    }
-
-    /// Vectors of a step's mean keys that a unit stages.
-    fn staged(&self) -> usize {
-        (self.tile.rows() * self.tile.chunk).div_ceil(self.tile.units())
-    }
-
-    /// A step's mean keys are on their way while those of the step before are multiplied.
-    fn ahead(&self) -> bool {
-        self.tile.chunks() == 1
-    }
-
-    /// Shared memory of a cube.
-    pub(super) fn shared_bytes(&self) -> usize {
-        let tile = self.tile;
-        let staged = tile.staged_bytes(tile.rows()) + tile.keys() * tile.whole_pitch() * 16;
-        let words = self.exchange() + tile.keys() + self.tiles() * (BINS + 1 + BOUNDS + COARSE);
-        staged + words * size_of::<u32>()
-    }
-}
-
-/// Columns of a query tile, of which `used` are somebody's.
-pub(super) fn stride(used: usize) -> usize {
-    used.next_power_of_two().max(8)
-}
 
 /// Writes, of every tile, the shares of its candidates to `shares` `[B, Hi, tiles, blocks]` (others are left)
 /// and its cuts to `cuts` `[B, Hi, tiles, LEVELS]`. `means` `[B, Hk, capacity, d]`.
@@ -170,14 +74,11 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
     let rule = HeadRules::of(index_head as usize);
     let window = Window::of(&window);
 
-    let mut columns = Shared::<[Vector<F, N>]>::new_aligned_slice(
-        comptime!(tile.keys() * tile.whole_pitch()),
-        16usize,
-    );
-    let mut rows =
-        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(tile.rows() * tile.pitch()), 16usize);
+    let mut columns = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(bp.columns()), 16usize);
+    let mut rows = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(bp.rows()), 16usize);
     let mut exchange = Shared::<[f32]>::new_slice(comptime!(bp.exchange()));
     let mut shifts = Shared::<[f32]>::new_slice(comptime!(tile.keys()));
+    let mut peaks = Shared::<[f32]>::new_slice(comptime!(tile.keys()));
     let bins = Shared::<[Atomic<u32>]>::new_slice(comptime!(bp.tiles() * (BINS + 1)));
     let mut bounds = Shared::<[u32]>::new_slice(comptime!(bp.tiles() * BOUNDS));
     let factor = scale * f32::new(core::f32::consts::LOG2_E);
@@ -215,66 +116,58 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
         end = max(end, bounds[t * BOUNDS + 1]);
     }
     let means_at = (flat / indexes_per_kv) as usize * capacity as usize * comptime!(tile.vectors());
-    let walk = Walk {
-        means_at,
-        begin,
-        end,
-    };
-    let mut next = Array::<Vector<F, N>>::new(comptime!(bp.staged()));
-    fetch(means, &mut next, &walk, begin, 0usize, bp);
+    let mut walk = Walk::new(means, &rows, means_at, begin, end, bp);
     normalise(
         means,
         &mut rows,
         &columns,
         &mut exchange,
         &mut shifts,
+        &mut peaks,
         &bounds,
-        &mut next,
-        &walk,
+        &mut walk,
         factor,
         bp,
     );
 
     let row = flat * tiles + first_tile;
+    let column = product::first_key(tile);
+    let own = comptime!(tile.key_tiles * 2);
+    let mut shift = Array::<f32>::new(own);
+    #[unroll]
+    for i in 0..own {
+        shift[i] = shifts[column + comptime!(i / 2 * 8 + i % 2)];
+    }
+    let mut found = Array::<f32>::new(comptime!(bp.sets() * bp.own_rows()));
     let mut base = begin;
     while base < end {
-        let sums = products(means, &mut rows, &columns, &mut next, &walk, base, bp);
-        let group = UNIT_POS_Y as usize / comptime!(tile.row_planes);
-        let column = product::first_key(tile);
+        let sums = products(means, &mut rows, &columns, &mut walk, base, true, bp);
         #[unroll]
-        for s in 0..comptime!(bp.group_tiles()) {
-            let of_tile = comptime!(bp.stride() / 8);
-            let mut shift = Array::<f32>::new(comptime!(2 * of_tile));
+        for set in 0..comptime!(bp.sets()) {
             #[unroll]
-            for i in 0..comptime!(2 * of_tile) {
-                shift[i] = shifts[column + comptime!(s * bp.stride() + i / 2 * 8 + i % 2)];
-            }
-            let to = (group * comptime!(bp.group_tiles()) + s) * comptime!(bp.tile_pitch())
-                + UNIT_POS_X as usize % 4 * comptime!(bp.block_pitch())
-                + product::first_row(tile);
-            #[unroll]
-            for r in 0..comptime!(tile.row_tiles * 2) {
+            for r in 0..comptime!(bp.own_rows()) {
                 let mut share = f32::new(0.0);
-                let own = comptime!(bp.parts.min(bp.values()));
+                let parts = comptime!(bp.parts.min(bp.values()));
                 #[unroll]
-                for head in 0..comptime!(bp.values() / own) {
+                for head in 0..comptime!(bp.values() / parts) {
                     let mut largest = f32::new(0.0);
                     #[unroll]
-                    for part in 0..own {
-                        let i = comptime!(head * own + part);
-                        let at = comptime!(r / 2 * tile.key_tiles + s * of_tile + i / 2);
-                        let dot = sums.index(at)[comptime!(r % 2)].extract(comptime!(i % 2));
+                    for part in 0..parts {
+                        let i = comptime!(set * bp.values() + head * parts + part);
+                        let dot = sums.index(comptime!(r / 2 * tile.key_tiles + i / 2))
+                            [comptime!(r % 2)]
+                        .extract(comptime!(i % 2));
                         largest = max(largest, weight(dot, factor, shift[i], bp));
                     }
                     share += largest;
                 }
-                exchange[to + comptime!(r * 8)] = share;
+                found[comptime!(set * bp.own_rows() + r)] = share;
             }
         }
-        sync_cube();
-        add(&mut exchange, &bounds, shares, row, blocks, base, bp);
-        sync_cube();
-        count_shares(&exchange, &bounds, &bins, base, bp);
+        if comptime!(bp.holders() > 1) {
+            gather(&mut found, &mut exchange, bp);
+        }
+        tally(&found, &bounds, &bins, shares, row, blocks, base, bp);
         base += comptime!(tile.rows() as u32);
     }
     sync_cube();

@@ -2,9 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::{BOUNDS, ShareBlueprint};
+use super::{BOUNDS, ShareBlueprint, columns::own_tile};
 use crate::{
-    attend::mma::exp2,
+    attend::mma::{
+        copy::{address, commit, copy_vector, wait},
+        exp2,
+    },
     select::product::{self, NOTHING, Sums, UNSEEN},
 };
 
@@ -12,61 +15,53 @@ use crate::{
 #[derive(CubeType)]
 pub(super) struct Walk {
     /// First vector of the KV head's means.
-    pub(super) means_at: usize,
+    means_at: usize,
     pub(super) begin: u32,
     pub(super) end: u32,
+    /// Address in shared memory of the staged rows.
+    rows_at: u32,
+    /// First vector of the staged rows of the step that comes.
+    next: usize,
 }
 
-/// Fetches what this unit stages of the mean keys of the blocks from `base` on. Blocks from the walk's end on are
-/// zeros, since what lies there may be anything.
 #[cube]
-pub(super) fn fetch<E: Float, F: Float, N: Size>(
-    means: &[Vector<E, N>],
-    to: &mut Array<Vector<F, N>>,
-    walk: &Walk,
-    base: u32,
-    chunk: usize,
-    #[comptime] bp: ShareBlueprint,
-) {
-    let tile = comptime!(bp.tile);
-    #[unroll]
-    for i in 0..comptime!(bp.staged()) {
-        let slot = UNIT_POS as usize + comptime!(i * tile.units());
-        let (row, v) = (slot / comptime!(tile.chunk), slot % comptime!(tile.chunk));
-        let block = base + u32::cast_from(row);
-        let vector = chunk * comptime!(tile.chunk) + v;
-        to[i] = Vector::new(F::from_int(0));
-        if block < walk.end && vector < comptime!(tile.vectors()) {
-            let at = walk.means_at + block as usize * comptime!(tile.vectors()) + vector;
-            to[i] = Vector::cast_from(means[at]);
+impl Walk {
+    /// A walk over the blocks `begin..end`, whose first mean keys are on their way from here on.
+    pub(super) fn new<E: Float, F: Float, N: Size>(
+        means: &[Vector<E, N>],
+        rows: &Shared<[Vector<F, N>]>,
+        means_at: usize,
+        begin: u32,
+        end: u32,
+        #[comptime] bp: ShareBlueprint,
+    ) -> Walk {
+        let mut rows_at = 0u32;
+        if comptime!(bp.asynchronous()) {
+            rows_at = address(rows);
         }
+        let walk = Walk {
+            means_at,
+            begin,
+            end,
+            rows_at,
+            next: 0usize.runtime(),
+        };
+        if comptime!(bp.asynchronous()) {
+            walk.copy(means, begin, 0usize, bp);
+        }
+        walk
     }
-}
 
-/// Products of the mean keys of the blocks from `base` on and the mean queries, unscaled. The mean keys of the step
-/// after, which is the first after the last, are fetched meanwhile, to be found in `next` by the next call.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn products<E: Float, F: Float, N: Size>(
-    means: &[Vector<E, N>],
-    rows: &mut Shared<[Vector<F, N>]>,
-    columns: &Shared<[Vector<F, N>]>,
-    next: &mut Array<Vector<F, N>>,
-    walk: &Walk,
-    base: u32,
-    #[comptime] bp: ShareBlueprint,
-) -> Sums {
-    let tile = comptime!(bp.tile);
-    let mut then = base + comptime!(tile.rows() as u32);
-    if then >= walk.end {
-        then = walk.begin;
-    }
-    let mut sums = product::zeros(tile);
-    for chunk in 0..comptime!(tile.chunks()) {
-        if comptime!(!bp.ahead()) {
-            fetch(means, next, walk, base, chunk, bp);
-        }
-        sync_cube();
+    /// Begins to copy the mean keys of the blocks from `base` on to vector `to` of the staged rows. Blocks from the
+    /// walk's end on are zeros, since what lies there may be anything.
+    fn copy<E: Float, N: Size>(
+        &self,
+        means: &[Vector<E, N>],
+        base: u32,
+        to: usize,
+        #[comptime] bp: ShareBlueprint,
+    ) {
+        let tile = comptime!(bp.tile);
         #[unroll]
         for i in 0..comptime!(bp.staged()) {
             let slot = UNIT_POS as usize + comptime!(i * tile.units());
@@ -74,15 +69,85 @@ pub(super) fn products<E: Float, F: Float, N: Size>(
             if comptime!((i + 1) * tile.units() <= tile.rows() * tile.chunk)
                 || slot < comptime!(tile.rows() * tile.chunk)
             {
-                rows[row * comptime!(tile.pitch()) + v] = next[i];
+                let block = base + row as u32;
+                let there = block < self.end && v < comptime!(tile.vectors());
+                // Of 0 bytes nothing is read, and zeros are written.
+                let bytes = u32::cast_from(there) * 16;
+                let at = self.means_at + block as usize * comptime!(tile.vectors()) + v;
+                let target = self.rows_at + ((to + row * comptime!(tile.pitch()) + v) * 16) as u32;
+                copy_vector(&means[at..at + 1], target, bytes);
             }
         }
-        sync_cube();
-        if comptime!(bp.ahead()) {
-            fetch(means, next, walk, then, chunk, bp);
+        commit();
+    }
+
+    /// The same, at once, of the vectors of a chunk.
+    fn stage<E: Float, F: Float, N: Size>(
+        &self,
+        means: &[Vector<E, N>],
+        rows: &mut Shared<[Vector<F, N>]>,
+        base: u32,
+        chunk: usize,
+        #[comptime] bp: ShareBlueprint,
+    ) {
+        let tile = comptime!(bp.tile);
+        #[unroll]
+        for i in 0..comptime!(bp.staged()) {
+            let slot = UNIT_POS as usize + comptime!(i * tile.units());
+            let (row, v) = (slot / comptime!(tile.chunk), slot % comptime!(tile.chunk));
+            if comptime!((i + 1) * tile.units() <= tile.rows() * tile.chunk)
+                || slot < comptime!(tile.rows() * tile.chunk)
+            {
+                let block = base + row as u32;
+                let vector = chunk * comptime!(tile.chunk) + v;
+                let mut loaded = Vector::<F, N>::new(F::from_int(0));
+                if block < self.end && vector < comptime!(tile.vectors()) {
+                    let at = self.means_at + block as usize * comptime!(tile.vectors()) + vector;
+                    loaded = Vector::cast_from(means[at]);
+                }
+                rows[row * comptime!(tile.pitch()) + v] = loaded;
+            }
         }
-        let from = chunk * comptime!(tile.chunk);
-        product::accumulate_whole(&*rows, columns, from, &mut sums, tile);
+    }
+}
+
+/// Products of the mean keys of the blocks from `base` on and the mean queries, unscaled. Asynchronous copies of the
+/// step after begin; after the `last` pass over the walk comes nothing, else its first step again.
+#[cube]
+pub(super) fn products<E: Float, F: Float, N: Size>(
+    means: &[Vector<E, N>],
+    rows: &mut Shared<[Vector<F, N>]>,
+    columns: &Shared<[Vector<F, N>]>,
+    walk: &mut Walk,
+    base: u32,
+    #[comptime] last: bool,
+    #[comptime] bp: ShareBlueprint,
+) -> Sums {
+    let tile = comptime!(bp.tile);
+    let mut sums = product::zeros(tile);
+    if comptime!(bp.asynchronous()) {
+        wait(0u32);
+        sync_cube();
+        let other = comptime!(bp.step()) - walk.next;
+        let mut then = base + comptime!(tile.rows() as u32);
+        if comptime!(!last) {
+            if then >= walk.end {
+                then = walk.begin;
+            }
+        }
+        if then < walk.end {
+            walk.copy(means, then, other, bp);
+        }
+        product::accumulate_whole(&*rows, walk.next, columns, 0usize, &mut sums, tile);
+        walk.next = other;
+    } else {
+        for chunk in 0..comptime!(tile.chunks()) {
+            sync_cube();
+            walk.stage(means, rows, base, chunk, bp);
+            sync_cube();
+            let from = chunk * comptime!(tile.chunk);
+            product::accumulate_whole(&*rows, 0usize, columns, from, &mut sums, tile);
+        }
     }
     sums
 }
@@ -99,7 +164,7 @@ pub(super) fn weight(dot: f32, factor: f32, shift: f32, #[comptime] bp: ShareBlu
 }
 
 /// Adds to the shifts, which hold weights, minus the logarithms of the sums over all candidates: the shifts of
-/// the exponents of shares.
+/// the exponents of shares. `factor` is positive.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn normalise<E: Float, F: Float, N: Size>(
@@ -108,19 +173,20 @@ pub(super) fn normalise<E: Float, F: Float, N: Size>(
     columns: &Shared<[Vector<F, N>]>,
     exchange: &mut Shared<[f32]>,
     shifts: &mut Shared<[f32]>,
+    peaks: &mut Shared<[f32]>,
     bounds: &Shared<[u32]>,
-    next: &mut Array<Vector<F, N>>,
-    walk: &Walk,
+    walk: &mut Walk,
     factor: f32,
     #[comptime] bp: ShareBlueprint,
 ) {
     let tile = comptime!(bp.tile);
+    let inline = comptime!(bp.inline);
     let own = comptime!(tile.key_tiles * 2);
     let mut maximum = Array::<f32>::new(own);
     let mut sum = Array::<f32>::new(own);
     #[unroll]
     for i in 0..own {
-        maximum[i] = f32::new(NOTHING) * factor;
+        maximum[i] = f32::new(NOTHING);
         sum[i] = f32::new(0.0);
     }
     // Blocks that are candidates of all tiles.
@@ -132,26 +198,28 @@ pub(super) fn normalise<E: Float, F: Float, N: Size>(
     }
     let mut base = walk.begin;
     while base < walk.end {
-        let mut sums = products(means, rows, columns, next, walk, base, bp);
+        let mut sums = products(means, rows, columns, walk, base, false, bp);
         if base < low || base + comptime!(tile.rows() as u32) > high {
             mask(&mut sums, bounds, base, bp);
         }
         #[unroll]
         for i in 0..own {
-            let mut highest = maximum[i];
+            let before = maximum[i];
+            let mut highest = before;
             #[unroll]
-            for r in 0..comptime!(tile.row_tiles * 2) {
+            for r in 0..comptime!(bp.own_rows()) {
                 let at = comptime!(r / 2 * tile.key_tiles + i / 2);
                 let dot = sums.index(at)[comptime!(r % 2)].extract(comptime!(i % 2));
-                highest = max(highest, dot * factor);
+                highest = max(highest, dot);
             }
-            let mut total = sum[i] * exp2(maximum[i] - highest, comptime!(bp.inline));
-            let shift = f32::new(0.0) - highest;
+            let shift = f32::new(0.0) - highest * factor;
+            // Of equal maxima exactly 1, also where nothing was seen yet.
+            let mut total = sum[i] * exp2((before - highest) * factor, inline);
             #[unroll]
-            for r in 0..comptime!(tile.row_tiles * 2) {
+            for r in 0..comptime!(bp.own_rows()) {
                 let at = comptime!(r / 2 * tile.key_tiles + i / 2);
                 let dot = sums.index(at)[comptime!(r % 2)].extract(comptime!(i % 2));
-                total += product::weight(dot, factor, shift, bp.inline);
+                total += product::weight(dot, factor, shift, inline);
             }
             maximum[i] = highest;
             sum[i] = total;
@@ -159,34 +227,44 @@ pub(super) fn normalise<E: Float, F: Float, N: Size>(
         base += comptime!(tile.rows() as u32);
     }
 
-    let pitch = comptime!(bp.column_pitch());
+    // The largest of all units that share a column, then the sum of their sums.
     let sharer = UNIT_POS_Y as usize % comptime!(tile.row_planes) * 8 + UNIT_POS_X as usize / 4;
-    let column = product::first_key(tile);
+    let first = product::first_key(tile);
+    let at = sharer * comptime!(bp.column_pitch()) + first;
     #[unroll]
     for i in 0..own {
-        let to = sharer * pitch + column + comptime!(i / 2 * 8 + i % 2);
-        exchange[to] = maximum[i];
-        exchange[comptime!(bp.sharers() * bp.column_pitch()) + to] = sum[i];
+        exchange[at + comptime!(i / 2 * 8 + i % 2)] = maximum[i];
     }
     sync_cube();
     let mut column = UNIT_POS as usize;
     while column < comptime!(tile.keys()) {
-        let mut highest = f32::new(NOTHING) * factor;
+        let mut highest = f32::new(NOTHING);
         #[unroll]
         for i in 0..comptime!(bp.sharers()) {
             highest = max(highest, exchange[comptime!(i * bp.column_pitch()) + column]);
         }
+        peaks[column] = highest;
+        column += comptime!(tile.units());
+    }
+    sync_cube();
+    #[unroll]
+    for i in 0..own {
+        let peak = peaks[first + comptime!(i / 2 * 8 + i % 2)];
+        let weight = exp2((maximum[i] - peak) * factor, inline);
+        exchange[at + comptime!(i / 2 * 8 + i % 2)] = sum[i] * weight;
+    }
+    sync_cube();
+    let mut column = UNIT_POS as usize;
+    while column < comptime!(tile.keys()) {
         let mut total = f32::new(0.0);
         #[unroll]
         for i in 0..comptime!(bp.sharers()) {
-            let at = comptime!(i * bp.column_pitch()) + column;
-            let weight = exp2(exchange[at] - highest, comptime!(bp.inline));
-            total += weight * exchange[comptime!(bp.sharers() * bp.column_pitch()) + at];
+            total += exchange[comptime!(i * bp.column_pitch()) + column];
         }
         let weight = shifts[column];
         if weight > f32::new(NOTHING) {
             let exponent = total.ln() * f32::new(core::f32::consts::LOG2_E);
-            shifts[column] = weight - highest - exponent;
+            shifts[column] = weight - peaks[column] * factor - exponent;
         }
         column += comptime!(tile.units());
     }
@@ -197,19 +275,18 @@ pub(super) fn normalise<E: Float, F: Float, N: Size>(
 #[cube]
 fn mask(sums: &mut Sums, bounds: &Shared<[u32]>, base: u32, #[comptime] bp: ShareBlueprint) {
     let tile = comptime!(bp.tile);
-    let group = UNIT_POS_Y as usize / comptime!(tile.row_planes);
     let first = base + product::first_row(tile) as u32;
     #[unroll]
-    for s in 0..comptime!(bp.group_tiles()) {
-        let at = (group * comptime!(bp.group_tiles()) + s) * BOUNDS;
+    for set in 0..comptime!(bp.sets()) {
+        let at = own_tile(set, bp) * BOUNDS;
         let (low, high) = (bounds[at], bounds[at + 1]);
         #[unroll]
-        for r in 0..comptime!(tile.row_tiles * 2) {
+        for r in 0..comptime!(bp.own_rows()) {
             let block = first + comptime!((r * 8) as u32);
             if block < low || block >= high {
                 #[unroll]
-                for j in 0..comptime!(bp.stride() / 8) {
-                    let at = comptime!(r / 2 * tile.key_tiles + s * bp.stride() / 8 + j);
+                for j in 0..comptime!(bp.mixed() / 8) {
+                    let at = comptime!(r / 2 * tile.key_tiles + set * bp.mixed() / 8 + j);
                     let a = sums.index_mut(at);
                     a[comptime!(r % 2)] = Vector::new(f32::new(UNSEEN));
                 }
