@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Blocks that a unit judges at once, whose bits are a word of shared memory.
-pub(super) const EACH: usize = 8;
+const EACH: usize = 8;
 /// Words of a cube, unless one row needs more.
 const WORDS: usize = 2048;
 /// Most rows of a cube.
@@ -75,7 +75,7 @@ fn bits(from: u32, to: u32, first: u32) -> u32 {
 #[cube]
 impl Tile {
     /// The candidates among the [`EACH`] blocks from `first` on that are kept, one bit each. `from` is where the row's shares
-    /// begin; `threshold` is of bits of scores.
+    /// begin; `threshold` is of bits of scores. [`Tile::keeps`] tells it of one block.
     fn kept(&self, shares: &[f32], from: usize, first: u32, threshold: u32) -> u32 {
         // All on their way before the first is judged.
         let mut loaded = Array::<f32>::new(EACH);
@@ -269,6 +269,7 @@ pub(super) fn index_rows(
         // The last run ends with the tile's keys.
         table[end_at] = tile.end;
     }
+    let head = index * (comptime!(REPORT_WORDS) + tiles * TAIL_WORDS);
     if place == 0 && at < rows {
         let mut all = Array::<u32>::new(3usize);
         #[unroll]
@@ -283,15 +284,13 @@ pub(super) fn index_rows(
         table[entry + IndexRow::RANGES] = all[0];
         table[entry + IndexRow::COLUMNS_AT] = 0u32.runtime();
         table[entry + IndexRow::COLUMNS] = 0u32.runtime();
-        let words = comptime!(REPORT_WORDS) + tiles * TAIL_WORDS;
-        let tail = index * words + comptime!(REPORT_WORDS) + (first_tile + at) * TAIL_WORDS;
+        let tail = head + comptime!(REPORT_WORDS) + (first_tile + at) * TAIL_WORDS;
         report[tail] = f32::cast_from(all[2]);
         report[tail + 1] = f32::cast_from(all[1]);
     }
     if first_tile == 0 {
         if UNIT_POS == 0 {
             table[gates_at + index] = comptime!(SPARSE).runtime();
-            let head = index * (comptime!(REPORT_WORDS) + tiles * TAIL_WORDS);
             #[unroll]
             for i in 0..REPORT_WORDS {
                 report[head + i] = f32::new(0.0);

@@ -116,7 +116,7 @@ pub(super) fn share_blocks<E: Float, F: Float, N: Size>(
         end = max(end, bounds[t * BOUNDS + 1]);
     }
     let means_at = (flat / indexes_per_kv) as usize * capacity as usize * comptime!(tile.vectors());
-    let mut walk = Walk::new(means, &rows, means_at, begin, end, bp);
+    let mut walk = Walk::new(means, &mut rows, means_at, begin, end, bp);
     normalise(
         means,
         &mut rows,

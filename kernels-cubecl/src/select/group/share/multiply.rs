@@ -29,7 +29,7 @@ impl Walk {
     /// A walk over the blocks `begin..end`, whose first mean keys are on their way from here on.
     pub(super) fn new<E: Float, F: Float, N: Size>(
         means: &[Vector<E, N>],
-        rows: &Shared<[Vector<F, N>]>,
+        rows: &mut Shared<[Vector<F, N>]>,
         means_at: usize,
         begin: u32,
         end: u32,
@@ -37,7 +37,7 @@ impl Walk {
     ) -> Walk {
         let mut rows_at = 0u32;
         if comptime!(bp.asynchronous()) {
-            rows_at = address(rows);
+            rows_at = address(&*rows);
         }
         let walk = Walk {
             means_at,
@@ -47,17 +47,25 @@ impl Walk {
             next: 0usize.runtime(),
         };
         if comptime!(bp.asynchronous()) {
-            walk.copy(means, begin, 0usize, bp);
+            walk.stage(means, rows, begin, 0usize, 0usize, bp);
         }
         walk
     }
 
-    /// Begins to copy the mean keys of the blocks from `base` on to vector `to` of the staged rows. Blocks from the
-    /// walk's end on are zeros, since what lies there may be anything.
-    fn copy<E: Float, N: Size>(
+    /// Place of a vector of a block's mean key among the means.
+    fn vector_of(&self, block: u32, vector: usize, #[comptime] bp: ShareBlueprint) -> usize {
+        self.means_at + block as usize * comptime!(bp.tile.vectors()) + vector
+    }
+
+    /// Stages the vectors of a chunk of the mean keys of the blocks from `base` on, from vector `to` of the staged rows on; where
+    /// the device copies on its own, they are then on their way. Blocks from the walk's end on are zeros, since what
+    /// lies there may be anything.
+    fn stage<E: Float, F: Float, N: Size>(
         &self,
         means: &[Vector<E, N>],
+        rows: &mut Shared<[Vector<F, N>]>,
         base: u32,
+        chunk: usize,
         to: usize,
         #[comptime] bp: ShareBlueprint,
     ) {
@@ -70,43 +78,26 @@ impl Walk {
                 || slot < comptime!(tile.rows() * tile.chunk)
             {
                 let block = base + row as u32;
-                let there = block < self.end && v < comptime!(tile.vectors());
-                // Of 0 bytes nothing is read, and zeros are written.
-                let bytes = u32::cast_from(there) * 16;
-                let at = self.means_at + block as usize * comptime!(tile.vectors()) + v;
-                let target = self.rows_at + ((to + row * comptime!(tile.pitch()) + v) * 16) as u32;
-                copy_vector(&means[at..at + 1], target, bytes);
+                let vector = chunk * comptime!(tile.chunk) + v;
+                let there = block < self.end && vector < comptime!(tile.vectors());
+                let target = to + row * comptime!(tile.pitch()) + v;
+                if comptime!(bp.asynchronous()) {
+                    // Of 0 bytes nothing is read, and zeros are written.
+                    let bytes = u32::cast_from(there) * 16;
+                    let from = self.vector_of(block, vector, bp);
+                    let target = self.rows_at + (target * 16) as u32;
+                    copy_vector(&means[from..from + 1], target, bytes);
+                } else {
+                    let mut loaded = Vector::<F, N>::new(F::from_int(0));
+                    if there {
+                        loaded = Vector::cast_from(means[self.vector_of(block, vector, bp)]);
+                    }
+                    rows[target] = loaded;
+                }
             }
         }
-        commit();
-    }
-
-    /// The same, at once, of the vectors of a chunk.
-    fn stage<E: Float, F: Float, N: Size>(
-        &self,
-        means: &[Vector<E, N>],
-        rows: &mut Shared<[Vector<F, N>]>,
-        base: u32,
-        chunk: usize,
-        #[comptime] bp: ShareBlueprint,
-    ) {
-        let tile = comptime!(bp.tile);
-        #[unroll]
-        for i in 0..comptime!(bp.staged()) {
-            let slot = UNIT_POS as usize + comptime!(i * tile.units());
-            let (row, v) = (slot / comptime!(tile.chunk), slot % comptime!(tile.chunk));
-            if comptime!((i + 1) * tile.units() <= tile.rows() * tile.chunk)
-                || slot < comptime!(tile.rows() * tile.chunk)
-            {
-                let block = base + row as u32;
-                let vector = chunk * comptime!(tile.chunk) + v;
-                let mut loaded = Vector::<F, N>::new(F::from_int(0));
-                if block < self.end && vector < comptime!(tile.vectors()) {
-                    let at = self.means_at + block as usize * comptime!(tile.vectors()) + vector;
-                    loaded = Vector::cast_from(means[at]);
-                }
-                rows[row * comptime!(tile.pitch()) + v] = loaded;
-            }
+        if comptime!(bp.asynchronous()) {
+            commit();
         }
     }
 }
@@ -136,14 +127,14 @@ pub(super) fn products<E: Float, F: Float, N: Size>(
             }
         }
         if then < walk.end {
-            walk.copy(means, then, other, bp);
+            walk.stage(means, rows, then, 0usize, other, bp);
         }
         product::accumulate_whole(&*rows, walk.next, columns, 0usize, &mut sums, tile);
         walk.next = other;
     } else {
         for chunk in 0..comptime!(tile.chunks()) {
             sync_cube();
-            walk.stage(means, rows, base, chunk, bp);
+            walk.stage(means, rows, base, chunk, 0usize, bp);
             sync_cube();
             let from = chunk * comptime!(tile.chunk);
             product::accumulate_whole(&*rows, 0usize, columns, from, &mut sums, tile);
